@@ -34,7 +34,7 @@ from monai_unetpp.pruning.folds import join_folds
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.operating_points import compare_grid, points_at_settings
 from monai_unetpp.pruning.pipeline_text import describe_settings
-from monai_unetpp.pruning.plan import PruningPlan
+from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
 from monai_unetpp.pruning.predict import Pipeline
 from monai_unetpp.pruning.preflight import check_data_sets, check_plan, check_scored, check_write, load_further
 from monai_unetpp.pruning.provenance import earlier_rules, run_settings
@@ -102,6 +102,7 @@ class Prepared:
         others: the further settings in the plan.
         inference: values with which the pruned bundle must segment; empty if none is written.
         entries: the cases of all data sets by name, the confirming data set last.
+        training: the training cases to score, by name of each data set that chooses; empty if the plan asks for none.
         ignore_labels: by data set, the label value that is not scored, if any.
         kept_back: data set and name of the cases that only confirm.
         further: the networks to compare with, by name.
@@ -118,6 +119,7 @@ class Prepared:
     others: tuple[InferenceSetting, ...]
     inference: dict[str, Any]
     entries: dict[str, list[dict[str, Any]]]
+    training: dict[str, list[dict[str, Any]]]
     ignore_labels: dict[str, int | None]
     kept_back: frozenset[tuple[str, str]]
     further: dict[str, NestedUNet]
@@ -197,7 +199,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     if any(parse_budget(budget).key == "energy_j" for budget in plan.rules.budgets) and find_counter(device) is None:
         raise ValueError("budget must not limit energy_j here, as this machine does not report it (RAPL or NVML).")
     inference = check_write(pipeline, plan.outputs)
-    entries = _entries(plan, given)
+    entries, training = _entries(plan, given), _training_entries(plan.data)
     ignore_labels = {
         name: find_ignore_label(directory) for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
     }
@@ -214,6 +216,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         others=tuple(other for other in others if other is not None),
         inference=inference,
         entries=entries,
+        training=training,
         ignore_labels=ignore_labels,
         kept_back=kept_back,
         further=further,
@@ -238,6 +241,16 @@ def _entries(plan: PruningPlan, given: Scores | None) -> dict[str, list[dict[str
             some = bool(plan.data.only) and directory != plan.data.confirm_dir
             found[name] = [entry for entry in listed if entry_name(entry) in plan.data.only] if some else listed
     return found
+
+
+def _training_entries(data: EvaluationData) -> dict[str, list[dict[str, Any]]]:
+    """The cases of the training list of each data set that chooses; empty if the plan names none."""
+    if data.training_list is None:
+        return {}
+    return {
+        name: load_datalist(directory, data.training_list, **data.subject_rules)
+        for name, directory in zip(data.names, data.dataset_dir, strict=False)
+    }
 
 
 def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting] | list[None]:
@@ -304,11 +317,7 @@ def score_data_sets(prepared: Prepared) -> Scored:
 
 def score_training(prepared: Prepared) -> tuple[ScoreRow, ...]:
     """The scores of the training cases that the plan asks for, of each data set that chooses."""
-    data, scores = prepared.plan.data, []
-    for name, directory in zip(data.names, data.dataset_dir, strict=False):
-        if data.training_list is not None:
-            training = load_datalist(directory, data.training_list, **data.subject_rules)
-            scores.append(_score(prepared, name, training=training))
+    scores = [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
     return tuple(row for each in scores for row in each.rows)
 
 
@@ -438,7 +447,9 @@ def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) ->
 
 def trusted_rows(prepared: Prepared, scored: Scored, exposures: Sequence[Exposure] | None) -> tuple[ScoreRow, ...]:
     """The scores whose verdict can be repeated on other samples: of choosing cases that the network has not seen."""
-    withdrawn = {each.dataset for each in exposures or () if each.training and not each.out_of_fold}
+    withdrawn = {
+        each.dataset for each in exposures or () if each.training and not each.out_of_fold and each.role != "confirm"
+    }
     rows = _choosing_rows(scored, prepared.kept_back)
     return tuple(row for row in rows if row.dataset not in withdrawn)
 
@@ -463,11 +474,14 @@ def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, s
 
 
 def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, PointCost]) -> OperatingGrid | None:
-    """The levels at all settings in the plan, with costs and outcomes; None without settings."""
+    """The levels at all settings in the plan, with costs and outcomes; None without settings, or without labels."""
     plan, own = prepared.plan, prepared.own
     if own is None or not parse_settings(plan.costs.settings):
         return None
     rows = _choosing_rows(scored, prepared.kept_back)
+    if not with_labels(rows):
+        logger.warning("No choosing case has a label: the settings are not compared.")
+        return None
     points, at_points, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
     logger.info("Measuring the time of %d operating points ...", len(points))
     network = plan.pipeline.network
@@ -525,11 +539,11 @@ def trade_offs(
     if not rows:
         return ()
     accuracy, resampled = mean_accuracy(rows, list(timed)), resampled_accuracy(rows, list(timed), seed=rules.seed)
-    own, of_levels = {name: accuracy[name] for name in names}, resampled[:, : len(names)]
+    own = {name: accuracy[name] for name in names}
     energy = ("energy_j",) if all(costs[name].volume_energy_j for name in names) else ()
     picked = [pareto_front(accuracy, timed, ("latency_ms",), resampled)]
-    picked += [pareto_front(own, costs, (key,), of_levels) for key in ("memory_mb", "parameters", *energy)]
-    picked.append(front_of_labels({name: costs[name] for name in names}, of_levels, (*_ALL_COSTS, *energy)))
+    picked += [pareto_front(own, costs, (key,), resampled) for key in ("memory_mb", "parameters", *energy)]
+    picked.append(front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
     embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
     if rules.budgets:
         limits = [parse_budget(budget) for budget in rules.budgets]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from monai_unetpp.data.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.metrics import METRICS, LabelScore
+from monai_unetpp.metrics.scores import State
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.spreadsheet import format_csv
@@ -154,10 +156,30 @@ def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
             # an apostrophe precedes what a spreadsheet would run as a formula
             texts = {name: (cell or "").removeprefix("'") for name, cell in cells.items() if name in SCORE_COLUMNS}
             try:
-                score = LabelScore(
-                    texts["state"],  # type: ignore[arg-type]
-                    **{name: float(texts[name]) if texts[name] else None for name in SCORE_COLUMNS[6:]},  # type: ignore[arg-type]
-                )
+                score = _read_score(texts)
             except ValueError as e:
-                raise ValueError(f"{path}, line {number}: must hold numbers ({e}). Write the table again.") from e
+                raise ValueError(f"{path}, line {number}: {e}. Write the table again.") from e
             yield ScoreRow(dataset, texts["case"], texts["subject"], texts["point"], texts["label"], score)
+
+
+def _read_score(texts: Mapping[str, str]) -> LabelScore:
+    state = texts["state"]
+    if state not in get_args(State):
+        raise ValueError(f"state must be one of {', '.join(get_args(State))}, got {state!r}")
+    values = {name: _read_number(name, texts[name]) for name in SCORE_COLUMNS[6:]}
+    lacking = next((name for name, value in values.items() if value is None), None)
+    if lacking is not None and state != "both_empty":
+        raise ValueError(f"{lacking} must be a number in the state {state!r}, got nothing")
+    return LabelScore(state, **values)  # type: ignore[arg-type]
+
+
+def _read_number(name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {text!r}")
+    return value

@@ -19,7 +19,7 @@ from monai_unetpp.pruning.results import (
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
-from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
+from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy, with_labels
 from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["at_setting", "compare_grid", "points_at_settings", "recommend_point"]
@@ -97,12 +97,13 @@ def compare_grid(
         left_out: settings that could not be evaluated, and why.
 
     Raises:
-        ValueError: points without cost, unpaired rows, or anything that ``compare_points`` refuses.
+        ValueError: points without cost, unpaired rows, no case with a label, or what ``compare_points`` refuses.
     """
     names = [point.name for point in points]
     outcomes = compare_points(rows, names, reference, rules)
-    accuracy = mean_accuracy(rows, names)
-    front = pareto_front(accuracy, costs, resampled=resampled_accuracy(rows, names, seed=rules.seed))
+    known = with_labels(rows)
+    accuracy = mean_accuracy(known, names)
+    front = pareto_front(accuracy, costs, resampled=resampled_accuracy(known, names, seed=rules.seed))
     recommended, reason = recommend_point(reference, outcomes, time_ratios)
     subjects = min(len({row.subject for row in rows if row.dataset == name}) for name in {r.dataset for r in rows})
     if subjects < MIN_SUBJECTS:

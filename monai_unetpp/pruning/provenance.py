@@ -82,6 +82,8 @@ def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> di
             "largest drops "
             + ", ".join(f"{metric}={value:g}" for metric, value in earlier.rules.max_case_drop.items()),
             f"least Dice of the deepest level {earlier.rules.min_reference:g}",
+            f"{earlier.rules.bootstrap_samples} resamples",
+            f"seed {earlier.rules.seed}",
             *(f"{key} {value}" for key, value in changed.items()),
         ]
         texts.append("; ".join(parts))
@@ -89,4 +91,5 @@ def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> di
 
 
 def _compared(rules: Rules) -> tuple[Any, ...]:
-    return set(rules.margins), rules.alpha, dict(rules.max_case_drop), rules.min_reference
+    chance = rules.bootstrap_samples, rules.seed
+    return set(rules.margins), rules.alpha, dict(rules.max_case_drop), rules.min_reference, *chance

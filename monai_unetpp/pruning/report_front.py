@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from monai_unetpp.pruning.report_plots import Picture, picture_of
 from monai_unetpp.pruning.results import OperatingPoint, PointCost, PruningResult, ScoreRow
 from monai_unetpp.pruning.summary import chosen_point, deepest_point
 from monai_unetpp.pruning.tradeoffs import (
+    ResampledAccuracy,
     cost_value,
     mean_accuracy,
     pareto_front,
@@ -61,7 +62,7 @@ class _Scored(NamedTuple):
     kinds: dict[str, str]
     dice: dict[str, float]
     bars: dict[str, tuple[float, float]]
-    resampled: Any
+    resampled: ResampledAccuracy
 
 
 def plot_trade_offs(result: PruningResult) -> list[Picture]:
@@ -117,13 +118,15 @@ def _choosing_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRo
     return with_labels([row for row in every if row.point in cases and (row.dataset, row.case) in shared])
 
 
-def _bars(dice: dict[str, float], resampled: Any, deepest: OperatingPoint | None) -> dict[str, tuple[float, float]]:
+def _bars(
+    dice: dict[str, float], resampled: ResampledAccuracy, deepest: OperatingPoint | None
+) -> dict[str, tuple[float, float]]:
     """The interval of each mean relative to that of the deepest level; of no width for that level itself."""
     names = list(dice)
     if deepest is None or deepest.name not in names:
         return {name: (mean, mean) for name, mean in dice.items()}
-    over_labels = np.nanmean(resampled, axis=2)
-    differences = over_labels - over_labels[:, [names.index(deepest.name)]]
+    means = resampled.among(names).means
+    differences = means - means[:, [names.index(deepest.name)]]
     ends = np.nanpercentile(differences, (2.5, 97.5), axis=0) + dice[deepest.name]
     return {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)}
 
@@ -171,9 +174,8 @@ def _places(
     result: PruningResult, key: str, costs: Mapping[str, PointCost], scored: _Scored, scale: float
 ) -> list[_Place]:
     """Every point with this cost, the cheapest first."""
-    names, every = list(costs), list(scored.kinds)
-    among = scored.resampled[:, [every.index(name) for name in names]]
-    front = pareto_front({name: scored.dice[name] for name in names}, costs, [key], among)
+    names = list(costs)
+    front = pareto_front({name: scored.dice[name] for name in names}, costs, [key], scored.resampled)
     chosen, deepest = (point.name if point else "" for point in (chosen_point(result), deepest_point(result)))
     roles = {chosen: "chosen", deepest: "deepest, kept" if chosen == deepest else "deepest"}
     places = [

@@ -120,6 +120,7 @@ class Rules:
             raise ValueError("margins must name one metric or more, got none. Leave it out for Dice 0.01 and NSD 0.02.")
         for margin in kept:
             _check_margin(margin)
+        _check_repeated(kept)
         object.__setattr__(self, "margins", kept)
         object.__setattr__(self, "max_case_drop", _limits(self.max_case_drop))
         object.__setattr__(self, "budgets", tuple(as_list(self.budgets or ())))
@@ -135,6 +136,11 @@ class Rules:
         weight = self.utility_weight
         if weight is not None and not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"utility_weight must be 0 or more, got {weight}. 0.02 is two points of Dice.")
+
+    def margin_of(self, metric: str, label: str) -> float | None:
+        """The margin of a metric and label; None if nothing guards it."""
+        fitting = [each for each in self.margins if each.metric == metric and (not each.labels or label in each.labels)]
+        return min(fitting, key=lambda each: each.labels is None).value if fitting else None
 
     def check_labels(self, known: Sequence[str]) -> None:
         """Refuse margins for labels other than the ``known`` ones.
@@ -196,6 +202,16 @@ def _limits(given: Mapping[str, float] | str | Sequence[str] | None) -> dict[str
     if repeated is not None:
         raise ValueError(f"max_case_drop must name a metric once, got {repeated!r} twice. Give one limit for it.")
     return {**DEFAULT_MAX_CASE_DROP, **dict(limits)}
+
+
+def _check_repeated(margins: Sequence[Margin]) -> None:
+    guarded: set[tuple[str, str | None]] = set()
+    for margin in margins:
+        for label in margin.labels or (None,):
+            if (margin.metric, label) in guarded:
+                of = "" if label is None else f" of {label!r}"
+                raise ValueError(f"margins must guard {margin.metric}{of} once, got two margins. Give one for it.")
+            guarded.add((margin.metric, label))
 
 
 def _check_margin(margin: Margin) -> None:

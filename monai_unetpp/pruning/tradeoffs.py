@@ -18,6 +18,7 @@ from monai_unetpp.pruning.statistics import FloatArray
 from monai_unetpp.reporting.numbers import percent
 
 __all__ = [
+    "ResampledAccuracy",
     "by_utility",
     "cost_value",
     "front_of_labels",
@@ -30,6 +31,27 @@ __all__ = [
 ]
 
 _SAMPLES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class ResampledAccuracy:
+    """The accuracy of points in resamples of the subjects.
+
+    Attributes:
+        points: names of the points.
+        means: ``(samples, points)``, as by :func:`mean_accuracy`; NaN where no case of a sample has a label.
+        of_labels: ``(samples, points, labels)``, the mean of each label over data sets; NaN where no case of a sample
+            has the label.
+    """
+
+    points: tuple[str, ...]
+    means: FloatArray
+    of_labels: FloatArray
+
+    def among(self, points: Sequence[str]) -> ResampledAccuracy:
+        """The same of some points, in their order."""
+        at = [self.points.index(point) for point in points]
+        return ResampledAccuracy(tuple(points), self.means[:, at], self.of_labels[:, at])
 
 
 def cost_value(cost: PointCost, key: str) -> float:
@@ -123,7 +145,7 @@ def pareto_front(
     accuracy: Mapping[str, float],
     costs: Mapping[str, PointCost],
     keys: Sequence[str] = ("latency_ms",),
-    resampled: FloatArray | None = None,
+    resampled: ResampledAccuracy | None = None,
 ) -> TradeOff:
     """The points that no other point beats by being at least as accurate and as cheap, and better in one of the two.
 
@@ -131,8 +153,7 @@ def pareto_front(
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
         keys: the costs that count, one or several together.
-        resampled: ``(samples, points, labels)`` from :func:`resampled_accuracy`, points in the order of ``accuracy``,
-            for how often each point is on the front.
+        resampled: of at least the points of ``accuracy``, for how often each is on the front.
 
     Returns:
         The front, most accurate point first.
@@ -152,26 +173,28 @@ def pareto_front(
     front = [name for name in sorted(accuracy, key=lambda n: (-accuracy[n], table[n])) if not dominated[name]]
     beaten = [f"{name} is beaten by {others[0]}" for name, others in dominated.items() if others]
     reason = f"{', '.join(beaten)}." if beaten else "Every point is on the front."
-    shares = {} if resampled is None else _front_shares(table, np.nanmean(resampled, axis=2)[..., None])
+    shares = {} if resampled is None else _front_shares(table, resampled.among(list(table)).means[..., None])
     if shares:
         reason += f" On the front in resamples of the subjects: {_often(shares)}."
     return TradeOff(f"pareto accuracy/{'+'.join(keys)}", tuple(front), reason, shares)
 
 
-def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys: Sequence[str]) -> TradeOff:
+def front_of_labels(costs: Mapping[str, PointCost], resampled: ResampledAccuracy, keys: Sequence[str]) -> TradeOff:
     """The points that no other beats in the accuracy of every label and in all of several costs.
 
     Args:
         costs: by name of the point.
-        resampled: ``(samples, points, labels)`` from :func:`resampled_accuracy`, points in the order of ``costs``.
+        resampled: of at least the points of ``costs``.
         keys: the costs that count.
 
     Returns:
         The points that are on the front in at least half of the samples, and how often each point is.
     """
-    shares = _front_shares({name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}, resampled)
+    table = {name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}
+    of_labels = resampled.among(list(table)).of_labels
+    shares = _front_shares(table, of_labels)
     front = [name for name, share in shares.items() if share >= 0.5]
-    rule = f"A point is picked if it is on the front in at least half of {len(resampled)} resamples of the subjects"
+    rule = f"A point is picked if it is on the front in at least half of {len(of_labels)} resamples of the subjects"
     reason = f"{rule}: {_often(shares)}."
     return TradeOff(f"pareto accuracy of each label/{'+'.join(keys)}", tuple(front), reason, shares)
 
@@ -180,39 +203,46 @@ def _often(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} in {percent(share)}" for name, share in shares.items())
 
 
-def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: int = 0) -> FloatArray:
+def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: int = 0) -> ResampledAccuracy:
     """The mean Dice of each point in 1,000 resamples of the subjects (with replacement, each data set by itself).
 
     Args:
         rows: scores of all points.
         points: names of the points.
         seed: of the resampling.
-
-    Returns:
-        ``(samples, points, labels)``, the mean over data sets; NaN where no case of a sample has the label.
     """
     rng = np.random.default_rng([seed, 3])
-    by_dataset: list[dict[str, FloatArray]] = []
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        paired = PairedScores.from_rows(rows, points, dataset)
-        at = paired.subject_numbers
-        weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=_SAMPLES).astype(np.float64)
-        by_label = {}
-        for label in paired.labels:
-            cases = paired.cases_with(label, points)
-            values = np.array([[paired.value(point, label, case, "dice") for point in points] for case in cases])
-            drawn = weights[:, [at[paired.subjects[case]] for case in cases]]
-            total = drawn.sum(axis=1, keepdims=True)
-            means = drawn @ values.reshape(len(cases), len(points)) / np.maximum(total, 1)
-            by_label[label] = np.where(total > 0, means, np.nan)
-        by_dataset.append(by_label)
+    by_dataset = [
+        _resampled(PairedScores.from_rows(rows, points, dataset), points, rng)
+        for dataset in dict.fromkeys(row.dataset for row in rows)
+    ]
     labels = dict.fromkeys(label for each in by_dataset for label in each)
-    of_label = [np.array([each[label] for each in by_dataset if label in each]) for label in labels]
-    # if a sample of one data set lacks the label, average over the others
-    counts = [np.maximum(np.isfinite(each).sum(axis=0), 1) for each in of_label]
-    empty = [np.isnan(each).all(axis=0) for each in of_label]
-    means = [np.nansum(each, axis=0) / count for each, count in zip(of_label, counts, strict=True)]
-    return np.stack([np.where(none, np.nan, each) for each, none in zip(means, empty, strict=True)], axis=2)
+    of_labels = [_known_mean([each[label] for each in by_dataset if label in each]) for label in labels]
+    # as mean_accuracy does: of the labels of a data set, then of the data sets
+    means = _known_mean([_known_mean(list(each.values())) for each in by_dataset])
+    return ResampledAccuracy(tuple(points), means, np.stack(of_labels, axis=2))
+
+
+def _resampled(paired: PairedScores, points: Sequence[str], rng: np.random.Generator) -> dict[str, FloatArray]:
+    """The mean Dice ``(samples, points)`` of each label of a data set; NaN where no case of a sample has it."""
+    at = paired.subject_numbers
+    weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=_SAMPLES).astype(np.float64)
+    by_label = {}
+    for label in paired.labels:
+        cases = paired.cases_with(label, points)
+        values = np.array([[paired.value(point, label, case, "dice") for point in points] for case in cases])
+        drawn = weights[:, [at[paired.subjects[case]] for case in cases]]
+        total = drawn.sum(axis=1, keepdims=True)
+        means = drawn @ values.reshape(len(cases), len(points)) / np.maximum(total, 1)
+        by_label[label] = np.where(total > 0, means, np.nan)
+    return by_label
+
+
+def _known_mean(arrays: Sequence[FloatArray]) -> FloatArray:
+    """The mean of the arrays where they are numbers; NaN where none is."""
+    stacked = np.stack(arrays)
+    known = np.isfinite(stacked).sum(axis=0)
+    return np.where(known > 0, np.nansum(stacked, axis=0) / np.maximum(known, 1), np.nan)
 
 
 def _front_shares(table: Mapping[str, Sequence[float]], resampled: FloatArray) -> dict[str, float]:

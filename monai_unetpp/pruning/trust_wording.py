@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from monai_unetpp.metrics import FOREGROUND, METRICS
+from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
 from monai_unetpp.pruning.summary import ALL, deepest_point, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference
@@ -30,7 +31,7 @@ def trust_lines(result: PruningResult) -> list[TrustLine]:
         "Warning": verdict(result).warnings,
         "Stability": [_stability_sentence(result, each) for each in result.stability],
         "Cases and weights": _exposure_sentences(result.exposures),
-        "Other data sets": _set_sentences(result.between_sets),
+        "Other data sets": _set_sentences(result),
         "Overfitting": _gap_sentences(result),
         "Settings in doubt": result.doubts,
     }
@@ -85,7 +86,8 @@ def share_of_samples(share: float) -> str:
 
 
 def _stability_sentence(result: PruningResult, stability: Stability) -> str:
-    those = f"those of {data_set_in_words(stability.dataset)}" if len(result.stability) > 1 else "these"
+    several = len({each.dataset for each in result.stability} | {each.dataset for each in result.decisions}) > 1
+    those = f"those of {data_set_in_words(stability.dataset)}" if several else "these"
     turning = stability.turning
     if not turning:
         left_out = "Leaving out any single subject changes nothing."
@@ -108,17 +110,23 @@ def _shares(result: PruningResult, shares: Mapping[str, float]) -> str:
     return f"{joined} of samples"
 
 
-def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
-    """Whether the loss of a level depends on the data set."""
+def _set_sentences(result: PruningResult) -> list[str]:
+    """Whether the loss of a level depends on the data set; the largest differences first, relative to the margins."""
+    differences = result.between_sets
     found = [each for each in differences if each.depends_on_set]
+
+    def at_least(one: SetDifference) -> float:
+        return max(-one.upper, one.lower) / (result.rules.margin_of(one.metric, one.label) or math.inf)
+
     sentences = []
-    for each in sorted(found, key=lambda one: -max(-one.upper, one.lower))[:_MOST_DIFFERENCES]:
+    for each in sorted(found, key=at_least, reverse=True)[:_MOST_DIFFERENCES]:
         metric = METRICS[each.metric]
-        more, less = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
+        worse, other = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
         bounds = sorted(abs(end) for end in (each.lower, each.upper))
         sentences.append(
-            f"Depends on the set: {each.point} loses {abs(each.difference):.4f} more {metric.in_words} of {each.label} "
-            f"on {more} than on {less} (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})."
+            f"Depends on the set: relative to the deepest level, {metric.in_words} of {each.label} at {each.point} is "
+            f"{abs(each.difference):.4f} worse on {worse} than on {other} (95 % interval {bounds[0]:.4f} to "
+            f"{bounds[1]:.4f})."
         )
     if len(found) > _MOST_DIFFERENCES:
         sentences.append(f"The table in the report lists {len(found) - _MOST_DIFFERENCES} more.")
@@ -168,7 +176,7 @@ def _out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:
 
 def _gap_sentences(result: PruningResult) -> list[str]:
     """How much better each level is on training cases."""
-    gaps = [each for each in result.training_gap if each.label != FOREGROUND or len(result.labels) == 0]
+    gaps = [each for each in result.training_gap if each.label in result.labels]
     sentences = []
     for dataset, label in dict.fromkeys((each.dataset, each.label) for each in gaps):
         own = [each for each in gaps if (each.dataset, each.label) == (dataset, label)]

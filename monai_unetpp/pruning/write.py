@@ -9,7 +9,7 @@ import logging
 import re
 import shutil
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ from monai_unetpp.metrics import GUARDED, METRICS
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
+from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
-from monai_unetpp.pruning.summary import verdict
+from monai_unetpp.pruning.summary import ALL, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference, format_metric
 from monai_unetpp.reporting.markdown import code, escape, format_table
 
@@ -279,7 +280,7 @@ def _margins(decision: Decision, result: PruningResult | None) -> list[dict[str,
 
 
 def _accuracy(level: str, decision: Decision | None, result: PruningResult | None) -> list[_Accuracy]:
-    """By metric and label, what the verdict compared, else means over all cases that have a value."""
+    """By metric and label, what the verdict compared, else means over the cases that can distinguish both levels."""
     point = _point_names(result)[level] if result is not None else level
     compared = [
         _Accuracy(
@@ -291,23 +292,24 @@ def _accuracy(level: str, decision: Decision | None, result: PruningResult | Non
     if compared or result is None:
         return compared
     deepest = list(_point_names(result).values())[-1]
-    dataset = decision.dataset if decision is not None else "all"
+    rows = [row for row in result.rows if row.point in (deepest, point)]
+    asked = decision.dataset if decision is not None else ALL
+    names = [name for name in dict.fromkeys(row.dataset for row in rows) if asked in (ALL, name)]
+    sets = [PairedScores.from_rows(rows, list(dict.fromkeys((deepest, point))), name) for name in names]
     means = []
     for metric in GUARDED:
         for label in result.labels:
-            before, after = (_values(result, dataset, name, label, metric) for name in (deepest, point))
-            if before and after:
+            before, after = (_values(sets, name, label, metric, (point, deepest)) for name in (deepest, point))
+            if before:
                 means.append(_Accuracy(metric, label, statistics.fmean(before), statistics.fmean(after), len(after)))
     return means
 
 
-def _values(result: PruningResult, dataset: str, point: str, label: str, metric: str) -> list[float]:
-    values = (
-        getattr(row.score, metric)
-        for row in result.rows
-        if row.point == point and row.label == label and dataset in ("all", row.dataset)
-    )
-    return [value for value in values if value is not None]
+def _values(sets: Sequence[PairedScores], name: str, label: str, metric: str, compared: tuple[str, str]) -> list[float]:
+    """A metric of the point ``name`` on the cases that can distinguish two points, the same for both."""
+    return [
+        paired.value(name, label, case, metric) for paired in sets for case in paired.comparable_cases(label, *compared)
+    ]
 
 
 def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Accuracy]) -> None:

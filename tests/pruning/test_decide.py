@@ -348,6 +348,15 @@ class TestGuards:
         if broken == "poor":
             assert decide(rows, POINTS, DICE, dataset="A", min_reference=0.2, **FAST).verdict == "prune"
 
+    def test_a_broken_reference_counts_every_subject_once(self) -> None:
+        # one subject has twelve cases that the deepest level misses, each of 29 others a good one
+        names = [f"case_{number:03d}" for number in range(41)]
+        rows = self.with_misses(
+            {p: [0.8] * 41 for p in ("L1", "L2", "L3")}, dict.fromkeys(("L1", "L2", "L3"), range(12))
+        )
+        rows = [dataclasses.replace(r, subject="x" if names.index(r.case) < 12 else r.case) for r in rows]
+        assert decide(rows, POINTS, DICE, dataset="A", **FAST).verdict == "prune"
+
     def test_a_level_below_a_broken_reference_gives_no_verdict_either(self) -> None:
         rows = rows_of({"L1": [0.1] * 40, "L2": [0.1] * 40, "L3": [0.3] * 40})
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
@@ -453,6 +462,17 @@ class TestGuards:
         assert comparison.subjects_needed > 20
         assert decision.subjects_needed == pytest.approx(4 * comparison.subjects_needed, rel=0.15)
         assert "for all tests together at 80 % power, if" in decision.summary
+
+    def test_the_verdict_says_how_strict_the_bounds_of_a_rare_label_are(self) -> None:
+        same = {point: [0.8] * 40 for point in ("L1", "L2", "L3")}
+        assert "one-sided 95 % bounds)" in decide(rows_of(same), POINTS, DICE, dataset="A", **FAST).summary
+        rare = [
+            row if row.case < "case_022" else dataclasses.replace(row, score=empty("both_empty"))
+            for row in rows_of(same, label="Rare")
+        ]
+        decision = decide(rows_of(same) + rare, POINTS, DICE, dataset="A", max_case_drop={}, **FAST)
+        assert decision.verdict == "prune"
+        assert "one-sided 95 % bounds, up to 98.01 % for rare labels)" in decision.summary
 
     def test_a_label_that_is_never_there_leaves_the_verdict_open(self) -> None:
         rows = rows_of(levels(40))
@@ -694,7 +714,11 @@ class TestErrors:
             ({"margins": [Margin("dices", 0.1)]}, "metric must be one of dice, iou, nsd, hd95_mm, got 'dices'"),
             ({"margins": [Margin("dice", -0.1)]}, "margin must be positive, got -0.1 for dice"),
             ({"margins": [Margin("dice", 0.1, ("Ant",))]}, "label must be one of Anterior, got 'Ant' for data set 'A'"),
-            ({"margins": [Margin("dice", 0.1), Margin("dice", 0.2)]}, "margins must guard dice of 'Anterior' once"),
+            ({"margins": [Margin("dice", 0.1), Margin("dice", 0.2)]}, "margins must guard dice once, got two"),
+            (
+                {"margins": [Margin("dice", 0.1, ("Anterior",)), Margin("dice", 0.2, ("b", "Anterior"))]},
+                "margins must guard dice of 'Anterior' once, got two",
+            ),
             ({"margins": [Margin("dice", 0.1, ())]}, r"labels must be names of labels or None for all, got \(\)"),
             ({"alpha": 0.5}, "alpha must lie between 0 and 0.5, got 0.5"),
             ({"bootstrap_samples": 10}, "bootstrap_samples must be 100 or more, got 10"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -119,6 +120,29 @@ def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds) -
     copied = dataclasses.replace(folds[1], cases=(copy, *folds[1].cases[1:]))
     with pytest.raises(ValueError, match=r"must be sound for folds, got 1 of 20 .*\n- case_01: .* the same image as"):
         judge([folds[0], copied], plan_of(boxes, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "message"),
+    [
+        ("state", "fine", "line 2: state must be one of ok, missed, false_positive, both_empty, got 'fine'. Write"),
+        ("dice", "", "line 2: dice must be a number in the state 'ok', got nothing"),
+        ("nsd", "nan", "line 2: nsd must be a finite number, got 'nan'"),
+        ("nsd", "good", "line 2: nsd must be a finite number, got 'good'"),
+    ],
+)
+def test_scores_that_cannot_be_are_refused(tmp_path, boxes, folds, column, text, message) -> None:
+    table = tmp_path / "fold.csv"
+    write_text(table, format_scores(folds[0].rows))
+    with table.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    lines[0][column] = text
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    with pytest.raises(ValueError, match=message):
+        read_folds([table, table], load_datalist(boxes, "training"), ["L1", "L2"], "boxes")
 
 
 def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:

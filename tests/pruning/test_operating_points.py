@@ -177,6 +177,19 @@ def test_grid_has_front_accuracy_and_recommendation():
     assert {o.point for o in grid.outcomes} == {"fast", "cheap", "slow"}
 
 
+def test_a_data_set_without_any_label_leaves_the_accuracy_to_the_others():
+    empty = LabelScore("both_empty", None, None, None, None, 0.0, 0.0, 0.0)
+    without = [dataclasses.replace(row, dataset="empty", score=empty) for row in rows_of({"fast": SAME})]
+    times = {"reference": Quartiles(1.0, 1.0, 1.0, 5), "fast": Quartiles(0.5, 0.5, 0.5, 5)}
+    costs = {name: PointCost(name, 1, 1, 1, of, of, 1, (8, 8), (16, 16)) for name, of in times.items()}
+    points = [OperatingPoint("fast", "L1"), OperatingPoint("reference", "L2")]
+    rows = [*rows_of({"fast": SAME}), *without]
+    grid = compare_grid(points, rows, costs, times, RULES, reference="reference")
+    assert grid.accuracy["fast"] == pytest.approx(0.9)
+    # nothing is shown where there is nothing to find
+    assert grid.recommended is None
+
+
 def test_grid_of_few_cases_says_so_and_has_its_numbers():
     grid = grid_of({"fast": np.zeros(3)}, {"reference": 1.0, "fast": 0.5})
     assert grid.recommended is None

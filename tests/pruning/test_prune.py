@@ -564,6 +564,19 @@ def test_a_lower_least_dice_of_the_reference_leaves_a_trace(tmp_path, few_boxes,
     assert "least Dice of the deepest level 0.5" in later["earlier rules"]
 
 
+def test_another_seed_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+    run(intensity_network(), few_boxes, tmp_path)
+    assert run(intensity_network(), few_boxes, tmp_path, seed=1).settings["earlier rules"].endswith("; seed 0")
+
+
+def test_a_wrong_training_list_is_refused_before_any_case_is_scored(tmp_path, few_boxes, scored):
+    with pytest.raises(ValueError, match="training_cases"):
+        run(intensity_network(), few_boxes, tmp_path, training_list="training_cases")
+    assert scored == []
+
+
 def test_logits_that_are_not_finite_have_no_score(tmp_path, few_boxes, quick):
     network = intensity_network()
     with torch.no_grad():

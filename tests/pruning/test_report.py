@@ -699,8 +699,8 @@ class TestTrust:
             in page.text
         )
         assert (
-            "The same test on 15 other subjects like these would say: prune to L2 in 100 % and keep L3 in under 1 % of "
-            "samples; on half of these subjects: prune to L2 in 75 % and no verdict in 25 % of samples."
+            "The same test on 15 other subjects like those of oslo would say: prune to L2 in 100 % and keep L3 in "
+            "under 1 % of samples; on half of these subjects: prune to L2 in 75 % and no verdict in 25 % of samples."
         ) in page.text
         stability = page.tables["How often other samples would give each verdict"]
         assert stability[0] == ["Sample", "Subjects", "Prune to L2", "Keep L3", "No verdict"]

@@ -15,6 +15,7 @@ from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
 from monai_unetpp.pruning.results import PointCost, ScoreRow
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.tradeoffs import (
+    ResampledAccuracy,
     by_utility,
     cost_value,
     front_of_labels,
@@ -228,7 +229,7 @@ def test_no_reason_holds_a_key_of_the_command_line() -> None:
     limits = [Budget(key, 1e9) for key in keys]
     reasons = [
         pareto_front(ACCURACY, COSTS, keys).reason,
-        front_of_labels(COSTS, np.zeros((2, 4, 1)), keys).reason,
+        front_of_labels(COSTS, ResampledAccuracy(tuple(COSTS), np.zeros((2, 4)), np.zeros((2, 4, 1))), keys).reason,
         within_budget(ACCURACY, COSTS, limits).reason,
         within_budget(ACCURACY, COSTS, [Budget(key, 1e-9) for key in keys]).reason,
         by_utility(ACCURACY, COSTS, 0.02).reason,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from json_edits import edit_json
 from test_decide import DICE, POINTS, decide, levels, ok, rows_of
+from test_write import make_result
 from tiny_pruning import half_blind_network, intensity_network, make_prunable_bundle, write_boxes
 from tiny_pruning import prune_boxes as run
 
@@ -18,10 +19,11 @@ from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION
 from monai_unetpp.cli.program import main
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.naming import entry_name
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
-from monai_unetpp.pruning.results import ScoreRow
+from monai_unetpp.pruning.results import ScoreRow, SetDifference, TrainingGap
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.trust_wording import honesty, trust_sentences
@@ -97,6 +99,17 @@ class TestBetweenSets:
         assert shallow.depends_on_set
         assert not next(each for each in between if each.point == "L2").depends_on_set
 
+    def test_the_sentence_is_true_of_gains_and_weighs_by_the_margins(self) -> None:
+        # better everywhere, by more on B
+        found = [
+            SetDifference("L1", "dice", "liver", "A", "B", -0.02, -0.03, -0.01, True),
+            SetDifference("L1", "hd95_mm", "liver", "A", "B", 0.5, 0.4, 0.6, True),
+        ]
+        result = make_result(between_sets=tuple(found), rules=Rules(margins=["dice=0.01", "hd95_mm=2"]))
+        first, second = [each for each in trust_sentences(result) if each.startswith("Depends on the set")]
+        assert "Dice of liver at L1 is 0.0200 worse on A than on B (95 % interval 0.0100 to 0.0300)" in first
+        assert "HD95 in mm of liver at L1 is 0.5000 worse on B than on A" in second
+
 
 class TestDoubts:
     def test_margins_and_levels_that_say_little(self) -> None:
@@ -138,10 +151,19 @@ def test_resampled_accuracies_vary_around_the_accuracy() -> None:
     rows = rows_of(levels(30, sd=0.05)) + rows_of(levels(30, l1=-0.1), label="Posterior")
     names = [point.name for point in POINTS]
     resampled = resampled_accuracy(rows, names)
-    assert resampled.shape == (1000, 3, 2)
-    means = dict(zip(names, resampled.mean(axis=(0, 2)), strict=True))
+    assert resampled.of_labels.shape == (1000, 3, 2)
+    means = dict(zip(names, resampled.means.mean(axis=0), strict=True))
     assert means == pytest.approx(mean_accuracy(rows, names), abs=0.002)
-    assert 0.005 < resampled[:, 0, 0].std() < 0.015
+    assert 0.005 < resampled.of_labels[:, 0, 0].std() < 0.015
+    assert np.array_equal(resampled.among(["L3", "L1"]).means, resampled.means[:, [2, 0]])
+
+
+def test_resampled_accuracies_are_means_of_data_sets_that_differ_in_labels() -> None:
+    rows = rows_of({"L1": [0.9] * 9}) + rows_of({"L1": [0.1] * 9}, label="Posterior")
+    rows += rows_of({"L1": [0.9] * 9}, dataset="B")
+    # (0.9 + 0.1) / 2 on A and 0.9 on B
+    assert mean_accuracy(rows, ["L1"]) == {"L1": pytest.approx(0.7)}
+    assert resampled_accuracy(rows, ["L1"]).means == pytest.approx(0.7)
 
 
 # ---------------------------------------------------------------- the whole path
@@ -198,6 +220,25 @@ def test_confirming_cases_that_chose_the_weights_are_optimistic(tmp_path, quick)
     assert "took part in the weights (boxes): their figures are optimistic too" in honesty(result)
     # the choice is what other samples repeat, on the choosing cases alone
     assert [stability.subjects for stability in result.stability] == [25]
+
+
+def test_training_cases_among_the_confirming_ones_leave_the_stability_of_the_choice(tmp_path, quick) -> None:
+    boxes = write_boxes(tmp_path / "boxes", 50)
+    plain = run(intensity_network(), dataset_dir=boxes, output_dir=tmp_path / "plain", confirm_share=0.5)
+    choosing = {row.case for row in plain.rows} - {case for _, case in plain.confirming}
+    entries = [entry for entry in load_datalist(boxes, "validation") if entry_name(entry) not in choosing]
+    given = recorded(tmp_path / "b", None, training=entries[:1])
+    result = run(dataset_dir=boxes, output_dir=tmp_path / "out", confirm_share=0.5, **given)
+    assert verdict(result).verdict == "inconclusive"
+    assert [stability.subjects for stability in result.stability] == [25]
+
+
+def test_a_single_label_called_foreground_has_its_gap_told() -> None:
+    gap = TrainingGap("study", "L1", "foreground", 0.9, 0.8)
+    result = make_result(labels=("foreground",), training_gap=(gap,))
+    assert "Dice of foreground on training cases minus that on judging ones (study): L1 +0.1000." in trust_sentences(
+        result
+    )
 
 
 def test_training_cases_have_no_stability(tmp_path, boxes, quick) -> None:

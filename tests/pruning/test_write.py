@@ -85,7 +85,7 @@ def point_cost(point: str, factor: int) -> PointCost:
 
 
 def score(dice: float | None) -> LabelScore:
-    state = "both_empty" if dice is None else "ok"
+    state = "both_empty" if dice is None else "ok" if dice else "false_positive"
     return LabelScore(state, dice, dice, None if dice is None else 2.0, dice, 0.0, 1.0, 1.0)
 
 
@@ -283,13 +283,13 @@ class TestOrigin:
         assert "**The level was chosen by hand: the verdict was 'keep' with level L2.**" in readme
         assert read_metadata(target)["pruned_from"]["verdict_level"] == "L2"
 
-    def test_level_that_was_not_compared_shows_means_of_all_cases(self, source: Path, target: Path) -> None:
+    def test_level_that_was_not_compared_shows_means_of_the_same_cases(self, source: Path, target: Path) -> None:
         decision = dataclasses.replace(DECISION, verdict="keep", level="L2", comparisons=())
         write_pruned_bundle(source, "L1", target, result=make_result(decisions=(decision,)))
         readme = (target / "docs" / "README.md").read_text(encoding="utf-8")
-        # the case where both are empty is left out of L1, the false positive counts for L2
-        assert "| Dice, anterior | 0.567 | 0.800 | +0.2333 | - | - | 2 |" in readme
-        assert "| HD95, anterior | 2.00 | 2.00 |" in readme
+        # the false positive of L2 counts, and so does that L1 has none
+        assert "| Dice, anterior | 0.567 | 0.867 | +0.3000 | - | - | 3 |" in readme
+        assert "| HD95, anterior | 2.00 | 1.33 |" in readme
 
     @pytest.mark.parametrize(
         ("changes", "of_the_last"),

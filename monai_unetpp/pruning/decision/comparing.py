@@ -95,12 +95,20 @@ class LevelTest:
 
     def _unfit_reference(self, label: str) -> str:
         """Why a label cannot be compared with the reference; empty if it can."""
-        scores = [self.paired.scores[self.reference, label, case] for case in self.paired.subjects]
-        dice = [score.dice or 0.0 for score in scores if score.state in ("ok", "missed")]
-        missed = sum(score.state == "missed" for score in scores)
-        if dice and missed > _MOST_MISSED * len(dice):
-            return f"{self.reference} itself misses {label} in {missed} of {len(dice)} cases"
-        if dice and (mean := float(np.mean(dice))) < self.rules.min_reference:
+        found = {
+            case: score
+            for case in self.paired.subjects
+            if (score := self.paired.scores[self.reference, label, case]).state in ("ok", "missed")
+        }
+        if not found:
+            return ""
+        # each subject counts once, as in the means that are compared
+        subjects = [self.paired.subjects[case] for case in found]
+        missed = [score.state == "missed" for score in found.values()]
+        if subject_means(missed, subjects).mean() > _MOST_MISSED:
+            return f"{self.reference} itself misses {label} in {sum(missed)} of {len(found)} cases"
+        mean = float(subject_means([score.dice or 0.0 for score in found.values()], subjects).mean())
+        if mean < self.rules.min_reference:
             return (
                 f"the mean Dice of {label} at {self.reference} itself is {mean:.3f}, below {self.rules.min_reference:g}"
             )
@@ -279,16 +287,11 @@ def _plain_mean(goodness: Sequence[float], subjects: Sequence[str], metric: str)
 
 def _guards(margins: Sequence[Margin], paired: PairedScores) -> list[Guard]:
     """Metric, label and margin of everything guarded; a margin with labels takes precedence over one without."""
-    named: dict[tuple[str, str], float] = {}
-    general: dict[tuple[str, str], float] = {}
-    for margin in margins:
-        guards = general if margin.labels is None else named
+    guards: dict[tuple[str, str], float] = {}
+    for margin in sorted(margins, key=lambda each: each.labels is not None):
         for label in paired.labels if margin.labels is None else margin.labels:
-            key = (margin.metric, paired.check_label(label))
-            if key in guards:
-                raise ValueError(f"margins must guard {margin.metric} of {label!r} once, got two margins.")
-            guards[key] = margin.value
-    return [(metric, label, value) for (metric, label), value in {**general, **named}.items()]
+            guards[margin.metric, paired.check_label(label)] = margin.value
+    return [(metric, label, value) for (metric, label), value in guards.items()]
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

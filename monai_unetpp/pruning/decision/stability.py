@@ -160,14 +160,19 @@ def _without_difference(samples: PointSamples) -> PointSamples:
     guards = tuple(
         dataclasses.replace(
             guard,
-            differences=guard.differences - np.nanmean(guard.differences),
-            found=None if guard.found is None else guard.found - np.nanmean(guard.found),
+            differences=_centred(guard.differences),
+            found=None if guard.found is None else _centred(guard.found),
             drops=_balanced(guard.drops),
         )
         for guard in samples.guards
     )
     misses = tuple(dataclasses.replace(miss, signs=_balanced(miss.signs)) for miss in samples.misses)
     return dataclasses.replace(samples, guards=guards, misses=misses)
+
+
+def _centred(values: FloatArray) -> FloatArray:
+    known = values[np.isfinite(values)]
+    return values - known.mean() if known.size else values
 
 
 def _without_gain(samples: PointSamples) -> PointSamples:

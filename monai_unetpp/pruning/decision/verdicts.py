@@ -273,7 +273,7 @@ def _verdict(
         blockers=tuple(blockers),
         subjects_needed=needed,
         optimistic=role != "confirm",
-        summary=_summary(test, verdict, chosen, deepest, tested[0], stop, needed, supposing, role),
+        summary=_summary(test, verdict, chosen, deepest, tested, stop, needed, supposing, role),
         warnings=tuple(dict.fromkeys(note for level in tested for note in level.notes)),
     )
 
@@ -340,24 +340,31 @@ def _margins_text(guards: Sequence[Guard]) -> str:
     return ", ".join(texts)
 
 
+def _bounds_text(test: LevelTest, passed: Sequence[LevelOutcome]) -> str:
+    """The confidence of the bounds, which is higher for labels that few subjects have."""
+    used = {bound_alpha(each.clusters, test.rules.alpha) for outcome in passed for each in outcome.comparisons}
+    most, *fewer = sorted(used or {bound_alpha(test.subjects, test.rules.alpha)}, reverse=True)
+    rare = f", up to {confidence(fewer[-1])} for rare labels" if fewer else ""
+    return f"one-sided {confidence(most)} bounds{rare}"
+
+
 def _summary(
     test: LevelTest,
     verdict: Verdict,
     level: str,
     deepest: OperatingPoint,
-    first: LevelOutcome,
+    tested: Sequence[LevelOutcome],
     stop: LevelOutcome | None,
     needed: int | None,
     supposing: str,
     role: Role,
 ) -> str:
-    counted, guarded = _counted(test), _margins_text(test.guards)
-    alpha = confidence(bound_alpha(test.subjects, test.rules.alpha))
+    counted, guarded, first = _counted(test), _margins_text(test.guards), tested[0]
     if verdict == "prune":
         confirmed = ", confirmed" if role == "confirm" else ""
         text = (
             f"Prune to {level}{confirmed}: on {counted} it is not worse than {deepest.level} by more than the margins "
-            f"({guarded}; one-sided {alpha} bounds)"
+            f"({guarded}; {_bounds_text(test, tested[: None if stop is None else tested.index(stop)])})"
         )
         if stop is not None:
             text += f"; {stop.point} fails" if stop.state == "fail" else f"; for {stop.point} this is not shown"
