@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fire
 import monai.bundle
+from forked import run_forked
 from monai.utils import set_determinism
 
 
@@ -44,10 +45,14 @@ def missing_properties(bundle: Path, workflow_type: str, **overrides: object) ->
         set_determinism(seed=None)
 
 
-def run_command(
-    cwd: Path, *arguments: object, launcher: tuple[str, ...] = (sys.executable,)
-) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m monai.bundle`` in ``cwd``, with the package that is installed, and return the process."""
+def run_command(cwd: Path, *arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m monai.bundle`` in ``cwd``, in processes of its own, and return how it ended."""
+    return run_forked("monai.bundle", *arguments, folder=cwd, processes=processes)
+
+
+def run_torchrun(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Let ``torchrun`` itself run ``monai.bundle`` in ``cwd`` with two processes, in fresh interpreters."""
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*launcher, "-m", "monai.bundle", *map(str, arguments)],
@@ -66,15 +71,9 @@ def succeed(process: subprocess.CompletedProcess[str]) -> subprocess.CompletedPr
     return process
 
 
-def train_in_two_processes(bundle: Path, dataset_dir: Path, cwd: Path, *options: str) -> Path:
-    """Train with two processes on this machine, and return the folder of what they wrote."""
-    out = cwd / "training"
-    succeed(
-        run_command(
-            cwd,
-            *("run", "--config_file", configs(bundle, "train.json", "multi_gpu_train.json")),
-            *("--bundle_root", bundle, "--dataset_dir", dataset_dir, "--output_dir", out, *options),
-            launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
-        )
+def training_in_processes(bundle: Path, dataset_dir: Path, out: Path, *options: str) -> tuple[object, ...]:
+    """The command that trains with several processes, and writes to ``out``."""
+    return (
+        *("run", "--config_file", configs(bundle, "train.json", "multi_gpu_train.json")),
+        *("--bundle_root", bundle, "--dataset_dir", dataset_dir, "--output_dir", out, *options),
     )
-    return out

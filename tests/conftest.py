@@ -42,6 +42,24 @@ def _logging_as_before():
     root.setLevel(level)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _classes_of_monai_are_listed_once():
+    """MONAI lists the classes of all its modules for every parser: here once for the same modules."""
+    from monai.bundle import ComponentLocator
+
+    found, list_classes = {}, ComponentLocator._find_classes_or_functions
+
+    def listed(self, names):
+        key = tuple(names)
+        if key not in found:
+            found[key] = list_classes(self, names)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ComponentLocator, "_find_classes_or_functions", listed)
+        yield
+
+
 @pytest.fixture(scope="session")
 def hippocampus_bundle():
     """The folder of the hippocampus bundle in the repository."""

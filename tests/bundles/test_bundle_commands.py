@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_runs import configs, missing_properties, run_command, run_here, succeed, train_in_two_processes
+from bundle_runs import configs, missing_properties, run_command, run_here, run_torchrun, succeed, training_in_processes
 from json_edits import edit_json
 from monai.bundle import ConfigParser
 
@@ -186,7 +186,8 @@ def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decath
 
 @pytest.mark.slow
 def test_two_processes_train_together(hippocampus_bundle, decathlon_dir, tmp_path):
-    out = train_in_two_processes(hippocampus_bundle, decathlon_dir, tmp_path, *QUICK)
+    out = tmp_path / "training"
+    succeed(run_torchrun(tmp_path, *training_in_processes(hippocampus_bundle, decathlon_dir, out, *QUICK)))
     assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
 
 

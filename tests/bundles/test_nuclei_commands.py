@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_runs import configs, run_here, train_in_two_processes
+from bundle_runs import configs, run_command, run_here, succeed, training_in_processes
 from PIL import Image
 
 from monai_unetpp import NestedUNet
@@ -107,5 +107,6 @@ def test_train_and_evaluate(nuclei_bundle, nuclei_dir, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_together(nuclei_bundle, nuclei_dir, tmp_path):
-    out = train_in_two_processes(nuclei_bundle, nuclei_dir, tmp_path, *QUICK)
+    out = tmp_path / "training"
+    succeed(run_command(tmp_path, *training_in_processes(nuclei_bundle, nuclei_dir, out, *QUICK), processes=2))
     assert (out / "checkpoint_epoch=1.pt").is_file()

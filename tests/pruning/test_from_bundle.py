@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from bundle_runs import configs, succeed
+from forked import run_forked
 from json_edits import edit_json
 from monai.inferers import SlidingWindowInferer
 from tiny_pruning import SHAPE, break_label, half_blind_network, make_prunable_bundle, prune_config, write_boxes
@@ -202,17 +201,15 @@ def test_a_window_that_is_given_is_that_of_scores_and_of_costs(bundle, few_boxes
     assert list(plan.pipeline.window_shape) == list(plan.pipeline.inferer.roi_size) == [8] * len(SHAPE)
 
 
-def run_module(command: list[str], bundle: Path, dataset: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    configs = [str(bundle / "configs" / name) for name in ("train.json", "prune.json")]
-    command = [*command, "-m", "monai.bundle", "run", "--config_file", str(configs), "--bundle_root", str(bundle)]
-    return subprocess.run(
-        [*command, "--dataset_dir", str(dataset), "--output_dir", str(output)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        cwd=output.parent,
-        capture_output=True,
-        text=True,
-        timeout=550,
-    )
+PROGRAM = """
+import importlib
+import runpy
+
+# no process of its own for the memory
+cost = importlib.import_module("monai_unetpp.pruning.cost")
+cost.measure_peak_memory = lambda runs, *_: dict.fromkeys(runs, 1_000_000)
+runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.mark.slow
@@ -222,12 +219,15 @@ def test_two_processes_agree_with_one(bundle, tmp_path):
     logging = Path("bundles") / "hippocampus_mri_unetpp" / "configs" / "logging.conf"
     copied = Path(shutil.copytree(bundle, tmp_path / "tiny"))
     shutil.copy(Path(__file__).parents[2] / logging, copied / "configs" / "logging.conf")
-    single = run_module([sys.executable], copied, dataset, tmp_path / "single")
-    assert single.returncode == 0, single.stderr
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    double = run_module(launch, copied, dataset, tmp_path / "double")
-    assert double.returncode == 0, double.stderr
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
 
+    def run(processes, output):
+        options = ("--config_file", configs(copied, "train.json", "prune.json"), "--bundle_root", copied)
+        options += ("--dataset_dir", dataset, "--output_dir", output)
+        return succeed(run_forked(program, "run", *options, folder=tmp_path, processes=processes))
+
+    single, double = run(1, tmp_path / "single"), run(2, tmp_path / "double")
     found = [read_report(tmp_path / name / "report.json") for name in ("single", "double")]
     assert found[0].rows == found[1].rows
     assert found[0].decisions == found[1].decisions

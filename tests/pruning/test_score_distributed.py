@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from forked import run_forked
 
 # what each process of torchrun runs; the test runs its evaluate() itself to compare
 PROGRAM = '''
@@ -100,16 +98,7 @@ def test_two_processes_agree_with_one(tmp_path):
     cases = write_cases(tmp_path)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, str(program), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-    )
+    done = run_forked(program, tmp_path, folder=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     found = [pickle.loads((tmp_path / f"{rank}.pkl").read_bytes()) for rank in (0, 1)]
 

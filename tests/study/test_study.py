@@ -1,15 +1,13 @@
 """Whole studies: done, interrupted, shared, refused and failed."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from forked import run_forked
 
 from monai_unetpp import cli, files
 from monai_unetpp.study import format_study, run_study
@@ -166,16 +164,11 @@ def test_a_failed_run_of_one_process_does_not_end_the_other(discs_dir, tmp_path)
     broken.parent.mkdir(parents=True)
     broken.write_text("no weights")
     options = "--features 2 4 4 --budget 40 --batch_size 2 --patch_size 16 --precision fp32 --device cpu"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-            *("-m", "monai_unetpp.cli", "study", "--dataset_dir", str(discs_dir), "-o", str(tmp_path)),
-            *("--variants", "unet_L?", "unet+", "--seeds", "0", *options.split()),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = run_forked(
+        *("monai_unetpp.cli", "study", "--dataset_dir", discs_dir, "-o", tmp_path),
+        *("--variants", "unet_L?", "unet+", "--seeds", "0", *options.split()),
+        folder=tmp_path,
+        processes=2,
     )
     assert done.returncode == 1, done.stderr
     assert done.stdout.count(f"Report: {tmp_path / 'study.md'}") == 1

@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import os
 import runpy
-import subprocess
-import sys
 
 import pytest
 import torch
 from disc_images import write_disc_images
+from forked import run_forked
 from json_edits import edit_json
 
 from monai_unetpp import NestedUNet
@@ -85,14 +83,7 @@ def test_two_processes_agree_with_one(discs_dir, tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     two = planned(discs_dir, tmp_path / "two", batch_size=2)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", program, discs_dir, two],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-    )
+    done = run_forked(program, discs_dir, two, folder=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     cost = importlib.import_module("monai_unetpp.pruning.cost")
     monkeypatch.setattr(cost, "measure_peak_memory", cost.measure_peak_memory)

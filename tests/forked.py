@@ -1,0 +1,95 @@
+"""Programs in processes of their own that start at once: they fork from a process that has imported MONAI.
+
+Importing MONAI takes ten seconds where two workers share two cores. What must be seen in a fresh interpreter, or by
+``torchrun`` itself, is still started as users do.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+_TIMEOUT_S = 300
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["monai.bundle", "monai_unetpp.cli.program", "monai_unetpp.training_run"])
+
+
+def run_forked(
+    program: str | Path,
+    *arguments: object,
+    folder: Path,
+    processes: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program, as ``python -m`` or ``python`` do, or as ``torchrun`` does in several processes.
+
+    Args:
+        program: name of a module, or path of a script.
+        arguments: of the program.
+        folder: where it runs.
+        processes: with more than one, they find each other as those of ``torchrun``; if one fails, the others end.
+        environment: variables beside those of this process.
+
+    Returns:
+        The exit status, the first that is not 0, and what all of them wrote.
+    """
+    words = [str(program), *map(str, arguments)]
+    texts = [folder / f".{os.getpid()}_{time.monotonic_ns()}_{stream}.txt" for stream in ("output", "errors")]
+    running = []
+    port = _free_port()
+    for rank in range(processes):
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
+        if processes > 1:
+            size = str(processes)
+            variables |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "forked"}
+        process = _CONTEXT.Process(
+            target=_run, args=(words, isinstance(program, Path), str(folder), variables, list(map(str, texts)))
+        )
+        process.start()
+        running.append(process)
+    deadline = time.monotonic() + _TIMEOUT_S
+    while any(process.is_alive() for process in running):
+        if any(process.exitcode for process in running) or time.monotonic() > deadline:
+            time.sleep(1)
+            for process in running:
+                process.terminate()
+            break
+        time.sleep(0.02)
+    for process in running:
+        process.join(10)
+    status = next((process.exitcode for process in running if process.exitcode), 0)
+    output, errors = (text.read_text(encoding="utf-8") if text.exists() else "" for text in texts)
+    for text in texts:
+        text.unlink(missing_ok=True)
+    return subprocess.CompletedProcess(words, status, output, errors)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
+def _run(words: list[str], is_script: bool, folder: str, variables: dict[str, str], texts: list[str]) -> None:
+    for text, stream in zip(texts, (sys.stdout, sys.stderr), strict=True):
+        descriptor = os.open(text, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, 1 if stream is sys.stdout else 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).parent) if is_script else folder)
+    if is_script:
+        runpy.run_path(words[0], run_name="__main__")
+    else:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
