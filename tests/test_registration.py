@@ -18,30 +18,37 @@ def run(script, cwd, *arguments):
     return finished.stdout.split()
 
 
-@pytest.mark.parametrize("imports", [["$import monai_unetpp"], []], ids=["short names", "dotted paths"])
 @pytest.mark.slow
-def test_monai_configs_find_network_and_loss(tmp_path, imports):
-    prefix = "" if imports else "monai_unetpp."
-    config = {
-        "imports": imports,
-        "network": {"_target_": f"{prefix}NestedUNet", **NETWORK},
-        "loss": {"_target_": f"{prefix}NestedDeepSupervisionLoss", **LOSS},
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+def test_monai_configs_find_network_and_loss(tmp_path):
+    """By short names after an import, and by dotted paths, each in a process that has imported nothing but MONAI."""
+    for name, imports, prefix in (("short", ["$import monai_unetpp"], ""), ("dotted", [], "monai_unetpp.")):
+        config = {
+            "imports": imports,
+            "network": {"_target_": f"{prefix}NestedUNet", **NETWORK},
+            "loss": {"_target_": f"{prefix}NestedDeepSupervisionLoss", **LOSS},
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(config))
     script = """
-import sys
+import os, sys
 from monai.bundle import ConfigParser
+name = "dotted"
+if os.fork() == 0:
+    name = "short"
+else:
+    _, status = os.wait()
+    assert status == 0
 parser = ConfigParser()
-parser.read_config("config.json")
+parser.read_config(f"{name}.json")
 if parser.get("imports"):
     parser.get_parsed_content("imports")
 network, loss = parser.get_parsed_content("network"), parser.get_parsed_content("loss")
 import monai_unetpp, torch
 assert type(network) is monai_unetpp.NestedUNet and type(loss) is monai_unetpp.NestedDeepSupervisionLoss
 value = loss(network.train()(torch.rand(2, 1, 8, 8)), torch.zeros(2, 1, 8, 8))
-print(network.levels[-1], value.dim(), len(sys.path) == len(set(sys.path)))
+assert len(sys.path) == len(set(sys.path))
+print(name, network.levels[-1], value.dim(), flush=True)
 """
-    assert run(script, tmp_path)[:2] == ["L1", "0"]
+    assert run(script, tmp_path) == ["short", "L1", "0", "dotted", "L1", "0"]
 
 
 @pytest.mark.slow

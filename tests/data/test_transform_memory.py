@@ -48,7 +48,7 @@ def measure():
         labels = MetaTensor(torch.ones(prepared["image"].shape, dtype=torch.uint8))
         back = Invertd("pred", transform, orig_keys="image")
         rises[f"{name}: back"] = rise(back, {"image": prepared["image"], "pred": labels})[0]
-    coarse = Compose([Spacingd("image", pixdim=(6.0, 6.0, 6.0))])
+    coarse = Compose([BlockwiseSpacingd("image", (6.0, 6.0, 6.0))])
     prepared = coarse({"image": MetaTensor(torch.rand(1, *SHAPE), affine=torch.eye(4))})["image"]
     logits = MetaTensor(torch.rand(24, *prepared.shape[1:])).copy_meta_from(prepared)
     invert = InvertProbabilitiesd("pred", coarse, "image")

@@ -283,7 +283,8 @@ def test_this_machine_has_a_class(monkeypatch):
     monkeypatch.setattr(machine, "_usable_cores", lambda: 4)
     monkeypatch.setattr(machine, "_total_bytes", lambda: 2**34)
     found = measure_machine(2, "cpu")
-    # each process of torchrun has its share
+    # each process of torchrun has its share; its speed is not measured again
+    monkeypatch.setattr(machine, "_time_step", lambda *_: (1.0, 1.0))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     shared = measure_machine(2, "cpu")
     assert (found.cores, found.memory_bytes, shared.cores, shared.memory_bytes) == (4, 2**34, 2, 2**33)

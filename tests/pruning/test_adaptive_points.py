@@ -112,8 +112,8 @@ def test_what_has_no_depth_to_choose_is_refused_before_any_case(network, few_box
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
-def test_what_the_stages_cost_is_measured_with_every_runtime_of_the_evaluation(network, boxes, tmp_path):
-    found = run(network, boxes, tmp_path, settings=["adaptive=1", "runtime=torch,openvino"]).adaptive
+def test_what_the_stages_cost_is_measured_with_every_runtime_of_the_evaluation(network, few_boxes, tmp_path):
+    found = run(network, few_boxes, tmp_path, settings=["adaptive=1", "runtime=torch,openvino"]).adaptive
     assert list(found.staging) == ["torch", "openvino"]
     assert all(ratio.median > 0 for ratio in found.staging.values())
     assert [point.name for point in found.points] == ["adaptive=1"]
