@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -16,72 +17,96 @@ __all__ = ["best_dice", "choose_coarser_spacing"]
 _LEAST_SEEN, _LENGTHS = 0.05, 2.0
 #: How many times coarser than its finest axis a grid may become.
 _FACTORS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
-#: Least mean Dice that the coarser grid must allow; less where a patch would show hardly anything.
-_LEAST_DICE, _LEAST_DICE_IF_BLIND, _BLIND = 0.97, 0.92, 0.002
+#: Where a patch would show less than this, it shows hardly anything.
+_BLIND = 0.002
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """The least Dice that a coarser grid must allow: the mean over the labels, and that of the worst one."""
+
+    mean: float
+    worst: float
+
+
+_LIMITS, _LIMITS_IF_BLIND = _Limits(0.97, 0.9), _Limits(0.92, 0.8)
 
 
 def choose_coarser_spacing(
     fingerprint: Fingerprint,
-    spacing_mm: Sequence[float] | None,
+    usual: Choice,
     patch_at: Callable[[Sequence[float] | None], tuple[Sequence[int], Sequence[int]]],
-) -> Choice | None:
-    """A coarser voxel size if patches would see too little at the usual one, and labels allow it; else None.
+) -> Choice:
+    """A coarser voxel size if patches would see too little at the usual one, and labels allow it; else the usual one.
 
     Args:
         fingerprint: of the data.
-        spacing_mm: the usual voxel size; None keeps the images' own grids.
+        usual: the usual voxel size, where None keeps the images' own grids, and its reason.
         patch_at: returns the typical shape of an image and the patch that time and memory allow, both in voxels, at a
             voxel size.
     """
-    usual = list(fingerprint.median_spacing_mm if spacing_mm is None else spacing_mm)
+    spacing_mm = list(fingerprint.median_spacing_mm if usual.value is None else usual.value)
     extent = _typical_extent(fingerprint)
 
     def is_enough(patch: Sequence[int], seen: float, spacing: Sequence[float]) -> bool:
         is_long = all(edge * mm >= _LENGTHS * extent for edge, mm in zip(patch, spacing, strict=True))
         return seen >= _LEAST_SEEN or is_long
 
-    shape, patch = patch_at(spacing_mm)
+    shape, patch = patch_at(usual.value)
     before = _share(patch, shape)
     are_known = all(case.faces or not any(case.voxels.values()) for case in fingerprint.cases)
-    if is_enough(patch, before, usual) or not are_known:
-        return None
-    least = _LEAST_DICE_IF_BLIND if before < _BLIND else _LEAST_DICE
+    if is_enough(patch, before, spacing_mm) or not are_known:
+        return usual
+    limits = _LIMITS_IF_BLIND if before < _BLIND else _LIMITS
     found = None
     for factor in _FACTORS:
-        coarser = [float(f"{max(edge, factor * min(usual)):.6g}") for edge in usual]
+        coarser = [float(f"{max(edge, factor * min(spacing_mm)):.6g}") for edge in spacing_mm]
         dice = best_dice(fingerprint, coarser)
-        if dice < least:
+        mean, worst = statistics.fmean(dice.values()), min(dice, key=lambda name: dice[name])
+        if mean < limits.mean or dice[worst] < limits.worst:
             break
         shape, patch = patch_at(coarser)
         seen = _share(patch, shape)
+        of_worst = f", {dice[worst]:.2f} for {worst}" if len(dice) > 1 else ""
         found = Choice(
             coarser,
-            f"Coarser than usual, {' x '.join(f'{edge:.3g}' for edge in usual)} mm, where a patch that time and memory "
-            f"allow would show {percent(before)} of an image instead of {percent(seen)}. Segmentations on this grid "
-            f"can reach a mean Dice of about {dice:.2f}. To keep the fine grid, set spacing_mm.",
+            f"Coarser than usual, {' x '.join(f'{edge:.3g}' for edge in spacing_mm)} mm, where a patch that time and "
+            f"memory allow would show {_in_words(before)} of an image instead of {_in_words(seen)}. Segmentations on "
+            f"this grid can reach a mean Dice of about {mean:.2f}{of_worst}. To keep the fine grid, set spacing_mm.",
             ISENSEE,
         )
         if is_enough(patch, seen, coarser):
             break
+    if found is None:
+        return Choice(
+            usual.value,
+            f"{usual.reason} A patch that time and memory allow shows {_in_words(before)} of an image, but a grid "
+            f"{factor:g} times as coarse would cost too much: it allows a Dice of about {dice[worst]:.2f} for {worst}"
+            f"{f', and a mean of {mean:.2f}' if len(dice) > 1 else ''}.",
+            usual.source,
+        )
     return found
 
 
-def best_dice(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> float:
-    """Roughly the mean Dice over the labels that segmentations on a grid can reach.
+def best_dice(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> dict[str, float]:
+    """Roughly the mean Dice of each label that segmentations on a grid can reach.
 
     On average, a grid moves surfaces across an axis by a quarter of its voxel size there; what labels already suffer
-    from their own grid is subtracted in squares.
+    from their own grid is subtracted in squares. Labels without voxels are left out.
 
     Args:
         fingerprint: of the data.
         spacing_mm: voxel size of the grid.
     """
-    labels = [
-        statistics.fmean(_dice(case, name, spacing_mm) for case in cases)
+    return {
+        name: statistics.fmean(_dice(case, name, spacing_mm) for case in cases)
         for name in fingerprint.labels
         if (cases := [case for case in fingerprint.cases if case.voxels.get(name)])
-    ]
-    return statistics.fmean(labels) if labels else 0.0
+    }
+
+
+def _in_words(share: float) -> str:
+    return percent(share) if share >= 0.01 else percent(share, ".2g")
 
 
 def _dice(case: CaseFingerprint, name: str, spacing_mm: Sequence[float]) -> float:

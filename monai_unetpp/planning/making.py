@@ -106,10 +106,7 @@ def make_plan(
         asked = task_at(spacing_mm)
         return asked.shape, choose_network(asked, machine, count_step, given, check=False)["patch_size"].value
 
-    if "spacing_mm" not in given:
-        coarser = choose_coarser_spacing(fingerprint, choices["spacing_mm"], patch_at)
-        if coarser is not None:
-            choices.settle("spacing_mm", coarser)
+    choices.settle("spacing_mm", choose_coarser_spacing(fingerprint, choose_spacing(fingerprint), patch_at))
     task = task_at(choices["spacing_mm"])
     for name, choice in choose_network(task, machine, count_step, given).items():
         if name in given:

@@ -8,10 +8,12 @@ from fingerprints import fingerprint
 
 from monai_unetpp.planning import take_fingerprint
 from monai_unetpp.planning.coarsening import best_dice, choose_coarser_spacing
+from monai_unetpp.planning.data_rules import Choice
 
 CT = {"shape": (512, 512, 130), "spacings": ((0.75, 0.75, 3.0),), "modality": "CT"}
 #: Boxes of 80 x 80 x 20 voxels, 60 mm long, and of 6 x 6 x 2.
 ORGAN = {"labels": {"organ": 1}, "voxels": {"organ": 128_000}, "faces": {"organ": (3200, 3200, 12_800)}}
+USUAL = Choice([0.75, 0.75, 3.0], "The median.")
 LESION = {"labels": {"lesion": 1}, "voxels": {"lesion": 72}, "faces": {"lesion": (24, 24, 72)}}
 
 
@@ -28,7 +30,7 @@ def patch_at(voxels):
 
 
 def test_large_organs_are_segmented_on_a_grid_of_which_a_patch_shows_enough():
-    choice = choose_coarser_spacing(fingerprint(**CT, **ORGAN), [0.75, 0.75, 3.0], patch_at(32_000))
+    choice = choose_coarser_spacing(fingerprint(**CT, **ORGAN), USUAL, patch_at(32_000))
     assert choice.value == [3.0, 3.0, 3.0]
     assert "instead of" in choice.reason
     assert "0.75 x 0.75 x 3 mm" in choice.reason
@@ -36,21 +38,44 @@ def test_large_organs_are_segmented_on_a_grid_of_which_a_patch_shows_enough():
 
 def test_grids_become_only_as_coarse_as_labels_allow():
     thin = {**ORGAN, "faces": {"organ": (12_000, 12_000, 20_000)}}
-    choice = choose_coarser_spacing(fingerprint(**CT, **thin), [0.75, 0.75, 3.0], patch_at(32_000))
+    choice = choose_coarser_spacing(fingerprint(**CT, **thin), USUAL, patch_at(32_000))
     assert choice.value == [2.25, 2.25, 3.0]
 
 
 def test_small_structures_keep_their_grid():
-    assert choose_coarser_spacing(fingerprint(**CT, **LESION), [0.75, 0.75, 3.0], patch_at(32_000)) is None
+    assert choose_coarser_spacing(fingerprint(**CT, **LESION), USUAL, patch_at(32_000)) is USUAL
+
+
+def test_one_small_label_among_many_large_ones_keeps_its_grid():
+    """The mean over the labels would allow it."""
+    names = [f"organ {number}" for number in range(9)]
+    each = {"labels": {}, "voxels": {}, "faces": {}}
+    for number, name in enumerate([*names, "gland"], start=1):
+        of = LESION if name == "gland" else ORGAN
+        each["labels"][name] = number
+        each["voxels"][name], each["faces"][name] = next(iter(of["voxels"].values())), next(iter(of["faces"].values()))
+    choice = choose_coarser_spacing(fingerprint(**CT, **each), USUAL, patch_at(32_000))
+    dice = best_dice(fingerprint(**CT, **each), [3.0] * 3)
+    assert sum(dice.values()) / len(dice) > 0.92
+    assert choice.value != [3.0, 3.0, 3.0]
+    assert " for gland." in choice.reason
+
+
+def test_labels_that_allow_no_coarser_grid_are_named():
+    thin = {**ORGAN, "faces": {"organ": (120_000, 120_000, 128_000)}}
+    choice = choose_coarser_spacing(fingerprint(**CT, **thin), USUAL, patch_at(320))
+    assert choice.value == USUAL.value
+    assert choice.reason.startswith("The median. A patch that time and memory allow shows 0.0011 % of an image, but a")
+    assert choice.reason.endswith(" for organ.")
 
 
 def test_patches_that_show_enough_keep_the_grid():
-    assert choose_coarser_spacing(fingerprint(**CT, **ORGAN), [0.75, 0.75, 3.0], patch_at(3_000_000)) is None
+    assert choose_coarser_spacing(fingerprint(**CT, **ORGAN), USUAL, patch_at(3_000_000)) is USUAL
 
 
 def test_older_fingerprints_keep_the_grid():
     known = {"labels": {"organ": 1}, "voxels": {"organ": 128_000}}
-    assert choose_coarser_spacing(fingerprint(**CT, **known), [0.75, 0.75, 3.0], patch_at(32_000)) is None
+    assert choose_coarser_spacing(fingerprint(**CT, **known), USUAL, patch_at(32_000)) is USUAL
 
 
 def test_the_best_dice_is_near_that_of_labels_on_the_coarser_grid(tmp_path):
@@ -69,10 +94,10 @@ def test_the_best_dice_is_near_that_of_labels_on_the_coarser_grid(tmp_path):
     spans = [np.count_nonzero(np.diff(ball.astype(int), axis=axis)) for axis in (2, 1, 0)]
     assert list(taken.cases[0].faces[name]) == spans
     for factor in (2, 4):
-        found = best_dice(taken, [float(factor)] * 3)
+        found = best_dice(taken, [float(factor)] * 3)[name]
         nearest = np.repeat(ball[factor // 2 :: factor], factor, axis=0)
         nearest = np.repeat(nearest[:, factor // 2 :: factor], factor, axis=1)
         nearest = np.repeat(nearest[:, :, factor // 2 :: factor], factor, axis=2)[:64, :60, :56]
         same = 2 * np.logical_and(nearest, ball).sum() / (nearest.sum() + ball.sum())
         assert same - 0.06 < found < same + 0.01
-    assert best_dice(taken, [1.0] * 3) == 1
+    assert best_dice(taken, [1.0] * 3) == {name: 1}
