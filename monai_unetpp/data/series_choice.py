@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
 
     Args:
         items: cases from :func:`monai_unetpp.data.find_cases`; changed in place. The number of the series is appended
-            to the name of the case, except in a folder with a single one, where 1 always is its number. A folder
-            without the series gets a ``failure``.
+            to the name of the case, except in a folder with a single one, where 1 always is its number; where another
+            case is called so already, ``series_`` stands before the number. A folder without the series gets a
+            ``failure``.
         wanted: number, UID or description of a series, or ``"all"``.
 
     Returns:
@@ -35,6 +36,7 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
     """
     files_of: dict[str, list[str]] = {}
     arranged: list[dict[str, Any]] = []
+    taken = {item["case"] for item in items}
     for item in items:
         series = _series_of(item)
         if not series or (len(series) == 1 and wanted in (ALL_SERIES, "1")):
@@ -50,10 +52,11 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
         if len(series) == 1:
             arranged.append(item)
             continue
-        for one, number in zip(chosen, _numbers(chosen), strict=True):
+        for one, name in zip(chosen, _names(item["case"], _numbers(chosen), taken), strict=True):
             files = [str(file.path) for file in one.files]
             files_of[files[0]] = files
-            arranged.append({**item, "image": files, "case": f"{item['case']}_{number}"})
+            arranged.append({**item, "image": files, "case": name})
+            taken.add(name)
     items[:] = arranged
     return files_of
 
@@ -83,6 +86,13 @@ def _chosen(series: Sequence[DicomSeries], wanted: str, folder: Path) -> list[Di
         else:
             logger.warning("%s: series %s left out: a single slice.", folder, one)
     return suitable
+
+
+def _names(case: str, numbers: Sequence[str], taken: Container[str]) -> list[str]:
+    prefix = ""
+    while any(f"{case}_{prefix}{number}" in taken for number in numbers):
+        prefix += "series_"
+    return [f"{case}_{prefix}{number}" for number in numbers]
 
 
 def _numbers(series: Sequence[DicomSeries]) -> list[str]:

@@ -24,7 +24,6 @@ __all__ = [
     "PeakMemory",
     "do_jobs",
     "is_out_of_memory",
-    "measure_in_new_process",
     "measure_in_new_processes",
     "peak_resident_bytes",
     "reset_peak",
@@ -45,22 +44,6 @@ _ALLOCATION_TEXTS = (
 )
 
 _T = TypeVar("_T")
-
-
-def measure_in_new_process(measure: Callable[..., _T], *arguments: Any, name: str, remedy: str) -> _T:
-    """Call ``measure(*arguments)`` in a separate process with unused memory.
-
-    Args:
-        measure: a function of a module.
-        *arguments: picklable arguments.
-        name: name of the measurement, for messages.
-        remedy: what to do if memory ran out, for the message.
-
-    Raises:
-        ValueError: an argument cannot be pickled.
-        RuntimeError: the process failed; the message contains its last line.
-    """
-    return measure_in_new_processes(measure, {name: arguments}, remedy=remedy)[name]
 
 
 def measure_in_new_processes(

@@ -58,16 +58,16 @@ class Machine:
 
     Attributes:
         operations_per_s: floating-point operations per second in training, a power of 4 times 1e9.
-        memory_bytes: memory available to a training, the nearest power of 2.
+        memory_bytes: memory available to a training, the nearest of 8, 12, 16, 24, 32 GiB and so on.
         cores: number of cores of the processor.
         device: ``"cpu"`` or ``"cuda"``.
-        host_bytes: memory of the computer, the nearest power of 2; None where it is ``memory_bytes``, on a CPU.
+        host_bytes: memory of the computer, as coarse; None where it is ``memory_bytes``, on a CPU.
         logits_per_s: logits (voxels times classes times heads) per second for which the loss and its gradient are
             computed, a power of 4 times 1e6; infinite if the loss is to take no time.
 
     Example:
         >>> print(Machine.of(operations_per_s=9e10, memory_bytes=21 * 2**30, cores=2, device="cpu"))
-        cpu of about 64 billion operations/s, 2 cores, 16 GiB
+        cpu of about 64 billion operations/s, 2 cores, 24 GiB
     """
 
     operations_per_s: float
@@ -88,9 +88,9 @@ class Machine:
         logits_per_s: float = math.inf,
     ) -> Machine:
         """The class of a measured machine."""
-        host = None if host_bytes is None else 2 ** round(math.log2(host_bytes))
+        host = None if host_bytes is None else _memory_class_of(host_bytes)
         speeds = _class_of(operations_per_s, 1e9), _class_of(logits_per_s, 1e6)
-        return cls(speeds[0], 2 ** round(math.log2(memory_bytes)), cores, device, host, speeds[1])
+        return cls(speeds[0], _memory_class_of(memory_bytes), cores, device, host, speeds[1])
 
     def seconds(self, cost: StepCost) -> float:
         """The time of one training step."""
@@ -102,6 +102,12 @@ class Machine:
         loss = "" if math.isinf(self.logits_per_s) else f" and {self.logits_per_s / 1e6:g} million logits/s in the loss"
         speed = f"{billions:g} billion operations/s{loss}"
         return f"{self.device} of about {speed}, {self.cores} cores, {memory:g} GiB{host}"
+
+
+def _memory_class_of(size: int) -> int:
+    """The nearest power of 2, or 1.5 times one, in ratio."""
+    power = 1 << math.floor(math.log2(size))
+    return min((power, power * 3 // 2, power * 2), key=lambda each: abs(math.log(size / each)))
 
 
 def _class_of(speed: float, unit: float) -> float:

@@ -143,6 +143,16 @@ def test_one_series_by_number_description_or_uid(study, wanted):
     assert files_of == {item["image"][0]: item["image"]}
 
 
+def test_series_are_not_called_as_another_case(study):
+    shutil.copytree(study, study.parent / "all" / "study")
+    other = shutil.copytree(study, study.parent / "all" / "study_4")
+    for path in other.glob("[13]_*.dcm"):
+        path.unlink()
+    items = find_cases(study.parent / "all")
+    choose_series(items, "all")
+    assert sorted(item["case"] for item in items) == ["study_4", "study_series_3", "study_series_4"]
+
+
 def test_a_series_that_there_is_not(study):
     items = find_cases(study)
     choose_series(items, "9")

@@ -8,7 +8,7 @@ from monai.transforms import Compose, Invertd, Spacingd
 
 from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, StandardizeIntensityd, find_surround
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
+from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_processes
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,7 @@ def volumes():
     with pytest.MonkeyPatch.context() as patch:
         # what is freed goes back to the system at once, so that the order of the work does not matter
         patch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**18))
-        rises = measure_in_new_process(measure, name="transforms", remedy="free some")
+        rises = measure_in_new_processes(measure, {"transforms": []}, remedy="free some")["transforms"]
     return {name: size / (4 * np.prod(SHAPE)) for name, size in rises.items()}
 
 

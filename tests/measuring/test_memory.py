@@ -15,7 +15,6 @@ from monai_unetpp.measuring import memory
 from monai_unetpp.measuring.memory import (
     PeakMemory,
     do_jobs,
-    measure_in_new_process,
     measure_in_new_processes,
     peak_resident_bytes,
     reset_peak,
@@ -73,7 +72,7 @@ class TestNewProcess:
         calls = self.started(monkeypatch)
         with pytest.raises(FileNotFoundError, match="result"):
             # nothing was done
-            measure_in_new_process(json.dumps, "text", name="L1", remedy="wait")
+            measure_in_new_processes(json.dumps, {"L1": ["text"]}, remedy="wait")
         ((command, options),) = calls
         assert command[:2] == [sys.executable, "-c"]
         assert command[3] == "json"
@@ -83,7 +82,7 @@ class TestNewProcess:
         with pytest.raises(
             ValueError, match=r"L1: the network and its inferer must be picklable, .* instead of lambdas"
         ):
-            measure_in_new_process(lambda: 1, name="L1", remedy="wait")
+            measure_in_new_processes(lambda: 1, {"L1": []}, remedy="wait")
 
     @pytest.mark.parametrize(
         ("code", "written", "reason"),
@@ -93,7 +92,7 @@ class TestNewProcess:
         self.started(monkeypatch, code, written)
         message = rf"L1: the process that measures memory failed \({reason}\)\. If memory ran out, wait\."
         with pytest.raises(RuntimeError, match=message):
-            measure_in_new_process(json.dumps, 1, name="L1", remedy="wait")
+            measure_in_new_processes(json.dumps, {"L1": [1]}, remedy="wait")
 
     def test_a_result_is_written_beside_its_job(self, tmp_path):
         path = tmp_path / "job.pkl"
