@@ -196,6 +196,7 @@ VARIANTS: Mapping[str, Variant] = {
     "self-distillation 1": Variant({"distillation": 1.0}),
     "light augmentation": Variant({"augmentation": "light"}),
     "strong augmentation to the end": Variant({"late_share": 0.0}),
+    "light augmentation in the second half": Variant({"late_share": 0.5}),
     "weight decay 0.01": Variant({"weight_decay": 0.01}),
     "all classes weigh the same": Variant({"class_weights": None}),
     "kinds of images drawn as they come": Variant({"rare_kind_factor": 1.0}),
