@@ -14,6 +14,7 @@ from typing import Any
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.metrics.definitions import METRICS
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds, subject_means
+from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
@@ -286,38 +287,35 @@ def format_study(study: Mapping[str, Any]) -> str:
 
 def _main_table(study: Mapping[str, Any]) -> str:
     first = METRICS[COMPARED[0]].heading
-    lines = [
-        "| network | parameters | GFLOPs per window | time per window (share of the reference) | "
-        f"{' | '.join(METRICS[key].heading for key in COMPARED)} | {first} against the reference (interval) |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    columns = ["network", "parameters", "GFLOPs per window", "time per window (share of the reference)"]
+    columns += [*(METRICS[key].heading for key in COMPARED), f"{first} against the reference (interval)"]
+    rows = []
     for row in study["rows"]:
         latency, ratio = row["latency_s"], row["latency_ratio"]
         time = "n/a" if latency is None else f"{1000 * latency['median']:.1f} ms"
         share = "" if ratio is None else f" ({ratio['median']:.2f})"
         difference = "reference" if row["name"] == study["reference"] else _interval(row["iou_difference"])
-        lines.append(
-            f"| {row['name']} | {row['parameters'] / 1e6:.3f} M | {row['flops'] / 1e9:.2f} | {time}{share} "
-            f"| {_mean_sd(row['iou'])} | {_mean_sd(row['dice'])} | {difference} |"
-        )
-    return "\n".join(lines)
+        sizes = [f"{row['parameters'] / 1e6:.3f} M", f"{row['flops'] / 1e9:.2f}"]
+        rows.append([row["name"], *sizes, f"{time}{share}", *(_mean_sd(row[key]) for key in COMPARED), difference])
+    return format_table(columns, rows, [False, *[True] * (len(columns) - 1)])
 
 
 def _pairs_table(study: Mapping[str, Any]) -> str:
     pairs = study["embedded_isolated"]
     if not pairs:
         return ""
-    rows = {row["name"]: row for row in study["rows"]}
-    lines = [
-        "## A level cut out of UNet++, or the same network trained alone?",
-        "",
-        "| level | trained in UNet++, then cut (IoU) | trained alone (IoU) | embedded minus alone (interval) |",
-        "|---|---:|---:|---:|",
+    of = {row["name"]: row for row in study["rows"]}
+    columns = ["level", "trained in UNet++, then cut (IoU)", "trained alone (IoU)", "embedded minus alone (interval)"]
+    rows = [
+        [
+            pair["level"],
+            *(_mean_sd(of[pair[kind]]["iou"]) for kind in ("embedded", "isolated")),
+            _interval(pair["iou_difference"]),
+        ]
+        for pair in pairs
     ]
-    for pair in pairs:
-        embedded, isolated = (_mean_sd(rows[pair[kind]]["iou"]) for kind in ("embedded", "isolated"))
-        lines.append(f"| {pair['level']} | {embedded} | {isolated} | {_interval(pair['iou_difference'])} |")
-    return "\n".join(lines)
+    table = format_table(columns, rows, [False, True, True, True])
+    return f"## A level cut out of UNet++, or the same network trained alone?\n\n{table}"
 
 
 def _reading(study: Mapping[str, Any], reference: str) -> str:
