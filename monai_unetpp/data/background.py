@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -136,25 +137,29 @@ class CropBackgroundd(CropForegroundd):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if self.cropper.select_fn is is_positive:
-            self.cropper.select_fn = _select_foreground
+            self.cropper.select_fn = _outside_surround
+        self.select_fn = self.cropper.select_fn
+        self.cropper.select_fn = _Foreground(self.select_fn, self.source_key)
 
-    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
-        """Crop the images of one item.
 
-        Raises:
-            ImageFileError: the image under ``source_key`` has no foreground.
-        """
-        source = data[self.source_key]
-        if not self.cropper.select_fn(source).any():
+@dataclasses.dataclass(frozen=True)
+class _Foreground:
+    """Selects the foreground, and refuses an image without any."""
+
+    select: Callable[[torch.Tensor], Any]
+    key: str
+
+    def __call__(self, image: torch.Tensor) -> Any:
+        mask = self.select(image)
+        if not mask.any():
             raise ImageFileError(
-                f"{_name(source, self.source_key)}: has no foreground: all voxels have the same value, or none is "
-                "above 0 where that is required. Set the background to one value, and the rest to others."
+                f"{_name(image, self.key)}: has no foreground: all voxels have the same value, or none is above 0 "
+                "where that is required. Set the background to one value, and the rest to others."
             )
-        cropped: dict[Hashable, Any] = super().__call__(data, lazy)
-        return cropped
+        return mask
 
 
-def _select_foreground(image: torch.Tensor) -> Any:
+def _outside_surround(image: torch.Tensor) -> Any:
     surround = find_surround(image)
     return is_positive(image) if surround is None else ~surround.mask[None]
 

@@ -193,12 +193,13 @@ def _crop(transform: CropForegroundd) -> Step:
     _plain(transform, cropper, channel_indices=None, k_divisible=1)
     _plain(transform, cropper.padder, mode="constant", kwargs={})
     ours = isinstance(transform, CropBackgroundd)
-    known = CropBackgroundd("image", "image") if ours else CropForegroundd("image", "image")
+    select = transform.select_fn if isinstance(transform, CropBackgroundd) else cropper.select_fn
+    known = CropBackgroundd("image", "image").select_fn if ours else CropForegroundd("image", "image").cropper.select_fn
     margin = cropper.margin if isinstance(cropper.margin, int) else list(cropper.margin)
     step = {"margin": margin, "allow_smaller": bool(cropper.allow_smaller)}
-    if isinstance(cropper.select_fn, AboveMean):
-        return {"step": "crop_above_mean", "part": cropper.select_fn.part, **step}
-    if cropper.select_fn is not known.cropper.select_fn:
+    if isinstance(select, AboveMean):
+        return {"step": "crop_above_mean", "part": select.part, **step}
+    if select is not known:
         raise _refused(transform, "select_fn must be monai_unetpp.data.AboveMean, or be left out")
     return {"step": "crop_background" if ours else "crop_foreground", **step}
 
