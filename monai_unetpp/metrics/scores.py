@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -373,8 +374,8 @@ def _state(predicted: int, true: int) -> State:
     return "false_positive" if predicted else "both_empty"
 
 
-# Own surfaces: MONAI's compute_hausdorff_distance and compute_surface_dice take 1.7 to 3.5 times as long on one CPU
-# core, and compute the surface Dice in single precision, 8e-8 off.
+# Own surfaces: MONAI's compute_hausdorff_distance and compute_surface_dice take several times as long on one CPU core,
+# and compute the surface Dice in single precision, 8e-8 off.
 class _Points:
     """Points of a grid, ready for nearest-neighbour search."""
 
@@ -388,13 +389,29 @@ class _Points:
     def _tree(self) -> KDTree:
         return KDTree(self._indices * self._spacing, leafsize=32)
 
-    def distances_to(self, others: _Points) -> _Array:
-        """Distance in mm from each point to the nearest of ``others``."""
-        # points in both have distance 0 and need no search: most points of a good segmentation
-        apart = ~others._hold(self._indices)
-        distances = np.zeros(len(apart), dtype=np.float32)
-        if apart.any():
-            distances[apart] = others._tree.query(self._indices[apart] * self._spacing)[0]
+    def distances_to(self, others: _Points, *, share: float = 1.0, limit_mm: float = math.inf) -> _Array:
+        """Distance in mm from each point to the nearest of ``others``.
+
+        Args:
+            others: the points to be near to.
+            share: only so many of the distances are needed, the smallest; the others may be infinite.
+            limit_mm: only distances up to this one are needed; larger ones may be infinite.
+        """
+        distances = np.full(len(self._indices), np.inf, dtype=np.float32)
+        needed = math.ceil(share * (len(distances) - 1)) + 1
+        left = np.arange(len(distances))
+        # most points of a good segmentation have a neighbour at once, without a search
+        for offset, distance in _near_offsets(tuple(self._spacing)):
+            if distance > limit_mm or len(distances) - len(left) >= needed:
+                return distances
+            held = others._hold(self._indices[left] + offset)
+            distances[left[held]] = distance
+            left = left[~held]
+        if len(distances) - len(left) < needed:
+            places = self._indices[left] * self._spacing
+            # the bound itself is excluded
+            bound = np.nextafter(limit_mm, np.inf)
+            distances[left] = others._tree.query(places, distance_upper_bound=bound)[0]
         return distances
 
     def _hold(self, indices: npt.NDArray[np.intp]) -> _Mask:
@@ -403,6 +420,16 @@ class _Points:
         held = np.zeros(len(indices), dtype=bool)
         held[inside] = self._mask[tuple(local[inside].T)]
         return held
+
+
+@lru_cache(maxsize=64)
+def _near_offsets(spacing: tuple[float, ...]) -> tuple[tuple[npt.NDArray[np.intp], float], ...]:
+    """The steps on the grid up to twice the shortest edge of a voxel, with their lengths in mm, the shortest first."""
+    longest = 2 * min(spacing)
+    reach = [math.floor(longest / step) for step in spacing]
+    steps = itertools.product(*(range(-count, count + 1) for count in reach))
+    lengths = ((np.array(step), math.hypot(*(n * mm for n, mm in zip(step, spacing, strict=True)))) for step in steps)
+    return tuple(sorted((each for each in lengths if each[1] <= longest), key=lambda each: each[1]))
 
 
 class _Structure:
@@ -435,7 +462,14 @@ class _Structure:
     @cached_property
     def boundary(self) -> _Points:
         """Voxels with a face to the outside."""
-        return _Points(self._mask & ~ndimage.binary_erosion(self._mask), self._origin, self._spacing)
+        padded = np.pad(self._mask, 1)
+        inside = self._mask.copy()
+        for axis in range(padded.ndim):
+            for step in (0, 2):
+                part = [slice(1, -1)] * padded.ndim
+                part[axis] = slice(step, padded.shape[axis] - 2 + step)
+                inside &= padded[tuple(part)]
+        return _Points(self._mask & ~inside, self._origin, self._spacing)
 
     @cached_property
     def surface(self) -> tuple[_Points, _Array]:
@@ -445,14 +479,14 @@ class _Structure:
         """
         table, kernel = get_code_to_measure_table(self._spacing)
         weights = np.asarray(kernel).squeeze().astype(np.uint8)
-        mask = np.pad(self._mask, 1)
+        mask = np.pad(self._mask, 1).view(np.uint8)
         codes = np.zeros([size - 1 for size in mask.shape], dtype=np.uint8)
         for corner in np.ndindex(weights.shape):
             neighbours = mask[tuple(slice(at, at + size) for at, size in zip(corner, codes.shape, strict=True))]
             codes += neighbours * weights[corner]
-        areas = np.asarray(table, dtype=np.float64)[codes]
-        passed = areas > 0
-        return _Points(passed, self._origin, self._spacing), areas[passed]
+        areas = np.asarray(table, dtype=np.float64)
+        passed = (areas > 0)[codes]
+        return _Points(passed, self._origin, self._spacing), areas[codes[passed]]
 
 
 def _box(mask: _Mask) -> tuple[slice, ...]:
@@ -462,14 +496,15 @@ def _box(mask: _Mask) -> tuple[slice, ...]:
 
 
 def _hd95_mm(first: _Points, second: _Points) -> float:
-    return max(float(np.percentile(each, 95)) for each in (first.distances_to(second), second.distances_to(first)))
+    directed = (first.distances_to(second, share=0.95), second.distances_to(first, share=0.95))
+    return max(float(np.percentile(each, 95)) for each in directed)
 
 
 def _surface_dice(first: _Structure, second: _Structure, tolerance_mm: float) -> float:
     limit = tolerance_mm + _ROUNDING * max(first._spacing)
     (points, areas), (other_points, other_areas) = first.surface, second.surface
     within = (
-        areas[points.distances_to(other_points) <= limit].sum()
-        + other_areas[other_points.distances_to(points) <= limit].sum()
+        areas[points.distances_to(other_points, limit_mm=limit) <= limit].sum()
+        + other_areas[other_points.distances_to(points, limit_mm=limit) <= limit].sum()
     )
     return float(within / (areas.sum() + other_areas.sum()))
