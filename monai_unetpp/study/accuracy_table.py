@@ -93,7 +93,7 @@ def compare_cases(
     Args:
         mine: metrics of the cases by seed.
         theirs: the same of the network to compare with.
-        metric: name of a metric that is 1 at best, such as ``"iou"``.
+        metric: name of a metric of which more is better, such as ``"iou"``.
         subjects: subject by case; other cases are subjects of their own.
 
     Returns:
@@ -125,18 +125,15 @@ def compare_cases(
 
 def _case_differences(mine: CaseMetrics, theirs: CaseMetrics, metric: str) -> dict[str, float]:
     """The mean difference over the classes of each case that both scored, where there is anything to compare."""
-    differences = {}
+    perfect, differences = METRICS[metric].perfect, {}
     for case in mine.keys() & theirs.keys():
         pairs = [(of[metric], theirs[case][label][metric]) for label, of in mine[case].items()]
-        found = [_or_best(a) - _or_best(b) for a, b in pairs if (a, b) != (None, None)]
+        found = [
+            (perfect if a is None else a) - (perfect if b is None else b) for a, b in pairs if (a, b) != (None, None)
+        ]
         if found:
             differences[case] = statistics.fmean(found)
     return differences
-
-
-def _or_best(value: float | None) -> float:
-    """The overlap; 1 where a class was rightly left out."""
-    return 1.0 if value is None else value
 
 
 def summarise(
