@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.config import KeysCollection
@@ -136,10 +136,13 @@ class CropBackgroundd(CropForegroundd):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        if self.cropper.select_fn is is_positive:
-            self.cropper.select_fn = _outside_surround
-        self.select_fn = self.cropper.select_fn
-        self.cropper.select_fn = _Foreground(self.select_fn, self.source_key)
+        select = self.cropper.select_fn
+        self.cropper.select_fn = _Foreground(_outside_surround if select is is_positive else select, self.source_key)
+
+    @property
+    def select_fn(self) -> Callable[[torch.Tensor], Any]:
+        """What selects the foreground, without the check that there is any."""
+        return cast(_Foreground, self.cropper.select_fn).select
 
 
 @dataclasses.dataclass(frozen=True)

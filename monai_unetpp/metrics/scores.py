@@ -462,6 +462,7 @@ class _Structure:
     @cached_property
     def boundary(self) -> _Points:
         """Voxels with a face to the outside."""
+        # ndimage.binary_erosion gives the same, and takes longer
         padded = np.pad(self._mask, 1)
         inside = self._mask.copy()
         for axis in range(padded.ndim):
