@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 _TIMEOUT_S = 300
@@ -22,11 +21,7 @@ _CONTEXT.set_forkserver_preload(["monai.bundle", "monai_unetpp.cli.program", "mo
 
 
 def run_forked(
-    program: str | Path,
-    *arguments: object,
-    folder: Path,
-    processes: int = 1,
-    environment: Mapping[str, str] | None = None,
+    program: str | Path, *arguments: object, folder: Path, processes: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Run a program, as ``python -m`` or ``python`` do, or as ``torchrun`` does in several processes.
 
@@ -35,7 +30,6 @@ def run_forked(
         arguments: of the program.
         folder: where it runs.
         processes: with more than one, they find each other as those of ``torchrun``; if one fails, the others end.
-        environment: variables beside those of this process.
 
     Returns:
         The exit status, the first that is not 0, and what all of them wrote.
@@ -45,7 +39,7 @@ def run_forked(
     running = []
     port = _free_port()
     for rank in range(processes):
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         if processes > 1:
             size = str(processes)
             variables |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
