@@ -394,11 +394,12 @@ class _Points:
 
         Args:
             others: the points to be near to.
-            share: only so many of the distances are needed, the smallest; the others may be infinite.
+            share: only the distances up to this quantile are needed, and the one after it, with which it is
+                interpolated; larger ones may be infinite.
             limit_mm: only distances up to this one are needed; larger ones may be infinite.
         """
         distances = np.full(len(self._indices), np.inf, dtype=np.float32)
-        needed = math.ceil(share * (len(distances) - 1)) + 1
+        needed = min(math.floor(share * (len(distances) - 1)) + 2, len(distances))
         left = np.arange(len(distances))
         # most points of a good segmentation have a neighbour at once, without a search
         for offset, distance in _near_offsets(tuple(self._spacing)):

@@ -51,6 +51,19 @@ class TestByHand:
         # a face of 16 of the 56 boundary voxels is a step away: more than 5 %
         assert result.hd95_mm == pytest.approx(step_mm)
 
+    @pytest.mark.parametrize("far", range(5))
+    def test_hd95_is_a_number_where_the_percentile_is_one_of_the_distances(self, far):
+        # of 21 voxels on a line, the 95th percentile is the second largest distance, without interpolation
+        truth, prediction = np.zeros((2, 60, 60), np.uint8)
+        truth[5, 5:26] = prediction[5, 5 : 26 - far] = 1
+        for number in range(far):
+            prediction[10 + 9 * number, 40] = 1
+        found = score(prediction, truth, (1.0, 1.0)).hd95_mm
+        distances = [
+            ndimage.distance_transform_edt(1 - a)[b == 1] for a, b in ((truth, prediction), (prediction, truth))
+        ]
+        assert found == pytest.approx(max(np.percentile(each, 95) for each in distances))
+
     def test_hd95_leaves_out_the_worst_five_percent(self):
         # 44 boundary pixels of the square and 1 stray one, 2.2 %: both percentiles fall on the square
         truth = cube((32, 32), (2, 2), 12)
