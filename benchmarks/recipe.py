@@ -3,7 +3,9 @@
 Run ``python -m benchmarks.recipe DATASET_DIR --work DIR --steps 1500``. Each variant is the plan of
 ``monai-unetpp plan`` with some values set, trained for the same number of steps with the same seed, and scored at every
 level on the validation list. That list selects nothing, but for the variant in which each half of it selects the
-weights that the other half is scored with. A run that was interrupted goes on; one that is done is kept.
+weights that the other half is scored with. With ``--also FOLDER ...`` the validation lists of other data sets with the
+same labels are scored too, such as the copies of ``benchmarks.altered``. A run that was interrupted goes on; one that
+is done is kept.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Result:
         training: the same as ``dice`` for cases of the training list.
         case_s: seconds of the network for an unseen case at all levels, in windows of its own and in one over the whole
             image; None where that was not asked for.
+        also: the same as ``dice`` for the validation cases of other data sets, by name of the set.
     """
 
     seconds: float
@@ -63,9 +66,12 @@ class Result:
     whole: _ByLevel | None
     training: _ByLevel
     case_s: Sequence[float] | None = None
+    also: Mapping[str, _ByLevel] = dataclasses.field(default_factory=dict)
 
 
-def run_variant(dataset_dir: Path, work: Path, variant: Variant, whole: bool) -> Result:
+def run_variant(
+    dataset_dir: Path, work: Path, variant: Variant, whole: bool = False, also: Sequence[Path] = ()
+) -> Result:
     """Plan, train and score one variant, as far as that is not done.
 
     Args:
@@ -73,6 +79,7 @@ def run_variant(dataset_dir: Path, work: Path, variant: Variant, whole: bool) ->
         work: folder of the variant.
         variant: what sets it apart.
         whole: whether to score and time with one window over the whole image too.
+        also: folders of other data sets whose validation lists are scored too.
     """
     bundle = work / "bundle"
     plan_variant(dataset_dir, bundle, variant)
@@ -102,6 +109,7 @@ def run_variant(dataset_dir: Path, work: Path, variant: Variant, whole: bool) ->
         score("whole", unseen, **one_window) if whole else None,
         score("seen", seen[: len(unseen)]),
         timed or None,
+        {folder.name: score(f"also_{folder.name}", load_datalist(folder, "validation")) for folder in also},
     )
 
 
@@ -201,6 +209,12 @@ def format_results(results: Mapping[str, Result], data_set: str, steps: int) -> 
             large = [difference(result.whole[level], result.dice[level]) for level in levels]
             times = "" if result.case_s is None else "{1:.1f} - {0:.1f} s".format(*result.case_s)
             rows.append([f"{name}: one window - its own windows", times, *large, *[""] * len(levels), ""])
+        for other, dice in result.also.items():
+            means = [f"{_mean(dice[level]):.4f}" for level in levels]
+            differences = [
+                "" if result is base else difference(dice[level], base.also[other][level]) for level in levels
+            ]
+            rows.append([f"{name}: {other}", "", *means, *differences, ""])
     lines = (
         f"`{data_set}`, {len(next(iter(base.dice.values())))} unseen cases, {steps} steps, "
         f"{describe_environment().line()}. Mean Dice over the labels; the last column is that of the deepest level on "
@@ -242,19 +256,34 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants (default: all)")
     parser.add_argument("--whole", action="store_true", help="score and time one window over the whole image too")
+    parser.add_argument(
+        "--also",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="other data sets with these labels to score",
+    )
     offer_table(parser)
     return run_command(parser, arguments, _compare)
 
 
 def _compare(
-    dataset_dir: Path, work: Path, steps: int, settings: Sequence[str] | None, only: Sequence[str], whole: bool
+    dataset_dir: Path,
+    work: Path,
+    steps: int,
+    settings: Sequence[str] | None,
+    only: Sequence[str],
+    whole: bool,
+    also: Sequence[Path],
 ) -> Iterator[str]:
+    others = [folder.resolve() for folder in also]
     common = {**parse_settings(settings), "steps": steps}
     results = {}
     for name in only:
         variant = dataclasses.replace(VARIANTS[name], values={**common, **VARIANTS[name].values})
         own = work.resolve() / name.replace(" ", "_").replace(",", "")
-        results[name] = run_variant(dataset_dir.resolve(), own, variant, whole)
+        results[name] = run_variant(dataset_dir.resolve(), own, variant, whole, others)
         yield format_results(results, dataset_dir.resolve().name, steps)
 
 

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks.altered import invert, main, thicken
+from benchmarks.altered import ALTERATIONS, add_noise, blur, brighten, invert, main, rotate, thicken
 
 
 def test_inverting_swaps_dark_and_bright_and_leaves_the_surround():
@@ -24,14 +24,44 @@ def test_thick_slices_are_means_with_the_labels_and_the_place_of_their_middle():
     assert (placed @ [0, 0, 0, 1]).tolist() == [0, 0, 5, 1]
 
 
+@pytest.mark.parametrize("change", [add_noise, blur, brighten])
+def test_changed_intensities_leave_the_surround_and_the_labels(change):
+    image = np.zeros((9, 9, 9), np.float32)
+    image[2:7, 2:7, 2:7] = np.arange(100, 225).reshape(5, 5, 5)
+    label = (image > 150).astype(np.uint8)
+    changed, same, affine = change(image, label, np.eye(4))
+    inside = image != 0
+    assert not changed[~inside].any()
+    assert (changed[inside] != image[inside]).mean() > 0.9
+    assert np.array_equal(same, label)
+    assert np.array_equal(affine, np.eye(4))
+    assert np.array_equal(changed, change(image, label, affine)[0])
+
+
+def test_brightening_lifts_the_middle_and_keeps_both_ends():
+    image, _, _ = brighten(np.array([0, 100, 125, 200], np.float32), np.zeros(4), np.eye(4))
+    assert image.tolist() == [0, 100, 150, 200]
+
+
+def test_image_and_label_are_rotated_alike():
+    image = np.zeros((21, 21, 3), np.float32)
+    image[10:, 9:12] = 100
+    turned, label, _ = rotate(image, (image > 50).astype(np.uint8), np.eye(4))
+    assert turned[20, 10, 1] == 0
+    assert set(np.unique(label)) == {0, 1}
+    assert ((turned > 50) == label).mean() > 0.98
+
+
 def test_every_list_becomes_a_list_of_each_copy(tmp_path, capsys):
     for key in ("image", "label"):
         nib.save(nib.Nifti1Image(np.ones((4, 4, 10), np.int16), np.eye(4)), tmp_path / f"{key}.nii.gz")
     lists = {"test": [{"image": "image.nii.gz", "label": "label.nii.gz"}]}
     (tmp_path / "dataset.json").write_text(json.dumps(lists))
-    assert main([str(tmp_path), str(tmp_path / "out"), "--lists", "test"]) == 0
-    assert capsys.readouterr().out == "1 cases, inverted and thick.\n"
-    for name, depth in (("inverted", 10), ("thick", 2)):
+    only = ["inverted", "thick", "rotated"]
+    assert main([str(tmp_path), str(tmp_path / "out"), "--lists", "test", "--only", *only]) == 0
+    assert capsys.readouterr().out == "1 cases, inverted and thick and rotated.\n"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(only) < set(ALTERATIONS)
+    for name, depth in (("inverted", 10), ("thick", 2), ("rotated", 10)):
         made = json.loads((tmp_path / "out" / name / "dataset.json").read_text())["test"][0]
         assert nib.load(tmp_path / "out" / name / made["image"]).shape == (4, 4, depth)
         assert nib.load(tmp_path / "out" / name / made["label"]).shape == (4, 4, depth)

@@ -130,11 +130,15 @@ def test_a_variant_is_scored_on_unseen_and_on_as_many_seen_cases(tmp_path, monke
         return SimpleNamespace(rows=rows)
 
     monkeypatch.setattr(recipe, "score_fold", score)
-    result = run_variant(tmp_path, work, Variant({"steps": 7}), whole=False)
+    other = tmp_path / "altered"
+    other.mkdir()
+    (other / "dataset.json").write_text(json.dumps({"validation": [{"image": "v.nii", "label": "l.nii"}]}))
+    result = run_variant(tmp_path, work, Variant({"steps": 7}), also=[other])
     assert trained[0]["steps"] == 7
     assert (len(result.dice["L1"]), len(result.training["L1"]), result.whole) == (2, 2, None)
     assert all(value == pytest.approx(0.6) for value in result.dice["L1"].values())
     assert all("training" in case for case in result.training["L1"])
+    assert list(result.also["altered"]["L1"]) == [str(other / "v.nii")]
 
 
 @pytest.fixture
@@ -233,17 +237,27 @@ def test_the_table_holds_means_and_paired_differences():
     )
 
 
+def test_other_data_sets_have_rows_of_their_own():
+    results = {
+        "recipe": Result(90.0, BASE, None, BETTER, also={"noisy": BASE}),
+        "other": Result(60.0, BASE, None, BETTER, also={"noisy": BETTER}),
+    }
+    lines = format_results(results, "discs", 7).splitlines()
+    assert "| recipe: noisy |  | 0.6000 | 0.7000 |  |  |  |" in lines
+    assert any(line.startswith("| other: noisy |  | 0.7000 | 0.7500 | +0.1000 (+0.1000 ") for line in lines)
+
+
 def test_all_that_was_asked_for_is_run_and_written(tmp_path, monkeypatch, capsys):
     asked = []
     result = Result(60.0, BASE, None, BASE)
     monkeypatch.setattr(recipe, "run_variant", lambda *given: asked.append(given) or result)
     arguments = [str(tmp_path), "--work", str(tmp_path / "w"), "--steps", "9", "--set", "batch_size=4", "--only"]
     names = ["recipe", "last weights, not averaged"]
-    assert main([*arguments, *names, "-o", str(tmp_path / "table.md")]) == 0
+    assert main([*arguments, *names, "--also", str(tmp_path), "-o", str(tmp_path / "table.md")]) == 0
     common = {"batch_size": 4, "steps": 9}
     assert asked == [
-        (tmp_path, tmp_path / "w" / "recipe", Variant(common), False),
-        (tmp_path, tmp_path / "w" / "last_weights_not_averaged", Variant({**common, "ema": None}), False),
+        (tmp_path, tmp_path / "w" / "recipe", Variant(common), False, [tmp_path]),
+        (tmp_path, tmp_path / "w" / "last_weights_not_averaged", Variant({**common, "ema": None}), False, [tmp_path]),
     ]
     assert (tmp_path / "table.md").read_text() == capsys.readouterr().out
 
