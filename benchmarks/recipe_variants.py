@@ -27,6 +27,8 @@ CHOICES = ("choice_1", "choice_2")
 _KEPT = ("strides", "kernel_size", "features", "batch_size", "window_shape")
 #: How often weights are looked at in a training.
 _LOOKS = 20
+#: Transforms that take detail from an image.
+_BLURRING = ("RandGaussianSmoothd", "RandSimulateLowResolutiond")
 #: Patches of random size are at most this many times, and at least a third of that, as long as planned.
 _LONGEST = 1.5
 
@@ -144,6 +146,20 @@ def _move_into_the_image(content: dict[str, Any]) -> None:
                 transform["spatial_size"] = transform.pop("crop_size")
 
 
+def _rotate_less(content: dict[str, Any]) -> None:
+    """Rotate and scale as little as light augmentation does."""
+    train = content["train"]
+    light = next(each for each in train["late_augmentation"]["transforms"] if each["_target_"] == "RandAffined")
+    chain = train["augmentation"]["transforms"]
+    train["augmentation"]["transforms"] = [light if each["_target_"] == "RandAffined" else each for each in chain]
+
+
+def _keep_sharp(content: dict[str, Any]) -> None:
+    """Neither blur images nor lower their resolution."""
+    augmentation = content["train"]["augmentation"]
+    augmentation["transforms"] = [each for each in augmentation["transforms"] if each["_target_"] not in _BLURRING]
+
+
 def _choose_weights(content: dict[str, Any]) -> None:
     """Let two lists of cases look at the averaged weights, and keep the best for each."""
     content[CHOOSING] = [[] for _ in CHOICES]
@@ -196,6 +212,8 @@ VARIANTS: Mapping[str, Variant] = {
     "self-distillation 1": Variant({"distillation": 1.0}),
     "light augmentation": Variant({"augmentation": "light"}),
     "strong augmentation to the end": Variant({"late_share": 0.0}),
+    "rotated and scaled less": Variant(change=_rotate_less),
+    "not blurred": Variant(change=_keep_sharp),
     "light augmentation in the second half": Variant({"late_share": 0.5}),
     "weight decay 0.01": Variant({"weight_decay": 0.01}),
     "all classes weigh the same": Variant({"class_weights": None}),

@@ -268,3 +268,20 @@ def test_crops_can_be_moved_into_the_image_as_by_monai(trained_bundles, tmp_path
     crop = augmentation["transforms"][0]
     assert crop["spatial_size"] == [24, 24]
     assert "crop_size" not in crop
+
+
+def test_parts_of_the_strong_augmentation_can_be_left_out(trained_bundles, tmp_path):
+    def chain(name):
+        bundle = tmp_path / name.replace(" ", "_")
+        plan_variant(tmp_path / "data", bundle, dataclasses.replace(VARIANTS[name], values=TINY))
+        train = read_object(bundle / "configs" / "train.json")["train"]
+        return (train[key]["transforms"] for key in ("augmentation", "late_augmentation"))
+
+    whole, light = chain("recipe")
+    less, _ = chain("rotated and scaled less")
+    sharp, _ = chain("not blurred")
+    assert [each for each in less if each not in whole] == [each for each in light if each not in whole]
+    assert {each["_target_"] for each in whole if each not in sharp} == {
+        "RandGaussianSmoothd",
+        "RandSimulateLowResolutiond",
+    }
