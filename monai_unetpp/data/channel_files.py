@@ -31,7 +31,8 @@ def join_channels(cases: Sequence[_Case], channels: int, strict: bool, dims: Seq
 
     Returns:
         The cases in order; a joined case takes the place of its first file. Files that hold all channels stay cases of
-        their own: the number at the end of their names is that of the case.
+        their own, and so do pictures of which one has colours, if the network takes these: the number at the end of
+        their names is that of the case.
 
     Raises:
         ImageFileError: if ``strict``: a case with missing, surplus or repeated channels.
@@ -57,9 +58,11 @@ def _whole_of(case: _Case) -> tuple[str, str] | None:
 
 
 def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool, dims: Sequence[int]) -> Sequence[_Case]:
-    """The case with the channels in ``parts``; these themselves if each holds all channels."""
+    """The case with the channels in ``parts``; these themselves if each holds all channels, or one has colours."""
     images = sorted(dict.fromkeys(part["image"] for part in parts), key=lambda image: (_number(image), image))
-    if all(_holds_all(image, channels, dims) for image in images):
+    # a grey picture among coloured ones is no channel of theirs
+    coloured = channels == COLOURS and any(is_picture_name(image) and has_colours(image) for image in images)
+    if coloured or all(_holds_all(image, channels, dims) for image in images):
         return parts
     case = {"image": images, "case": name}
     if [_number(image) for image in images] == list(range(channels)):
@@ -79,9 +82,7 @@ def _number(image: str) -> int:
 
 
 def _holds_all(image: str, channels: int, dims: Sequence[int]) -> bool:
-    """Whether the header of a file gives it a further axis with all channels, or colours if these are three."""
-    if is_picture_name(image):
-        return channels == COLOURS and has_colours(image)
+    """Whether the header of a file gives it a further axis with all channels."""
     try:
         shape = open_nifti(image).shape if is_nifti_name(image) else ()
         return any(channel_axes(shape, each)[1] == channels for each in dims if len(shape) > each)

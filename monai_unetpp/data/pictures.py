@@ -27,6 +27,7 @@ from monai_unetpp.data.tiff import (
     read_tiff_software,
     take_colours,
     tiff_appearance,
+    tiff_has_colours,
 )
 from monai_unetpp.files import MARK, atomic_path
 
@@ -56,7 +57,7 @@ _LARGEST_IN_PNG = np.iinfo(np.uint16).max
 _PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 #: Bytes of a PNG with bit depth and colour type, with the chunk around them, and with its checksum.
 _PNG_KIND, _PNG_HEADER, _PNG_CHECKSUM = slice(24, 26), slice(12, 29), slice(29, 33)
-_GREY, _PALETTE, _GREY_ALPHA, _COLOURS_ALPHA = 0, 3, 4, 6
+_GREY, _COLOURS, _PALETTE, _GREY_ALPHA, _COLOURS_ALPHA = 0, 2, 3, 4, 6
 
 
 def is_picture_name(path: str | PathLike[str]) -> bool:
@@ -140,13 +141,17 @@ def shown_orientation(path: str | PathLike[str]) -> int:
 
 
 def has_colours(path: str | PathLike[str]) -> bool:
-    """Whether a picture holds colours; False if it cannot be told without decoding it."""
+    """Whether a picture holds colours, also by a palette; False if it cannot be told without decoding it."""
+    path = Path(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                return picture.mode in ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
-    except Exception:  # what PIL cannot open is told by those who read it
+        head = _head(path)
+        if head.startswith(TIFF_SIGNATURES):
+            return tiff_has_colours(path)
+        if head.startswith(_PNG_SIGNATURE):
+            return _png_kind(path)[1] in (_COLOURS, _PALETTE, _COLOURS_ALPHA)
+        with _opened(path) as picture:
+            return picture.mode in ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
+    except Exception:  # what libraries cannot open is told by those who read it
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from os import PathLike
 from pathlib import Path
@@ -19,7 +20,7 @@ _SUBJECT = re.compile(
 
 
 def subject_of_image(path: str | PathLike[str]) -> str | None:
-    """Find the subject at the beginning of an image's name, or of the name of a folder above it.
+    """Find the subject at the beginning of an image's name, or of the name of a folder above it in its data set.
 
     A name may begin with a BIDS subject (``sub-01_ses-2_T1w``), with ``patient``, ``subject`` or ``subj`` and a number
     (``patient012_frame03``), or with a barcode of TCGA or LIDC. Other numbers may mean anything.
@@ -39,5 +40,11 @@ def subject_of_image(path: str | PathLike[str]) -> str | None:
     match = _SUBJECT.match(path.name)
     if match is not None:
         return match[1]
-    folders = [_SUBJECT.match(folder.name) for folder in path.parents][:_FOLDERS]
-    return next((found[1] for found in folders if found is not None), None)
+    # the folder of the whole data set names no subject, whatever it is called
+    folders = itertools.takewhile(lambda folder: not _holds_data_set(folder), list(path.parents)[:_FOLDERS])
+    found = (_SUBJECT.match(folder.name) for folder in folders)
+    return next((match[1] for match in found if match is not None), None)
+
+
+def _holds_data_set(folder: Path) -> bool:
+    return (folder / "dataset.json").is_file() or all((folder / name).is_dir() for name in ("images", "labels"))

@@ -26,6 +26,7 @@ __all__ = [
     "read_tiff_software",
     "take_colours",
     "tiff_appearance",
+    "tiff_has_colours",
 ]
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,12 @@ def read_tiff(path: Path, labels: bool = False, colours: bool = False) -> np.nda
         for index, page in enumerate(pages[1:], start=1):
             volume[index] = _rows(page, path, labels, colours)
         return np.transpose(volume)
+
+
+def tiff_has_colours(path: Path) -> bool:
+    """Whether the first page holds colours or a palette; a damaged file may raise any error."""
+    with TiffFile(path, _multifile=False) as file:
+        return file.pages.first.photometric in (*_COLOURED, PHOTOMETRIC.PALETTE)
 
 
 def read_tiff_software(path: Path) -> str | None:

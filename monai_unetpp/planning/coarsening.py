@@ -54,8 +54,7 @@ def choose_coarser_spacing(
 
     shape, patch = patch_at(usual.value)
     before = _share(patch, shape)
-    are_known = all(case.faces or not any(case.voxels.values()) for case in fingerprint.cases)
-    if is_enough(patch, before, spacing_mm) or not are_known:
+    if is_enough(patch, before, spacing_mm) or not _know_surfaces(fingerprint.cases):
         return usual
     limits = _LIMITS_IF_BLIND if before < _BLIND else _LIMITS
     found = None
@@ -68,11 +67,13 @@ def choose_coarser_spacing(
         shape, patch = patch_at(coarser)
         seen = _share(patch, shape)
         of_worst = f", {dice[worst]:.2f} for {worst}" if len(dice) > 1 else ""
+        lost = " Volumes cannot be segmented slice by slice then." if usual.value is None else ""
         found = Choice(
             coarser,
             f"Coarser than usual, {' x '.join(f'{edge:.3g}' for edge in spacing_mm)} mm, where a patch that time and "
             f"memory allow would show {_in_words(before)} of an image instead of {_in_words(seen)}. Segmentations on "
-            f"this grid can reach a mean Dice of about {mean:.2f}{of_worst}. To keep the fine grid, set spacing_mm.",
+            f"this grid can reach a mean Dice of about {mean:.2f}{of_worst}.{lost} To keep the fine grid, set "
+            "spacing_mm.",
             ISENSEE,
         )
         if is_enough(patch, seen, coarser):
@@ -86,6 +87,12 @@ def choose_coarser_spacing(
             usual.source,
         )
     return found
+
+
+def _know_surfaces(cases: Sequence[CaseFingerprint]) -> bool:
+    """Whether there are labelled voxels, and their surfaces were measured."""
+    labelled = [case for case in cases if any(case.voxels.values())]
+    return bool(labelled) and all(case.faces for case in labelled)
 
 
 def best_dice(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> dict[str, float]:

@@ -41,8 +41,7 @@ class TrainingBudget:
         self.steps = steps
         self.minutes = minutes
         self.seconds = 0.0
-        #: Progress by the time of the first step, on the scale of :meth:`position`.
-        self.first_position = 0.0
+        self._first_seconds = 0.0
         self._prepared = 0.0
         self._before = 0.0
         self._started = 0.0
@@ -58,8 +57,8 @@ class TrainingBudget:
     def __call__(self, engine: Engine) -> None:
         """Record the time at the end of a step, and end the training if the time is up."""
         self.seconds = self._agreed(self._before + time.monotonic() - self._started)
-        if engine.state.iteration == 1 and self.minutes is not None:
-            self.first_position = self.position(0)
+        if engine.state.iteration == 1:
+            self._first_seconds = self.seconds
         self._end(engine)
 
     def count_preparation(self, seconds: float) -> None:
@@ -80,9 +79,15 @@ class TrainingBudget:
         Args:
             step: number of steps done.
         """
-        if self.minutes is None:
-            return step
-        return max(float(step), self.steps * self.seconds / (60 * self.minutes - self._prepared))
+        return max(float(step), self._position_after(self.seconds))
+
+    @property
+    def first_position(self) -> float:
+        """Progress by the time of the first step, on the scale of :meth:`position`."""
+        return self._position_after(self._first_seconds)
+
+    def _position_after(self, seconds: float) -> float:
+        return 0.0 if self.minutes is None else self.steps * seconds / (60 * self.minutes - self._prepared)
 
     def is_late(self, late_share: float, step: int | None = None) -> bool:
         """Whether a step is in the last part of the training.
@@ -109,12 +114,13 @@ class TrainingBudget:
         return math.inf if self.minutes is None else 60 * self.minutes - self._prepared - self.seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """The time used so far, and for preparation."""
-        return {"seconds": self.seconds, "prepared": self._prepared}
+        """The time used so far, for the first step, and for preparation."""
+        return {"seconds": self.seconds, "first_step": self._first_seconds, "prepared": self._prepared}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state from :meth:`state_dict`."""
         self.seconds = self._before = state_dict["seconds"]
+        self._first_seconds = state_dict.get("first_step", 0.0)
         self._prepared = state_dict.get("prepared", 0.0)
 
     def _start(self) -> None:

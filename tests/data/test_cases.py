@@ -365,3 +365,14 @@ def test_names_with_what_cannot_be_shown_give_one_line(tmp_path: Path) -> None:
 )
 def test_subjects_are_known_by_the_names_of_files_and_folders(path: str, subject: str | None) -> None:
     assert subject_of_image(path) == subject
+
+
+@pytest.mark.parametrize("form", ["decathlon", "plain"])
+def test_the_folder_of_the_data_set_names_no_subject(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "patient2020" / "sub-cortical"
+    for name in ("images", "labels"):
+        (root / name / "sub-07").mkdir(parents=True)
+    if form == "decathlon":
+        (root / "dataset.json").write_text("{}")
+    assert subject_of_image(root / "images" / "c1.nii.gz") is None
+    assert subject_of_image(root / "images" / "sub-07" / "c1.nii.gz") == "sub-07"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from monai_unetpp.data import (
 )
 from monai_unetpp.data.case_check import check_case
 from monai_unetpp.data.labelled import list_cases
-from monai_unetpp.data.pictures import is_coloured
+from monai_unetpp.data.pictures import has_colours, is_coloured
 from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.study.data_set import find_study_cases
 
@@ -214,3 +215,41 @@ def test_a_picture_of_a_case_of_three_files_is_one_of_them(tmp_path):
         find_cases(tmp_path, pictures=True, channels=3)
     cases = find_cases(tmp_path, pictures=True, channels=3, strict=False)
     assert ["failure" in case for case in cases] == [True, True, False]
+
+
+@pytest.mark.parametrize("kind", ["palette", "float", "planes", "jpeg", "16 bits"])
+def test_pictures_of_every_kind_are_three_channels_where_three_are_named(tmp_path, kind):
+    root = decathlon(tmp_path, NAMES)
+    content = json.loads((root / "dataset.json").read_text())
+    ending = {"palette": ".png", "jpeg": ".jpg"}.get(kind, ".tif")
+    for case in content["training"]:
+        path = (root / case["image"]).with_suffix(ending)
+        pixels = np.asarray(Image.open(root / case["image"]).convert("RGB"))
+        if kind == "palette":
+            Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
+        elif kind == "jpeg":
+            Image.fromarray(pixels).save(path)
+        else:
+            pixels = {"float": pixels / np.float32(255), "16 bits": pixels.astype(np.uint16) * 200}.get(kind, pixels)
+            planes = {"planarconfig": "separate"} if kind == "planes" else {}
+            tifffile.imwrite(path, np.moveaxis(pixels, -1, 0) if planes else pixels, photometric="rgb", **planes)
+        assert has_colours(path)
+        case["image"] = str(path.relative_to(root))
+    (root / "dataset.json").write_text(json.dumps(content))
+    assert describe_data_set(root).channels == ("R", "G", "B")
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "I;16"])
+def test_grey_pictures_have_no_colours(tmp_path, mode):
+    Image.new(mode, (4, 4)).save(tmp_path / "a.png")
+    assert not has_colours(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("last", ["RGB", "L", "P"])
+@pytest.mark.parametrize("count", [3, 4])
+def test_numbered_pictures_with_colours_are_no_channels_of_each_other(tmp_path, last, count):
+    modes = ["RGB"] * (count - 1) + [last]
+    for number, mode in enumerate(modes):
+        Image.fromarray(PIXELS).convert(mode).save(tmp_path / f"slide_{number:04d}.png")
+    cases = find_cases(tmp_path, pictures=True, channels=3)
+    assert [Path(case["image"]).name for case in cases] == [f"slide_{number:04d}.png" for number in range(count)]

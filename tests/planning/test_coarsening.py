@@ -73,6 +73,28 @@ def test_patches_that_show_enough_keep_the_grid():
     assert choose_coarser_spacing(fingerprint(**CT, **ORGAN), USUAL, patch_at(3_000_000)) is USUAL
 
 
+def test_data_without_any_labelled_voxel_keep_the_grid():
+    empty = {"labels": {"organ": 1}, "voxels": {"organ": 0}, "faces": {"organ": (0, 0, 0)}}
+    assert choose_coarser_spacing(fingerprint(**CT, **empty), USUAL, patch_at(32_000)) is USUAL
+
+
+def test_a_coarser_grid_of_pictures_says_that_volumes_cannot_be_segmented():
+    pictures = fingerprint(
+        shape=(2000, 2000),
+        spacings=((1.0, 1.0),),
+        labels={"nest": 1},
+        voxels={"nest": 90_000},
+        faces={"nest": (600, 600)},
+    )
+
+    def affords(spacing):
+        return [2000 / (spacing or (1.0,))[0]] * 2, [64, 64]
+
+    choice = choose_coarser_spacing(pictures, Choice(None, "Pixels."), affords)
+    assert choice.value[0] > 1
+    assert "Volumes cannot be segmented slice by slice then." in choice.reason
+
+
 def test_older_fingerprints_keep_the_grid():
     known = {"labels": {"organ": 1}, "voxels": {"organ": 128_000}}
     assert choose_coarser_spacing(fingerprint(**CT, **known), USUAL, patch_at(32_000)) is USUAL

@@ -7,6 +7,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_unetpp.cli import main
 from monai_unetpp.data import case_check
@@ -162,6 +163,17 @@ def test_cases_that_cannot_be_read_are_counted_and_named(folder):
     (folder / "sub-1_b.nii.gz").write_text("no image")
     with pytest.raises(ValueError, match=r"cases must be sound, got 1 of 3 with a problem:\n- .*sub-1_b\.nii\.gz: "):
         take_fingerprint(folder)
+
+
+def test_images_that_patches_cannot_be_drawn_from_are_refused(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        for number in range(2):
+            picture = np.zeros((70_000, 4), np.uint8)
+            picture[5:9, 2:] = 1
+            Image.fromarray(picture).save(tmp_path / kind / f"strip_{number}.png")
+    with pytest.raises(ValueError, match=r"strip_\d\.png: the image must be at most 65534 voxels long, got 4 x 70000\."):
+        take_fingerprint(tmp_path)
 
 
 def test_hounsfield_units_are_known_where_nobody_named_the_modality(tmp_path):

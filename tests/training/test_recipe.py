@@ -242,6 +242,11 @@ def test_a_slow_first_step_leaves_time_for_the_learning_rate_to_rise(monkeypatch
         clock[0], trainer.state.iteration = seconds, trainer.state.iteration + 1
         budget(trainer)
         rates.append(schedule.lr_lambda(trainer.state.iteration))
+        # it goes on so after an interruption
+        resumed = TrainingBudget(1000, minutes=1)
+        resumed.load_state_dict(budget.state_dict())
+        again = BudgetedCosineSchedule(optimizer, resumed).lr_lambda(trainer.state.iteration)
+        assert again == pytest.approx(rates[-1])
     assert rates[:2] == pytest.approx([0.118, 0.55])
     assert all(0.93 < rate < 1 for rate in rates[2:])
 
