@@ -329,8 +329,9 @@ def choose_augmentation(fingerprint: Fingerprint) -> Choice:
     return Choice(
         "strong",
         "The same for every kind of image: rotation, scaling, noise, blur, lower resolution, contrast and brightness "
-        f"stand in for scanners and subjects that are not among the {len(fingerprint.cases)} cases. Their strength is "
-        "not tuned to the modality; only bias_field, rotate90 and flip_axes follow the data.",
+        f"stand in for scanners and subjects that are not among the {len(fingerprint.cases)} cases. Where images will "
+        "always be like these, light does slightly better. Their strength is not tuned to the modality; only bias_field, "
+        "rotate90 and flip_axes follow the data.",
         ISENSEE,
     )
 

@@ -172,7 +172,9 @@ def test_images_that_patches_cannot_be_drawn_from_are_refused(tmp_path):
             picture = np.zeros((70_000, 4), np.uint8)
             picture[5:9, 2:] = 1
             Image.fromarray(picture).save(tmp_path / kind / f"strip_{number}.png")
-    with pytest.raises(ValueError, match=r"strip_\d\.png: the image must be at most 65534 voxels long, got 4 x 70000\."):
+    with pytest.raises(
+        ValueError, match=r"strip_\d\.png: the image must be at most 65534 voxels long, got 4 x 70000\."
+    ):
         take_fingerprint(tmp_path)
 
 
