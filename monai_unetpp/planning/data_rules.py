@@ -330,8 +330,8 @@ def choose_augmentation(fingerprint: Fingerprint) -> Choice:
         "strong",
         "The same for every kind of image: rotation, scaling, noise, blur, lower resolution, contrast and brightness "
         f"stand in for scanners and subjects that are not among the {len(fingerprint.cases)} cases. Where images will "
-        "always be like these, light does slightly better. Their strength is not tuned to the modality; only bias_field, "
-        "rotate90 and flip_axes follow the data.",
+        "always be like these, light does slightly better. Their strength is not tuned to the modality; only "
+        "bias_field, rotate90 and flip_axes follow the data.",
         ISENSEE,
     )
 
