@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["escape_cell", "format_csv"]
+__all__ = ["escape_cell", "format_csv", "read_cell"]
 
 #: Characters that start a formula in a spreadsheet, including the full-width forms, which some convert.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
@@ -27,21 +27,26 @@ def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def escape_cell(value: Any) -> Any:
-    """``value``, with an apostrophe before text that a spreadsheet would run as a formula.
+    """``value``, with an apostrophe before text that a spreadsheet would run as a formula, or that begins with one.
 
-    Numbers are left alone, even if written as text.
+    Numbers are left alone, even if written as text. :func:`read_cell` takes the apostrophe away.
 
     Example:
         >>> escape_cell("=1+1"), escape_cell("-1.5"), escape_cell("liver")
         ("'=1+1", '-1.5', 'liver')
     """
-    if not isinstance(value, str) or not value.lstrip(" ").startswith(_FORMULA_STARTS):
+    if not isinstance(value, str) or not (value.startswith("'") or value.lstrip(" ").startswith(_FORMULA_STARTS)):
         return value
     try:
         float(value)
     except ValueError:
         return f"'{value}"
     return value
+
+
+def read_cell(text: str) -> str:
+    """The text of a cell that :func:`escape_cell` wrote."""
+    return text.removeprefix("'")
 
 
 def _on_lines(value: Any) -> Any:

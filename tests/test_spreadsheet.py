@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_unetpp.spreadsheet import escape_cell, format_csv
+from monai_unetpp.spreadsheet import escape_cell, format_csv, read_cell
 
 
-@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "@SUM(1)", "+1+1", "-1+1", "\t=1", "\r=1", " =1", "\uff1d1"])
+@pytest.mark.parametrize(
+    "text", ["=cmd|' /C calc'!A0", "@SUM(1)", "+1+1", "-1+1", "\t=1", "\r=1", " =1", "\uff1d1", "'=1", "'t"]
+)
 def test_formulas_become_text(text):
     assert escape_cell(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("value", [-1, -1.5, None, "-1.5", "+2e-3", "-inf", "", "liver", "a=b", "case-1", "'=1", "1-2"])
+@pytest.mark.parametrize("value", [-1, -1.5, None, "-1.5", "+2e-3", "-inf", "", "liver", "a=b", "case-1", "1-2"])
 def test_numbers_and_other_text_stay(value):
     assert escape_cell(value) is value
 
@@ -28,3 +30,8 @@ def test_a_table_has_all_its_cells_and_no_formula(rows):
     assert read == [["'=a", "b"], *lines]
     for row in read:
         assert not any(cell[:1] in ("=", "@", "\t", "\r") for cell in row if cell)
+
+
+@given(st.text())
+def test_what_was_escaped_is_read_back(text):
+    assert read_cell(escape_cell(text)) == text

@@ -172,7 +172,7 @@ class BundleConfig:
 
 
 def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """The code that a configuration would run beyond functions of MONAI, torch and this package.
+    """The code that a configuration would run beyond components of MONAI, torch and this package.
 
     Args:
         content: of the file; nothing in it is evaluated, and no other package is imported.
@@ -180,7 +180,7 @@ def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
     Yields:
         Place and text of every expression (``$``), every reference to another file (``%``), and every ``_target_`` that
-        is in other packages, loads files that can hold code, or refers to another entry.
+        is none of these or refers to another entry.
     """
     if isinstance(content, dict):
         for key, value in content.items():

@@ -13,25 +13,22 @@ from monai.bundle.config_item import ComponentLocator
 
 __all__ = ["is_installed", "is_other_code"]
 
-#: Packages whose functions a configuration may name without being listed.
+#: Modules whose classes and functions a configuration may name without being listed: what they run is theirs. Others
+#: of the same packages run commands, build or load code, or lead to any function.
+_KNOWN_MODULES = (
+    *(f"monai.{name}" for name in ("data", "engines", "handlers", "inferers", "losses", "metrics", "networks")),
+    *("monai.optimizers", "monai.transforms", "torch.nn", "torch.optim", "torch.utils.data"),
+    *(f"monai_unetpp.{name}" for name in ("data", "distributed", "engines", "errors", "inferers", "losses", "metrics")),
+    *(f"monai_unetpp.{name}" for name in ("networks", "planning", "pruning", "topology", "training")),
+)
+#: Packages that are known themselves, but not all of their modules.
 _KNOWN_PACKAGES = ("monai", "monai_unetpp", "torch")
 #: Packages that are imported to look for a name, as this one does anyway.
 _IMPORTED_PACKAGES = (*_KNOWN_PACKAGES, "ignite")
-#: Modules of known packages that load, fetch or build files, which can hold code.
-_LOADING_MODULES = (
-    "monai.apps",
-    "monai.bundle",
-    "torch.export",
-    "torch.hub",
-    "torch.jit",
-    "torch.package",
-    "torch.serialization",
-    "torch.utils.cpp_extension",
-)
 
 
 def is_other_code(target: str) -> bool:
-    """Whether a ``_target_`` may run other code than functions of MONAI, torch and this package.
+    """Whether a ``_target_`` may run other code than components of MONAI, torch and this package.
 
     Args:
         target: short name of a MONAI component, or a dotted path.
@@ -42,9 +39,7 @@ def is_other_code(target: str) -> bool:
     found, place = _locate(path)
     # whatever the way to it, code is where it was defined
     defined = [place, *(name for name in [getattr(found, "__module__", None)] if isinstance(name, str))]
-    return found is None or not all(
-        _is_in(name, _KNOWN_PACKAGES) and not _is_in(name, _LOADING_MODULES) for name in defined
-    )
+    return found is None or not all(name in _KNOWN_PACKAGES or _is_in(name, _KNOWN_MODULES) for name in defined)
 
 
 def is_installed(target: str) -> bool:
@@ -83,22 +78,23 @@ def _locate(path: str) -> tuple[Any, str]:
     names = path.split(".")
     found: Any = importlib.import_module(names[0])
     place = found.__name__
-    for number, name in enumerate(names[1:], start=2):
-        if (
-            not hasattr(found, name)
-            and isinstance(found, ModuleType)
-            and found.__name__ == ".".join(names[: number - 1])
-        ):
-            try:
-                importlib.import_module(".".join(names[:number]))
-            except ImportError:
-                return None, place
-        found = getattr(found, name, None)
+    for number in range(2, len(names) + 1):
+        try:
+            found = _attribute(found, names[:number])
+        except Exception:  # modules fail in many ways to be imported, and to be asked for what they lack
+            found = None
         if found is None:
             return None, place
         if isinstance(found, ModuleType):
             place = found.__name__
     return found, place
+
+
+def _attribute(holder: Any, names: list[str]) -> Any:
+    """What the last of ``names`` stands for; a module is imported."""
+    if not hasattr(holder, names[-1]) and isinstance(holder, ModuleType) and holder.__name__ == ".".join(names[:-1]):
+        importlib.import_module(".".join(names))
+    return getattr(holder, names[-1], None)
 
 
 def _is_in(module: str, packages: tuple[str, ...]) -> bool:

@@ -32,6 +32,9 @@ from monai_unetpp.window_layout import AUTO
 
 __all__ = ["RunnerExport", "export_runner"]
 
+#: Length of a window in multiples of the downsampling, where nothing tells of one.
+_EXAMPLE_MULTIPLES = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class RunnerExport:
@@ -219,7 +222,12 @@ def _example_shape(windows: Mapping[str, Any], source: Path) -> list[int]:
     if windows["shape"] != AUTO:
         return list(windows["shape"])
     sizes = read_metadata_entry(source, "network_data_format", "inputs", "image", "spatial_shape")
-    return [-(-size // multiple) * multiple for size, multiple in zip(sizes, windows["multiples"], strict=True)]
+    # a size may be a rule, such as "8*n"
+    lengths = [
+        size if isinstance(size, int) else _EXAMPLE_MULTIPLES * multiple
+        for size, multiple in zip(sizes, windows["multiples"], strict=True)
+    ]
+    return [-(-length // multiple) * multiple for length, multiple in zip(lengths, windows["multiples"], strict=True)]
 
 
 def _check_other_shapes(file: Path, network: NestedUNet, shape: Sequence[int], multiples: Sequence[int]) -> None:
@@ -241,7 +249,7 @@ def _check_other_shapes(file: Path, network: NestedUNet, shape: Sequence[int], m
             "the network, once written, takes windows of one size only, so that the runner cannot choose them "
             f"({str(e).strip().splitlines()[-1]}). Give --window_shape with one size per axis."
         ) from e
-    if relative_difference(torch.from_numpy(found), expected) > TOLERANCE:
+    if not relative_difference(torch.from_numpy(found), expected) <= TOLERANCE:
         raise NoTranslationError(
             "the network, once written, gives other logits for windows of another size. Give --window_shape with one "
             "size per axis."

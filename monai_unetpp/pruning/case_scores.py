@@ -34,6 +34,7 @@ from monai_unetpp.pruning.finished import Fingerprint, FinishedCases
 from monai_unetpp.pruning.predict import EMBEDDED, LevelSource, Network, Pipeline, list_sources
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring import Scoring
+from monai_unetpp.version import __version__
 
 __all__ = ["CaseEvaluation", "CaseScores"]
 
@@ -245,7 +246,8 @@ class _Memory:
                     f"{source.key!r}. Make it a module, so that changes of weights are detected, or leave store out."
                 )
             weights[source.key] = hash_network(source.module)
-            depends_on = json.dumps([configuration, *scored, source.asked])
+            # another version may score differently
+            depends_on = json.dumps([__version__, configuration, *scored, source.asked])
             settings[source.key] = hashlib.sha256(depends_on.encode()).hexdigest()
         return cls(FinishedCases(scoring.store or "", scoring.dataset), weights, settings)
 

@@ -16,7 +16,7 @@ from monai_unetpp.metrics import METRICS, LabelScore
 from monai_unetpp.metrics.scores import State
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.score import Scores
-from monai_unetpp.spreadsheet import format_csv
+from monai_unetpp.spreadsheet import format_csv, read_cell
 
 __all__ = ["SCORE_COLUMNS", "fold_entries", "format_scores", "join_folds", "read_folds", "score_cells"]
 
@@ -153,8 +153,7 @@ def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
         if missing:
             raise ValueError(f"{path}: must have the column {missing[0]!r}. Give the per_case.csv of a report.")
         for number, cells in enumerate(reader, start=2):
-            # an apostrophe precedes what a spreadsheet would run as a formula
-            texts = {name: (cell or "").removeprefix("'") for name, cell in cells.items() if name in SCORE_COLUMNS}
+            texts = {name: read_cell(cell or "") for name, cell in cells.items() if name in SCORE_COLUMNS}
             try:
                 score = _read_score(texts)
             except ValueError as e:

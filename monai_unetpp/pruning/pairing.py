@@ -90,8 +90,8 @@ class PairedScores:
 
     @property
     def subject_numbers(self) -> dict[str, int]:
-        """The subjects, numbered in the order of their cases."""
-        return {subject: number for number, subject in enumerate(dict.fromkeys(self.subjects.values()))}
+        """The subjects, numbered in the order of their names, so that samples of them depend on no order of cases."""
+        return {subject: number for number, subject in enumerate(sorted(set(self.subjects.values())))}
 
     def check_label(self, label: str) -> str:
         """``label`` if it was scored, the pooled foreground included.

@@ -23,7 +23,7 @@ from monai_unetpp.pruning.tradeoffs import (
 )
 from monai_unetpp.pruning.wording import format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, write_beside
-from monai_unetpp.reporting.numbers import percent, significant, time_unit
+from monai_unetpp.reporting.numbers import rough_percent, significant, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -214,7 +214,7 @@ def _draw(axes: Axes, place: _Place) -> None:
 
 def _label(place: _Place) -> str:
     """The name, how often it is on the front, and its role, in short lines."""
-    share = percent(place.share).replace(" ", "\N{NO-BREAK SPACE}")
+    share = rough_percent(place.share).replace(" ", "\N{NO-BREAK SPACE}")
     name = textwrap.fill(f"{place.name.replace('=', ' ')} ({share})", _LINE)
     return "\n".join(part for part in (name, place.role) if part)
 
@@ -222,7 +222,7 @@ def _label(place: _Place) -> str:
 def _in_words(place: _Place, words: str, unit: str, deepest: _Place | None) -> str:
     text = (
         f"{place.name}: mean Dice {format_metric('dice', place.dice)}, {words} {significant(place.cost)} {unit}, "
-        f"unbeaten in {percent(place.share)} of resamples"
+        f"unbeaten in {rough_percent(place.share)} of resamples"
     )
     if deepest is None or place.name == deepest.name:
         return text

@@ -15,7 +15,7 @@ from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import FloatArray
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import rough_percent
 
 __all__ = [
     "ResampledAccuracy",
@@ -200,7 +200,7 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: ResampledAccuracy
 
 
 def _often(shares: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} in {percent(share)}" for name, share in shares.items())
+    return ", ".join(f"{name} in {rough_percent(share)}" for name, share in shares.items())
 
 
 def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: int = 0) -> ResampledAccuracy:

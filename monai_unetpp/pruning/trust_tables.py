@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import PruningResult
-from monai_unetpp.pruning.trust_wording import share_of_samples, verdict_in_words
+from monai_unetpp.pruning.trust_wording import verdict_in_words
 from monai_unetpp.pruning.wording import capitalised, data_set_in_words, format_difference
+from monai_unetpp.reporting.numbers import rough_percent
 from monai_unetpp.reporting.tables import Table, TableCell
 
 __all__ = ["between_sets_table", "stability_table"]
@@ -31,7 +32,7 @@ def stability_table(result: PruningResult) -> Table | None:
             "Sample": name,
             **({"Data set": data_set_in_words(each.dataset)} if len(result.stability) > 1 else {}),
             "Subjects": str(each.subjects),
-            **{words: share_of_samples(shares.get(verdict, 0.0)) for verdict, words in headings.items()},
+            **{words: rough_percent(shares.get(verdict, 0.0)) for verdict, words in headings.items()},
         }
         for each, name, shares in samples
     ]

@@ -10,9 +10,9 @@ from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
 from monai_unetpp.pruning.summary import ALL, deepest_point, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import rough_percent
 
-__all__ = ["TrustLine", "honesty", "share_of_samples", "trust_lines", "trust_sentences", "verdict_in_words"]
+__all__ = ["TrustLine", "honesty", "trust_lines", "trust_sentences", "verdict_in_words"]
 
 _MOST_NAMES = 3
 _MOST_DIFFERENCES = 3
@@ -80,11 +80,6 @@ def verdict_in_words(result: PruningResult, name: str) -> str:
     return f"keep {name}" if deepest and name == deepest.name else f"prune to {name}"
 
 
-def share_of_samples(share: float) -> str:
-    """A share in percent, in which a rare verdict is not taken for one that never occurs."""
-    return "under 1 %" if 0 < share < 0.01 else percent(share)
-
-
 def _stability_sentence(result: PruningResult, stability: Stability) -> str:
     several = len({each.dataset for each in result.stability} | {each.dataset for each in result.decisions}) > 1
     those = f"those of {data_set_in_words(stability.dataset)}" if several else "these"
@@ -103,7 +98,7 @@ def _stability_sentence(result: PruningResult, stability: Stability) -> str:
 
 def _shares(result: PruningResult, shares: Mapping[str, float]) -> str:
     """Text such as ``"prune to L2 in 62 %, keep L3 in 8 % and no verdict in 30 % of samples"``."""
-    texts = [f"{verdict_in_words(result, name)} in {share_of_samples(share)}" for name, share in shares.items()]
+    texts = [f"{verdict_in_words(result, name)} in {rough_percent(share)}" for name, share in shares.items()]
     if not texts:
         return "no verdict"
     joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

@@ -74,7 +74,9 @@ def format_difference(key: str, value: float) -> str:
 
 def confidence(alpha: float) -> str:
     """``1 - alpha`` in percent."""
-    return percent(1 - alpha, ".4g")
+    text = percent(1 - alpha, ".4g")
+    # as many digits as tell it from certainty
+    return percent(1 - alpha, f".{2 + math.ceil(-math.log10(alpha))}g") if text == "100 %" else text
 
 
 def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["counted", "join_shape", "percent", "significant", "time_unit"]
+__all__ = ["counted", "join_shape", "percent", "rough_percent", "significant", "time_unit"]
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -27,6 +27,18 @@ def counted(number: int, noun: str) -> str:
 def percent(share: float, form: str = ".0f") -> str:
     """A share such as 0.5 as ``"50 %"``, its number in the format ``form``."""
     return f"{100 * share:{form}} %"
+
+
+def rough_percent(share: float) -> str:
+    """A share of samples in percent, in which what is rare is not taken for never, nor what is frequent for always.
+
+    Example:
+        >>> rough_percent(0.004), rough_percent(0.5), rough_percent(0.9996), rough_percent(1.0)
+        ('under 1 %', '50 %', 'over 99 %', '100 %')
+    """
+    if 0 < share < 0.01:
+        return "under 1 %"
+    return "over 99 %" if 0.99 < share < 1 else percent(share)
 
 
 def time_unit(seconds: Iterable[float]) -> tuple[str, float]:

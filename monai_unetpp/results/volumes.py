@@ -12,7 +12,7 @@ import numpy as np
 from monai_unetpp.data.grid import voxel_ml
 from monai_unetpp.data.nifti import open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture
-from monai_unetpp.spreadsheet import escape_cell, format_csv
+from monai_unetpp.spreadsheet import format_csv, read_cell
 
 __all__ = [
     "HEADER",
@@ -104,8 +104,7 @@ def format_volumes(
         for case, (labels, told) in cases.items()
         for label in labels
     ]
-    redone = {escape_cell(case) for case in cases}
-    kept = [row for row in others if row[0] not in redone]
+    kept = [row for row in others if row[0] not in cases]
     return format_csv(HEADER, sorted([*kept, *rows], key=lambda row: (str(row[0]), row[1] == "", int(row[1] or 0))))
 
 
@@ -128,4 +127,4 @@ def read_volume_rows(path: Path) -> list[list[str]]:
         header, rows = [], []
     if tuple(header) != HEADER or any(len(row) != len(HEADER) or not (row[1] or "0").isdecimal() for row in rows):
         raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")
-    return rows
+    return [[read_cell(cell) for cell in row] for row in rows]

@@ -217,6 +217,27 @@ class TestVerdict:
         points = list(reversed(POINTS))
         assert decide(rows, points, DICE, dataset="A", seed=5, **FAST) == first
 
+    def test_the_number_of_subjects_needed_does_not_depend_on_the_order_of_cases(self) -> None:
+        rows = rows_of(levels(40, l2=-0.006, sd=0.03))
+        names = list(dict.fromkeys(row.case for row in rows))
+        of = {name: [row for row in rows if row.case == name] for name in names}
+        needed = set()
+        for seed in range(4):
+            shuffled = random.Random(seed).sample(names, len(names))
+            found = decide([row for name in shuffled for row in of[name]], POINTS, DICE, dataset="A", **FAST)
+            needed.add((found.verdict, found.subjects_needed))
+        assert len(needed) == 1
+        assert None not in needed.pop()
+
+    def test_a_perfect_distance_has_no_sign(self) -> None:
+        rows = [
+            dataclasses.replace(row, score=dataclasses.replace(row.score, hd95_mm=0.0))
+            for row in rows_of({point.name: [1.0] * 30 for point in POINTS})
+        ]
+        decision = decide(rows, POINTS, (Margin("hd95_mm", 1.0),), dataset="A", **FAST)
+        means = [mean for each in decision.comparisons for mean in (each.mean_point, each.mean_reference)]
+        assert {str(mean) for mean in means} == {"0.0"}
+
 
 class TestGuards:
     def test_one_failing_label_among_several_stops(self) -> None:
@@ -356,6 +377,18 @@ class TestGuards:
         )
         rows = [dataclasses.replace(r, subject="x" if names.index(r.case) < 12 else r.case) for r in rows]
         assert decide(rows, POINTS, DICE, dataset="A", **FAST).verdict == "prune"
+
+    def test_a_broken_reference_tells_the_share_of_subjects_beside_that_of_cases(self) -> None:
+        # three of ten subjects have one case each, which the deepest level misses, the others twenty good ones each
+        everywhere = dict.fromkeys(("L1", "L2", "L3"), range(3))
+        rows = self.with_misses({p: [0.8] * 143 for p in ("L1", "L2", "L3")}, everywhere)
+        names = list(dict.fromkeys(row.case for row in rows))
+        subjects = [f"s{number if number < 3 else 3 + (number - 3) // 20}" for number in range(143)]
+        of = dict(zip(names, subjects, strict=True))
+        decision = decide(
+            [dataclasses.replace(row, subject=of[row.case]) for row in rows], POINTS, DICE, dataset="A", **FAST
+        )
+        assert "L3 itself misses Anterior in 3 of 143 cases, on average 30 % of a subject's" in decision.summary
 
     def test_a_level_below_a_broken_reference_gives_no_verdict_either(self) -> None:
         rows = rows_of({"L1": [0.1] * 40, "L2": [0.1] * 40, "L3": [0.3] * 40})

@@ -566,6 +566,11 @@ class TestStore:
         assert f"sub-0_run-0 (levels): {part} changed. The case is scored again." in caplog.text
         assert run(**changes)[1] == 0
 
+    def test_another_version_scores_again(self, run, monkeypatch):
+        run()
+        monkeypatch.setattr("monai_unetpp.pruning.case_scores.__version__", "99.0")
+        assert run()[1] == 3
+
     def test_changed_data_cost_only_their_case(self, run, tmp_path, caplog):
         run()
         write_case(tmp_path, "sub-0_run-1", label=np.ones((14, 12, 10), np.uint8))

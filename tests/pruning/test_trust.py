@@ -50,6 +50,18 @@ class TestStability:
         assert sum(stability.halves.values()) == pytest.approx(1)
         assert stability.leave_one_out["L1"] == pytest.approx(1 - len(stability.turning) / 40)
 
+    def test_the_order_of_the_cases_changes_nothing(self) -> None:
+        rows = rows_of(levels(40, l1=-0.006, sd=0.02))
+        names = list(dict.fromkeys(row.case for row in rows))
+        of = {name: [row for row in rows if row.case == name] for name in names}
+        found = []
+        for order in (names, names[::-1], [*names[1::2], *names[::2]]):
+            own = [row for name in order for row in of[name]]
+            accuracy = resampled_accuracy(own, ["L1", "L2", "L3"])
+            (stability,), _ = trust(own, POINTS, RULES)
+            found.append((stability.new_samples, stability.halves, stability.turning, accuracy.means.round(9).tolist()))
+        assert found[0] == found[1] == found[2]
+
     def test_the_joint_verdict_is_repeated_on_samples_of_all_data_sets(self) -> None:
         good, worse = rows_of(levels(60, l1=-0.05, sd=0.002)), rows_of(levels(40, sd=0.002), dataset="B")
         (joint, first, second), _ = trust([*good, *worse], POINTS, RULES)

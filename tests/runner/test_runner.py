@@ -1,6 +1,7 @@
 """The runner gives the labels of ``segment``, without torch and MONAI."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from tiny_planning import TINY, slow_machine
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import read_network_def
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.export import export_runner
+from monai_unetpp.export import export_runner, runner_folder
 from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.inferers import sliding_windows
 from monai_unetpp.openvino_loading import has_openvino, import_openvino
@@ -154,6 +155,27 @@ def test_networks_without_ceil_mode_take_windows_of_each_image(tmp_path):
     [case] = segment_files(image, tmp_path / "out", bundle, window_shape="auto").cases
     found = Segmenter(tmp_path / "folder").label(image)
     np.testing.assert_array_equal(found, nibabel.load(case.output).get_fdata())
+
+
+def test_sizes_of_images_may_be_rules(brain, tmp_path):
+    image = brain[2]
+    bundle = Path(shutil.copytree(brain[0], tmp_path / "tiny"))
+    edit_json(
+        bundle / "configs" / "metadata.json",
+        lambda c: c["network_data_format"]["inputs"]["image"].update(spatial_shape=["4*n"] * 3),
+    )
+    export_runner(bundle, tmp_path / "folder", window_shape="auto")
+    [case] = segment_files(image, tmp_path / "out", bundle, window_shape="auto").cases
+    np.testing.assert_array_equal(
+        Segmenter(tmp_path / "folder").label(case.image), nibabel.load(case.output).get_fdata()
+    )
+
+
+def test_networks_whose_logits_are_no_numbers_once_written_are_refused(brain, tmp_path, monkeypatch):
+    logits = np.full((1, 1, 1, 1), np.nan, np.float32)
+    monkeypatch.setattr(runner_folder, "load_network", lambda *_, **__: lambda window: logits)
+    with pytest.raises(NoTranslationError, match="other logits for windows of another size"):
+        export_runner(brain[0], tmp_path / "folder", window_shape="auto")
 
 
 def test_networks_that_write_their_sizes_are_refused_for_windows_of_each_image(tmp_path):

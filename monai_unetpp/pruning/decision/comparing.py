@@ -106,7 +106,10 @@ class LevelTest:
         subjects = [self.paired.subjects[case] for case in found]
         missed = [score.state == "missed" for score in found.values()]
         if subject_means(missed, subjects).mean() > _MOST_MISSED:
-            return f"{self.reference} itself misses {label} in {sum(missed)} of {len(found)} cases"
+            share = f"{sum(missed)} of {len(found)} cases"
+            if len(set(subjects)) < len(found):
+                share += f", on average {percent(subject_means(missed, subjects).mean())} of a subject's"
+            return f"{self.reference} itself misses {label} in {share}"
         mean = float(subject_means([score.dice or 0.0 for score in found.values()], subjects).mean())
         if mean < self.rules.min_reference:
             return (
@@ -282,7 +285,8 @@ class LevelOutcome:
 def _plain_mean(goodness: Sequence[float], subjects: Sequence[str], metric: str) -> float:
     """Mean over subjects of the metric with its original sign."""
     mean = float(subject_means(goodness, subjects).mean())
-    return -mean if metric == "hd95_mm" else mean
+    # 0 has no sign
+    return 0.0 - mean if metric == "hd95_mm" else mean
 
 
 def _guards(margins: Sequence[Margin], paired: PairedScores) -> list[Guard]:
