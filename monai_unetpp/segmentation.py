@@ -381,13 +381,14 @@ def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:
 
 
 def _described_bundle(folder: Path) -> dict[str, Any]:
-    weights = folder / WEIGHTS_FILE
+    weights, settings = folder / WEIGHTS_FILE, folder / "configs" / "inference.json"
     return {
         "name": folder.name,
         "folder": str(folder),
         "version": str(read_metadata(folder).get("version", "")),
         "weights": WEIGHTS_FILE,
         "sha256": hash_file(weights) if weights.is_file() else None,
+        "settings_sha256": hash_file(settings) if settings.is_file() else None,
     }
 
 

@@ -162,14 +162,14 @@ def spatial_axes(shape: Sequence[int], spatial_dims: Sequence[int]) -> tuple[int
         Their indices; None if there are more or fewer, or they are ambiguous.
 
     Example:
-        >>> spatial_axes((1, 20, 30), [2]), spatial_axes((20, 30, 1), [2, 3]), spatial_axes((20, 30, 3), [2])
+        >>> spatial_axes((1, 20, 30), [2, 3]), spatial_axes((20, 30, 1), [2, 3]), spatial_axes((20, 30, 3), [2])
         ((1, 2), (0, 1), None)
     """
-    count = len(shorten_shape(shape, min(spatial_dims)))
-    if count in spatial_dims:
-        return tuple(range(count))
     long = tuple(axis for axis, length in enumerate(shape) if length > 1)
-    return long if len(long) == 2 in spatial_dims and max(long) < 3 else None
+    if len(long) == 2 in spatial_dims and max(long) < 3:
+        return long
+    count = len(shorten_shape(shape, min(spatial_dims)))
+    return tuple(range(count)) if count in spatial_dims else None
 
 
 def channel_axes(shape: Sequence[int], dims: int) -> tuple[tuple[int, ...], int]:

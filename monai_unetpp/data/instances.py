@@ -93,7 +93,9 @@ class SplitInstances(Transform):
     def _split(self, inside: npt.NDArray[np.bool_], pixdim: tuple[float, ...]) -> npt.NDArray[np.int32]:
         # outside the box is outside the object; at the image border this does not move the peaks
         padded = np.pad(inside, 1)
-        distance = ndimage.distance_transform_edt(padded, sampling=pixdim).astype(np.float32)
+        # in shortest edges of a pixel, whatever their unit
+        sampling = [length / min(pixdim) for length in pixdim]
+        distance = ndimage.distance_transform_edt(padded, sampling=sampling).astype(np.float32)
         peaks = _peaks(distance, self.depth * float(distance.max()))
         markers, count = ndimage.label(peaks & padded, structure=np.ones((3,) * padded.ndim))
         parts = _watershed()(-distance, markers, mask=padded) if count > 1 else padded

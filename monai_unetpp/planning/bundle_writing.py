@@ -11,15 +11,15 @@ from typing import Any
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.files import MARK, remove_leftovers, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
-from monai_unetpp.planning.data_check import CHECK_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.readme import readme_text
+from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan
 from monai_unetpp.planning.transforms import augmentation, postprocessing, preparation, preprocessing, takes_slices
 
-__all__ = ["CACHE_FILE", "check_free", "has_trained", "write_bundle"]
+__all__ = ["CACHE_FILE", "check_free", "write_bundle"]
 
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
@@ -28,9 +28,7 @@ CACHE_FILE = "training/fingerprint_cache.json"
 _MEASURED = (CACHE_FILE, CHECK_FILE)
 #: Exists while a plan is written, and after that was interrupted.
 _UNFINISHED = "training/planning"
-#: What a training leaves in its folder, or in that of a fold, once it has saved anything.
-_TRAINED_FILES = ("checkpoint_*.pt", "model.pt", "outcome.json")
-#: What ``train`` writes before that, for the plan that it begins with.
+#: What ``train`` writes before it saves anything, for the plan that it begins with.
 _BEGUN = ("start.json", "time.json")
 _TEMPLATE = Path(__file__).with_name("template")
 #: The template of the package ``training``: data, which needs no import.
@@ -68,11 +66,6 @@ def check_free(bundle: str | PathLike[str]) -> None:
     if root.exists() and (begun or not planned):
         what = "is a bundle with weights or a training" if (root / PLAN_FILE).is_file() else "exists"
         raise FileExistsError(f"{root}: the bundle is to be made there, but it {what}. Give another folder.")
-
-
-def has_trained(folder: Path) -> bool:
-    """Whether a training has saved weights or a checkpoint in its folder, or in that of a fold."""
-    return any(any(folder.rglob(name)) for name in _TRAINED_FILES)
 
 
 def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | PathLike[str]) -> None:

@@ -12,18 +12,19 @@ from typing import Any
 from monai_unetpp.data import check_labelled_data, load_datalist
 from monai_unetpp.data.datalist import LISTS
 from monai_unetpp.data.description import DataSetDescription
+from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.label_names import LabelNames
+from monai_unetpp.data.label_values import list_values
 from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
 from monai_unetpp.data.voxel_hash import hash_voxels, keep_hash
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
+from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
+from monai_unetpp.reporting.numbers import counted
 
-__all__ = ["CHECK_FILE", "check_data"]
-
-CHECK_FILE = "training/data_check.json"
-"""The state of the data that passed the check and the hashes of their voxels, so that nothing is read again."""
+__all__ = ["check_data"]
 
 _VERSION = 1
 """Version of the rules; increased when they become stricter."""
@@ -51,13 +52,18 @@ def check_data(
 
     Raises:
         FileNotFoundError: no such data set.
-        ValueError: cases with problems, the same image or name twice, an empty list, or fewer subjects than folds.
+        ValueError: cases with problems, the same image or name twice, an empty list, fewer subjects than folds, or
+            other cases than a training in ``bundle`` began with.
     """
-    cases = list_cases([entry for key in LISTS for entry in load_datalist(dataset_dir, key, **subjects)])
+    lists = {key: list_cases(load_datalist(dataset_dir, key, **subjects)) for key in LISTS}
+    cases = [case for listed in lists.values() for case in listed]
     count = len({case.subject for case in cases})
     if count < folds:
         raise ValueError(f"folds must not be more than subjects, got {folds} for {count}. Leave them out.")
-    state, passed = _state(cases, described), Path(bundle) / CHECK_FILE
+    if not folds:
+        _tell_shared(dataset_dir, lists)
+    listed = {key: [[case.name, case.subject] for case in found] for key, found in lists.items()}
+    state, passed = _state(cases, listed, described), Path(bundle) / CHECK_FILE
     before = _read(passed)
     if before.items() >= state.items():
         for case in cases:
@@ -73,18 +79,37 @@ def check_data(
         progress=progress,
         **subjects,
     )
+    found = {"lists": listed, "voxels": {case.name: hash_voxels(case.image) for case in cases}}
+    if has_trained(passed.parent) and any(before.get(name, value) != value for name, value in found.items()):
+        raise ValueError(
+            f"{dataset_dir}: the cases, their lists or subjects must stay as they were when the training of {bundle} "
+            "began, as cases that have trained could judge. Give another output folder, or restore them."
+        )
     if rank() == 0:
-        voxels = {case.name: hash_voxels(case.image) for case in cases}
-        write_text(passed, json.dumps({**state, "voxels": voxels}) + "\n")
+        write_text(passed, json.dumps({**state, **found}) + "\n")
 
 
-def _state(cases: Sequence[LabelledCase], described: DataSetDescription | TrainingPlan) -> dict[str, Any]:
+def _tell_shared(dataset_dir: str | PathLike[str], lists: Mapping[str, Sequence[LabelledCase]]) -> None:
+    """Warn where subjects have cases in both lists, so that the verdict is on subjects that were trained on."""
+    first, second = ({case.subject for case in found} for found in lists.values())
+    if shared := sorted(first & second):
+        warn_once(
+            f"{dataset_dir}: {counted(len(shared), 'subject')} with cases in both lists, {' and '.join(lists)} "
+            f"({list_values(shared)}): the verdict will be optimistic. Move the cases of a subject into one list, or "
+            "give --folds."
+        )
+
+
+def _state(
+    cases: Sequence[LabelledCase], lists: Mapping[str, Any], described: DataSetDescription | TrainingPlan
+) -> dict[str, Any]:
     """A hash of everything that the result of the check depends on."""
     facts: Mapping[str, Any] = {
         "spatial_dims": described.spatial_dims,
         "channels": len(described.channels),
         "labels": described.labels,
         "ignore_label": described.ignore_label,
+        "lists": lists,
         "files": [[file_identity(file) for file in case.files] for case in cases],
     }
     return {"version": _VERSION, "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}

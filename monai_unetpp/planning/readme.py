@@ -109,6 +109,15 @@ def _weighing(plan: TrainingPlan) -> str:
     return f", with the background and the labels weighted {weights}{until}"
 
 
+def _heads(plan: TrainingPlan) -> str:
+    """The heads with their weights in the loss, and how much the deepest one teaches the others."""
+    weights = plan["level_weights"]
+    heads = "every head"
+    if weights is not None:
+        heads = f"the heads, weighted {', '.join(f'L{n} {weight:g}' for n, weight in enumerate(weights, start=1))}"
+    return heads + (f", with self-distillation weighted {plan['distillation']:g}" if plan["distillation"] else "")
+
+
 def _norm_name(plan: TrainingPlan) -> str:
     norm = plan["norm"]
     return norm if isinstance(norm, str) else str(norm[0])
@@ -124,9 +133,10 @@ def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
     late = plan["late_share"] if plan["augmentation"] == "strong" else 0
     settling = f", light in the last {percent(late)} of the training" if late else ""
+    dropout = f", dropout of {plan['dropout']:g}" if plan["dropout"] else ""
     lines = [
-        f"network: `NestedUNet`, features {in_words(plan['features'])}, {_norm_name(plan)} normalisation;",
-        f"loss: cross-entropy plus soft Dice at every head{_weighing(plan)};",
+        f"network: `NestedUNet`, features {in_words(plan['features'])}, {_norm_name(plan)} normalisation{dropout};",
+        f"loss: cross-entropy plus soft Dice at {_heads(plan)}{_weighing(plan)};",
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} per batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
         f"AdamW with a learning rate of {plan['learning_rate']:g} and a cosine schedule;",

@@ -12,6 +12,11 @@ from monai_unetpp.data.result_marks import identify_image, read_identity
 __all__ = ["EarlierResults"]
 
 
+#: Hashes of a bundle in a record, and those that older records lack.
+_HASHES = ("sha256", "settings_sha256")
+_ADDED = ("bundle settings_sha256", "within settings_sha256")
+
+
 class EarlierResults:
     """Finds results that can be kept.
 
@@ -20,8 +25,9 @@ class EarlierResults:
         wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
     A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
-    other weights or options. So an interrupted run continues, but one with another level starts again. Results are
-    looked up by the names of their files, which are unique in a folder: the folder may have been renamed or moved.
+    other weights, settings of the bundle, or options. So an interrupted run continues, but one with another level
+    starts again. Results are looked up by the names of their files, which are unique in a folder: the folder may have
+    been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
@@ -36,7 +42,11 @@ class EarlierResults:
 
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
-        if not output.is_file() or self._made_by.get(output.name, self._wanted) != self._wanted:
+        made_by = self._made_by.get(output.name, self._wanted)
+        if not output.is_file() or any(
+            made != wanted and (made is not None or key not in _ADDED)
+            for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
+        ):
             return False
         made_of = read_identity(output)
         if made_of is None or made_of.content is None:
@@ -45,5 +55,6 @@ class EarlierResults:
         return made_of.content == identify_image(*files).content
 
 
-def _compared(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    return *((run.get(key) or {}).get("sha256") for key in ("bundle", "within")), run.get("options")
+def _compared(run: Mapping[str, Any]) -> dict[str, Any]:
+    hashes = {f"{key} {part}": (run.get(key) or {}).get(part) for key in ("bundle", "within") for part in _HASHES}
+    return {**hashes, "options": run.get("options")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ from typing import Any
 from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
 from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs
-from monai_unetpp.results.volumes import VOLUMES_FILE, LabelVolume, format_volumes, measure_file, read_volume_rows
+from monai_unetpp.results.volumes import (
+    VOLUMES_FILE,
+    LabelVolume,
+    as_written,
+    format_volumes,
+    measure_file,
+    read_volume_rows,
+)
 
 __all__ = ["ResultFolder"]
 
@@ -45,6 +52,7 @@ class ResultFolder:
         default_factory=dict, init=False
     )
     _listed: set[str] | None = dataclasses.field(default=None, init=False)
+    _replaced: set[str] | None = dataclasses.field(default=None, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
 
     def check(self) -> None:
@@ -61,13 +69,22 @@ class ResultFolder:
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
 
+        They are written at once where they tell of an earlier result, which has been replaced: a run that is killed
+        must not leave what was.
+
         Args:
             case: the case.
             volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
         """
         self._cases[case.case] = case
         self._volumes[case.case] = volumes, case.warnings
-        if time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
+        if self._replaced is None:
+            self._replaced = set()
+            with suppress(ValueError, OSError):  # told when it is written
+                runs = read_runs(self.path / RUN_FILE)
+                self._replaced = {Path(str(each.get("output"))).name for run in runs for each in run["cases"]}
+        is_replaced = Path(case.output).name in self._replaced
+        if is_replaced or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
 
     def add_earlier(
@@ -87,7 +104,7 @@ class ResultFolder:
             return
         if self._listed is None:
             self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
-        if case not in self._listed:
+        if as_written(case) not in self._listed:
             self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)
 
     def write(self) -> list[str]:

@@ -95,7 +95,7 @@ def leave_out_finished(
         items: the cases, changed in place.
         saver: the saver of their results.
         earlier: results of earlier runs.
-        beside: other files that must exist, by image and case.
+        beside: other files that must exist and be no older than the results, by image and case.
 
     Returns:
         Name, image and result of each removed case.
@@ -105,8 +105,16 @@ def leave_out_finished(
         files = item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]]
         image = files[0]
         output = saver.result_path(image, item)
-        complete = all(path(image, item).exists() for path in beside)
+        complete = all(_is_of(output, path(image, item)) for path in beside)
         if "failure" not in item and complete and earlier.has(files, output):
             left_out.append((item["case"], str(image), output))
             items.remove(item)
     return left_out
+
+
+def _is_of(output: Path, beside: Path) -> bool:
+    """Whether a file beside a result exists and was written after it: an older one is of an earlier result."""
+    try:
+        return beside.stat().st_mtime_ns >= output.stat().st_mtime_ns
+    except OSError:
+        return False

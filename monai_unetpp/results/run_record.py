@@ -86,15 +86,19 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
 
 
 def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]) -> str:
-    """The record as text, with each case once, in the run that made its result.
+    """The record as text, with each result once, in the run that made it.
 
     Args:
         run: the entry of this run without its cases.
         cases: the finished cases of this run.
         earlier: runs from :func:`read_runs`; those without remaining cases are dropped.
     """
-    redone = {case.case for case in cases}
-    kept = [{**run, "cases": [case for case in run["cases"] if case.get("case") not in redone]} for run in earlier]
+    # the results of a.png and a.tif differ, though in runs of their own both are called a
+    redone = {Path(case.output).name for case in cases}
+    kept = [
+        {**run, "cases": [case for case in run["cases"] if Path(str(case.get("output"))).name not in redone]}
+        for run in earlier
+    ]
     runs = [*(run for run in kept if run["cases"]), {**run, "cases": [case.as_dict() for case in cases]}]
     return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
 

@@ -104,8 +104,14 @@ def format_volumes(
         for case, (labels, told) in cases.items()
         for label in labels
     ]
-    kept = [row for row in others if row[0] not in cases]
+    redone = {as_written(case) for case in cases}
+    kept = [row for row in others if row[0] not in redone]
     return format_csv(HEADER, sorted([*kept, *rows], key=lambda row: (str(row[0]), row[1] == "", int(row[1] or 0))))
+
+
+def as_written(case: str) -> str:
+    """The name of a case as a table in UTF-8 holds it: file names may have other bytes."""
+    return case.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _number(label: LabelVolume) -> str:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.bundles import WEIGHTS_FILE
+from monai_unetpp.bundles.training_record import find_training_record
+from monai_unetpp.data.label_values import list_values
+from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.files import write_text
 from monai_unetpp.planning import TrainingPlan
-from monai_unetpp.planning.bundle_writing import has_trained
 from monai_unetpp.planning.starting import find_start
+from monai_unetpp.planning.training_files import has_trained
 from monai_unetpp.planning.training_plan import in_words
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["Beginning", "settle", "write_beginning"]
+__all__ = ["Beginning", "check_start", "settle", "write_beginning"]
 
 _FILE = Path("training") / "start.json"
 
@@ -75,3 +82,40 @@ def write_beginning(bundle: Path, beginning: Beginning) -> None:
 def _read(bundle: Path) -> Beginning | None:
     path = bundle / _FILE
     return Beginning(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def check_start(
+    init: str | PathLike[str] | None,
+    judging: Sequence[Mapping[str, Any]],
+    folds: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Look for cases that the initial weights were trained on or selected by among those that are to judge.
+
+    Args:
+        init: file or bundle with the initial weights; None for random ones.
+        judging: the cases to score.
+        folds: trainings for cross-fitting, none of which may have seen its cases.
+        tell: called with a line where the verdict will be withdrawn.
+
+    Raises:
+        ValueError: with ``folds``, there are such cases.
+    """
+    try:
+        start = None if init is None else find_start(init)
+    except FileNotFoundError:  # no longer needed once the training has begun
+        return
+    record = None if start is None else find_training_record(start / WEIGHTS_FILE if start.is_dir() else start)
+    if record is None:
+        return
+    cases = list_cases(judging)
+    seen = [case.name for case in cases if record.role_of(hash_voxels(case.image)) is not None]
+    if not seen:
+        return
+    found = f"{len(seen)} of {len(cases)} judging cases were used for training {init} ({list_values(seen)})"
+    if folds:
+        raise ValueError(
+            f"init must be weights that saw no case where folds are given, but {found}: networks would score what they "
+            "have seen. Leave init or folds out."
+        )
+    tell(f"{found}, so there will be no verdict. Give weights that never saw them, or other validation cases.")

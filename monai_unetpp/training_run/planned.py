@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.planning import TrainingPlan, load_plan
-from monai_unetpp.planning.bundle_writing import has_trained
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.plan_making import describe_task, plan_checked
 from monai_unetpp.planning.starting import find_start
+from monai_unetpp.planning.training_files import has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, in_words
 from monai_unetpp.planning.values import check_one
 from monai_unetpp.training_run.beginning import Beginning, settle

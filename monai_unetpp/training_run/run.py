@@ -25,7 +25,7 @@ from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.reporting.numbers import counted
-from monai_unetpp.training_run.beginning import write_beginning
+from monai_unetpp.training_run.beginning import check_start, write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
 from monai_unetpp.training_run.judging import (
@@ -160,6 +160,7 @@ class _Run:
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
+        check_start(planned.beginning.init, judging, planned.folds, tell)
         with waiting_group() as group:
             shares = None
             if rank() == 0:

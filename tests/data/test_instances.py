@@ -33,6 +33,12 @@ def test_apart_and_touching() -> None:
     assert abs(int(sizes[0] - sizes[1])) < 0.1 * int(sizes.sum())
 
 
+@pytest.mark.parametrize("edge_mm", [1.0, 0.25e-3, 1e-6])
+def test_pixels_of_any_size_split_alike(edge_mm: float) -> None:
+    touching = MetaTensor(discs((20, 20), (37, 20)), affine=np.diag([edge_mm, edge_mm, 1.0]))
+    assert count(touching) == 2
+
+
 def test_how_deep_a_notch_splits() -> None:
     # radius 10, centres 12 apart: the neck is sqrt(100 - 36) = 8 wide on each side, a fifth less
     near = discs((20, 20), (32, 20))

@@ -6,6 +6,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from json_edits import edit_json
 from PIL import Image
 from runner_bundle import write_bundle, write_image
 
@@ -108,3 +109,52 @@ def test_warnings_about_headers_are_those_of_every_run(tiny, tmp_path):
     told = [segment_files(image, tmp_path / "out", tiny).cases[0].warnings for _ in range(2)]
     assert told[0] == told[1]
     assert told[0][0].startswith(f"{image}: its header gives the unusual voxel size 1 x 1 x 60 mm.")
+
+
+def test_a_result_that_replaces_another_is_recorded_at_once(tmp_path):
+    def run(started, voxels):
+        folder = ResultFolder(tmp_path, {1: "cell"}, {"started": started})
+        for name in "abc":
+            case = RecordedCase(name, f"{name}.nii", None, f"{name}_seg.nii.gz", 0.1)
+            folder.add(case, [LabelVolume(1, "cell", voxels, None)])
+        return folder
+
+    run("first", 5).write()
+    # as where the process is killed: nothing is written at the end
+    run("second", 7)
+    assert rows_of(tmp_path) == [(name, "1", "7") for name in "abc"]
+    (record,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert (record["started"], len(record["cases"])) == ("second", 3)
+
+
+def test_results_of_the_same_name_and_another_suffix_keep_their_records(tmp_path):
+    for started, suffix in (("1", "png"), ("2", "tif")):
+        folder = ResultFolder(tmp_path, {1: "cell"}, {"started": started})
+        folder.add(RecordedCase("a", f"a.{suffix}", None, f"a_seg.{suffix}", 0.1), ())
+        folder.write()
+    runs = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert [case["output"] for run in runs for case in run["cases"]] == ["a_seg.png", "a_seg.tif"]
+
+
+def test_names_that_are_not_utf_8_have_one_row(tmp_path):
+    for voxels in (5, 7):
+        folder = ResultFolder(tmp_path, {1: "cell"}, {"started": "now"})
+        folder.add(RecordedCase("caf\udce9", "c.nii", None, "c_seg.nii", 0.1), [LabelVolume(1, "cell", voxels, None)])
+        folder.write()
+        folder.write()
+    assert rows_of(tmp_path) == [("caf\\udce9", "1", "7")]
+
+
+def test_other_settings_of_the_bundle_make_other_results(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 3, [], runtime="torch")
+    image = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False)
+
+    def skipped():
+        return segment_files(image, tmp_path / "out", bundle, skip_existing=True).skipped
+
+    assert [skipped(), skipped()] == [0, 1]
+    edit_json(bundle / "configs" / "inference.json", lambda content: content.update(overlap=0.6))
+    assert [skipped(), skipped()] == [0, 1]
+    # records of before name no settings
+    edit_json(tmp_path / "out" / "run.json", lambda content: content["runs"][0]["bundle"].pop("settings_sha256"))
+    assert skipped() == 1

@@ -95,7 +95,7 @@ def test_what_earlier_runs_finished_is_kept(tmp_path):
     def write(started, case, voxels, warnings=()):
         folder = ResultFolder(tmp_path, NAMES, {"started": started})
         folder.add(
-            RecordedCase(case, "a.nii", None, "a_seg.nii.gz", 1.0, warnings), [LabelVolume(1, "a", voxels, None)]
+            RecordedCase(case, "a.nii", None, f"{case}_seg.nii.gz", 1.0, warnings), [LabelVolume(1, "a", voxels, None)]
         )
         folder.write()
 

@@ -11,13 +11,13 @@ from disc_images import write_disc_images
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import files
-from monai_unetpp.bundles.training_record import TrainingRecord
+from monai_unetpp.bundles.training_record import TrainingRecord, save_training_record
 from monai_unetpp.data import describe_data_set, load_datalist, voxel_hash
 from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.beginning import Beginning, write_beginning
+from monai_unetpp.training_run.beginning import Beginning, check_start, write_beginning
 from monai_unetpp.training_run.planned import planned_bundle
 
 SETTINGS = TINY | {"steps": 2}
@@ -173,6 +173,62 @@ def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, m
     assert check() == 3
     (tmp_path / "bundle" / data_check.CHECK_FILE).write_text("no json")
     assert check() == 4
+
+
+def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path):
+    def check():
+        data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+
+    check()
+    (tmp_path / "bundle" / "training" / "fold_1").mkdir()
+    (tmp_path / "bundle" / "training" / "fold_1" / "model.pt").write_text("weights")
+    os.utime(data / "imagesTr" / "disc_8.nii.gz", (1, 1))
+    check()
+    edit(data, lambda content: content["training"].append(content["validation"].pop()))
+    with pytest.raises(ValueError, match=r": the cases, their lists or subjects must stay as they were"):
+        check()
+
+
+def test_subjects_in_both_lists_are_told(data, tmp_path, caplog):
+    def share(content):
+        for key in ("training", "validation"):
+            content[key][0]["subject"] = "twice"
+
+    edit(data, share)
+    data_check.check_data(data, describe_data_set(data), tmp_path / "folds", 2)
+    assert "in both lists" not in caplog.text
+    data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+    assert "1 subject with cases in both lists, training and validation (twice)" in caplog.text
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_initial_weights_that_saw_judging_cases_are_told_before_the_training(data, tmp_path, folds):
+    entries, told = load_datalist(data, "training"), []
+    weights = tmp_path / "first.pt"
+    weights.write_bytes(b"weights")
+    save_training_record(weights, TrainingRecord.of(entries[:2], rule="last"))
+    check_start(weights, entries[2:], folds, told.append)
+    check_start(None, entries, folds, told.append)
+    check_start(tmp_path / "gone.pt", entries, folds, told.append)
+    assert told == []
+    if folds:
+        with pytest.raises(
+            ValueError, match=rf"init must be weights that saw no case .* but 2 of {len(entries)} judging"
+        ):
+            check_start(weights, entries, folds, told.append)
+        return
+    check_start(weights, entries, folds, told.append)
+    (line,) = told
+    assert f"2 of {len(entries)} judging cases were used for training {weights}" in line
+    assert "there will be no verdict" in line
+
+
+def test_the_readme_names_what_was_set_for_the_loss(data, tmp_path):
+    values = {**TINY, "distillation": 0.5, "level_weights": [1, 0.5], "dropout": 0.3}
+    plan(data, tmp_path / "bundle", settings=values, device="cpu", measure=slow_machine)
+    text = " ".join((tmp_path / "bundle" / "docs" / "README.md").read_text().split())
+    assert "batch normalisation, dropout of 0.3;" in text
+    assert "soft Dice at the heads, weighted L1 1, L2 0.5, with self-distillation weighted 0.5" in text
 
 
 def test_images_that_passed_are_not_read_again_for_the_record_of_the_training(data, tmp_path, monkeypatch):
