@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_unetpp.data.channel_files import join_channels
 from monai_unetpp.data.datalist import read_content, read_datalist, read_entries, read_form
-from monai_unetpp.data.dicom import dicom_files, is_dicom_file
+from monai_unetpp.data.dicom import dicom_files, is_dicom_file, is_dicom_image
 from monai_unetpp.data.forms import images_folder, is_data_set
 from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
@@ -170,7 +170,7 @@ def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any
     if results:
         logger.info("%s: %d earlier results are left out.", folder, results)
     others = (path for path in content if not path.name.lower().endswith((*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES)))
-    series = [folder] if any(map(is_dicom_file, others)) else []
+    series = [folder] if any(map(is_dicom_image, others)) else []
     series += [path for path in content if _is_series(path, folder)]
     if images or series:
         return [_case(path) for path in (*images, *series)]

@@ -22,6 +22,7 @@ import numpy as np
 from monai_unetpp.data.dicom_planes import DicomFile, DicomPlane, quiet_pydicom, read_dicom_file
 from monai_unetpp.data.dicom_stack import stack_planes
 from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.files import MARK
 
 if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset
@@ -34,6 +35,7 @@ __all__ = [
     "dicom_planes_of",
     "find_series",
     "is_dicom_file",
+    "is_dicom_image",
     "read_dicom",
     "read_dicom_grid",
 ]
@@ -41,6 +43,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _PREAMBLE_LENGTH = 128
+#: How names of DICOM SEGs beside results end.
+_SEG_ENDING = "seg.dcm"
 _MOST_SERIES_TOLD = 8
 _INTEGERS = (np.int16, np.uint16, np.int32, np.uint32, np.int64)
 
@@ -107,8 +111,25 @@ def is_dicom_file(path: str | Path) -> bool:
 
 
 def dicom_files(folder: str | Path) -> Iterator[Path]:
-    """The DICOM files of ``folder`` sorted by name, without those of subfolders."""
-    return (path for path in sorted(Path(folder).iterdir()) if not path.name.startswith(".") and is_dicom_file(path))
+    """The DICOM files of ``folder`` sorted by name, without those of subfolders, and without results."""
+    return (path for path in sorted(Path(folder).iterdir()) if not path.name.startswith(".") and is_dicom_image(path))
+
+
+def is_dicom_image(path: str | Path) -> bool:
+    """Whether ``path`` is a DICOM file and no DICOM SEG that this package wrote."""
+    path = Path(path)
+    return is_dicom_file(path) and not (path.name.lower().endswith(_SEG_ENDING) and _is_own(path))
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        import pydicom
+
+        with quiet_pydicom():
+            header = pydicom.dcmread(path, specific_tags=["Manufacturer"], stop_before_pixels=True)
+        return bool(header.get("Manufacturer") == MARK)
+    except Exception:  # it is no valid file, which is told where it is read
+        return False
 
 
 def read_dicom(paths: Sequence[Path]) -> DicomVolume:

@@ -196,6 +196,15 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     assert again.skipped == 2
 
 
+@pytest.mark.parametrize("folder", ["study", "study/results"])
+def test_results_among_the_images_are_no_images(study, hippocampus_bundle, folder):
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "series": "3", "dicom_seg": True}
+    out = study.parent / folder
+    for skipped in (0, 1, 1):
+        summary = segment_files(study, out, hippocampus_bundle, **options, skip_existing=True)
+        assert (summary.failures, summary.skipped) == ((), skipped)
+
+
 def test_one_series_of_a_study_is_one_image(study, hippocampus_bundle):
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
     found = segment_one(study, hippocampus_bundle, series="4", **options)
