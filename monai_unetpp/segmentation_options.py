@@ -82,7 +82,8 @@ class SegmentationOptions:
         series: for folders with several DICOM series: the number, UID or description of one, or ``"all"`` for every
             volume.
         dicom_seg: whether to write a DICOM SEG beside each label map of a DICOM series.
-        skip_existing: whether to skip images that already have a result from the same content, weights and options.
+        skip_existing: whether to skip images that already have a result from the same content, weights, settings
+            and options.
         shard: ``"K/N"`` for every N-th case from the K-th on: N processes, on any computers with access to
             ``output_dir``, share the cases. Under ``torchrun`` the processes share them by rank.
         overwrite: whether to replace results of other images with the same name; otherwise the case fails before the
