@@ -699,13 +699,13 @@ class TestTrust:
             in page.text
         )
         assert (
-            "The same test on 15 other subjects like those of oslo would say: prune to L2 in 100 % and keep L3 in "
+            "The same test on 15 other subjects like those of oslo would say: prune to L2 in over 99 % and keep L3 in "
             "under 1 % of samples; on half of these subjects: prune to L2 in 75 % and no verdict in 25 % of samples."
         ) in page.text
         stability = page.tables["How often other samples would give each verdict"]
         assert stability[0] == ["Sample", "Subjects", "Prune to L2", "Keep L3", "No verdict"]
         cells = [row[2:] for row in stability[1:]]
-        assert cells == [["100 %", "under 1 %", "0 %"], ["75 %", "0 %", "25 %"], ["100 %", "0 %", "0 %"]]
+        assert cells == [["over 99 %", "under 1 %", "0 %"], ["75 %", "0 %", "25 %"], ["100 %", "0 %", "0 %"]]
         several = (dataclasses.replace(result.stability[0], dataset="all"), *result.stability)
         table = stability_table(dataclasses.replace(result, stability=several))
         assert [row[1].text for row in table.rows[::3]] == ["all data sets together", "oslo"]
