@@ -1,7 +1,7 @@
 """Altered copies of a data set: ``python -m benchmarks.altered DATASET_DIR O``.
 
 Each is a folder in ``O`` with the images and labels of each list of ``dataset.json``, a data set for ``monai-unetpp
-prune``, ``evaluate.json`` and ``benchmarks.recipe --also``; where an image is 0, it stays 0, as around a brain:
+prune``, ``evaluate.json`` and ``benchmarks.recipe --also``. Where intensities change, 0 stays 0, as around a brain:
 
 - ``inverted``: what is bright is dark, and what is dark is bright;
 - ``thick``: averaged over slices of 5 mm, with the labels of the middle of each slice;

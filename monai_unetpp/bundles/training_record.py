@@ -157,7 +157,7 @@ def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
     """The record of a file of weights: one beside it, or of a bundle's weights that of its training or its metadata.
 
     Args:
-        weights: the file.
+        weights: the file, or the folder of a bundle for the weights that it runs.
 
     Returns:
         The record; None if there is no such file, or nothing is known about these very weights.
@@ -166,6 +166,8 @@ def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
         ValueError: a malformed record.
     """
     file = Path(weights)
+    if file.is_dir():
+        file /= WEIGHTS_FILE
     if not file.is_file():
         return None
     bundle = file.parent.parent

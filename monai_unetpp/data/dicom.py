@@ -36,6 +36,7 @@ __all__ = [
     "find_series",
     "is_dicom_file",
     "is_dicom_image",
+    "is_own_seg",
     "read_dicom",
     "read_dicom_grid",
 ]
@@ -118,13 +119,14 @@ def dicom_files(folder: str | Path) -> Iterator[Path]:
 def is_dicom_image(path: str | Path) -> bool:
     """Whether ``path`` is a DICOM file and no DICOM SEG that this package wrote."""
     path = Path(path)
-    return is_dicom_file(path) and not (path.name.lower().endswith(_SEG_ENDING) and _is_own(path))
+    return is_dicom_file(path) and not (path.name.lower().endswith(_SEG_ENDING) and is_own_seg(path))
 
 
-def _is_own(path: Path) -> bool:
+def is_own_seg(path: Path) -> bool:
+    """Whether a DICOM file was written by this package."""
+    import pydicom
+
     try:
-        import pydicom
-
         with quiet_pydicom():
             header = pydicom.dcmread(path, specific_tags=["Manufacturer"], stop_before_pixels=True)
         return bool(header.get("Manufacturer") == MARK)

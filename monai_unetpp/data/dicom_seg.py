@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys
 
-from monai_unetpp.data.dicom import dicom_planes_of, is_dicom_file
+from monai_unetpp.data.dicom import dicom_planes_of, is_dicom_file, is_own_seg
 from monai_unetpp.data.dicom_planes import DicomPlane, quiet_pydicom
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.label_table import make_labels
@@ -185,15 +185,7 @@ def write_dicom_seg(
 
 
 def _check_own(path: Path) -> None:
-    if not path.exists():
-        return
-    import pydicom
-
-    try:
-        made_by = pydicom.dcmread(path, specific_tags=["Manufacturer"], stop_before_pixels=True).get("Manufacturer")
-    except (OSError, pydicom.errors.InvalidDicomError):
-        made_by = None
-    if made_by != MARK:
+    if path.exists() and not is_own_seg(path):
         raise FileExistsError(
             f"{path}: exists and was not written by monai-unetpp. Move it away, or name another output folder."
         )

@@ -223,11 +223,10 @@ def _example_shape(windows: Mapping[str, Any], source: Path) -> list[int]:
         return list(windows["shape"])
     sizes = read_metadata_entry(source, "network_data_format", "inputs", "image", "spatial_shape")
     # a size may be a rule, such as "8*n"
-    lengths = [
-        size if isinstance(size, int) else _EXAMPLE_MULTIPLES * multiple
+    return [
+        multiple * (-(-size // multiple) if isinstance(size, int) else _EXAMPLE_MULTIPLES)
         for size, multiple in zip(sizes, windows["multiples"], strict=True)
     ]
-    return [-(-length // multiple) * multiple for length, multiple in zip(lengths, windows["multiples"], strict=True)]
 
 
 def _check_other_shapes(file: Path, network: NestedUNet, shape: Sequence[int], multiples: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.result_marks import identify_image, read_identity
+from monai_unetpp.results.run_record import result_name
 
 __all__ = ["EarlierResults"]
 
@@ -32,7 +33,7 @@ class EarlierResults:
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         self._wanted = _compared(wanted)
-        made = [(Path(str(case.get("output"))).name, case, run) for run in runs for case in run["cases"]]
+        made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
         self._made_by = {name: _compared(run) for name, _, run in made}
         self._warnings = {name: case.get("warnings") or () for name, case, _ in made}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
-from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs
+from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs, result_name
 from monai_unetpp.results.volumes import (
     VOLUMES_FILE,
     LabelVolume,
@@ -82,7 +82,7 @@ class ResultFolder:
             self._replaced = set()
             with suppress(ValueError, OSError):  # told when it is written
                 runs = read_runs(self.path / RUN_FILE)
-                self._replaced = {Path(str(each.get("output"))).name for run in runs for each in run["cases"]}
+                self._replaced = {result_name(each) for run in runs for each in run["cases"]}
         is_replaced = Path(case.output).name in self._replaced
         if is_replaced or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()

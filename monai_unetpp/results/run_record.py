@@ -16,7 +16,7 @@ from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.result_marks import image_files
 from monai_unetpp.files import MARK, hash_file
 
-__all__ = ["RUN_FILE", "RecordedCase", "collecting_warnings", "format_runs", "hash_image", "read_runs"]
+__all__ = ["RUN_FILE", "RecordedCase", "collecting_warnings", "format_runs", "hash_image", "read_runs", "result_name"]
 
 RUN_FILE = "run.json"
 _PACKAGE = "monai_unetpp"
@@ -85,6 +85,11 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
     raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")
 
 
+def result_name(case: Mapping[str, Any]) -> str:
+    """The name of the result's file in the record of a case: unique in a folder, which may have been moved."""
+    return Path(str(case.get("output"))).name
+
+
 def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]) -> str:
     """The record as text, with each result once, in the run that made it.
 
@@ -95,10 +100,7 @@ def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: 
     """
     # the results of a.png and a.tif differ, though in runs of their own both are called a
     redone = {Path(case.output).name for case in cases}
-    kept = [
-        {**run, "cases": [case for case in run["cases"] if Path(str(case.get("output"))).name not in redone]}
-        for run in earlier
-    ]
+    kept = [{**run, "cases": [case for case in run["cases"] if result_name(case) not in redone]} for run in earlier]
     runs = [*(run for run in kept if run["cases"]), {**run, "cases": [case.as_dict() for case in cases]}]
     return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
 

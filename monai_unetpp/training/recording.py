@@ -25,7 +25,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
-from monai_unetpp.bundles.integrity import WEIGHTS_FILE
 from monai_unetpp.bundles.training_record import (
     BEST_ON_VALIDATION,
     TrainingRecord,
@@ -68,8 +67,7 @@ def record_cases(
     try:
         record = TrainingRecord.of(cases, selecting, rule=rule)
         if started_from is not None:
-            start = Path(started_from)
-            earlier = find_training_record(start / WEIGHTS_FILE if start.is_dir() else start)
+            earlier = find_training_record(started_from)
             record = record if earlier is None else record.after(earlier)
         save_training_record(weights, record)
     except (OSError, ValueError) as e:

@@ -9,7 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.bundles import WEIGHTS_FILE
 from monai_unetpp.bundles.training_record import find_training_record
 from monai_unetpp.data.label_values import list_values
 from monai_unetpp.data.labelled import list_cases
@@ -105,7 +104,7 @@ def check_start(
         start = None if init is None else find_start(init)
     except FileNotFoundError:  # no longer needed once the training has begun
         return
-    record = None if start is None else find_training_record(start / WEIGHTS_FILE if start.is_dir() else start)
+    record = None if start is None else find_training_record(start)
     if record is None:
         return
     cases = list_cases(judging)
