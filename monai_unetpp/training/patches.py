@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from ignite.engine import Engine
-from monai.transforms import Compose
+from monai.transforms import Compose, Cropd
+from monai.transforms.traits import MultiSampleTrait
 from torch.utils.data import Dataset, Sampler
 
 from monai_unetpp.distributed import process_count, rank
@@ -60,7 +62,7 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
         self.augmentation = augmentation
         self.seed = seed
         self.length = length
-        self.late_augmentation = late_augmentation or augmentation
+        self.late_augmentation = augmentation if late_augmentation is None else late_augmentation
         relative = np.ones(len(data)) if weights is None else np.array(weights) / min(weights)
         self._shares = relative / relative.sum()
         self._pass = math.ceil(relative.sum())
@@ -73,7 +75,7 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
         state = np.random.default_rng((self.seed, 1, index)).integers(2**31)
         augmentation = self.late_augmentation if isinstance(index, LateNumber) else self.augmentation
         augmentation.set_random_state(seed=int(state))
-        patch: Any = augmentation(self.data[int(self._order(turn)[place])])
+        patch = _drawn(augmentation, self.data[int(self._order(turn)[place])])
         # the random crop returns a list, here of one patch
         result: dict[str, torch.Tensor] = patch[0] if isinstance(patch, list) else patch
         return result
@@ -88,6 +90,19 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
         ends[-1] = self._pass
         counts = np.diff(np.floor(ends + random.random()), prepend=0).astype(int)
         return random.permutation(np.repeat(order, counts))
+
+
+def _drawn(augmentation: Compose, case: Mapping[str, Any]) -> Any:
+    """A patch of a prepared case, which stays as it is although transforms may work in place."""
+    cuts = _cuts_first(augmentation)
+    # copying what was cut is faster than copying the whole case
+    found = augmentation(case, end=1) if cuts else case
+    return augmentation(deepcopy(found), start=1) if cuts else augmentation(deepcopy(found))
+
+
+def _cuts_first(augmentation: Compose) -> bool:
+    first = next(iter(augmentation.transforms), None)
+    return not augmentation.lazy and isinstance(first, (Cropd, MultiSampleTrait))
 
 
 class RemainingPatches(Sampler[int]):

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from monai.transforms import ClassesToIndicesd, Compose, RandCropByLabelClassesd
+from monai.data import MetaTensor
+from monai.transforms import (
+    ClassesToIndicesd,
+    Compose,
+    RandCoarseDropoutd,
+    RandCropByLabelClassesd,
+    RandFlipd,
+    RandSpatialCropd,
+    RandSpatialCropSamplesd,
+)
 from torch.utils.data import DataLoader
 
 from monai_unetpp.bundles import BundleConfig
@@ -58,6 +67,33 @@ def test_augmentation_leaves_the_kept_cases_alone(cases):
         assert torch.equal(case["label"], kept["label"])
 
 
+_CROPS = {
+    "cut last": lambda change: [change, RandSpatialCropd("image", (8, 8), random_size=False)],
+    "cut first": lambda change: [RandSpatialCropd("image", (8, 8), random_size=False), change],
+    "several cut first": lambda change: [RandSpatialCropSamplesd("image", (8, 8), 1, random_size=False), change],
+}
+
+
+@pytest.mark.parametrize("order", _CROPS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        RandCoarseDropoutd("image", holes=3, spatial_size=3, fill_value=0, prob=1),
+        RandFlipd("image", spatial_axis=0, prob=0.5),
+    ],
+    ids=["dropout", "flip"],
+)
+def test_transforms_that_work_in_place_leave_the_cases_as_they_are(change, order):
+    cases = [{"image": MetaTensor(torch.ones(1, 16, 16))} for _ in range(2)]
+    dataset = NumberedPatches(cases, Compose(_CROPS[order](change)), seed=0, length=100)
+    first = dataset[3]["image"]
+    for number in range(30):
+        dataset[number]
+    assert torch.equal(dataset[3]["image"].as_tensor(), first.as_tensor())
+    assert len(dataset[3]["image"].applied_operations) == len(first.applied_operations)
+    assert all(case["image"].min() == 1 and not case["image"].applied_operations for case in cases)
+
+
 def test_each_pass_sees_every_case_once():
     dataset = NumberedPatches([{"image": torch.tensor(number)} for number in range(5)], Compose([]), 0, 15)
     order = [int(dataset[number]["image"]) for number in range(15)]
@@ -104,14 +140,12 @@ def test_patches_go_on_at_the_step_of_the_trainer():
     assert list(sampler) == [6, 7, 8, 9, 10, 11]
 
 
-class Marked:
+class Marked(Compose):
     """An augmentation that writes its name into the patch."""
 
     def __init__(self, name):
+        super().__init__()
         self.name = name
-
-    def set_random_state(self, seed):
-        pass
 
     def __call__(self, case):
         return {**case, "by": self.name}
