@@ -60,7 +60,7 @@ def find_crop(region: Mask, affine: Any, margin_mm: float, mirrored: bool = Fals
     if not region.any():
         return None
     margin = [math.ceil(round(margin_mm / size, 6)) for size in affine_to_spacing(np.asarray(affine))]
-    start, end = generate_spatial_bounding_box(region[None], margin=margin)
+    start, end = generate_spatial_bounding_box(region[None], margin=margin, allow_smaller=True)
     return CropBox(tuple(map(int, start)), tuple(map(int, end)), mirrored)
 
 

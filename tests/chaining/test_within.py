@@ -103,6 +103,21 @@ def test_a_crop_has_the_margin_in_mm_and_ends_with_the_scan(bundles, tmp_path):
         assert before.tolist() == after.tolist() == [2, 2, 2]  # 2 mm are two voxels of 1 mm, and two of 1.5 mm
 
 
+@pytest.mark.parametrize("extent", [(1, 16), (0, 15), (28, 43), (29, 44), (0, 44)])
+def test_what_is_nearer_to_the_edge_of_the_scan_than_the_margin_is_segmented_whole(bundles, tmp_path, extent):
+    image = np.zeros((66, 44, 44), np.float32)
+    image[0, 0, 0] = 20
+    image[5:20, slice(*extent), 10:25] = 100
+    image[45:60, 10:25, slice(*extent)] = 200
+    affine = np.eye(4)
+    affine[0, 3] = -33
+    nib.save(nib.Nifti1Image(image, affine), tmp_path / "scan.nii.gz")
+    summary = segment_files(tmp_path / "scan.nii.gz", tmp_path / "out", bundles / "inner", within=bundles / "outer")
+    assert summary.failures == ()
+    found = np.asarray(nib.load(summary.cases[0].output).dataobj)
+    assert np.array_equal(found > 0, image > 50)
+
+
 def test_tables_tell_of_both_sides_and_of_the_sums_of_the_first_bundle(bundles, tmp_path):
     image, _ = make_scan(tmp_path / "scan.nii.gz", np.diag([1.0, 1.0, 2.0]))
     arguments = [str(tmp_path / "scan.nii.gz"), "--bundle", str(bundles / "inner"), "--within", str(bundles / "outer")]
