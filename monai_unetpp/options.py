@@ -130,7 +130,17 @@ def add_input(
     unnamed = {"metavar": arguments["metavar"], "help": arguments["help"], "default": argparse.SUPPRESS}
     either = parser.add_mutually_exclusive_group(required=required)
     either.add_argument(name, nargs="*" if several else "?", **unnamed)
-    either.add_argument(*flags, dest=name, **(arguments | {"help": f"the same as {arguments['metavar']}"}))
+    repeated: dict[str, Any] = {} if arguments.get("action") else {"action": "extend" if several else _Once}
+    either.add_argument(*flags, dest=name, **(arguments | repeated | {"help": f"the same as {arguments['metavar']}"}))
+
+
+class _Once(argparse.Action):
+    """An option that would silently replace the value of an earlier one, and so may not be repeated."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(f"argument {option_string}: takes one {self.metavar}, got a second one, {values}")
+        setattr(namespace, self.dest, values)
 
 
 def option_names(owner: type[Any]) -> tuple[str, ...]:

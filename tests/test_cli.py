@@ -826,6 +826,11 @@ def test_options_have_dashes_or_underscores(run, stub_segment, given, expected):
     assert options[expected[0]] == expected[1]
 
 
+def test_names_after_two_dashes_stay_as_they_are(run, stub_segment):
+    assert run("segment", "--output-dir", "O", "--", "--my-scan.nii.gz", "--list-key")[0] == 0
+    assert (stub_segment[0]["inputs"], stub_segment[0]["output_dir"]) == (["--my-scan.nii.gz", "--list-key"], "O")
+
+
 def test_every_option_has_underscores_alone_so_that_dashes_can_be_taken_for_them():
     commands = cli.make_parser()._commands()
     assert set(commands) == set(COMMANDS)

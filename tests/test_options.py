@@ -110,6 +110,16 @@ def test_inputs_stand_by_themselves_or_behind_an_option(given):
     assert vars(parser.parse_args(given)) == {"images": ["a", "b"], "folder": "f"}
 
 
+def test_a_repeated_option_adds_inputs_or_is_refused_where_there_is_one(capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser, Reading)
+    given = ["-i", "a", "b", "--input", "c", "--folder", "f"]
+    assert vars(parser.parse_args(given)) == {"images": ["a", "b", "c"], "folder": "f"}
+    with pytest.raises(SystemExit):
+        parser.parse_args([*given, "--folder", "g"])
+    assert "argument --folder: takes one FOLDER, got a second one, g" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", [[], ["a", "-i", "b"]])
 def test_inputs_are_given_once(given, capsys):
     parser = argparse.ArgumentParser()

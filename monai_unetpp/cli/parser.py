@@ -19,7 +19,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As in argparse, with option names written with underscores."""
-        given = [_with_underscores(str(each)) for each in (sys.argv[1:] if args is None else args)]
+        given = list(map(str, sys.argv[1:] if args is None else args))
+        # what follows -- are no options
+        end = given.index("--") if "--" in given else len(given)
+        given[:end] = map(_with_underscores, given[:end])
         self._check_command(given)
         return super().parse_known_args(given, namespace)
 
@@ -62,7 +65,7 @@ def _first_word(arguments: Sequence[str]) -> str:
 
 def _with_underscores(argument: str) -> str:
     """``--list-key=a-b`` as ``--list_key=a-b``; anything but a long option is unchanged."""
-    if not argument.startswith("--") or argument == "--":
+    if not argument.startswith("--"):
         return argument
     name, equals, value = argument[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"

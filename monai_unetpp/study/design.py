@@ -167,11 +167,18 @@ class RunOptions:
         None,
         group=_RUNS,
         nargs="+",
+        action="extend",
         metavar="NAME",
         help="names or patterns such as 'unet++*', see --list (default: all)",
     )
     seeds: Sequence[int] = option(
-        (0,), group=_RUNS, nargs="+", type=int, metavar="SEED", help="a run of each network per seed"
+        (0,),
+        group=_RUNS,
+        nargs="+",
+        action="extend",
+        type=int,
+        metavar="SEED",
+        help="a run of each network per seed",
     )
     shard: str | None = option(
         None,
