@@ -38,6 +38,8 @@ _FEWEST_CASES, _LEAST_WITH_LABEL = 4, 2
 _LEAST_STEPS = 1500
 #: Largest share of the time that is reserved for the verdict, and where this leaves out cases.
 _MOST_KEPT, _MOST_KEPT_FOR_SOME = 0.5, 0.3
+#: Share of it that further cases may take in any case, on top of what the verdict takes with as few as possible.
+_MOST_FURTHER = 0.05
 #: Largest share if even one case takes longer.
 _MOST_KEPT_FOR_ONE = 0.75
 #: Where time is short, the share of it for the measured runs, which then are of a part of a volume.
@@ -278,10 +280,10 @@ class _Verdict:
         hurried = dataclasses.replace(hurried, volume_share=round(min(max(share, 0.001), 1.0), 3))
         if hurried.seconds <= _MOST_KEPT * rest_s:
             return hurried
-        least = max(folds, 1)
-        fewer = (hurried._with_cases(count) for count in range(cases, least, -1))
-        fitting = (each for each in fewer if each.seconds <= _MOST_KEPT_FOR_SOME * rest_s)
-        return next(fitting, hurried._with_cases(least))
+        least = hurried._with_cases(max(folds, 1))
+        most_s = max(_MOST_KEPT_FOR_SOME * rest_s, least.seconds + _MOST_FURTHER * rest_s)
+        fewer = (hurried._with_cases(count) for count in range(cases, least.cases, -1))
+        return next((each for each in fewer if each.seconds <= most_s), least)
 
     def _with_cases(self, count: int) -> _Verdict:
         return dataclasses.replace(self, cases=count, pictures=int(count >= _FEWEST_TO_DRAW))

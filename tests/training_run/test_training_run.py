@@ -400,6 +400,11 @@ def test_a_verdict_scores_as_many_cases_as_fit_its_share_of_the_time(tmp_path, c
     assert late.final > 5
     assert late.volume_share < 0.2
     assert not caplog.text
+    # where report and start alone take more than the share, cases that cost almost nothing are scored all the same
+    cheap = CaseTime(0.06, 0.01, 0.0, 0.01)
+    for minutes, used_s, folds in ((3, 25, 0), (5, 160, 3)):
+        assert shares(minutes, cheap, 30, used_s=used_s, folds=folds).scored == 0
+    assert 1 < shares(3, CaseTime(2.0), 30, used_s=25).scored < 30
     # one case, of each fold, is scored in any case
     assert [shares(1, CaseTime(100.0), 9, folds=folds).scored for folds in (0, 3)] == [1, 3]
     assert "The verdict will take about" in caplog.text
