@@ -207,11 +207,13 @@ def check_target(bundle: Path, level: str) -> Path:
     Raises:
         FileExistsError: something else is there than a bundle that was cut out of the weights of this one.
     """
-    target, weights = bundle.with_name(f"{bundle.name}_{level}"), bundle / WEIGHTS_FILE
+    target = bundle.with_name(f"{bundle.name}_{level}")
     if not target.exists():
         return target
     metadata = read_metadata(target) if (target / METADATA_FILE).is_file() else {}
-    if not weights.is_file() or metadata.get("pruned_from", {}).get("sha256") != hash_file(weights):
+    # lost weights are installed again from the training
+    weights = next(filter(Path.is_file, (bundle / WEIGHTS_FILE, bundle / "training" / "model.pt")), None)
+    if weights is None or metadata.get("pruned_from", {}).get("sha256") != hash_file(weights):
         raise FileExistsError(
             f"{target}: exists and was not cut out of this training, but its pruned bundle may have to be written "
             "there. Move it away, or take another folder."

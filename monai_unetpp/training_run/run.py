@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.bundles import WEIGHTS_FILE
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.labelled import file_identity, list_cases
 from monai_unetpp.devices import resolve_device
@@ -87,7 +88,8 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
     """Plan if there is no plan, train, decide between the levels, and write report, pruned bundle and documentation.
 
     After an interruption, the same call continues: a training loses at most a minute, and finished stages and scored
-    cases are not repeated. Under ``torchrun`` all processes train together, and share the cases to score.
+    cases are not repeated. So it does where weights, report or pruned bundle are lost.
+    Under ``torchrun`` all processes train together, and share the cases to score.
 
     Args:
         options: the data, the bundle and the limits.
@@ -113,6 +115,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         planned = planned_bundle(options, tell)
         finished = _read_outcome(planned.bundle)
         if finished is not None:
+            _check_cases(planned, tell)
             tell(f"{planned.bundle}: already trained and evaluated.")
             return finished
         check_targets(planned.bundle)
@@ -152,9 +155,9 @@ class _Run:
     @classmethod
     def of(cls, options: TrainOptions, planned: Planned, started: float, tell: Callable[[str], None]) -> _Run:
         """Check and list the cases, and divide the time."""
-        bundle, folder = planned.bundle, planned.bundle / "training"
+        folder = planned.bundle / "training"
         subjects = planned.plan.subject_rules
-        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, tell, **subjects)
+        _check_cases(planned, tell)
         device = local_device(None if options.device is None else resolve_device(options.device))
         values = {"dataset_dir": str(planned.dataset_dir), "device": device}
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
@@ -272,6 +275,8 @@ class _Run:
         """Copy the weights into the bundle, and record their origin."""
         with waiting_group() as group:
             if rank() == 0:
+                # where files of a finished bundle were lost, it is not finished until they are written again
+                _outcome_path(self.bundle).unlink(missing_ok=True)
                 install_weights(self.bundle, fitted, self.final_cases)
                 document(self.bundle, fitted, len(self.final_cases), self.planned.folds)
             from_first(True if rank() == 0 else None, group)
@@ -295,7 +300,7 @@ class _Run:
         outcome = TrainingOutcome(
             bundle=self.bundle,
             pruned=_pruned(self.bundle, final.verdict, final.level),
-            report=self.bundle / "pruning" / "report.html",
+            report=_report_path(self.bundle),
             verdict=final.verdict,
             level=final.level,
             summary=final.summary,
@@ -320,6 +325,11 @@ class _Run:
             "observed_cases": self.shares.observed(observed, minutes),
             "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
         }
+
+
+def _check_cases(planned: Planned, tell: Callable[[str], None]) -> None:
+    plan = planned.plan
+    check_data(planned.dataset_dir, plan, planned.bundle, planned.folds, tell, **plan.subject_rules)
 
 
 def _share_time(planned: Planned, judging: _Entries, values: Mapping[str, Any], started: float) -> TimeShares:
@@ -360,13 +370,20 @@ def _write_outcome(outcome: TrainingOutcome) -> None:
 
 
 def _read_outcome(bundle: Path) -> TrainingOutcome | None:
-    path = _outcome_path(bundle)
-    if not path.is_file():
+    """The outcome of a finished training; None if any of its results is missing."""
+    path, report = _outcome_path(bundle), _report_path(bundle)
+    if not (path.is_file() and report.is_file() and (bundle / WEIGHTS_FILE).is_file()):
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
     content["left_out"] = tuple(content["left_out"])
     pruned = _pruned(bundle, content["verdict"], content["level"])
-    return TrainingOutcome(bundle=bundle, pruned=pruned, report=bundle / "pruning" / "report.html", **content)
+    if pruned is not None and not (pruned / WEIGHTS_FILE).is_file():
+        return None
+    return TrainingOutcome(bundle=bundle, pruned=pruned, report=report, **content)
+
+
+def _report_path(bundle: Path) -> Path:
+    return bundle / "pruning" / "report.html"
 
 
 def _pruned(bundle: Path, verdict: str, level: str) -> Path | None:

@@ -316,6 +316,9 @@ def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, m
         train(asked(data, bundle, minutes=5))
     outcome = {"verdict": "keep", "level": "L2", "summary": "Keep L2.", "steps": 2, "left_out": []}
     (bundle / "training" / "outcome.json").write_text(json.dumps(outcome))
+    for folder, name in (("models", "model.pt"), ("pruning", "report.html")):
+        (bundle / folder).mkdir(exist_ok=True)
+        (bundle / folder / name).touch()
     assert train(asked(data, bundle, minutes=5)).level == "L2"
     with pytest.raises(ValueError, match="its training began with minutes 5, got 60"):
         train(asked(data, bundle, minutes=60))

@@ -207,6 +207,35 @@ def test_a_verdict_to_prune_ends_in_a_pruned_bundle_which_replaces_no_other(tmp_
         check_target(bundle, "L1")
 
 
+def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_path, monkeypatch):
+    root, bundle, lines = tmp_path / "data", tmp_path / "whole", []
+    root.mkdir()
+    write_disc_images(root, training=2, validation=20)
+    plan(root, bundle, settings=TINY | {"steps": 1}, device="cpu", measure=slow_machine)
+    monkeypatch.setattr("monai_unetpp.pruning.evaluation_stages.evaluate_levels", _all_alike)
+    outcome = train(options(root, bundle))
+    assert outcome.verdict == "prune"
+    before = {path: path.read_bytes() for path in (bundle / "models" / "model.pt", outcome.pruned / "models/model.pt")}
+    metadata = read_metadata(bundle)
+    for lost in (bundle / "models" / "model.pt", bundle / "pruning", outcome.pruned):
+        shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+        assert train(options(root, bundle), progress=lines.append) == outcome
+        assert lines[-1] == "writing the report ..."
+        assert {path: path.read_bytes() for path in before} == before
+        assert outcome.report.is_file()
+        assert read_metadata(bundle) == metadata
+    assert lines.count("training: done before, 1 steps") == 3
+    # nothing is read as long as no file has changed
+    with monkeypatch.context() as patched:
+        patched.setattr("monai_unetpp.planning.data_check.check_labelled_data", None)
+        assert train(options(root, bundle)) == outcome
+    content = json.loads((root / "dataset.json").read_text())
+    content["validation"].append(content["training"].pop())
+    (root / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="the cases, their lists or subjects must stay as they were"):
+        train(options(root, bundle))
+
+
 def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monkeypatch, tmp_path):
     path = tmp_path / "before.pt"
     torch.save(NestedUNet(2, 1, 5, features=(2, 4, 4), norm="batch").state_dict(), path)
