@@ -138,6 +138,14 @@ def choose_network(
             steps,
             _useful_minutes(task, steps),
         )
+    if check and given.get("steps", 0) > steps:
+        logger.warning(
+            "steps: %d take about %.0f minutes with everything else, and %g are given, by which a training with steps "
+            "set by hand does not end. Set fewer steps, or leave them out.",
+            given["steps"],
+            task.minutes * given["steps"] * machine.seconds(cost) / seconds,
+            task.minutes,
+        )
     return _explained({**values, "norm": norm}, task, machine.seconds(cost), steps)
 
 

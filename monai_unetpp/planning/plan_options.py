@@ -27,7 +27,8 @@ class PlanOptions:
     Attributes:
         dataset_dir: folder of the data set.
         output_dir: folder of the bundle to write.
-        minutes: time for everything: training, scores and report; None for the default.
+        minutes: time for everything: training, scores and report; None for the default. Where ``steps`` are set by
+            hand, these end a training instead.
         folds: networks for cross-fitting in addition to the final one: 0, 3 or 5; None for the default.
         settings: values of the plan to set by hand, as ``"name=value"`` or by name.
         device: where to train; by default a GPU if there is one.
@@ -47,7 +48,11 @@ class PlanOptions:
         flags=("-o", "--output", "--output_dir"), metavar="BUNDLE", help="folder of the bundle to write"
     )
     minutes: float | None = option(
-        None, type=float, metavar="MINUTES", help="time for training, scores and report together (default: 60)"
+        None,
+        type=float,
+        metavar="MINUTES",
+        help="time for training, scores and report together (default: 60); where steps are set by hand, these end a "
+        "training instead",
     )
     folds: int | None = option(
         None,

@@ -344,6 +344,7 @@ def _share_time(planned: Planned, judging: _Entries, values: Mapping[str, Any], 
         cases=len(judging),
         levels=levels,
         folds=planned.folds,
+        by_steps=planned.steps is not None,
     )
 
 

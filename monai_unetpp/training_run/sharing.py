@@ -201,7 +201,15 @@ def kept_shares(path: Path) -> TimeShares | None:
 
 
 def share_time(
-    path: Path, minutes: float, *, started: float, case: CaseTime, cases: int, levels: int, folds: int
+    path: Path,
+    minutes: float,
+    *,
+    started: float,
+    case: CaseTime,
+    cases: int,
+    levels: int,
+    folds: int,
+    by_steps: bool = False,
 ) -> TimeShares:
     """Divide the time, and save the shares, so that a resumed training keeps its schedule.
 
@@ -216,19 +224,21 @@ def share_time(
         cases: number of cases to score, each of which is checked before.
         levels: number of levels of the network.
         folds: number of folds.
+        by_steps: whether steps end the trainings instead of the time; then all cases are scored.
     """
     total_s, used_s = 60 * minutes, time.monotonic() - started
     rest_s = max(total_s - used_s, 0.0)
-    verdict, most_s = _Verdict.within(rest_s, case, cases, levels, folds), _MOST_KEPT_FOR_ONE * rest_s
+    fewest = cases if by_steps else max(folds, 1)
+    verdict, most_s = _Verdict.within(rest_s, case, cases, levels, fewest), _MOST_KEPT_FOR_ONE * rest_s
     kept_s = min(verdict.seconds, most_s)
-    if verdict.seconds > most_s:
+    if verdict.seconds > most_s and not by_steps:
         logger.warning(
             "The verdict will take about %.0f minutes even with few cases, longer than the %.1f that there are for it.",
             verdict.seconds / 60,
             most_s / 60,
         )
     left = max(rest_s - kept_s, 0.05 * total_s) / 60
-    if 60 * left < _LITTLE * total_s and used_s > kept_s:
+    if 60 * left < _LITTLE * total_s and used_s > kept_s and not by_steps:
         logger.warning(
             "Checking and measuring the data took %.0f of the %.0f minutes, which leaves %.1f for training. To train "
             "for longer, interrupt it now and run the same command again, or with more --minutes: nothing of this is "
@@ -269,8 +279,8 @@ class _Verdict:
     volume_share: float = 1.0
 
     @classmethod
-    def within(cls, rest_s: float, case: CaseTime, cases: int, levels: int, folds: int) -> _Verdict:
-        """The most thorough verdict for which there is time, or else on one case, of each fold."""
+    def within(cls, rest_s: float, case: CaseTime, cases: int, levels: int, fewest: int) -> _Verdict:
+        """The most thorough verdict for which there is time, or else on the fewest cases."""
         whole = [cls(case, cases, levels, repeats) for repeats in _REPEATS]
         thorough = next((each for each in whole if each.seconds <= _MOST_KEPT / 2 * rest_s), whole[-1])
         if thorough.seconds <= _MOST_KEPT * rest_s:
@@ -280,7 +290,7 @@ class _Verdict:
         hurried = dataclasses.replace(hurried, volume_share=round(min(max(share, 0.001), 1.0), 3))
         if hurried.seconds <= _MOST_KEPT * rest_s:
             return hurried
-        least = hurried._with_cases(max(folds, 1))
+        least = hurried._with_cases(fewest)
         most_s = max(_MOST_KEPT_FOR_SOME * rest_s, least.seconds + _MOST_FURTHER * rest_s)
         fewer = (hurried._with_cases(count) for count in range(cases, least.cases, -1))
         return next((each for each in fewer if each.seconds <= most_s), least)

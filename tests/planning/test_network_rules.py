@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ def test_without_enough_time_the_smallest_network_is_taken_and_the_plan_says_so(
     assert "as the time allows only about" in choices["patch_size"].reason
     assert choices["steps"].value >= 1
     assert "several hundred to learn anything. Give --minutes " in caplog.text
+
+
+def test_it_is_told_where_steps_set_by_hand_take_longer_than_the_minutes(caplog):
+    affordable = chosen()["steps"] // 2
+    chosen({"steps": affordable - 1})
+    assert "steps" not in caplog.text
+    chosen({"steps": 3 * affordable})
+    (told,) = caplog.messages
+    assert re.match(rf"steps: {3 * affordable} take about \d+ minutes with everything else, and \d+ are given", told)
 
 
 def test_folds_share_the_time():

@@ -397,7 +397,7 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
 
 
 def test_a_verdict_scores_as_many_cases_as_fit_its_share_of_the_time(tmp_path, caplog):
-    def shares(minutes, case, cases, used_s=0.0, folds=0):
+    def shares(minutes, case, cases, used_s=0.0, folds=0, **others):
         found = share_time(
             tmp_path / "time.json",
             minutes,
@@ -406,6 +406,7 @@ def test_a_verdict_scores_as_many_cases_as_fit_its_share_of_the_time(tmp_path, c
             cases=cases,
             levels=3,
             folds=folds,
+            **others,
         )
         assert found.final + folds * found.fold + found.verdict <= minutes - used_s / 60 + 0.01
         return found
@@ -428,6 +429,9 @@ def test_a_verdict_scores_as_many_cases_as_fit_its_share_of_the_time(tmp_path, c
     assert (late.scored, late.repeats) == (1, 1)
     assert late.final > 5
     assert late.volume_share < 0.2
+    # steps that are set by hand leave as much time as it takes to score all
+    by_steps = shares(20, CaseTime(122.0, 30.0, 8.0, 6.0), 13, used_s=240, by_steps=True)
+    assert (by_steps.scored, by_steps.volume_share) == (0, late.volume_share)
     assert not caplog.text
     # where report and start alone take more than the share, cases that cost almost nothing are scored all the same
     cheap = CaseTime(0.06, 0.01, 0.0, 0.01)
