@@ -100,7 +100,8 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():
         raise ValueError(
-            f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Use another folder."
+            f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Use another folder; if the data "
+            f"set was moved, write its new path into {bundle / PLAN_FILE} as dataset_dir."
         )
     for name, value in options.given.items():
         if made[name] != check_one(name, value, made.spatial_dims):

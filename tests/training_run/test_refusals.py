@@ -189,6 +189,25 @@ def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path):
         check()
 
 
+def test_a_moved_data_set_is_followed_as_the_message_says_if_it_is_the_same(data, bundle, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(asked(data, bundle))
+    (bundle / "training" / "checkpoint_epoch=1.pt").touch()
+    moved, path = data.rename(tmp_path / "moved"), bundle / "configs" / "plan.json"
+    with pytest.raises(ValueError, match=rf"if the data set was moved, write its new path into {path} as dataset_dir"):
+        train(asked(moved, bundle))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dataset_dir": str(moved)}))
+    with pytest.raises(KeyboardInterrupt):
+        train(asked(moved, bundle))
+    rewrite(moved / "imagesTr", "disc_1", lambda voxels: voxels + 1)
+    with pytest.raises(ValueError, match="the cases, their lists or subjects must stay as they were"):
+        train(asked(moved, bundle))
+
+
 def test_subjects_in_both_lists_are_told(data, tmp_path, caplog):
     def share(content):
         for key in ("training", "validation"):
