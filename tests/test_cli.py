@@ -205,6 +205,9 @@ def test_they_do_not_end_the_first_by_an_error_while_it_prints(run, monkeypatch,
     stub_prune(pruning_result("inconclusive"))
     calls = [("segment", "a", "-o", "O"), ("train", "D", "-o", "O"), ("prune", "D", "-o", "O")]
     assert [run(*arguments)[0] for arguments in calls] == [1, 3, 3]
+    # which would be a crash for torchrun
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert [run(*arguments)[0] for arguments in calls] == [1, 0, 0]
     monkeypatch.setenv("RANK", "1")
     assert [run(*arguments) for arguments in calls] == [(0, "", "")] * 3
 

@@ -13,7 +13,7 @@ exit codes:
   0    done
   1    some cases failed, or problems were found; the rest is done
   2    bad arguments or input, or too little memory or disk
-  3    prune, train: the verdict is inconclusive
+  3    prune, train: the verdict is inconclusive; 0 under torchrun
   130  interrupted; finished cases are kept
 """
 

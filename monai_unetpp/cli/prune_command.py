@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP
 from monai_unetpp.cli.command import Command
-from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, fail, is_first_process, say
+from monai_unetpp.cli.terminal import DONE, end_with_verdict, fail, is_first_process, say
 from monai_unetpp.options import add_options
 from monai_unetpp.pruning.plan import CostSettings, EvaluationData, Outputs
 from monai_unetpp.pruning.rules import Rules
@@ -63,9 +63,7 @@ def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any)
         say(f"Pruned bundle: {write}")
     elif write is not None and os.path.exists(write):
         fail(f"{write} is from an earlier run and does not belong to this verdict.")
-    if final.verdict == "inconclusive":
-        return INCONCLUSIVE
-    return CASES_FAILED if result.problems else DONE
+    return end_with_verdict(final.verdict, result.problems)
 
 
 def _show(result: PruningResult) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "DONE",
     "INCONCLUSIVE",
     "INTERRUPTED",
+    "end_with_verdict",
     "fail",
     "is_first_process",
     "muted",
@@ -56,6 +57,20 @@ def show_failures(reasons: Collection[str], finished: int, rest: str, none: str)
     if reasons:
         fail(f"{len(reasons)} of {len(reasons) + finished} cases failed; {rest if finished else none}.")
     return CASES_FAILED if reasons else DONE
+
+
+def end_with_verdict(verdict: str, left_out: Collection[object]) -> int:
+    """The exit code after a verdict; an inconclusive one has none of its own under ``torchrun``.
+
+    It would call the run failed, with a traceback.
+
+    Args:
+        verdict: ``"prune"``, ``"keep"`` or ``"inconclusive"``.
+        left_out: the cases that could not be scored.
+    """
+    if verdict == "inconclusive" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return INCONCLUSIVE
+    return CASES_FAILED if left_out else DONE
 
 
 def show_table(table: Table) -> None:

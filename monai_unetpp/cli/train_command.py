@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from monai_unetpp.cli.command import Command
-from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, INTERRUPTED, fail, is_first_process, say
+from monai_unetpp.cli.terminal import DONE, INTERRUPTED, end_with_verdict, fail, is_first_process, say
 from monai_unetpp.options import add_options
 from monai_unetpp.progress import spaced
 from monai_unetpp.training_run.train_options import TrainOptions
@@ -52,9 +52,7 @@ def _run(**options: Any) -> int:
         say(f"Pruned bundle: {outcome.pruned}")
     for reason in outcome.left_out:
         fail(f"left out: {reason}")
-    if outcome.verdict == "inconclusive":
-        return INCONCLUSIVE
-    return CASES_FAILED if outcome.left_out else DONE
+    return end_with_verdict(outcome.verdict, outcome.left_out)
 
 
 TRAIN = Command("train", "train a network on your own labelled images, in the time you have", _EXAMPLES, _declare, _run)

@@ -17,6 +17,7 @@ from monai_unetpp.data.forms import Form, folder_lists, form_of, is_data_set, nn
 from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.data.naming import case_name, entry_name, image_name, unique_names
 from monai_unetpp.data.subjects import subject_of_image
+from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
 
 __all__ = [
@@ -337,7 +338,8 @@ def _drawn_split(
         "validation": [case for index, case in enumerate(cases) if index in drawn],
         "training": [case for index, case in enumerate(cases) if index not in drawn],
     }
-    _tell_drawn(path, len(split["validation"]), len(cases))
+    if rank() == 0:
+        _tell_drawn(path, len(split["validation"]), len(cases))
     if split_dir is not None:
         write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
     return split

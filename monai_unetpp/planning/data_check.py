@@ -60,7 +60,7 @@ def check_data(
     count = len({case.subject for case in cases})
     if count < folds:
         raise ValueError(f"folds must not be more than subjects, got {folds} for {count}. Leave them out.")
-    if not folds:
+    if not folds and rank() == 0:
         _tell_shared(dataset_dir, lists)
     listed = {key: [[case.name, case.subject] for case in found] for key, found in lists.items()}
     state, passed = _state(cases, listed, described), Path(bundle) / CHECK_FILE

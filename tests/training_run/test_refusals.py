@@ -12,7 +12,7 @@ from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import files
 from monai_unetpp.bundles.training_record import TrainingRecord, save_training_record
-from monai_unetpp.data import describe_data_set, load_datalist, voxel_hash
+from monai_unetpp.data import datalist, describe_data_set, load_datalist, voxel_hash
 from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
@@ -208,13 +208,25 @@ def test_a_moved_data_set_is_followed_as_the_message_says_if_it_is_the_same(data
         train(asked(moved, bundle))
 
 
-def test_subjects_in_both_lists_are_told(data, tmp_path, caplog):
+def test_the_first_process_alone_tells_of_a_drawn_list(data, caplog, monkeypatch):
+    edit(data, lambda content: content.pop("validation"))
+    for rank in (1, 0):
+        assert "has no 'validation' list" not in caplog.text
+        monkeypatch.setattr(datalist, "rank", lambda rank=rank: rank, raising=False)
+        load_datalist(data, "training")
+    assert caplog.text.count("has no 'validation' list") == 1
+
+
+def test_subjects_in_both_lists_are_told(data, tmp_path, caplog, monkeypatch):
     def share(content):
         for key in ("training", "validation"):
             content[key][0]["subject"] = "twice"
 
     edit(data, share)
     data_check.check_data(data, describe_data_set(data), tmp_path / "folds", 2)
+    with monkeypatch.context() as other_process:
+        other_process.setattr(data_check, "rank", lambda: 1)
+        data_check.check_data(data, describe_data_set(data), tmp_path / "other", 0)
     assert "in both lists" not in caplog.text
     data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
     assert "1 subject with cases in both lists, training and validation (twice)" in caplog.text
