@@ -15,7 +15,18 @@ from monai_unetpp.files import write_text
 from monai_unetpp.guard import ImageRecord, TrainingRanges
 from monai_unetpp.plain_values import from_plain, to_plain
 
-__all__ = ["QUANTILES", "CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics", "fingerprint_text"]
+__all__ = [
+    "LONGEST_AXIS",
+    "QUANTILES",
+    "CaseFingerprint",
+    "ChannelIntensity",
+    "Fingerprint",
+    "IntensityStatistics",
+    "fingerprint_text",
+]
+
+LONGEST_AXIS = 2**16 - 2
+"""Most voxels of an image along an axis: MONAI keeps the ends of the centres of patches in 16 bits."""
 
 QUANTILES = (0.0, *(0.5 + number for number in range(100)), 100.0)
 """Percentiles at which the intensities inside labels are known over all cases."""

@@ -178,9 +178,15 @@ def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int
         batch_size: number of patches.
 
     Raises:
-        ValueError: arguments that no network can be built from.
+        ValueError: arguments that no network can be built from, or with more weights or voxels than can be counted.
     """
-    return _count(json.dumps([config, patch_size]), batch_size)
+    try:
+        return _count(json.dumps([config, patch_size]), batch_size)
+    except RuntimeError as e:
+        raise ValueError(
+            f"patch_size, features and kernel_size must not be that large, got {patch_size}, {config['features']} and "
+            f"{config.get('kernel_size')}: no memory holds such a network. Set smaller ones."
+        ) from e
 
 
 @functools.lru_cache(maxsize=256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ from monai_unetpp.planning.data_rules import (
     prepared_shapes,
     typical_shape,
 )
-from monai_unetpp.planning.fingerprint import Fingerprint
+from monai_unetpp.planning.fingerprint import LONGEST_AXIS, Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step
 from monai_unetpp.planning.network_rules import NetworkTask, choose_network, choose_window, training_minutes
 from monai_unetpp.planning.plan_options import PlanOptions
@@ -88,6 +89,8 @@ def make_plan(
     given = {name: check_one(name, value, dims) for name, value in options.given.items()}
     choices = _Choices(given)
     _choose_for_data(choices, fingerprint)
+    if given.get("spacing_mm"):
+        _check_grid(choices, fingerprint, machine)
 
     def task_at(spacing_mm: Sequence[float] | None) -> NetworkTask:
         return NetworkTask(
@@ -152,6 +155,22 @@ def _check_axes(source: Source | None, dims: int) -> None:
         )
 
 
+def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -> None:
+    """Refuse a voxel size at which an image is longer than an axis may be, or larger than the memory."""
+    most_voxels = _host_bytes(machine) / (_CHANNEL_BYTES * len(fingerprint.channels))
+    for shape in prepared_shapes(fingerprint, choices["spacing_mm"], choices["crop_background"]):
+        if max(shape) > LONGEST_AXIS or math.prod(shape) > most_voxels:
+            raise ValueError(
+                f"spacing_mm must leave images at most {LONGEST_AXIS} voxels long and no larger than the memory, got "
+                f"{choices['spacing_mm']}, at which one has {' x '.join(f'{edge:.6g}' for edge in shape)}. Give larger "
+                "numbers, or leave spacing_mm out."
+            )
+
+
+def _host_bytes(machine: Machine) -> int:
+    return machine.host_bytes or machine.memory_bytes
+
+
 class _Choices:
     """Values by name with their reasons; values set by hand take precedence over rules."""
 
@@ -208,11 +227,9 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
 
 def _choose_for_machine(fingerprint: Fingerprint, shape: Sequence[int], machine: Machine) -> dict[str, Choice]:
     """The cache of prepared cases, and the number of processes that draw patches."""
-    voxels = len(fingerprint.cases)
-    for length in shape:
-        voxels *= length
+    voxels = len(fingerprint.cases) * math.prod(shape)
     wanted = voxels * (_CHANNEL_BYTES * len(fingerprint.channels) + _LABEL_BYTES)
-    share = min(1.0, _CACHE_SHARE * (machine.host_bytes or machine.memory_bytes) / wanted)
+    share = min(1.0, _CACHE_SHARE * _host_bytes(machine) / wanted)
     kept = "All prepared cases fit" if share == 1 else "As many prepared cases are cached as fit"
     workers = min(_MOST_WORKERS, machine.cores // 2)
     return {

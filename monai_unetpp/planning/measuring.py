@@ -34,6 +34,7 @@ from monai_unetpp.data.labels import Volume
 from monai_unetpp.files import write_text
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.fingerprint import (
+    LONGEST_AXIS,
     QUANTILES,
     CaseFingerprint,
     ChannelIntensity,
@@ -49,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 3
 """Version of the measurements; increased when they change, so that older caches are not used."""
-#: Longest axis in voxels: MONAI keeps the ends of the centres of patches in 16 bits.
-_LONGEST = 2**16 - 2
 #: Without the extremes, which are kept apart: in the sample of all cases they would count as much as other quantiles.
 _QUANTILES = QUANTILES[1:-1]
 #: Largest label value up to which there is a place in memory for each.
@@ -175,9 +174,9 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
             f"{case.image[0]}: the image must have {len(described.channels)} channel(s) like the first case, got "
             f"{len(image.data)}. Give one file per channel, or one file with the channels on its last axis."
         )
-    if max(image.data.shape[1:]) > _LONGEST:
+    if max(image.data.shape[1:]) > LONGEST_AXIS:
         raise ImageFileError(
-            f"{case.image[0]}: the image must be at most {_LONGEST} voxels long, got "
+            f"{case.image[0]}: the image must be at most {LONGEST_AXIS} voxels long, got "
             f"{' x '.join(map(str, image.data.shape[1:]))}. Cut image and label into several cases."
         )
     voxels = np.ascontiguousarray(image.data)

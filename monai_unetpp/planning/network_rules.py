@@ -53,6 +53,8 @@ _TRAINING_SHARE, _COMPUTING_SHARE = 0.8, 0.7
 _MARGIN = 2
 #: Share of the memory that a step may take.
 _MEMORY_SHARE = 0.5
+#: What needs as many times the memory cannot be trained, however rough the estimate.
+_HOPELESS = 100
 #: Rough memory of a window at inference, at most.
 _MOST_WINDOW_BYTES = 4 * 2**30
 #: Share of the machine's memory that it may need.
@@ -105,7 +107,8 @@ def choose_network(
         check: whether to refuse what cannot be afforded, and to warn if the time is too short.
 
     Raises:
-        ValueError: memory or time do not allow the network that the training is to start from.
+        ValueError: values that no memory allows, patches of one voxel at the lowest resolution, or a network to start
+            from that memory or time do not allow.
     """
     norm = given.get("norm") or (task.source and task.source.norm) or "batch"
     seconds = _COMPUTING_SHARE * 60 * training_minutes(task.minutes, task.folds)
@@ -115,6 +118,7 @@ def choose_network(
         if values in seen:
             continue
         seen.append(values)
+        _check_patch(values)
         config = {name: values[name] for name in ("features", "strides", "kernel_size")}
         config |= {"spatial_dims": task.spatial_dims, "in_channels": task.in_channels, "norm": norm}
         cost = count({**config, "out_channels": task.out_channels}, values["patch_size"], values["batch_size"])
@@ -123,6 +127,12 @@ def choose_network(
             break
     if check and task.source is not None and "features" not in given:
         _check_affordable(task.source, task, steps if "steps" not in given else None, cost.memory_bytes <= limit)
+    if check and cost.memory_bytes > _HOPELESS * machine.memory_bytes:
+        raise ValueError(
+            f"patch_size, batch_size, features and kernel_size must fit the memory, got {values['patch_size']}, "
+            f"{values['batch_size']}, {values['features']} and {values['kernel_size']}: a training step needs about "
+            f"{cost.memory_bytes / 2**30:.3g} GiB, and there are {machine.memory_bytes / 2**30:.3g}. Set smaller ones."
+        )
     if check and cost.memory_bytes > limit:
         logger.warning(
             "A training step needs about %.1f GiB of memory, and half of the %.1f GiB here is kept for everything "
@@ -147,6 +157,16 @@ def choose_network(
             task.minutes,
         )
     return _explained({**values, "norm": norm}, task, machine.seconds(cost), steps)
+
+
+def _check_patch(values: Mapping[str, Any]) -> None:
+    """Refuse patches of which one voxel is left at the lowest resolution, where norms have nothing to compare."""
+    patch, steps = values["patch_size"], [math.prod(along) for along in zip(*values["strides"], strict=True)]
+    if all(edge <= step for edge, step in zip(patch, steps, strict=True)):
+        raise ValueError(
+            f"patch_size must leave 2 voxels or more at the lowest resolution, got {patch}, of which strides leave one "
+            f"in {' x '.join(map(str, steps))}. Set a larger patch_size, such as {[2 * step for step in steps]}."
+        )
 
 
 def _useful_minutes(task: NetworkTask, steps: int) -> int:

@@ -7,12 +7,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bundle_runs import configs, missing_properties, run_here
+from fingerprints import fingerprint
 from PIL import Image
 
 from monai_unetpp.bundles import BundleConfig, TrainingRecord, check_bundle, label_names, load_network
 from monai_unetpp.cli import main
 from monai_unetpp.data import load_datalist
 from monai_unetpp.planning import Fingerprint, Machine, TrainingPlan, load_plan, plan, write_readme
+from monai_unetpp.planning.making import make_plan
+from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.pruning.exposure import record_of
 from monai_unetpp.segmentation import segment_files
 
@@ -228,6 +231,20 @@ def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path
     (tmp_path / "mine" / "work.txt").write_text("weeks")
     assert main(["plan", str(thick_dir), "-o", str(tmp_path / "mine")]) == 2
     assert "the bundle is to be made there, but it exists" in capsys.readouterr().err
+
+
+def made_by_hand(data, **settings):
+    """A plan without a data set."""
+    return make_plan(data, PlanOptions("data", "bundle", settings=settings), machine(3, None, 2), "two cases")
+
+
+@pytest.mark.parametrize(("spacing_mm", "shape"), [(1e-9, "6.4e"), (0.001, "64000 x 64000 x 64000")])
+def test_a_grid_that_no_memory_holds_is_refused(spacing_mm, shape):
+    with pytest.raises(ValueError, match=rf"spacing_mm must leave images .* at which one has {shape}.* Give larger"):
+        made_by_hand(fingerprint(), spacing_mm=spacing_mm)
+    flat = fingerprint(shape=(64, 64), spacings=((1.0, 1.0),))
+    with pytest.raises(ValueError, match="at most 65534 voxels long"):
+        made_by_hand(flat, spacing_mm=[0.0009, 64])
 
 
 def test_dropout_and_the_weights_of_the_levels_reach_the_training(thick_dir, tmp_path):

@@ -24,6 +24,7 @@ from monai_unetpp.planning.network_rules import (
 from monai_unetpp.planning.source import Source
 
 CPU = Machine.of(1e11, 2**34, 2, "cpu")
+SMALL = {"strides": [[2, 2, 2], [2, 2, 2]], "features": [2, 2, 2]}
 
 
 def task(shape=(64, 64, 64), spacing=(1.0, 1.0, 1.0), **others):
@@ -95,6 +96,36 @@ def test_without_enough_time_the_smallest_network_is_taken_and_the_plan_says_so(
     assert "as the time allows only about" in choices["patch_size"].reason
     assert choices["steps"].value >= 1
     assert "several hundred to learn anything. Give --minutes " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"patch_size": [10**6] * 3}, r"patch_size, features and kernel_size must not be that large, got \[1000000, "),
+        ({"features": [10**9, 8, 8]}, r"patch_size, features and kernel_size must not be that large, got .*1000000000"),
+        (
+            {"patch_size": [10**5] * 3, **SMALL},
+            r"must fit the memory, got \[100000, .* GiB, and there are 16\. Set smaller",
+        ),
+        (
+            {"patch_size": [8] * 3, "batch_size": 10**12, **SMALL},
+            r"must fit the memory, got .* 1000000000000, .*Set smaller ones",
+        ),
+        ({"patch_size": [1, 1, 1]}, r"2 voxels or more at the lowest resolution, got \[1, 1, 1\], .*such as \["),
+        (
+            {"patch_size": [4, 4, 8], "strides": [[2, 2, 4], [2, 2, 2]], "norm": "instance"},
+            r"got \[4, 4, 8\], of which strides leave one in 4 x 4 x 8\. Set a larger patch_size, such as \[8, 8, 16\]",
+        ),
+    ],
+)
+def test_values_that_cannot_be_trained_are_refused_by_name(given, message):
+    with pytest.raises(ValueError, match=message):
+        choose_network(task(), CPU, count_step, given)
+
+
+def test_two_voxels_at_the_lowest_resolution_are_enough():
+    given = {"patch_size": [5, 4, 4], **SMALL}
+    assert choose_network(task(), CPU, count_step, given)["patch_size"].value == [5, 4, 4]
 
 
 def test_it_is_told_where_steps_set_by_hand_take_longer_than_the_minutes(caplog):
