@@ -35,15 +35,23 @@ AUGMENTATIONS = ("none", "light", "strong")
 
 _Check = Callable[[str, Any, int], Any]
 
+#: Before the name of a value whose entry is checked.
+_EVERY_ENTRY = "every entry of "
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _like(name: str, value: object) -> str:
+    """How to write a value, or every entry of one."""
+    return f"Write each like {value}." if name.startswith(_EVERY_ENTRY) else f"Write it like {name}={value}."
+
+
 def _whole(least: int) -> _Check:
     def check(name: str, value: Any, dims: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be a whole number, got {value!r}. Write {name}={max(least, 1)}.")
+            raise TypeError(f"{name} must be a whole number, got {value!r}. {_like(name, max(least, 1))}")
         if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}. Give a larger number.")
         return value
@@ -54,7 +62,7 @@ def _whole(least: int) -> _Check:
 def _number(low: float, high: float = math.inf, *, open_low: bool = True, open_high: bool = True) -> _Check:
     def check(name: str, value: Any, dims: int) -> float:
         if not _is_number(value):
-            raise TypeError(f"{name} must be a number, got {value!r}. Write it like {name}=0.5.")
+            raise TypeError(f"{name} must be a number, got {value!r}. {_like(name, 0.5)}")
         above = value > low if open_low else value >= low
         below = value < high if open_high else value <= high
         if not (above and below):
@@ -101,10 +109,10 @@ def _norm(name: str, value: Any, dims: int) -> Any:
     return given
 
 
-def _entries(name: str, value: Any, each: _Check, dims: int) -> list[Any]:
+def _entries(name: str, value: Any, each: _Check, dims: int, like: str = "1,2") -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a list, got {value!r}. Write it like {name}=1,2.")
-    return [each(f"every entry of {name}", entry, dims) for entry in value]
+        raise TypeError(f"{name} must be a list, got {value!r}. {_like(name, like)}")
+    return [each(f"{_EVERY_ENTRY}{name.removeprefix(_EVERY_ENTRY)}", entry, dims) for entry in value]
 
 
 def _per_axis(each: _Check) -> _Check:
@@ -127,7 +135,9 @@ def _per_level(least: int) -> _Check:
 
 
 def _axes(name: str, value: Any, dims: int) -> list[int]:
-    axes = sorted(set(_entries(name, [] if _is_none(value) else value, _whole(0), dims)))
+    """One axis, a list of them, or none."""
+    given = [] if _is_none(value) else [value] if _is_number(value) else value
+    axes = sorted(set(_entries(name, given, _whole(0), dims, like="0,1")))
     if axes and axes[-1] >= dims:
         raise ValueError(f"{name} must be axes of the image, 0 to {dims - 1}, got {axes[-1]}. Leave it out.")
     return axes

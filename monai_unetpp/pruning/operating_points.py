@@ -20,6 +20,7 @@ from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy, with_labels
+from monai_unetpp.pruning.wording import few_subjects
 from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["at_setting", "compare_grid", "points_at_settings", "recommend_point"]
@@ -108,8 +109,8 @@ def compare_grid(
     subjects = min(len({row.subject for row in rows if row.dataset == name}) for name in {r.dataset for r in rows})
     if subjects < MIN_SUBJECTS:
         reason = (
-            f"{subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs: no operating point is "
-            f"recommended instead of {reference}. Accuracy and cost are still reported."
+            f"{few_subjects(subjects)}: no operating point is recommended instead of {reference}. Accuracy and cost "
+            "are still reported."
         )
     return OperatingGrid(
         reference=reference,

@@ -9,9 +9,9 @@ from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.budgets import COST_KEYS, parse_budget
 from monai_unetpp.pruning.results import Comparison
-from monai_unetpp.pruning.statistics import FULL_SUBJECTS, bound_alpha
+from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.summary import ALL, MetricSummary
-from monai_unetpp.reporting.numbers import percent, significant
+from monai_unetpp.reporting.numbers import counted, percent, significant
 from monai_unetpp.reporting.tables import Tone
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "capitalised",
     "confidence",
     "data_set_in_words",
+    "few_subjects",
     "format_difference",
     "format_metric",
     "interval",
@@ -70,6 +71,12 @@ def format_metric(key: str, value: float) -> str:
 def format_difference(key: str, value: float) -> str:
     """A difference of a metric, always signed."""
     return "not finite" if math.isnan(value) else f"{value:+.{METRICS[key].difference_decimals}f}"
+
+
+def few_subjects(count: int) -> str:
+    """Says that so many subjects are too few for any verdict, without a full stop."""
+    are = "is" if count == 1 else "are"
+    return f"{counted(count, 'subject')} {are} fewer than the {MIN_SUBJECTS} that any verdict needs"
 
 
 def confidence(alpha: float) -> str:

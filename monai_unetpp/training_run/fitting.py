@@ -19,6 +19,7 @@ from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.distributed import from_first, process_count, rank, release, waiting_group
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.memory import is_out_of_memory
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["Fitted", "fit", "read_fitted"]
 
@@ -101,7 +102,7 @@ def fit(
     """
     finished = read_fitted(folder)
     if finished is not None:
-        tell(f"{name}: done before, {finished.steps} steps")
+        tell(f"{name}: done before, {counted(finished.steps, 'step')}")
         return finished
     config = _configure(bundle, {**values, "output_dir": str(folder)}, cases, observed)
     began = time.monotonic()

@@ -49,6 +49,11 @@ def test_a_setting_is_given_once():
         ("overlap", 1, "overlap must be at least 0 and below 1, got 1"),
         ("patch_size", [64, 64], "patch_size must have one number per axis, 3"),
         ("patch_size", "64", "patch_size must be a list, got '64'"),
+        ("flips", "x", r"flips must be a list, got 'x'\. Write it like flips=0,1\.$"),
+        ("flips", 0.5, r"every entry of flips must be a whole number, got 0\.5\. Write each like 1\.$"),
+        ("spacing_mm", [1, 1, [1]], r"every entry of spacing_mm must be a number, got \[1\]\. Write each like 0\.5\.$"),
+        ("strides", [[2, 2, "x"]], r"^every entry of strides must be a whole number, got 'x'\. Write each like 1\.$"),
+        ("strides", ["x"], r"^every entry of strides must be a list, got 'x'\. Write each like 1,2\.$"),
         ("flip_axes", [3], "flip_axes must be axes of the image, 0 to 2, got 3"),
         ("features", [8] * 6, "features must have 3 to 5 entries"),
         ("norm", "group", r'norm must be one of batch, instance, \["instance", {"affine": true}\], got'),
@@ -71,6 +76,12 @@ def test_values_of_the_wrong_kind_are_refused(name, value, message):
 def test_one_number_stands_for_all_axes():
     assert check_one("patch_size", 64, 3) == [64, 64, 64]
     assert check_one("strides", [2, [2, 2, 1]], 3) == [[2, 2, 2], [2, 2, 1]]
+
+
+def test_one_axis_needs_no_list():
+    assert check_one("flips", 0, 2) == check_one("flips", [0], 2) == [0]
+    with pytest.raises(ValueError, match="flip_axes must be axes of the image, 0 to 1, got 2"):
+        check_one("flip_axes", 2, 2)
 
 
 def test_no_value_is_given_by_the_word_that_plans_have_for_it():

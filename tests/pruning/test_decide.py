@@ -188,6 +188,11 @@ class TestVerdict:
         assert decision.subjects_needed is None or decision.subjects_needed >= 10
         assert "9 cases are fewer than the 10 subjects" in decision.summary
 
+    def test_one_is_counted_as_one(self) -> None:
+        decision = decide(rows_of(levels(1)), POINTS, DICE, dataset="A", **FAST)
+        assert decision.blockers[0] == "1 subject is fewer than the 10 that any verdict needs."
+        assert "for now: 1 case is fewer than the 10 subjects" in decision.summary
+
     def test_fewer_than_ten_are_inconclusive_even_with_a_missed_structure(self) -> None:
         rows = replace_score(rows_of(levels(9)), "L2", "case_004", MISSED)
         assert decide(rows, POINTS, DICE, dataset="A", **FAST).verdict == "inconclusive"

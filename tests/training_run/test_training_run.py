@@ -224,7 +224,7 @@ def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_pa
         assert {path: path.read_bytes() for path in before} == before
         assert outcome.report.is_file()
         assert read_metadata(bundle) == metadata
-    assert lines.count("training: done before, 1 steps") == 3
+    assert lines.count("training: done before, 1 step") == 3
     # nothing is read as long as no file has changed
     with monkeypatch.context() as patched:
         patched.setattr("monai_unetpp.planning.data_check.check_labelled_data", None)

@@ -33,7 +33,7 @@ from monai_unetpp.pruning.statistics import (
     subjects_needed,
     unseen_rate,
 )
-from monai_unetpp.pruning.wording import confidence, format_difference
+from monai_unetpp.pruning.wording import confidence, few_subjects, format_difference
 from monai_unetpp.reporting.numbers import counted, percent
 
 __all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State"]
@@ -244,7 +244,7 @@ class LevelTest:
             f"{upper}, margin {margin:g}"
         )
         if n < MIN_SUBJECTS:
-            return "inconclusive", f"{what}: {n} subjects are fewer than {MIN_SUBJECTS} ({interval})."
+            return "inconclusive", f"{what}: {few_subjects(n)} ({interval})."
         found = int(mean_state(bounds.lower, bounds.upper, bounds.mean, subjects=n, margin=margin, error=alpha))
         if found == FAIL:
             return "fail", f"{what} is worse by more than the margin ({interval})."

@@ -9,6 +9,7 @@ from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import PointOutcome, ScoreRow
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
+from monai_unetpp.pruning.wording import few_subjects
 
 __all__ = ["compare_points", "passing_points"]
 
@@ -72,7 +73,7 @@ def _outcome(test: LevelTest, point: str) -> PointOutcome:
     few = test.subjects < MIN_SUBJECTS
     reasons = list(level.sentences)
     if few:
-        reasons.insert(0, f"{test.subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs.")
+        reasons.insert(0, f"{few_subjects(test.subjects)}.")
     return PointOutcome(
         point=point,
         dataset=test.paired.dataset,

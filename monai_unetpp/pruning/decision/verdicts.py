@@ -20,7 +20,8 @@ from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, SetDifference, Stability, Verdict
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha
-from monai_unetpp.pruning.wording import confidence
+from monai_unetpp.pruning.wording import confidence, few_subjects
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["confirm", "decide", "decide_all", "join", "trust"]
 
@@ -259,7 +260,7 @@ def _verdict(
     needed, supposing = _needed(test, stop) if verdict == "inconclusive" and stop is not None else (None, "")
     blockers = list(stop.sentences) if stop is not None else []
     if not enough:
-        blockers.insert(0, f"{test.subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs.")
+        blockers.insert(0, f"{few_subjects(test.subjects)}.")
     chosen = by_name[passed[-1].point] if passed else deepest.level
     return Decision(
         dataset=test.paired.dataset,
@@ -326,7 +327,8 @@ def _paired(rows: Sequence[ScoreRow], points: Sequence[OperatingPoint], dataset:
 
 def _counted(test: LevelTest) -> str:
     cases = len(test.paired.subjects)
-    return f"{cases} cases" if cases == test.subjects else f"{cases} cases of {test.subjects} subjects"
+    of = "" if cases == test.subjects else f" of {counted(test.subjects, 'subject')}"
+    return f"{counted(cases, 'case')}{of}"
 
 
 def _margins_text(guards: Sequence[Guard]) -> str:
@@ -358,24 +360,25 @@ def _summary(
     supposing: str,
     role: Role,
 ) -> str:
-    counted, guarded, first = _counted(test), _margins_text(test.guards), tested[0]
+    on_cases, guarded, first = _counted(test), _margins_text(test.guards), tested[0]
     if verdict == "prune":
         confirmed = ", confirmed" if role == "confirm" else ""
         text = (
-            f"Prune to {level}{confirmed}: on {counted} it is not worse than {deepest.level} by more than the margins "
+            f"Prune to {level}{confirmed}: on {on_cases} it is not worse than {deepest.level} by more than the margins "
             f"({guarded}; {_bounds_text(test, tested[: None if stop is None else tested.index(stop)])})"
         )
         if stop is not None:
             text += f"; {stop.point} fails" if stop.state == "fail" else f"; for {stop.point} this is not shown"
     elif verdict == "keep":
         reason = first.sentences[0].removeprefix(f"{first.point}: ").rstrip(".")
-        text = f"Keep {deepest.level}: on {counted}, {first.point} fails: {reason}"
+        text = f"Keep {deepest.level}: on {on_cases}, {first.point} fails: {reason}"
     else:
         text = f"Inconclusive, keep {deepest.level} for now: "
         if test.subjects < MIN_SUBJECTS:
-            text += f"{counted} are fewer than the {MIN_SUBJECTS} subjects that any verdict needs"
+            are = "is" if len(test.paired.subjects) == 1 else "are"
+            text += f"{on_cases} {are} fewer than the {MIN_SUBJECTS} subjects that any verdict needs"
         else:
-            text += f"{counted} do not show whether {first.point} is worse by more than the margins ({guarded})"
+            text += f"{on_cases} do not show whether {first.point} is worse by more than the margins ({guarded})"
         if test.held:
             text += f"; {'; '.join(dict.fromkeys(test.held.values()))}, so it is no reference"
         if needed is not None:
