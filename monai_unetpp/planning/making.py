@@ -129,6 +129,7 @@ def make_plan(
         **_choose_for_speed(options),
     }.items():
         choices.settle(name, choice)
+    _warn_of_mirrored_sides(choices, fingerprint)
     return TrainingPlan(
         dataset_dir=os.path.abspath(options.dataset_dir),
         name=os.path.basename(os.path.abspath(options.output_dir)),
@@ -165,6 +166,17 @@ def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -
                 f"{choices['spacing_mm']}, at which one has {' x '.join(f'{edge:.6g}' for edge in shape)}. Give larger "
                 "numbers, or leave spacing_mm out."
             )
+
+
+def _warn_of_mirrored_sides(choices: _Choices, fingerprint: Fingerprint) -> None:
+    mirrored = [name for name in ("flip_axes", "flips") if 0 in choices[name]]
+    if mirrored and fingerprint.left_right:
+        logger.warning(
+            "%s: axis 0 mirrors left and right, which the network will then confuse for the labels %s and %s. Leave "
+            "this axis out.",
+            " and ".join(mirrored),
+            *fingerprint.left_right[0],
+        )
 
 
 def _host_bytes(machine: Machine) -> int:

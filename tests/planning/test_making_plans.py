@@ -238,6 +238,18 @@ def made_by_hand(data, **settings):
     return make_plan(data, PlanOptions("data", "bundle", settings=settings), machine(3, None, 2), "two cases")
 
 
+@pytest.mark.parametrize("name", ["flip_axes", "flips"])
+def test_it_is_told_where_mirroring_confuses_left_and_right(name, caplog):
+    sided = fingerprint(labels={"left x": 1, "right x": 2}, left_right=(("left x", "right x"),))
+    made_by_hand(sided, **{name: [1, 2]}, **TINY)
+    made_by_hand(fingerprint(), **{name: [0]}, **TINY)
+    assert not caplog.text
+    assert made_by_hand(sided, **{name: 0}, **TINY)[name] == [0]
+    (told,) = caplog.messages
+    assert told.startswith(f"{name}: axis 0 mirrors left and right")
+    assert "left x and right x. Leave this axis out" in told
+
+
 @pytest.mark.parametrize(("spacing_mm", "shape"), [(1e-9, "6.4e"), (0.001, "64000 x 64000 x 64000")])
 def test_a_grid_that_no_memory_holds_is_refused(spacing_mm, shape):
     with pytest.raises(ValueError, match=rf"spacing_mm must leave images .* at which one has {shape}.* Give larger"):
