@@ -144,7 +144,8 @@ def segment_files(
             grid. For a BIDS data set, the folder of a derivative with ``<case>_dseg.nii.gz``, by default its
             ``derivatives/monai-unetpp``.
         bundle: name or folder of a bundle. Required, as each is for one kind of image.
-        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
+        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the
+            level that the bundle chooses.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         progress: True shows a bar on standard error; a function is called with a line of text after each case.
         **options: further options of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as

@@ -866,9 +866,13 @@ def test_bundles_are_listed_with_their_levels(run, hippocampus_bundle):
     assert (code, err) == (0, "")
     assert "hippocampus_mri_unetpp 0" in out
     assert re.search(r"^L1 +74,361 ", out, re.MULTILINE)
+    # its own choice, and for heads the deepest
+    assert re.search(r"hippocampus_mri_unetpp 0.*?^L2 \(default\) ", out, re.MULTILINE | re.DOTALL)
+    assert re.search(r"head_mri_unetpp 0.*?^L4 \(default\) ", out, re.MULTILINE | re.DOTALL)
     listed = {bundle["name"]: bundle for bundle in json.loads(run("bundles", "--json")[1])}
     assert [level["level"] for level in listed["hippocampus_mri_unetpp"]["levels"]] == ["L1", "L2", "L3"]
     assert listed["hippocampus_mri_unetpp"]["path"] == str(hippocampus_bundle)
+    assert [listed[name]["default_level"] for name in ("hippocampus_mri_unetpp", "head_mri_unetpp")] == ["L2", ""]
 
 
 def test_a_bundle_that_cannot_be_read_does_not_hide_the_others(run, tmp_path, monkeypatch):
