@@ -138,7 +138,7 @@ class SegmentationOptions:
         None,
         type=as_level,
         metavar="LEVEL",
-        help="L1 or 1, L2, ...: build and run only the nodes of this level (default: the bundle's, see monai-unetpp bundles)",
+        help="L1 or 1, L2, ...: build and run only the nodes of this level (default: the bundle's, see bundles)",
     )
     adaptive: float | None = option(
         None,

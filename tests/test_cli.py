@@ -984,3 +984,9 @@ def test_long_work_goes_on_where_its_terminal_is_closed(monkeypatch, stub_prune)
     assert told == [0, 1, 2]
     stub_prune(pruning_result("inconclusive"))
     assert cli.main(["prune", "D", "-o", "O"]) == 3
+
+
+def test_figures_that_cannot_be_written_are_refused_before_measuring(run, tmp_path):
+    code, _, err = run("benchmark", "--quick", "-o", tmp_path)
+    assert code == 2
+    assert err.startswith(f"monai-unetpp: output must be a file, got the folder '{tmp_path}'. Give it a name")
