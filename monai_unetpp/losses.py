@@ -43,7 +43,8 @@ class NestedDeepSupervisionLoss(nn.Module):
 
     Raises:
         TypeError: predictions or weights of the wrong type.
-        ValueError: weights that are negative, all zero, or do not match the levels.
+        ValueError: weights that are negative, all zero, or do not match the levels; with ``ignore_label``, a target of
+            another size than the predictions.
 
     Example:
         >>> import torch
@@ -121,8 +122,8 @@ class NestedDeepSupervisionLoss(nn.Module):
         self, outputs: Mapping[str, torch.Tensor], weights: Mapping[str, float], target: torch.Tensor
     ) -> list[torch.Tensor]:
         """The weighted divergences of the shallower levels from the deepest one."""
-        kept = None if self.ignore_label is None else (target != self.ignore_label).all(dim=1)
         deepest, *shallower = sorted(outputs, key=lambda name: -int(name[1:]))
+        kept = self._kept(outputs[deepest], target)
         teacher = _log_probabilities(outputs[deepest].detach())
         terms = []
         for level in shallower:
@@ -138,7 +139,7 @@ class NestedDeepSupervisionLoss(nn.Module):
 
     def _loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of one level over the voxels that are not ignored."""
-        kept = None if self.ignore_label is None else (target != self.ignore_label).all(dim=1)
+        kept = self._kept(output, target)
         if kept is None or bool(kept.all()):
             whole: torch.Tensor = self.loss(output, target)
             return whole
@@ -152,6 +153,20 @@ class NestedDeepSupervisionLoss(nn.Module):
             if bool(inside.any()):
                 terms.append(self.loss(_voxels(prediction, inside), _voxels(truth, inside)))
         return torch.stack(terms).mean(dim=0) if terms else _nothing_of(output)
+
+    def _kept(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+        """The mask ``(B, *spatial)`` of the voxels that are not ignored; None if none can be."""
+        if self.ignore_label is None:
+            return None
+        kept = target != self.ignore_label
+        if target.dim() == output.dim():
+            kept = kept.all(dim=1)
+        if kept.shape != (len(output), *output.shape[2:]):
+            raise ValueError(
+                f"target must have the batch and spatial size of the predictions, {list(output.shape)}, got "
+                f"{list(target.shape)}. Give one label map per image."
+            )
+        return kept
 
     def _weights(self, levels: list[str]) -> dict[str, float]:
         given = self.level_weights
@@ -170,8 +185,8 @@ class NestedDeepSupervisionLoss(nn.Module):
 
 
 def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The voxels of ``values`` ``(B, C, ...)`` inside the mask ``(B, ...)``, as ``(1, C, voxels)``."""
-    return values.movedim(1, -1)[kept].T[None]
+    """The voxels of ``values`` ``(B[, C], ...)`` inside the mask ``(B, ...)``, as ``(1[, C], voxels)``."""
+    return values[kept][None] if values.dim() == kept.dim() else values.movedim(1, -1)[kept].T[None]
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

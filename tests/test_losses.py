@@ -215,6 +215,27 @@ def test_without_any_labelled_voxel_the_loss_is_0_and_reaches_all_weights(output
     assert all(output.grad is not None and bool((output.grad == 0).all()) for output in outputs)
 
 
+def test_targets_without_a_channel_axis_are_ignored_voxel_by_voxel(outputs, target):
+    partly = target[:, 0].clone()
+    partly[:, ::3, 1:] = 255
+    found = NestedDeepSupervisionLoss(nn.CrossEntropyLoss(), ignore_label=255)(outputs, partly)
+    right = sum(nn.CrossEntropyLoss(ignore_index=255)(output, partly) for output in outputs)
+    torch.testing.assert_close(found, right)
+
+    alone, distilling = (
+        NestedDeepSupervisionLoss(RecordingLoss(), ignore_label=255, distillation=weight) for weight in (0.0, 1.0)
+    )
+    divergences = [distilling(outputs, truth) - alone(outputs, truth) for truth in (partly, partly[:, None])]
+    assert float(divergences[1].detach()) > 0.1
+    torch.testing.assert_close(*divergences)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 1, 8, 4), (2, 8), (1, 8, 8)])
+def test_a_target_of_another_size_is_refused(outputs, monai_loss, shape):
+    with pytest.raises(ValueError, match=r"target must have the batch and spatial size of the predictions, \[2, 3, 8"):
+        NestedDeepSupervisionLoss(monai_loss, ignore_label=255)(outputs, torch.full(shape, 255))
+
+
 def test_nothing_changes_where_nothing_is_ignored(outputs, target, monai_loss):
     plain, ignoring = (NestedDeepSupervisionLoss(monai_loss, ignore_label=value) for value in (None, 9))
     assert torch.equal(plain(outputs, target), ignoring(outputs, target))
