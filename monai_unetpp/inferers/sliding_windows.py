@@ -150,6 +150,10 @@ class NestedSlidingWindowInferer(Inferer):
         adaptive_tolerance: float | None = None,
     ) -> None:
         super().__init__()
+        # arrays of NumPy and tensors as lists
+        roi_size, overlap, sigma_scale = (
+            value.tolist() if hasattr(value, "tolist") else value for value in (roi_size, overlap, sigma_scale)
+        )
         check_sizes(roi_size)
         check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
         check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -28,9 +28,9 @@ def check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | 
     """
     if levels is None:
         return None
-    names = [levels] if isinstance(levels, str) else list(levels)
-    if levels == ADAPTIVE:
+    if isinstance(levels, str) and levels == ADAPTIVE:
         return ADAPTIVE
+    names = list(levels) if isinstance(levels, Iterable) and not isinstance(levels, str) else [levels]
     wrong = [
         name
         for name in names
