@@ -74,7 +74,7 @@ class NestedDeepSupervisionLoss(nn.Module):
         super().__init__()
         self.loss = loss
         self.ignore_label = ignore_label
-        if not (isinstance(distillation, Real) and 0 <= distillation < math.inf):
+        if not (isinstance(distillation, (float, Real)) and 0 <= distillation < math.inf):
             raise ValueError(f"distillation must be 0 or a positive number, got {distillation!r}.")
         self.distillation = float(distillation)
         if isinstance(level_weights, str) or not isinstance(level_weights, (Mapping, Sequence, type(None))):
@@ -84,7 +84,7 @@ class NestedDeepSupervisionLoss(nn.Module):
             )
         if level_weights is not None:
             values = list(level_weights.values() if isinstance(level_weights, Mapping) else level_weights)
-            if not all(isinstance(value, Real) and math.isfinite(value) for value in values):
+            if not all(isinstance(value, (float, Real)) and math.isfinite(value) for value in values):
                 raise TypeError(f"level_weights must be finite numbers, got {level_weights!r}.")
             if not values or min(values) < 0 or max(values) <= 0:
                 raise ValueError(
@@ -146,10 +146,12 @@ class NestedDeepSupervisionLoss(nn.Module):
             whole: torch.Tensor = self.loss(output, target)
             return whole
         # losses that average over samples get one sample at a time, others the voxels of all samples at once
-        apart = any(
-            getattr(module, "batch", True) is False or isinstance(module, GeneralizedWassersteinDiceLoss)
-            for module in self.loss.modules()
-        )
+        modules = list(self.loss.modules())
+        summed = any(getattr(module, "reduction", None) == "sum" for module in modules)
+        batch = [module.batch for module in modules if hasattr(module, "batch")]
+        by_sample = any(isinstance(module, GeneralizedWassersteinDiceLoss) for module in modules)
+        # MONAI's focal loss sums over samples means over voxels
+        apart = False in batch or by_sample or (summed and True not in batch)
         count = 1 if apart else len(target)
         terms = []
         for start in range(0, len(target), count):
@@ -165,7 +167,6 @@ class NestedDeepSupervisionLoss(nn.Module):
                 "reduction='mean' or 'sum'."
             )
         total = torch.stack(terms).sum(dim=0)
-        summed = any(getattr(module, "reduction", None) == "sum" for module in self.loss.modules())
         return total if summed else total / len(terms)
 
     def _kept(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:

@@ -196,11 +196,17 @@ def test_the_loss_of_what_is_not_ignored_is_that_of_the_rest_alone(outputs, targ
         assert bool((output.grad[..., :5] != 0).any())
 
 
-@pytest.mark.parametrize("inner", [DiceLoss, DiceCELoss])
-def test_a_sum_stays_a_sum_where_voxels_are_ignored(outputs, target, inner):
+@pytest.mark.parametrize(
+    ("inner", "options"),
+    [
+        *((DiceLoss, {"softmax": True}), (DiceLoss, {"softmax": True, "batch": True}), (DiceCELoss, {"softmax": True})),
+        *((FocalLoss, {}), (FocalLoss, {"use_softmax": True})),
+    ],
+)
+def test_a_sum_stays_a_sum_where_voxels_are_ignored(outputs, target, inner, options):
     partly = target.clone()
     partly[..., 5:] = 9
-    summing = inner(softmax=True, to_onehot_y=True, reduction="sum")
+    summing = inner(**options, to_onehot_y=True, reduction="sum")
     found = NestedDeepSupervisionLoss(summing, ignore_label=9)(outputs[0], partly)
     torch.testing.assert_close(found, summing(outputs[0][..., :5], target[..., :5]))
 
