@@ -25,6 +25,7 @@ __all__ = [
     "exclusively",
     "hash_file",
     "is_in_use",
+    "make_output_dir",
     "naming_full_disk",
     "put_in_place",
     "remove_leftovers",
@@ -198,6 +199,31 @@ def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
             if lock is not None:
                 os.close(lock)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_output_dir(folder: str | PathLike[str]) -> Path:
+    """Make the output folder, and check that it can be written to before any work is done.
+
+    Args:
+        folder: created with its missing parents. Leftovers of killed runs are removed from it.
+
+    Returns:
+        Its path.
+
+    Raises:
+        OSError: it cannot be created or written to.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            remove_leftovers(path)
+    except OSError as e:
+        raise OSError(
+            f"output_dir must be a folder that can be written to, got {os.fspath(folder)!r} ({e.strerror}). "
+            "Choose another folder."
+        ) from e
+    return path
 
 
 def remove_leftovers(folder: str | PathLike[str]) -> None:

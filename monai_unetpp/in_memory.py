@@ -137,7 +137,8 @@ def segment(
         image: a path (an image file, or a folder with one image, such as a DICOM series or one file per channel), an
             image of nibabel or SimpleITK, or a ``MetaTensor`` ``(1, H, W[, D])``.
         bundle: name or folder of a bundle.
-        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
+        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the
+            level that the bundle chooses.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         **options: further options of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
             ``flips=[]``.

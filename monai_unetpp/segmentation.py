@@ -6,9 +6,8 @@ import dataclasses
 import datetime
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from monai_unetpp.data.dicom_seg import DicomSegSaved, dicom_seg_path, read_labe
 from monai_unetpp.data.series_choice import choose_series
 from monai_unetpp.distributed import gathered
 from monai_unetpp.engines import CaseResult
-from monai_unetpp.files import hash_file, remove_leftovers
+from monai_unetpp.files import hash_file, make_output_dir
 from monai_unetpp.measuring.environment import command_line, software_versions
 from monai_unetpp.measuring.sums import summed
 from monai_unetpp.progress import Progress, counting
@@ -42,7 +41,7 @@ from monai_unetpp.results import (
 )
 from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
 
-__all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files", "segment_single"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "segment_files", "segment_single"]
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +143,8 @@ def segment_files(
             grid. For a BIDS data set, the folder of a derivative with ``<case>_dseg.nii.gz``, by default its
             ``derivatives/monai-unetpp``.
         bundle: name or folder of a bundle. Required, as each is for one kind of image.
-        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
+        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the
+            level that the bundle chooses.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         progress: True shows a bar on standard error; a function is called with a line of text after each case.
         **options: further options of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
@@ -423,28 +423,3 @@ def _joined(parts: Sequence[SegmentationSummary]) -> SegmentationSummary:
         depths=summed(part.depths for part in parts),
         skipped=sum(part.skipped for part in parts),
     )
-
-
-def make_output_dir(folder: str | PathLike[str]) -> Path:
-    """Make the output folder, and check that it can be written to before any work is done.
-
-    Args:
-        folder: created with its missing parents. Leftovers of killed runs are removed from it.
-
-    Returns:
-        Its path.
-
-    Raises:
-        OSError: it cannot be created or written to.
-    """
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            remove_leftovers(path)
-    except OSError as e:
-        raise OSError(
-            f"output_dir must be a folder that can be written to, got {fspath(folder)!r} ({e.strerror}). "
-            "Choose another folder."
-        ) from e
-    return path

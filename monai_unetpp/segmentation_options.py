@@ -63,7 +63,8 @@ class SegmentationOptions:
         subjects: CSV file with the columns ``case`` and ``subject``, so that ``list_key`` draws the list that others
             draw with it.
         subject_pattern: regular expression with one group that finds the subject in the case's name, likewise.
-        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
+        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the
+            level that the bundle chooses.
         adaptive: tolerance from 0 to 1, such as 0.033: each window stops at the level where two successive levels
             differ by less (in ``1 - Dice`` of every class). Not together with ``level``.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
@@ -137,7 +138,7 @@ class SegmentationOptions:
         None,
         type=as_level,
         metavar="LEVEL",
-        help="L1 or 1, L2, ...: build and run only the nodes that this level needs (default: the deepest)",
+        help="L1 or 1, L2, ...: build and run only the nodes of this level (default: the bundle's, see bundles)",
     )
     adaptive: float | None = option(
         None,

@@ -866,9 +866,13 @@ def test_bundles_are_listed_with_their_levels(run, hippocampus_bundle):
     assert (code, err) == (0, "")
     assert "hippocampus_mri_unetpp 0" in out
     assert re.search(r"^L1 +74,361 ", out, re.MULTILINE)
+    # its own choice, and for heads the deepest
+    assert re.search(r"hippocampus_mri_unetpp 0.*?^L2 \(default\) ", out, re.MULTILINE | re.DOTALL)
+    assert re.search(r"head_mri_unetpp 0.*?^L4 \(default\) ", out, re.MULTILINE | re.DOTALL)
     listed = {bundle["name"]: bundle for bundle in json.loads(run("bundles", "--json")[1])}
     assert [level["level"] for level in listed["hippocampus_mri_unetpp"]["levels"]] == ["L1", "L2", "L3"]
     assert listed["hippocampus_mri_unetpp"]["path"] == str(hippocampus_bundle)
+    assert [listed[name]["default_level"] for name in ("hippocampus_mri_unetpp", "head_mri_unetpp")] == ["L2", ""]
 
 
 def test_a_bundle_that_cannot_be_read_does_not_hide_the_others(run, tmp_path, monkeypatch):
@@ -980,3 +984,9 @@ def test_long_work_goes_on_where_its_terminal_is_closed(monkeypatch, stub_prune)
     assert told == [0, 1, 2]
     stub_prune(pruning_result("inconclusive"))
     assert cli.main(["prune", "D", "-o", "O"]) == 3
+
+
+def test_figures_that_cannot_be_written_are_refused_before_measuring(run, tmp_path):
+    code, _, err = run("benchmark", "--quick", "-o", tmp_path)
+    assert code == 2
+    assert err.startswith(f"monai-unetpp: output must be a file, got the folder '{tmp_path}'. Give it a name")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import sys
@@ -489,6 +490,30 @@ def test_without_matplotlib(cells, tmp_path, monkeypatch):
 def run(capsys, *arguments):
     code = cli.main([str(argument) for argument in arguments])
     return (code, *capsys.readouterr())
+
+
+def test_names_that_no_font_shows_are_drawn_and_told_in_escapes(cells, tmp_path, edit_dataset, capsys):
+    name = os.fsdecode(b"b\xe9n\nd")
+    try:
+        for path in (cells / "imagesTr", cells / "labelsTr", tmp_path / "seg"):
+            (file,) = path.glob("bright*")
+            file.rename(path / file.name.replace("bright", name))
+    except OSError as e:
+        pytest.skip(f"the file system refuses such names ({e.strerror})")
+    entry = {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+    edit_dataset(validation=[entry])
+    arguments = ("failures", cells, "-o", tmp_path / "out", "--segmentations", tmp_path / "seg")
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert "Worst cases: b\\udce9n\\nd\n" in out
+    assert {"failures.json", "failures.md", "failures.png"} == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_an_output_that_is_a_file_is_refused_before_any_case_is_read(cells, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    code, _, err = run(capsys, "failures", cells, "-o", tmp_path / "out", "--segmentations", tmp_path / "seg")
+    assert code == 2
+    assert err.startswith("monai-unetpp: output_dir must be a folder that can be written to, got")
 
 
 def test_the_command(cells, tmp_path, capsys):

@@ -17,8 +17,9 @@ from tiny_bundle import make_tiny_bundle
 from monai_unetpp import NestedUNet, files
 from monai_unetpp.bundles import label_names
 from monai_unetpp.data import BlockwiseSpacingd
+from monai_unetpp.files import make_output_dir
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.segmentation import SegmentationSummary, make_output_dir, segment_files
+from monai_unetpp.segmentation import SegmentationSummary, segment_files
 from monai_unetpp.segmentation_options import SegmentationOptions
 
 #: What stands beside label maps.
@@ -172,7 +173,7 @@ def test_an_output_folder_without_permission(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("monai_unetpp.segmentation.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("monai_unetpp.files.tempfile.TemporaryFile", refuse)
     with pytest.raises(OSError, match=r"got '.*closed' \(Permission denied\)\. Choose another folder\."):
         make_output_dir(tmp_path / "closed")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["METADATA_FILE", "read_object"]
+__all__ = ["METADATA_FILE", "default_level", "read_object"]
 
 #: The metadata, relative to the bundle's folder.
 METADATA_FILE = "configs/metadata.json"
@@ -28,3 +29,17 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold a JSON object, got {type(content).__name__}. Correct the file.")
     return content
+
+
+def default_level(bundle: str | PathLike[str]) -> str | None:
+    """The level that a bundle runs by default, as its ``inference.json`` says; None if that leaves it at the deepest.
+
+    Args:
+        bundle: the folder of the bundle.
+
+    Raises:
+        FileNotFoundError: the bundle has no such file.
+        ValueError: it is not a JSON object.
+    """
+    level = read_object(Path(bundle) / "configs" / "inference.json").get("level")
+    return level if isinstance(level, str) else None

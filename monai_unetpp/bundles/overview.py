@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_unetpp.bundles.finding import list_bundles
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE
-from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
+from monai_unetpp.bundles.json_files import METADATA_FILE, default_level, read_object
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.topology import keys_of_level, levels_of_keys
 
@@ -46,6 +46,7 @@ class BundleOverview:
         data_source: what it was trained on, with the licence of the data.
         megabytes: size of the weights; 0 if there are none yet.
         levels: shallowest first; none without weights.
+        default_level: the level that it runs by default; empty if that is the deepest or unknown.
     """
 
     name: str
@@ -57,6 +58,7 @@ class BundleOverview:
     data_source: str
     megabytes: float
     levels: tuple[BundleLevel, ...]
+    default_level: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -82,8 +84,15 @@ def _overview(name: str, path: Path) -> BundleOverview:
         images=str(metadata.get("image_classes", "")),
         megabytes=round(size, 2),
         levels=_levels(weights, metadata.get("eval_metrics")),
+        default_level=_default_level(path),
         **said,
     )
+
+
+def _default_level(bundle: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return default_level(bundle) or ""
+    return ""
 
 
 def _levels(weights: Path, metrics: Any) -> tuple[BundleLevel, ...]:

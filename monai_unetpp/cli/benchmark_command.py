@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import Any
 
 from monai_unetpp.benchmark.speed_options import SpeedOptions
@@ -31,6 +32,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 def _run(output: str | None, **options: Any) -> int:
     from monai_unetpp.benchmark import run_benchmark
 
+    if output is not None and os.path.isdir(output):
+        # before minutes of measuring
+        raise ValueError(f"output must be a file, got the folder {output!r}. Give it a name, such as figures.json.")
     given = {name: value for name, value in options.items() if value is not None}
     text, figures = run_benchmark(**given, progress=True)
     print(text)

@@ -56,12 +56,13 @@ def _show(bundle: BundleOverview) -> None:
         wrapped = textwrap.wrap(printable(text), 100, break_long_words=False) or ["-"]
         print(f"  {name + ':':8} " + "\n           ".join(wrapped))
     if bundle.levels:
+        default = bundle.default_level or bundle.levels[-1].level
         metrics = sorted({name for each in bundle.levels for name in each.scores})
         show_rows(
             ["level", "parameters", *(name.replace("_", " ") for name in metrics)],
             [
                 [
-                    each.level,
+                    f"{each.level} (default)" if each.level == default else each.level,
                     f"{each.parameters:,}",
                     *(f"{each.scores[name]:.3f}" if name in each.scores else "" for name in metrics),
                 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import show_failures, show_table
+from monai_unetpp.errors import printable
 from monai_unetpp.failures.failure_options import FailureOptions
 from monai_unetpp.options import add_options
 
@@ -36,8 +37,8 @@ def _run(output_dir: str, **options: Any) -> int:
     if report.cases:
         show_table(kind_table(report))
     if report.worst:
-        print(f"Worst cases: {', '.join(report.worst)}")
-    print(f"Report: {os.path.join(output_dir, 'failures.md')}")
+        print(f"Worst cases: {', '.join(map(printable, report.worst))}")
+    print(f"Report: {printable(os.path.join(output_dir, 'failures.md'))}")
     return show_failures(report.failures.values(), len(report.cases), "the others are in the report", "no case is left")
 
 

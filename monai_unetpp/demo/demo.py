@@ -18,12 +18,12 @@ from monai_unetpp.data.label_table import make_labels
 from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.files import atomic_path, write_figure
+from monai_unetpp.files import atomic_path, make_output_dir, write_figure
 from monai_unetpp.installing import install_command
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.numbers import percent
-from monai_unetpp.segmentation import SegmentedCase, make_output_dir, segment_files
+from monai_unetpp.segmentation import SegmentedCase, segment_files
 from monai_unetpp.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
 from monai_unetpp.window_layout import AUTO
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, load_network, read_metadata_entry, read_network_def
-from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.bundles.json_files import default_level, read_object
 from monai_unetpp.export.formats import FORMATS, Format
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.measuring.size import count_parameters
@@ -151,7 +151,7 @@ def export_checkpoint(
         path: the file to write.
         format: one of :data:`FORMATS`.
         window_shape: spatial shape of the windows; by default that in the bundle's metadata.
-        level: such as ``"L2"``; by default the deepest.
+        level: such as ``"L2"``; by default the one that the bundle chooses, of a checkpoint the deepest.
         batch_size: number of windows per batch.
         dynamic_batch: allow any number of windows; TensorRT cannot.
 
@@ -165,6 +165,7 @@ def export_checkpoint(
         folder = find_bundle(source)
         checkpoint = folder / WEIGHTS_FILE
         network_def = read_network_def(folder)
+        level = default_level(folder) if level is None else level
         if window_shape is None:
             window_shape = read_metadata_entry(folder, "network_data_format", "inputs", "image", "spatial_shape")
     if window_shape is None:

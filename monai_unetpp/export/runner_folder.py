@@ -85,13 +85,15 @@ def export_runner(
 
     Raises:
         FileNotFoundError: the bundle does not exist.
-        FileExistsError: ``folder`` holds something else.
+        FileExistsError: ``folder`` holds something else, or cannot be replaced.
         ImportError: a package for the format is not installed.
         NoTranslationError: the runner does not support a part of the bundle.
         ValueError: another argument is invalid.
     """
     _check_precision(precision, network_format, calibration)
-    target = Path(folder)
+    target = Path(folder).resolve()
+    if target == Path.cwd() or target.is_mount():
+        raise FileExistsError(f"{folder}: the current folder or a mount point, which stays. Name a folder in it.")
     if target.exists() and not _is_replaceable(target):
         raise FileExistsError(f"{folder}: exists and is not an exported folder. Move it away, or name another one.")
     source = find_bundle(bundle)

@@ -27,7 +27,7 @@ from monai_unetpp.failures.failure_options import FailureOptions
 from monai_unetpp.failures.kind_tables import format_failures
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport, error_key, kinds_of, summarise_kinds
 from monai_unetpp.failures.sheet import save_sheet
-from monai_unetpp.files import write_text
+from monai_unetpp.files import make_output_dir, write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.reporting.figures import check_drawing
@@ -73,6 +73,7 @@ def find_failures(
         check_drawing()
     listed = _listed(chosen)
     scored = choose_labels(dataset_dir, chosen.labels, chosen.instances)
+    folder = make_output_dir(output_dir)
     examined, checked, failures = _examine(listed, chosen.folder, scored, progress)
     named = None if scored.allowed is None else LabelNames(scored.named, scored.ignore)
     tell_doubtful(Path(dataset_dir) / "dataset.json", chosen.list_key, checked, named)
@@ -81,7 +82,7 @@ def find_failures(
     ranked = sorted(examined, key=lambda case: error_key(case, ranked_by))
     wrong = [case for case in ranked if math.isfinite(error_key(case, ranked_by))]
     report = _report(chosen, scored, ranked_by, examined, wrong, failures)
-    _write(report, Path(output_dir), _pick(wrong, report.case_kinds, chosen.worst), _reader(listed, scored))
+    _write(report, folder, _pick(wrong, report.case_kinds, chosen.worst), _reader(listed, scored))
     return report
 
 
@@ -185,10 +186,9 @@ def _write(
     report: FailureReport, folder: Path, drawn: Sequence[ExaminedCase], read: Callable[[ExaminedCase], CaseArrays]
 ) -> None:
     picture = folder / _PICTURE
-    if drawn:
-        save_sheet(picture, drawn, report, read)
-    else:
-        # remove the picture of an earlier run
-        picture.unlink(missing_ok=True)
+    # that of an earlier run
+    picture.unlink(missing_ok=True)
     write_text(folder / "failures.json", json.dumps(report.as_dict(), indent=2) + "\n")
     write_text(folder / "failures.md", format_failures(report, _PICTURE if drawn else None))
+    if drawn:
+        save_sheet(picture, drawn, report, read)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from monai_unetpp.errors import printable
 from monai_unetpp.failures.examined_cases import CaseArrays
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport
 from monai_unetpp.files import write_figure
@@ -129,7 +130,7 @@ def _title(case: ExaminedCase, report: FailureReport, where: str = "") -> str:
     score = case.score
     figures = (("foreground IoU", score.foreground_iou), ("mean IoU", score.mean_iou)) if score is not None else ()
     values = ", ".join(f"{name} {value:.3f}" for name, value in figures if value is not None)
-    return f"{case.case}{f' ({details})' if details else ''}\n{values}"
+    return f"{printable(case.case)}{f' ({details})' if details else ''}\n{values}"
 
 
 def _draw_case(left: Axes, right: Axes, arrays: CaseArrays, values: Sequence[int]) -> str:

@@ -25,10 +25,10 @@ class EarlierResults:
         runs: earlier runs in ``run.json``.
         wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
-    A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
-    other weights, settings of the bundle, or options. So an interrupted run continues, but one with another level
-    starts again. Results are looked up by the names of their files, which are unique in a folder: the folder may have
-    been renamed or moved.
+    A result is kept if its mark names the same image with the same content, and ``runs`` say that it was made with
+    these weights, settings of the bundle, and options. So an interrupted run continues, but one with another level
+    starts again, and so do results of the runner, which records nothing. Results are looked up by the names of their
+    files, which are unique in a folder: the folder may have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
@@ -43,10 +43,14 @@ class EarlierResults:
 
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
-        made_by = self._made_by.get(output.name, self._wanted)
-        if not output.is_file() or any(
-            made != wanted and (made is not None or key not in _ADDED)
-            for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
+        made_by = self._made_by.get(output.name)
+        if (
+            made_by is None
+            or not output.is_file()
+            or any(
+                made != wanted and (made is not None or key not in _ADDED)
+                for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
+            )
         ):
             return False
         made_of = read_identity(output)

@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import TextIO
 
 from monai_unetpp.errors import printable
-from monai_unetpp.runner.segmenter import Segmenter
+from monai_unetpp.runner.pipeline import PIPELINE_FILE
+from monai_unetpp.runner.segmenter import Segmenter, result_name
 
 __all__ = ["main"]
 
-_DONE, _SOME_FAILED, _BAD_ARGUMENTS = 0, 1, 2
+_DONE, _SOME_FAILED, _BAD_ARGUMENTS, _INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Segment NIfTI files with an exported folder; returns 0, 1 if an image failed, 2 if the folder is unusable."""
+    """Segment NIfTI files with an exported folder.
+
+    Returns:
+        0, 1 if an image failed, 2 if the folder or another argument is unusable, 130 after an interruption.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m monai_unetpp.runner",
         description="Segment NIfTI files with a folder written by monai-unetpp export --format runner.",
@@ -25,16 +30,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the exported folder")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="NIfTI file")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for <case>_seg.nii.gz")
-    parser.add_argument("--threads", type=int, metavar="N", help="number of threads (default: chosen by the runtime)")
+    parser.add_argument(
+        "--threads", type=_count, metavar="N", help="number of threads (default: chosen by the runtime)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results of other images of the same name")
     given = parser.parse_args(arguments)
     try:
+        return _run(given)
+    except KeyboardInterrupt:
+        _tell(sys.stderr, "Interrupted; finished images are kept.")
+        return _INTERRUPTED
+
+
+def _run(given: argparse.Namespace) -> int:
+    images = list(dict.fromkeys(given.images))
+    names = [result_name(image) for image in images]
+    doubled = [image for image, name in zip(images, names, strict=True) if names.count(name) > 1]
+    if doubled:
+        one, other = doubled[:2]
+        _tell(sys.stderr, f"{one}: its result would have the name of that of {other}. Use separate output folders.")
+        return _BAD_ARGUMENTS
+    try:
         segmenter = Segmenter(given.folder, given.threads)
+        failed = [image for image in images if not _segment(segmenter, image, given.output, given.overwrite)]
     except (ImportError, OSError, RuntimeError, ValueError) as e:
         _tell(sys.stderr, str(e))
         return _BAD_ARGUMENTS
-    failed = [image for image in given.images if not _segment(segmenter, image, given.output, given.overwrite)]
+    except (LookupError, TypeError) as e:
+        # some values are needed only by the first image
+        path = given.folder / PIPELINE_FILE
+        _tell(sys.stderr, f"{path}: a value is missing or has another form ({e!r}). Export the bundle again.")
+        return _BAD_ARGUMENTS
     return _SOME_FAILED if failed else _DONE
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 def _segment(segmenter: Segmenter, image: Path, output: Path, overwrite: bool) -> bool:

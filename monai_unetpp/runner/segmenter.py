@@ -10,7 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.nifti_marks import ImageIdentity, hash_file, hash_path, nifti_mark, nifti_pair, read_nifti_mark
 from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
@@ -37,6 +37,8 @@ STEPS: dict[str, Callable[..., None]] = {
 #: probabilities instead of labels.
 CLEAR_BACKGROUND, INVERT_PROBABILITIES = "clear_background", "invert_probabilities"
 _AFTER = (CLEAR_BACKGROUND, INVERT_PROBABILITIES)
+#: What ``segment`` writes beside its results; named here too, as its room needs packages that the runner does without.
+_RUN_RECORD = "run.json"
 
 
 class Segmenter:
@@ -104,10 +106,13 @@ class Segmenter:
 
         Raises:
             ImageFileError: the image is unusable.
-            FileExistsError: the file exists and was not written by this package, or is the result of another image.
+            FileExistsError: the file exists and was not written by this package, or is the result of another image; or
+                the folder holds results of ``monai-unetpp segment``, with tables that would no longer be right.
         """
         source = Path(image)
         path = Path(output_dir) / result_name(source)
+        check_regular_file(source)
+        _check_folder(path.parent, source)
         identity = _identify(source)
         _check_replaceable(path, source, identity, overwrite)
         labels = self.label(source)
@@ -138,6 +143,14 @@ def _identify(image: Path) -> ImageIdentity:
     except OSError as e:
         raise ImageFileError(f"{image}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
     return ImageIdentity(hash_path(image), hashes[0] if len(hashes) == 1 else None)
+
+
+def _check_folder(folder: Path, source: Path) -> None:
+    if (folder / _RUN_RECORD).is_file():
+        raise FileExistsError(
+            f"{source}: {folder} holds results of monai-unetpp segment, whose tables would no longer be right. Name "
+            "another output folder."
+        )
 
 
 def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwrite: bool) -> None:

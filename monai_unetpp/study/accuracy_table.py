@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai_unetpp.data.label_names import IGNORE
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.metrics.definitions import METRICS
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds, subject_means
@@ -317,7 +318,7 @@ def _pairs_table(study: Mapping[str, Any]) -> str:
 
 def _reading(study: Mapping[str, Any], reference: str) -> str:
     seeds = sorted({seed for row in study["rows"] for seed in row["iou"]["by_seed"]}, key=int)
-    classes = ", ".join(study["cases"]["labels"])
+    classes = ", ".join(name for name in study["cases"]["labels"] if name != IGNORE)
     confidences = {
         percent(row["iou_difference"]["confidence"], ".3g")
         for row in study["rows"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from monai_unetpp.data import describe_data_set, load_datalist
 from monai_unetpp.data.label_names import IGNORE
 from monai_unetpp.data.labelled import list_cases, repeated_names, same_name
 from monai_unetpp.data.naming import entry_name
+from monai_unetpp.data.result_marks import identify_image
 
 __all__ = ["StudyCases", "find_study_cases"]
 
@@ -56,6 +60,13 @@ class StudyCases:
         """Number of classes, including the background."""
         return len(self.values) + 1
 
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of all files of images and labels, wherever they are."""
+        listed = list_cases([*self.training, *self.validation])
+        hashes = [identify_image(*files).content for case in listed for files in (case.image, [case.label])]
+        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
     def network_data(self) -> dict[str, Any]:
         """What the bundle of a study must know about the data."""
         return {
@@ -75,6 +86,7 @@ class StudyCases:
             "labels": {**self.labels, **({} if self.ignore_label is None else {IGNORE: self.ignore_label})},
             "training": [entry_name(case) for case in self.training],
             "validation": [entry_name(case) for case in self.validation],
+            "content": self.content,
         }
 
 

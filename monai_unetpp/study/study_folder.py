@@ -149,5 +149,5 @@ def read_curve(run: Path) -> list[dict[str, float]]:
 
 def _difference(name: str, before: Any, now: Any) -> str:
     if name == "cases":
-        return "its cases or labels are not those of dataset_dir"
+        return "its cases, images or labels are not those of dataset_dir"
     return f"{name} was {before!r} and is {now!r}"

@@ -1,4 +1,4 @@
-"""One name for the window in every bundle, so that a pruned bundle segments with the window that was evaluated."""
+"""Windows and levels of every bundle: what is evaluated is what runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from monai_unetpp import planning
 from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.bundles.json_files import default_level
 from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.pruning import write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
@@ -47,6 +48,14 @@ def test_the_window_has_one_name_in_training_and_inference(shipped):
     assert "patch_size" not in inference
     assert prune["plan"]["window_shape"] == "@window_shape"
     assert "@patch_size" not in json.dumps(train["validate"])
+
+
+def test_the_level_that_runs_by_default_is_the_one_that_is_evaluated(shipped):
+    run, evaluated = (BundleConfig(shipped, *files) for files in (["inference.json"], ["train.json", "evaluate.json"]))
+    assert evaluated.parse("level") == run.parse("level") == default_level(shipped)
+    assert evaluated.parse("network").levels == run.parse("evaluator#network").levels
+    # training begins with all levels
+    assert config_of(shipped, "train")["level"] is None
 
 
 def test_a_bundle_evaluated_with_another_window_can_be_written(shipped, tmp_path):

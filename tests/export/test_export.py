@@ -10,6 +10,7 @@ import torch
 from monai.data import load_net_with_metadata
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.cli import main
 from monai_unetpp.export import FORMATS, export, export_checkpoint, export_network
 from monai_unetpp.openvino_loading import openvino_core
@@ -178,6 +179,13 @@ class TestCheckpoints:
         result = export_checkpoint(hippocampus_bundle, tmp_path / "network.ts", "torchscript", level="L1")
         assert result.source.endswith("model.pt")
         assert len(result.input_shape) == 5
+
+    def test_the_default_level_is_that_of_segment(self, hippocampus_bundle, tmp_path):
+        exported = export_checkpoint(hippocampus_bundle, tmp_path / "network.ts", "torchscript", (8, 8, 8))
+        network = BundleConfig(hippocampus_bundle, "inference.json").parse("evaluator#network")
+        assert exported.level == network.levels[-1] == "L2"
+        weights = hippocampus_bundle / "models" / "model.pt"
+        assert export_checkpoint(weights, tmp_path / "whole.ts", "torchscript", (8, 8, 8)).level == "L3"
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("torchscript", ".ts"), ("torch_export", ".pt2")])

@@ -1,6 +1,8 @@
 """The runner gives the labels of ``segment``, without torch and MONAI."""
 
 import importlib
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -237,6 +239,92 @@ def test_results_of_others_stay(brain, tmp_path):
     with pytest.raises(FileExistsError, match="is of another image"):
         runner.segment(image, tmp_path)
     assert runner.segment(image, tmp_path, overwrite=True) == tmp_path / "head_seg.nii.gz"
+
+
+def test_results_of_segment_keep_their_tables(brain, tmp_path):
+    bundle, folder, image = brain
+    before = Path(segment_files(image, tmp_path, bundle).cases[0].output)
+    labels = before.read_bytes()
+    with pytest.raises(FileExistsError, match="holds results of monai-unetpp segment, whose tables would no longer"):
+        Segmenter(folder).segment(image, tmp_path, overwrite=True)
+    assert before.read_bytes() == labels
+
+
+def test_segment_does_not_take_results_of_the_runner_for_its_own(brain, tmp_path):
+    bundle, folder, image = brain
+    Segmenter(folder).segment(image, tmp_path)
+    summaries = [segment_files(image, tmp_path, bundle, skip_existing=True) for _ in range(2)]
+    assert [summary.skipped for summary in summaries] == [0, 1]
+
+
+def test_images_of_one_name_are_refused_before_any_is_segmented(brain, tmp_path, capsys):
+    _, folder, image = brain
+    (tmp_path / "b").mkdir()
+    other = write_image(tmp_path / "b" / "head.nii.gz", (20, 20, 21))
+    arguments = [str(folder), str(image), str(other), "-o", str(tmp_path / "out"), "--overwrite"]
+    assert main(arguments) == 2
+    assert f"{image}: its result would have the name of that of {other}." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    # one image twice is no contradiction
+    assert main([str(folder), str(image), str(image), "-o", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("windows", "overlap", None),
+        ("windows", "overlap", 1.0),
+        ("windows", "padding_mode", "x"),
+        ("network", "precision", "fp16"),
+        ("network", "files", []),
+        ("reading", "channels", None),
+        (None, "windows", None),
+        (None, "preprocessing", ["crop"]),
+    ],
+)
+def test_a_pipeline_with_other_values_is_refused_in_one_line(brain, tmp_path, capsys, part, name, value):
+    _, folder, image = brain
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = json.loads((folder / "pipeline.json").read_text())
+    changed = content if part is None else content[part]
+    changed[name] = value
+    if value is None and part:
+        del changed[name]
+    (tmp_path / "pipeline.json").write_text(json.dumps(content))
+    assert main([str(tmp_path), str(image), "-o", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'pipeline.json'}: ")
+    assert line.endswith(". Export the bundle again.")
+
+
+def test_an_interruption_is_told_in_one_line(brain, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Segmenter, "segment", interrupted)
+    assert main([str(brain[1]), str(brain[2]), "-o", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "Interrupted; finished images are kept.\n"
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "many"])
+def test_threads_are_a_number_from_1_on(brain, tmp_path, capsys, threads):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(brain[1]), str(brain[2]), "-o", str(tmp_path), f"--threads={threads}"])
+    assert f"must be a whole number from 1 on, got '{threads}'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_without_waiting_for_its_writer(brain, tmp_path):
+    os.mkfifo(tmp_path / "pipe.nii")
+    with pytest.raises(ImageFileError, match="pipe"):
+        Segmenter(brain[1]).segment(tmp_path / "pipe.nii", tmp_path)
+
+
+def test_the_current_folder_is_not_replaced(brain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileExistsError, match="the current folder or a mount point, which stays"):
+        export_runner(brain[0], ".")
 
 
 def test_results_are_not_segmented_again(brain, tmp_path, capsys):

@@ -257,7 +257,7 @@ def test_a_folder_is_not_taken_by_what_trained_nothing(discs_dir, tmp_path, tiny
 
 
 def test_another_data_set_for_a_folder(tiny_study, decathlon_dir):
-    with pytest.raises(ValueError, match="its cases or labels are not those of dataset_dir"):
+    with pytest.raises(ValueError, match="its cases, images or labels are not those of dataset_dir"):
         run_study(decathlon_dir, tiny_study[0], device="cpu")
 
 

@@ -43,7 +43,7 @@ def study():
     latencies = {row.name: RowLatency(seconds, Quartiles(0.25, 0.2, 0.3, 15)) for row in ROWS}
     versions = {"monai-unetpp": "1", "torch": "2", "monai": "3"}
     environment = Environment("abacus", "fp32", "torch", 1, versions, "2026-01-02T03:04:05+00:00")
-    cases = {"name": "Discs", "labels": {"disc": 1}, "training": ["a"], "validation": ["b", "c"]}
+    cases = {"name": "Discs", "labels": {"disc": 1, "ignore": 2}, "training": ["a"], "validation": ["b", "c"]}
     return summarise(ROWS, results, latencies, StudySettings(2), cases, environment)
 
 
@@ -134,6 +134,7 @@ def test_long_curves_are_thinned_to_means(study):
 
 def test_the_markdown_holds_the_numbers(study):
     text = format_study(study)
+    assert "mean over the foreground classes (disc) of a case" in text
     assert "Not trained yet: UNet+." in text
     assert (
         "| UNet++, deep supervision | 0.001 M | 0.00 | 2.0 ms (0.25) | 0.7500 ± 0.0707 | 0.8500 ± 0.0707 | reference |"

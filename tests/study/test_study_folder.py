@@ -1,7 +1,11 @@
 """The output folder of a study: whose runs it holds."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 from monai_unetpp.study import StudySettings
@@ -21,9 +25,9 @@ def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
     with pytest.raises(ValueError, match=r"got .* with others: budget was 5 and is 6\. Give its original"):
         folder.claim(StudySettings(2, budget=6), cases)
     fewer = dataclasses.replace(cases, validation=cases.validation[1:])
-    with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
+    with pytest.raises(ValueError, match=r"its cases, images or labels are not those of dataset_dir"):
         folder.claim(settings, fewer)
-    with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
+    with pytest.raises(ValueError, match=r"its cases, images or labels are not those of dataset_dir"):
         folder.read_settings(fewer)
     assert folder.read_settings(cases) == settings.as_dict()
     assert other.read_settings(fewer) == {}
@@ -31,6 +35,22 @@ def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
     folder.settings_file.write_text("[]")
     with pytest.raises(ValueError, match=r"settings\.json: must hold an object of settings"):
         folder.claim(settings, cases)
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_files_that_were_changed_under_the_same_names_are_other_cases(discs_dir, tmp_path, kind):
+    data = shutil.copytree(discs_dir, tmp_path / "data")
+    folder, settings = StudyFolder(tmp_path / "study"), StudySettings(2)
+    folder.claim(settings, find_study_cases(data))
+    file = Path(find_study_cases(data).training[0][kind])
+    before = file.read_bytes()
+    found = nibabel.load(file)
+    nibabel.save(nibabel.Nifti1Image(np.flip(found.get_fdata(), 0).astype(np.uint8), found.affine), file)
+    with pytest.raises(ValueError, match="its cases, images or labels are not those of dataset_dir"):
+        folder.compare(settings, find_study_cases(data))
+    file.write_bytes(before)
+    # wherever they are
+    folder.compare(settings, find_study_cases(data.rename(tmp_path / "moved")))
 
 
 def test_a_bundle_that_was_changed_is_not_on_equal_terms(discs_dir, tmp_path):
