@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
+from monai.losses import GeneralizedWassersteinDiceLoss
 from torch import nn
 from torch.nn import functional
 
@@ -43,7 +45,8 @@ class NestedDeepSupervisionLoss(nn.Module):
 
     Raises:
         TypeError: predictions or weights of the wrong type.
-        ValueError: weights that are negative, all zero, or do not match the levels.
+        ValueError: weights that are negative, all zero, or do not match the levels; with ``ignore_label``, a target of
+            another size than the predictions, or a loss that reduces to more than one number.
 
     Example:
         >>> import torch
@@ -71,9 +74,9 @@ class NestedDeepSupervisionLoss(nn.Module):
         super().__init__()
         self.loss = loss
         self.ignore_label = ignore_label
-        if not (isinstance(distillation, (int, float)) and 0 <= distillation < math.inf):
+        if not (isinstance(distillation, (float, Real)) and 0 <= distillation < math.inf):
             raise ValueError(f"distillation must be 0 or a positive number, got {distillation!r}.")
-        self.distillation = distillation
+        self.distillation = float(distillation)
         if isinstance(level_weights, str) or not isinstance(level_weights, (Mapping, Sequence, type(None))):
             raise TypeError(
                 "level_weights must be a mapping from level names, a sequence with the deepest level first, or None, "
@@ -81,7 +84,7 @@ class NestedDeepSupervisionLoss(nn.Module):
             )
         if level_weights is not None:
             values = list(level_weights.values() if isinstance(level_weights, Mapping) else level_weights)
-            if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+            if not all(isinstance(value, (float, Real)) and math.isfinite(value) for value in values):
                 raise TypeError(f"level_weights must be finite numbers, got {level_weights!r}.")
             if not values or min(values) < 0 or max(values) <= 0:
                 raise ValueError(
@@ -121,8 +124,8 @@ class NestedDeepSupervisionLoss(nn.Module):
         self, outputs: Mapping[str, torch.Tensor], weights: Mapping[str, float], target: torch.Tensor
     ) -> list[torch.Tensor]:
         """The weighted divergences of the shallower levels from the deepest one."""
-        kept = None if self.ignore_label is None else (target != self.ignore_label).all(dim=1)
         deepest, *shallower = sorted(outputs, key=lambda name: -int(name[1:]))
+        kept = self._kept(outputs[deepest], target)
         teacher = _log_probabilities(outputs[deepest].detach())
         terms = []
         for level in shallower:
@@ -138,12 +141,17 @@ class NestedDeepSupervisionLoss(nn.Module):
 
     def _loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of one level over the voxels that are not ignored."""
-        kept = None if self.ignore_label is None else (target != self.ignore_label).all(dim=1)
+        kept = self._kept(output, target)
         if kept is None or bool(kept.all()):
             whole: torch.Tensor = self.loss(output, target)
             return whole
         # losses that average over samples get one sample at a time, others the voxels of all samples at once
-        apart = any(getattr(module, "batch", True) is False for module in self.loss.modules())
+        modules = list(self.loss.modules())
+        summed = any(getattr(module, "reduction", None) == "sum" for module in modules)
+        batch = [module.batch for module in modules if hasattr(module, "batch")]
+        by_sample = any(isinstance(module, GeneralizedWassersteinDiceLoss) for module in modules)
+        # MONAI's focal loss sums over samples means over voxels
+        apart = False in batch or by_sample or (summed and True not in batch)
         count = 1 if apart else len(target)
         terms = []
         for start in range(0, len(target), count):
@@ -151,7 +159,29 @@ class NestedDeepSupervisionLoss(nn.Module):
             prediction, truth, inside = (each.narrow(0, start, count) for each in (output, target, kept))
             if bool(inside.any()):
                 terms.append(self.loss(_voxels(prediction, inside), _voxels(truth, inside)))
-        return torch.stack(terms).mean(dim=0) if terms else _nothing_of(output)
+        if not terms:
+            return _nothing_of(output)
+        if terms[0].numel() > 1:
+            raise ValueError(
+                f"loss must give one number where voxels are ignored, got the shape {list(terms[0].shape)}. Give it "
+                "reduction='mean' or 'sum'."
+            )
+        total = torch.stack(terms).sum(dim=0)
+        return total if summed else total / len(terms)
+
+    def _kept(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+        """The mask ``(B, *spatial)`` of the voxels that are not ignored; None if none can be."""
+        if self.ignore_label is None:
+            return None
+        kept = target != self.ignore_label
+        if target.dim() == output.dim():
+            kept = kept.all(dim=1)
+        if kept.shape != (len(output), *output.shape[2:]):
+            raise ValueError(
+                f"target must have the batch and spatial size of the predictions, {list(output.shape)}, got "
+                f"{list(target.shape)}. Give one label map per image."
+            )
+        return kept
 
     def _weights(self, levels: list[str]) -> dict[str, float]:
         given = self.level_weights
@@ -163,15 +193,15 @@ class NestedDeepSupervisionLoss(nn.Module):
                     f"level_weights must name the network's levels {', '.join(sorted(levels))}, "
                     f"got {', '.join(sorted(given))}."
                 )
-            return dict(given)
+            return {level: float(weight) for level, weight in given.items()}
         if len(given) != len(levels):
             raise ValueError(f"level_weights must have one entry per level, {len(levels)}, got {len(given)}.")
-        return dict(zip(sorted(levels, key=lambda name: -int(name[1:])), given, strict=True))
+        return dict(zip(sorted(levels, key=lambda name: -int(name[1:])), map(float, given), strict=True))
 
 
 def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The voxels of ``values`` ``(B, C, ...)`` inside the mask ``(B, ...)``, as ``(1, C, voxels)``."""
-    return values.movedim(1, -1)[kept].T[None]
+    """The voxels of ``values`` ``(B[, C], ...)`` inside the mask ``(B, ...)``, as ``(1[, C], voxels)``."""
+    return values[kept][None] if values.dim() == kept.dim() else values.movedim(1, -1)[kept].T[None]
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
@@ -201,7 +231,8 @@ class SparseVoxelLoss(nn.Module):
         step: distance between the voxels; 1 takes all.
 
     Shapes:
-        Predictions ``(B, C, H, W[, D])``, or a list of them. The target has the same spatial size.
+        Predictions ``(B, C, H, W[, D])``, or a list or dict of them. The target has the same spatial size, with or
+        without a channel axis.
 
     Raises:
         ValueError: ``step`` below 1.
@@ -220,10 +251,20 @@ class SparseVoxelLoss(nn.Module):
         self.loss = loss
         self.step = step
 
-    def forward(self, input: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input: torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor], target: torch.Tensor
+    ) -> torch.Tensor:
         """The loss of ``input`` against ``target``; see the class for their forms."""
-        first = [int(torch.randint(min(self.step, length), ())) for length in target.shape[2:]]
+        heads = input.values() if isinstance(input, Mapping) else input
+        reference = heads if isinstance(heads, torch.Tensor) else next(iter(heads), target)
+        first = [int(torch.randint(min(self.step, length), ())) for length in reference.shape[2:]]
         taken: Any = (..., *(slice(start, None, self.step) for start in first))
-        output = input[taken] if isinstance(input, torch.Tensor) else [one[taken] for one in input]
+        output: Any
+        if isinstance(input, torch.Tensor):
+            output = input[taken]
+        elif isinstance(input, Mapping):
+            output = {name: one[taken] for name, one in input.items()}
+        else:
+            output = [one[taken] for one in input]
         loss: torch.Tensor = self.loss(output, target[taken])
         return loss

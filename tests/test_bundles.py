@@ -51,6 +51,10 @@ class TestFindBundle:
         monkeypatch.setenv(bundles.BUNDLES_VARIABLE, str(tiny_bundle.parent))
         assert find_bundle("tiny_unetpp") == tiny_bundle.resolve()
         assert list_bundles()["tiny_unetpp"] == tiny_bundle.resolve()
+        monkeypatch.setenv("HOME", str(tiny_bundle.parent.parent))
+        monkeypatch.setenv("USERPROFILE", str(tiny_bundle.parent.parent))
+        monkeypatch.setenv(bundles.BUNDLES_VARIABLE, f"~/{tiny_bundle.parent.name}")
+        assert find_bundle("tiny_unetpp") == tiny_bundle.resolve()
 
     def test_variable_goes_before_working_directory(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         here = Path("bundles/tiny_unetpp/configs/metadata.json")
@@ -71,7 +75,15 @@ class TestFindBundle:
         folder = tiny_bundle.parent / "share" / "monai-unetpp" / "bundles"
         folder.mkdir(parents=True)
         tiny_bundle.rename(folder / "installed")
-        monkeypatch.setattr(finding.sysconfig, "get_path", lambda name: str(tiny_bundle.parent))
+        with monkeypatch.context() as installed:
+            installed.setattr(finding.sysconfig, "get_path", lambda name, scheme=None: str(tiny_bundle.parent))
+            assert find_bundle("installed") == (folder / "installed").resolve()
+        # pip install --user
+        with monkeypatch.context() as installed:
+            installed.setitem(finding.sysconfig.get_config_vars(), "userbase", str(tiny_bundle.parent))
+            assert find_bundle("installed") == (folder / "installed").resolve()
+        # pip install --target
+        monkeypatch.setattr(finding, "__file__", str(tiny_bundle.parent / "monai_unetpp" / "bundles" / "finding.py"))
         assert find_bundle("installed") == (folder / "installed").resolve()
 
     def test_unknown_name_lists_what_there_is(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

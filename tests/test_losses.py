@@ -1,9 +1,10 @@
 """Deep supervision by level."""
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
+from monai.losses import DiceCELoss, DiceLoss, FocalLoss, GeneralizedWassersteinDiceLoss, TverskyLoss
 from torch import nn
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet, losses
@@ -68,6 +69,13 @@ def test_weights_by_name_equal_weights_by_order_whatever_the_order_of_the_dict(o
     shallowest_first = {"L1": outputs[2], "L2": outputs[1], "L3": outputs[0]}
     assert torch.allclose(by_name(outputs, target), by_order(outputs, target))
     assert torch.allclose(by_order(shallowest_first, target), by_order(outputs, target))
+
+
+def test_numbers_of_numpy_are_weights_too(outputs, target, monai_loss):
+    plain = NestedDeepSupervisionLoss(monai_loss, [1.0, 0.5, 2.0], distillation=0.5)(outputs, target)
+    weights = [np.int64(1), np.float32(0.5), np.float16(2)]
+    of_numpy = NestedDeepSupervisionLoss(monai_loss, weights, distillation=np.float32(0.5))
+    assert torch.equal(of_numpy(outputs, target), plain)
 
 
 def test_a_weight_of_zero_leaves_the_level_out(outputs, target, monai_loss):
@@ -170,6 +178,7 @@ LOSSES = {
     "both, of each sample": DiceCELoss(softmax=True, to_onehot_y=True),
     "focal": FocalLoss(to_onehot_y=True),
     "Tversky": TverskyLoss(softmax=True, to_onehot_y=True),
+    "Wasserstein": GeneralizedWassersteinDiceLoss(torch.ones(3, 3) - torch.eye(3)),
 }
 
 
@@ -185,6 +194,30 @@ def test_the_loss_of_what_is_not_ignored_is_that_of_the_rest_alone(outputs, targ
     for output in outputs:
         assert bool((output.grad[..., 5:] == 0).all())
         assert bool((output.grad[..., :5] != 0).any())
+
+
+@pytest.mark.parametrize(
+    ("inner", "options"),
+    [
+        *((DiceLoss, {"softmax": True}), (DiceLoss, {"softmax": True, "batch": True}), (DiceCELoss, {"softmax": True})),
+        *((FocalLoss, {}), (FocalLoss, {"use_softmax": True})),
+    ],
+)
+def test_a_sum_stays_a_sum_where_voxels_are_ignored(outputs, target, inner, options):
+    partly = target.clone()
+    partly[..., 5:] = 9
+    summing = inner(**options, to_onehot_y=True, reduction="sum")
+    found = NestedDeepSupervisionLoss(summing, ignore_label=9)(outputs[0], partly)
+    torch.testing.assert_close(found, summing(outputs[0][..., :5], target[..., :5]))
+
+
+def test_a_loss_that_is_not_reduced_is_refused_where_voxels_are_ignored(outputs, target):
+    partly = target.clone()
+    partly[0, ..., 5] = 9
+    for inner in (DiceLoss(softmax=True, to_onehot_y=True, reduction="none"), nn.CrossEntropyLoss(reduction="none")):
+        truth = partly if isinstance(inner, DiceLoss) else partly[:, 0]
+        with pytest.raises(ValueError, match=r"loss must give one number .* Give it reduction='mean' or 'sum'"):
+            NestedDeepSupervisionLoss(inner, ignore_label=9)(outputs, truth)
 
 
 def test_samples_with_metadata_of_their_own_are_taken_one_by_one(outputs, target):
@@ -215,6 +248,27 @@ def test_without_any_labelled_voxel_the_loss_is_0_and_reaches_all_weights(output
     assert all(output.grad is not None and bool((output.grad == 0).all()) for output in outputs)
 
 
+def test_targets_without_a_channel_axis_are_ignored_voxel_by_voxel(outputs, target):
+    partly = target[:, 0].clone()
+    partly[:, ::3, 1:] = 255
+    found = NestedDeepSupervisionLoss(nn.CrossEntropyLoss(), ignore_label=255)(outputs, partly)
+    right = sum(nn.CrossEntropyLoss(ignore_index=255)(output, partly) for output in outputs)
+    torch.testing.assert_close(found, right)
+
+    alone, distilling = (
+        NestedDeepSupervisionLoss(RecordingLoss(), ignore_label=255, distillation=weight) for weight in (0.0, 1.0)
+    )
+    divergences = [distilling(outputs, truth) - alone(outputs, truth) for truth in (partly, partly[:, None])]
+    assert float(divergences[1].detach()) > 0.1
+    torch.testing.assert_close(*divergences)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 1, 8, 4), (2, 8), (1, 8, 8)])
+def test_a_target_of_another_size_is_refused(outputs, monai_loss, shape):
+    with pytest.raises(ValueError, match=r"target must have the batch and spatial size of the predictions, \[2, 3, 8"):
+        NestedDeepSupervisionLoss(monai_loss, ignore_label=255)(outputs, torch.full(shape, 255))
+
+
 def test_nothing_changes_where_nothing_is_ignored(outputs, target, monai_loss):
     plain, ignoring = (NestedDeepSupervisionLoss(monai_loss, ignore_label=value) for value in (None, 9))
     assert torch.equal(plain(outputs, target), ignoring(outputs, target))
@@ -231,6 +285,14 @@ def test_a_sparse_loss_looks_at_every_second_voxel_of_all_heads_and_at_all_in_th
         assert torch.equal(heads[1], voxels + 100)
         seen.flatten()[voxels.flatten().long()] = 1
     assert bool(seen.all())
+
+
+def test_a_sparse_loss_takes_levels_by_name_and_targets_without_a_channel_axis():
+    places = torch.arange(64.0).reshape(1, 1, 8, 8)
+    heads, voxels = SparseVoxelLoss(lambda heads, voxels: (heads, voxels))({"L1": places, "L2": places}, places[:, 0])
+    assert voxels.shape == (1, 4, 4)
+    assert list(heads) == ["L1", "L2"]
+    assert all(torch.equal(head[:, 0], voxels) for head in heads.values())
 
 
 def test_a_sparse_loss_of_every_voxel_is_the_loss_itself(outputs, target, monai_loss):

@@ -81,12 +81,18 @@ def _listed() -> str:
 
 
 def _places() -> list[Path]:
-    places = [Path(os.environ[BUNDLES_VARIABLE])] if os.environ.get(BUNDLES_VARIABLE) else []
+    named = os.environ.get(BUNDLES_VARIABLE)
+    package_root = Path(__file__).resolve().parents[2]
+    # pip installs data in an environment, with --user in the user's folders, with --target beside the package
+    user_data = sysconfig.get_path("data", sysconfig.get_preferred_scheme("user"))
     return [
-        *places,
+        *([Path(os.path.expanduser(named))] if named else []),
         Path.cwd() / "bundles",
-        Path(__file__).resolve().parents[2] / "bundles",
-        Path(sysconfig.get_path("data")) / "share" / "monai-unetpp" / "bundles",
+        package_root / "bundles",
+        *(
+            Path(data, "share", "monai-unetpp", "bundles")
+            for data in (sysconfig.get_path("data"), user_data, package_root)
+        ),
     ]
 
 

@@ -77,7 +77,12 @@ class CheckLabelsd(MapTransform):
 
     def _check_values(self, label: Any, file: str) -> None:
         values = convert_to_tensor(label)
-        known = torch.isin(values, torch.tensor(self.values, dtype=values.dtype, device=values.device))
+        if values.dtype in (torch.bool, torch.uint16, torch.uint32):
+            # torch.isin does not take them
+            values = values.long()
+        allowed = torch.tensor(self.values, device=values.device)
+        cast = allowed.to(values.dtype)
+        known = torch.isin(values, cast[cast.to(torch.float64) == allowed])
         if not bool(known.all()):
             found = list_values([f"{value:g}" for value in values[~known].unique().tolist()])
             raise ImageFileError(
@@ -153,10 +158,12 @@ class RandCropByKnownLabeld(RandCropByPosNegLabeld):
         image: torch.Tensor | None = None,
     ) -> None:
         """Choose the centres of the patches."""
-        if self.ignore_label is not None and label is not None and (fg_indices is None or bg_indices is None):
+        if self.ignore_label is not None and label is not None:
             known = (convert_to_tensor(label, track_meta=False) != self.ignore_label).all(dim=0).flatten()
-            found = map_binary_to_indices(label, image, self.cropper.image_threshold)
-            fg_indices, bg_indices = (indices[known[torch.as_tensor(indices)]] for indices in found)
+            if fg_indices is None or bg_indices is None:
+                fg_indices, bg_indices = map_binary_to_indices(label, image, self.cropper.image_threshold)
+            places = (torch.as_tensor(each, dtype=torch.long, device=known.device) for each in (fg_indices, bg_indices))
+            fg_indices, bg_indices = (each[known[each]] for each in places)
             if not len(fg_indices) and not len(bg_indices):
                 bg_indices = torch.arange(len(known))
         super().randomize(label, fg_indices, bg_indices, image)

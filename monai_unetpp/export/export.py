@@ -84,7 +84,7 @@ def export_network(
     The file is read back and run on random windows, and kept only if its logits are those of the network.
 
     Args:
-        network: the network; it is not changed.
+        network: the network, which is exported in float32; it is not changed.
         path: the file, with the suffix of its format.
         format: ``"torch_export"`` (.pt2), ``"torchscript"`` (.ts), ``"onnx"`` (.onnx), ``"openvino"`` (.xml, with its
             weights in .bin) or ``"tensorrt"`` (.ep; needs a GPU).
@@ -106,7 +106,7 @@ def export_network(
     target = _check(network, path, format, window_shape, batch_size, dynamic_batch)
     chosen = FORMATS[format]
     level = network.levels[-1] if level is None else level
-    pruned = network.prune(level).cpu().eval().requires_grad_(False)
+    pruned = network.prune(level).cpu().float().eval().requires_grad_(False)
     parameters = count_parameters(pruned)
     tolerance = _TOLERANCES.get(format, TOLERANCE)
     dynamic = dynamic_batch or format == "torchscript"

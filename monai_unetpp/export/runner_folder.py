@@ -240,7 +240,7 @@ def _check_other_shapes(file: Path, network: NestedUNet, shape: Sequence[int], m
     small = [multiple * (3 if size == 2 * multiple else 2) for size, multiple in zip(shape, multiples, strict=True)]
     described = {"files": [file.name], "format": "openvino", "precision": "fp32"}
     window = torch.rand(network.in_channels, *small)
-    pruned = network.prune(network.levels[-1]).cpu().eval()
+    pruned = network.prune(network.levels[-1]).cpu().float().eval()
     with torch.no_grad():
         expected = pruned(window[None])[0]
     try:

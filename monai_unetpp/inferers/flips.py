@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -32,10 +33,12 @@ class FlipInferer(Inferer):
 
     def __init__(self, inferer: Inferer | None = None, axes: Sequence[int] = ()) -> None:
         super().__init__()
-        if len(set(axes)) < len(axes) or any(axis < 0 for axis in axes):
-            raise ValueError(f"axes must be different spatial axes from 0 on, got {list(axes)}.")
+        listed = list(axes) if isinstance(axes, Iterable) else []
+        whole = all(isinstance(axis, Integral) and axis >= 0 for axis in listed)
+        if not isinstance(axes, Iterable) or not whole or len(set(listed)) < len(listed):
+            raise ValueError(f"axes must be different spatial axes from 0 on, such as (0, 1), got {axes!r}.")
         self.inferer = SimpleInferer() if inferer is None else inferer
-        self.axes = tuple(axes)
+        self.axes = tuple(listed)
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Infer on ``inputs`` ``(B, C, *spatial)``; results have the structure of the network's output.

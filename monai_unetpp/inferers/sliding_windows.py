@@ -150,14 +150,11 @@ class NestedSlidingWindowInferer(Inferer):
         adaptive_tolerance: float | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(roi_size)
-        check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
-        check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")
         check_run(sw_batch_size, output, runtime, precision)
-        self.roi_size = roi_size
-        self.overlap = overlap
+        self.roi_size = check_sizes(roi_size)
+        self.overlap = check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
         self.mode = str(look_up_option(mode, BlendMode).value)
-        self.sigma_scale = sigma_scale
+        self.sigma_scale = check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")
         self.padding_mode = str(look_up_option(padding_mode, PytorchPadMode).value)
         self.cval = float(cval)
         self.sw_batch_size = sw_batch_size

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
+import torch
 
 from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_precision
@@ -28,9 +31,9 @@ def check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | 
     """
     if levels is None:
         return None
-    names = [levels] if isinstance(levels, str) else list(levels)
-    if levels == ADAPTIVE:
+    if isinstance(levels, str) and levels == ADAPTIVE:
         return ADAPTIVE
+    names = list(levels) if isinstance(levels, Iterable) and not isinstance(levels, str) else [levels]
     wrong = [
         name
         for name in names
@@ -45,34 +48,38 @@ def check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | 
     return levels if isinstance(levels, str) else tuple(names)
 
 
-def check_sizes(roi_size: Any) -> None:
-    """Check the size of windows.
+def check_sizes(roi_size: Any) -> Any:
+    """Check the size of windows, and turn arrays into lists.
 
     Raises:
         TypeError: it is not ``"auto"``, None or integers.
     """
+    roi_size = _without_arrays(roi_size)
     if roi_size == AUTO:
-        return
+        return roi_size
     sizes = list(roi_size) if isinstance(roi_size, Sequence) and not isinstance(roi_size, str) else [roi_size]
     if not sizes or any(size is not None and not _is_integer(size) for size in sizes):
         raise TypeError(
             f"roi_size must be integers, one for all axes or each, or 'auto', got {roi_size!r}. None stands for the "
             "image's size."
         )
+    return roi_size
 
 
-def check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: str) -> None:
-    """Check a number, or one per axis; ``rule`` describes in words what ``fits`` tests.
+def check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: str) -> Any:
+    """Check a number, or one per axis, and turn arrays into lists; ``rule`` describes in words what ``fits`` tests.
 
     Raises:
         TypeError: it is not a number.
         ValueError: it does not fit.
     """
+    value = _without_arrays(value)
     numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not numbers or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):
         raise TypeError(f"{name} must be a number, or one per axis, got {value!r}.")
     if not all(fits(number) for number in numbers):
         raise ValueError(f"{name} must be {rule}, got {value!r}.")
+    return value
 
 
 def check_run(sw_batch_size: Any, output: str, runtime: str, precision: str) -> None:
@@ -92,6 +99,10 @@ def check_run(sw_batch_size: Any, output: str, runtime: str, precision: str) -> 
     resolve_precision(precision, "cpu")
     if runtime == "openvino" and precision == "fp16":
         raise ValueError("precision must be auto, fp32 or bf16 for runtime 'openvino', got 'fp16'. Use 'auto'.")
+
+
+def _without_arrays(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, torch.Tensor)) else value
 
 
 def _is_integer(value: Any) -> bool:

@@ -59,7 +59,7 @@ class WindowGrid(WindowLayout):
             cval: the padding value for ``padding_mode="constant"``.
 
         Returns:
-            ``(C, *window_size)``: a view of the image if nothing is padded.
+            ``(C, *window_size)``: a view of the image if nothing is padded, else its values, integers as float32.
 
         Raises:
             ValueError: an axis is too short for this kind of padding.
@@ -71,6 +71,8 @@ class WindowGrid(WindowLayout):
             view = view.narrow(axis, start, min(length, size))
         if self.padded_size == self.image_size:
             return view
+        if not view.is_floating_point():
+            view = view.float()
         amounts = [amount for pair in reversed(self.padding) for amount in pair]
         try:
             padded = F.pad(view[None], amounts, padding_mode, cval if padding_mode == "constant" else None)

@@ -248,8 +248,8 @@ def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
         elif value is None:
             continue
         layer, arguments = _split_layer(name, value)
-        # GEGLU halves the last axis, which is not the channel axis of an image
-        known = [option.lower() for option in factory.names if option != "GEGLU"]
+        # they halve or normalise the last axis, which is not the channel axis of an image
+        known = [option.lower() for option in factory.names if option not in ("GEGLU", "LAYER")]
         if layer.lower() not in known:
             raise ValueError(
                 f"{name} must name one of MONAI's layers, got {value!r}. Use one of: {', '.join(sorted(known))}."

@@ -76,7 +76,10 @@ def convert_basic_unetplusplus(net: nn.Module, network: Callable[..., _Network])
     trainable = {_renamed(name): parameter.requires_grad for name, parameter in source.named_parameters()}
     for name, parameter in converted.named_parameters():
         parameter.requires_grad_(trainable[name])
-    return converted.train(source.training)
+    modes = {_renamed(name): module.training for name, module in source.named_modules() if "." in name}
+    for name, module in converted.train(source.training).named_modules():
+        module.training = modes.get(name, module.training)
+    return converted
 
 
 def _checked_class(net: nn.Module) -> BasicUNetPlusPlus:

@@ -229,7 +229,8 @@ class NestedUNet(nn.Module):
     def prune(self, level: str) -> "NestedUNet":
         """Make a new network with only the nodes and the head of ``level``.
 
-        Its parameters are copies. Its output is exactly that of ``level`` in this network.
+        Its parameters are copies. Its output is exactly that of ``level`` in this network. What is frozen here, such as
+        norms in eval mode, is frozen there.
 
         Args:
             level: one of :attr:`levels`.
@@ -237,7 +238,10 @@ class NestedUNet(nn.Module):
         Raises:
             ValueError: this network lacks the level.
         """
-        pruned = _build(self._config, self.state_dict(), level).train(self.training)
+        pruned = _build(self._config, self.state_dict(), level)
+        modes = {name: module.training for name, module in self.named_modules()}
+        for name, module in pruned.named_modules():
+            module.training = modes.get(name, self.training)
         trainable = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
         for name, parameter in pruned.named_parameters():
             parameter.requires_grad_(trainable[name])
@@ -435,8 +439,9 @@ class _KeptStatistics(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         self._settings = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
-        for norm in self._norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+        for norm, (_, count) in zip(self._norms, self._settings, strict=True):
+            # a copy counts: torch's SyncBatchNorm does not go without
+            norm.momentum, norm.num_batches_tracked = 0.0, None if count is None else count.clone()
 
     def __exit__(self, *error: object) -> None:
         for norm, (momentum, count) in zip(self._norms, self._settings, strict=True):

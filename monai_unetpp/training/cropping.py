@@ -8,7 +8,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.transforms import RandCropByLabelClassesd
+from monai.transforms.utils import create_translate
+from monai.utils import ImageMetaKey
 
 __all__ = ["RandCropByPresentClassesd"]
 
@@ -22,7 +26,7 @@ class RandCropByPresentClassesd(RandCropByLabelClassesd):
 
     MONAI moves crops into the image. A crop that leaves room for an affine transform would so lose its centre near
     borders, and the patch in its middle what it was drawn for. With ``crop_size``, only the patch is moved into the
-    image, and what the crop lacks around it is filled.
+    image, and what the crop lacks around it is filled. Its affine is that of its own voxels; it has no inverse.
 
     Args:
         *args: MONAI's; ``spatial_size`` is that of the patch.
@@ -68,16 +72,20 @@ class RandCropByPresentClassesd(RandCropByLabelClassesd):
         d = dict(data)
         self.randomize(d[self.label_key], d.pop(self.indices_key, None), d.get(self.image_key))
         found = []
-        for centre in self.cropper.centers or ():
+        for number, centre in enumerate(self.cropper.centers or ()):
             cut = {key: _cut(d[key], centre, self.crop_size, self.padding_mode) for key in self.key_iterator(d)}
+            for patch in cut.values():
+                if isinstance(patch, MetaTensor):
+                    patch.meta |= {ImageMetaKey.PATCH_INDEX: number, "crop_center": centre}
             found.append({key: cut[key] if key in cut else deepcopy(value) for key, value in d.items()})
         return found
 
 
 def _cut(image: torch.Tensor, centre: Sequence[int], size: Sequence[int], padding_mode: str) -> torch.Tensor:
     """Cut a part of ``(C, *spatial)`` around a voxel; what is outside repeats the border, or mirrors the image."""
-    for axis, (place, length) in enumerate(zip(centre, size, strict=True), start=1):
-        whole, start = image.shape[axis], place - length // 2
+    starts = [place - length // 2 for place, length in zip(centre, size, strict=True)]
+    for axis, (start, length) in enumerate(zip(starts, size, strict=True), start=1):
+        whole = image.shape[axis]
         if start >= 0 and start + length <= whole:
             image = image.narrow(axis, start, length)
             continue
@@ -88,4 +96,8 @@ def _cut(image: torch.Tensor, centre: Sequence[int], size: Sequence[int], paddin
             indices = indices % (2 * whole)
             indices = torch.minimum(indices, 2 * whole - 1 - indices)
         image = image.index_select(axis, indices)
-    return image.clone()
+    image = image.clone()
+    if isinstance(image, MetaTensor):
+        shift = to_affine_nd(len(image.affine) - 1, create_translate(len(starts), starts))
+        image.affine = image.affine @ torch.as_tensor(shift).to(image.affine)
+    return image

@@ -211,12 +211,12 @@ def dice_of_classes(logits: torch.Tensor, label: torch.Tensor, ignored: int | No
     """Dice of the foreground classes that the label or the prediction has, in the order of the classes.
 
     Args:
-        logits: ``(C, H, W[, D])``.
+        logits: ``(C, H, W[, D])``; a single channel is foreground against background.
         label: class of every voxel, ``(H, W[, D])``.
         ignored: class of the label whose voxels do not count; None counts all.
     """
-    classes = logits.shape[0]
-    found = logits.argmax(0)
+    classes = max(logits.shape[0], 2)
+    found = logits.argmax(0) if len(logits) > 1 else (logits[0] > 0).long()
     counted = label < classes if ignored is None else label != ignored
     pairs = torch.bincount(label[counted] * classes + found[counted], minlength=classes**2).reshape(classes, classes)
     sizes = pairs.sum(0) + pairs.sum(1)

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 class StepCurve:
     """Write the loss of every step to a CSV file, comparable between networks with one and with several heads.
 
-    It has a state, so that a checkpoint has the curve up to its step; the file is written after each epoch.
+    It has a state, so that a checkpoint has the curve up to its step; the file is written after each epoch. MONAI's
+    ``SupervisedTrainer`` must have ``decollate=False``, so that its output is that of the whole batch.
 
     Args:
         path: the CSV file, with the columns ``step``, ``loss`` (of the deepest head), ``learning_rate`` and ``seconds``
@@ -67,8 +68,14 @@ class StepCurve:
 
         Raises:
             RuntimeError: its loss is infinite or not a number.
+            TypeError: the trainer takes batches apart.
         """
         output: Any = engine.state.output
+        if not isinstance(output, Mapping):
+            raise TypeError(
+                "the trainer's output must be a dict of the whole batch for StepCurve, got "
+                f"{type(output).__name__}. Give the trainer decollate=False."
+            )
         total, heads = float(output["loss"].detach()), output["pred"]
         value = total
         if not isinstance(heads, torch.Tensor):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import DiceMetric
-from monai.transforms import Compose, LoadImaged, Orientationd, RandCropByPosNegLabeld
+from monai.transforms import Compose, FgBgToIndicesd, LoadImaged, Orientationd, RandCropByPosNegLabeld
 
 from monai_unetpp.data import CheckLabelsd, ImageFileError, OneHotLabelsd, RandCropByKnownLabeld, VolumeReader
 
@@ -70,6 +70,18 @@ def test_values_without_a_class_are_refused(tmp_path, values, classes, ignore, f
             check(item)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.uint16, torch.int16, torch.float16, torch.float32])
+@pytest.mark.parametrize("ignore_label", [-1, 255, 300])
+def test_allowed_values_that_the_type_of_a_label_cannot_hold_allow_no_others(dtype, ignore_label):
+    check = CheckLabelsd("label", image_key="image", classes=2, ignore_label=ignore_label)
+    image = torch.rand(1, 2, 2)
+    check({"image": image, "label": torch.tensor([[[0, 1], [1, 0]]]).to(dtype)})
+    wrong = {-1: 255, 300: 44, 255: 2}[ignore_label]
+    if dtype != torch.bool:
+        with pytest.raises(ImageFileError, match=f"only, got {wrong}"):
+            check({"image": image, "label": torch.tensor([[[0, 1], [wrong, 0]]]).to(dtype)})
+
+
 def test_fractions_have_no_class():
     item = {"image": torch.rand(1, 4, 4), "label": torch.full((1, 4, 4), 0.5)}
     with pytest.raises(ImageFileError, match=r"label: the label must hold 0 and 1 only, got 0\.5"):
@@ -122,6 +134,15 @@ def test_without_voxels_to_ignore_crops_are_those_of_monai():
     monais = RandCropByPosNegLabeld(["image", "label"], "label", **options).set_random_state(1)(item)
     for one, other in zip(ours, monais, strict=True):
         np.testing.assert_array_equal(one["image"], other["image"])
+
+
+@pytest.mark.parametrize("given", [[0, 1, 2, 3], [3]])
+def test_given_places_are_drawn_only_where_somebody_labelled(given):
+    label = torch.tensor([given * 3] * 6, dtype=torch.float32)[None]
+    keys = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
+    crop = RandCropByKnownLabeld("label", "label", (1, 1), num_samples=60, ignore_label=3, **keys).set_random_state(0)
+    item = FgBgToIndicesd("label")({"label": label})
+    assert {each["label"].item() for each in crop(item)} == ({0, 1, 2} if 0 in given else {3})
 
 
 def test_where_all_is_to_be_ignored_crops_lie_anywhere():

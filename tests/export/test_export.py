@@ -63,6 +63,16 @@ def test_files_agree_with_the_level(format, dynamic_batch, network, tmp_path):
     assert {each.name for each in tmp_path.iterdir()} == names
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_networks_of_another_precision_are_exported_in_float32(dtype, network, tmp_path):
+    path = tmp_path / "network.ts"
+    network.to(dtype)
+    export_network(network, path, "torchscript", (9, 8))
+    windows = torch.rand(1, 1, 9, 8)
+    with torch.no_grad():
+        assert torch.allclose(FORMATS["torchscript"].load(path)(windows), network.float().eval()(windows), atol=1e-4)
+
+
 def test_a_file_that_disagrees_is_not_kept(network, tmp_path, monkeypatch):
     chosen = FORMATS["torchscript"]
     wrong = dataclasses.replace(chosen, load=lambda path: lambda windows: chosen.load(path)(windows) + 1)

@@ -205,6 +205,8 @@ class TestChoice:
         assert resolve_runtime("auto", network, "cuda", "fp32") == "torch"
         assert resolve_runtime("auto", network, "cpu", "fp16") == "torch"
         assert resolve_runtime("auto", nn.Conv2d(1, 1, 1), "cpu") == "torch"
+        for dtype in (torch.float64, torch.float16, torch.bfloat16):
+            assert resolve_runtime("auto", build(2).to(dtype), "cpu") == "torch"
         assert resolve_runtime("compile", network, "cpu") == "compile"
 
     @needs_openvino

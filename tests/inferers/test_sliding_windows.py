@@ -3,6 +3,7 @@ import json
 import logging
 import time
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -537,6 +538,14 @@ def test_it_works_inside_the_precision_inferer(image):
     torch.testing.assert_close(found, inferer()(image, net), atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_arrays_stand_for_numbers_by_axis(image, kind):
+    given = {"roi_size": [8, 6], "overlap": [0.25, 0.5], "sigma_scale": [0.125, 0.25]}
+    options = {**{name: kind(value) for name, value in given.items()}, "mode": "gaussian"}
+    network = nn.Conv2d(1, 2, 3, padding=1)
+    assert torch.equal(inferer(**options)(image, network), inferer(**{**options, **given})(image, network))
+
+
 def test_results_carry_no_gradient(image):
     assert not inferer()(image, nn.Conv2d(1, 2, 1)).requires_grad
 
@@ -555,6 +564,10 @@ def test_results_carry_no_gradient(image):
         ({"levels": "L0"}, ValueError, "levels must be None, a level such as 'L2', 'mean', .* got 'L0'"),
         ({"levels": []}, ValueError, r"levels must be None, .* got \[\]"),
         ({"levels": ["L1", "L1"]}, ValueError, r"levels must be None, .* got \['L1', 'L1'\]"),
+        ({"levels": 2}, ValueError, r"levels must be None, .* got 2"),
+        ({"roi_size": np.array([8.0, 8.0])}, TypeError, r"roi_size must be integers, .* got \[8.0, 8.0\]"),
+        ({"flips": 1}, ValueError, r"axes must be different spatial axes from 0 on, such as \(0, 1\), got 1"),
+        ({"flips": "01"}, ValueError, "axes must be different spatial axes .* got '01'"),
         ({"output": "classes"}, ValueError, "output must be one of logits, labels, got 'classes'"),
         ({"flips": [0, 0]}, ValueError, "axes must be different spatial axes"),
         ({"device": "npu:x"}, ValueError, "device must be a name like 'cpu' or 'cuda:0', got 'npu:x'"),

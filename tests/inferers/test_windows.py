@@ -33,6 +33,15 @@ def test_cutting_and_cropping():
     assert torch.equal(grid.crop(torch.nn.functional.pad(image, (0, 1))), image)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.bool])
+@pytest.mark.parametrize(("padding_mode", "cval"), [("constant", -1000.5), ("constant", 0.5), ("replicate", 0.0)])
+def test_images_of_integers_are_padded_as_their_values_in_float32(dtype, padding_mode, cval):
+    image = torch.arange(50).reshape(1, 10, 5).to(dtype)
+    grid = WindowGrid.over((10, 5), (4, 6), 0.25)
+    found = grid.cut(image, (3, 0), padding_mode, cval)
+    assert torch.equal(found, grid.cut(image.float(), (3, 0), padding_mode, cval))
+
+
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])
 def test_the_sum_over_axes_is_the_sum_over_windows(mode):
     grid = WindowGrid.over((13, 9, 11), (5, 4, 11), 0.4)

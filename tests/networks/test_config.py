@@ -37,7 +37,7 @@ VALUE_ERRORS = [
     ({"act": "geglu"}, r"act must name one of MONAI's layers, got 'geglu'"),
     ({"act": ("relu", {"slope": 1})}, r"act must have the arguments of its layer, got .*'slope'"),
     ({"norm": "instanse"}, r"norm must name one of MONAI's layers, got 'instanse'. Use one of: batch, group, instance"),
-    ({"norm": "layer"}, r"norm must have the arguments of its layer, got 'layer'.*normalized_shape"),
+    ({"norm": ("layer", {"normalized_shape": [4]})}, r"norm must name one of MONAI's layers, got \('layer'"),
     ({"norm": "group"}, r"norm='group' needs num_groups that divides every entry of features, got num_groups=None"),
     ({"norm": ("group", {"num_groups": 3})}, r"got num_groups=3 for 4 channels. Give norm=\('group'"),
     ({"norm": ("group", {"num_groups": 4}), "last_features": 6}, r"got num_groups=4 for 6 channels"),

@@ -116,6 +116,15 @@ def test_mode_type_and_frozen_parameters_are_taken_over_and_the_original_is_left
     before = {key: value.clone() for key, value in net.state_dict().items()}
     converted = NestedUNet.from_basic_unetplusplus(net)
     assert converted.training
+    net.conv_1_0.convs.conv_1.eval()
+    net.upcat_0_2.upsample.deconv.eval()
+    evaluated = [
+        name for name, module in NestedUNet.from_basic_unetplusplus(net).named_modules() if not module.training
+    ]
+    assert {name for name in evaluated if not name.startswith("nodes.x_1_0.block.conv_1")} == {
+        "nodes.x_0_2.upsample.deconv"
+    }
+    assert "nodes.x_1_0.block.conv_1.adn.N" in evaluated
     assert not NestedUNet.from_basic_unetplusplus(net.eval()).training
     assert {name for name, p in converted.named_parameters() if not p.requires_grad} == {
         name for name, _ in converted.named_parameters() if name.startswith("nodes.x_1_0.")

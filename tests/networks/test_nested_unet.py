@@ -201,8 +201,11 @@ class TestPrune:
     def test_mode_number_type_and_frozen_parameters_are_kept(self):
         net = build(2).double().train()
         net.nodes["x_0_0"].requires_grad_(False)
+        net.nodes["x_0_1"].block.conv_1.eval()
         pruned = net.prune("L1")
         assert pruned.training
+        evaluated = {name for name, module in net.named_modules() if not module.training}
+        assert evaluated == {name for name, module in pruned.named_modules() if not module.training} != set()
         assert pruned(torch.rand(1, 1, 8, 8, dtype=torch.float64)).dtype == torch.float64
         assert {n for n, p in pruned.named_parameters() if not p.requires_grad} == {
             n for n, _ in pruned.named_parameters() if n.startswith("nodes.x_0_0.")
@@ -271,7 +274,12 @@ class TestMemory:
         assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
     @pytest.mark.parametrize(
-        "norm", ["batch", ("batch", {"momentum": None}), ("instance", {"track_running_stats": True})], ids=str
+        "norm",
+        [
+            *("batch", "syncbatch", ("batch", {"momentum": None}), ("syncbatch", {"momentum": None})),
+            ("instance", {"track_running_stats": True}),
+        ],
+        ids=str,
     )
     def test_checkpointing_counts_no_batch_twice_in_running_statistics(self, norm):
         plain = build(2, features=(2, 4, 6), norm=norm).train()

@@ -231,6 +231,32 @@ def test_patches_reach_the_border_of_an_image_and_keep_their_centre(size, paddin
             assert torch.equal(found["image"][0, 4:20, 2:10], patch["image"][0])
 
 
+@pytest.mark.parametrize("shape", [(20, 12), (20, 12, 9)])
+def test_crops_know_where_they_lie(shape):
+    affine = np.diag([2.0, 3, 4, 1])
+    affine[:3, 3] = (10, 20, 30)
+    places = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
+    image = MetaTensor(torch.as_tensor(places, dtype=torch.float32), affine=affine)
+    label = MetaTensor((image.as_tensor()[:1] == 19).float(), affine=affine)
+    crop = RandCropByPresentClassesd(
+        ("image", "label"), "label", (4,) * len(shape), [0, 1], 2, 9, indices_key="places", crop_size=(6,) * len(shape)
+    )
+    size = int(np.prod(shape))
+    item = {"image": image, "label": label, "places": [np.arange(size), np.flatnonzero(label.numpy())]}
+    plain = {**item, "image": image.as_tensor(), "label": label.as_tensor()}
+    found = crop.set_random_state(0)(dict(item))
+    for number, (patch, bare) in enumerate(zip(found, crop.set_random_state(0)(plain), strict=True)):
+        middle = (3,) * len(shape)
+        place = np.zeros(3)
+        place[: len(shape)] = patch["image"][(slice(None), *middle)]
+        for cut in (patch["image"], patch["label"]):
+            world = cut.affine.numpy() @ (*middle, *[0] * (3 - len(shape)), 1)
+            np.testing.assert_allclose(world[: len(shape)], (affine @ (*place, 1))[: len(shape)])
+            assert cut.meta["patch_index"] == number
+        assert torch.equal(patch["image"].as_tensor(), bare["image"])
+    assert np.array_equal(image.affine, affine)
+
+
 def test_fillings_that_are_not_known_are_refused():
     with pytest.raises(ValueError, match="padding_mode must be 'reflection' or 'border', got 'zeros'"):
         RandCropByPresentClassesd("label", "label", (1, 1), [1, 1], 2, padding_mode="zeros")

@@ -351,6 +351,10 @@ def test_dice_of_a_label_by_hand():
     # class 1: 1 of 2 and 1; class 2: one voxel that nobody labelled does not count, the other is wrong
     assert dice_of_classes(logits, label, 3) == pytest.approx([2 / 3, 0])
     assert dice_of_classes(logits[:2], torch.tensor([[0, 1, 0, 0]]), None) == [1.0]
+    # one channel: two voxels are found, and one of them is right
+    assert dice_of_classes(torch.tensor([[[-1.0, 2.0, 0.5, -3.0]]]), torch.tensor([[0, 1, 0, 3]]), 3) == [
+        pytest.approx(2 / 3)
+    ]
     # neither there nor found
     assert dice_of_classes(torch.eye(1, 3).reshape(3, 1, 1), torch.tensor([[0]]), None) == []
 

@@ -16,6 +16,7 @@ from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
 from monai_unetpp.bundles.training_record import TrainingRecord, find_training_record
 from monai_unetpp.data import load_datalist
 from monai_unetpp.training.recording import BestModelSaver, CurveWriter, TrainingCheckpoint
+from monai_unetpp.training.steps import StepCurve
 
 
 def make_training(folder, epochs, make_schedule=None):
@@ -198,3 +199,21 @@ def test_what_a_killed_training_left_of_a_checkpoint_is_removed_by_the_next(tmp_
         assert {path.name for path in tmp_path.glob("tmp*")} == {used.name, "tmp_notes.txt", "tmpabc", "tmpfolder_1"}
     make_training(tmp_path, 2)[0].run()
     assert not used.exists()
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+def test_the_curve_by_step_needs_whole_batches(decollate, tmp_path):
+    network = NestedUNet(2, 1, 2, features=(2, 4, 4))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    loss = NestedDeepSupervisionLoss(DiceCELoss(softmax=True, to_onehot_y=True))
+    curve = StepCurve(tmp_path / "curve.csv", loss, optimizer)
+    batches = [{"image": torch.rand(2, 1, 8, 8), "label": torch.ones(2, 1, 8, 8)}]
+    trainer = SupervisedTrainer(
+        torch.device("cpu"), 1, batches, network, optimizer, loss, decollate=decollate, train_handlers=[curve]
+    )
+    if decollate:
+        with pytest.raises(TypeError, match=r"must be a dict of the whole batch .* got list\. Give .* decollate=False"):
+            trainer.run()
+    else:
+        trainer.run()
+        assert len(curve.losses) == 1

@@ -37,8 +37,8 @@ def make_predictor(network: Callable[..., Any], *, runtime: str = "auto", **sett
     Args:
         network: a network on the device, or any function of a tensor (with runtime ``"auto"`` or ``"torch"``).
         runtime: ``"torch"``, ``"compile"`` (torch.compile), ``"openvino"`` (CPU only), or ``"auto"``: OpenVINO for a
-            nested U-Net on a CPU if installed and the precision is not fp16; else torch. Use ``"torch"`` if the weights
-            change every few batches, as in training: the preparation of other runtimes does not pay there.
+            nested U-Net in float32 on a CPU if installed and the precision is not fp16; else torch. Use ``"torch"`` if
+            the weights change every few batches, as in training: the preparation of other runtimes does not pay there.
         **settings: fields of :class:`~monai_unetpp.inferers.predictors.predictor_settings.PredictorSettings`: shape of
             the batches, levels, device and precision.
 
@@ -90,6 +90,8 @@ def resolve_runtime(
     if runtime != "auto":
         return runtime
     if torch.device(device).type != "cpu" or not is_plain_nested_unet(network) or exact == "fp16":
+        return "torch"
+    if any(weights.dtype != torch.float32 for weights in network.parameters()):
         return "torch"
     if not has_openvino():
         _tell_once(
