@@ -37,10 +37,11 @@ class SegmentationSaveImaged(SaveImaged):
     values and the orientation, resolution, pixel size and units of the input, so that viewers show both alike.
 
     The header of a NIfTI input is copied: shape, sform and qform with their codes, voxel sizes and units. For other
-    inputs the affine is written as sform and qform with code 1, in mm. The file is written whole or not at all and
-    carries a mark with hashes of its input's path and content. It replaces an earlier result of the same image, but not
-    of another image, unless ``overwrite`` is set, and never a file of another program. The class is a ``SaveImaged``,
-    so hosts that save results themselves remove it from a configuration.
+    inputs the affine is written as sform and qform with code 1, in mm; a sheared one as sform alone, because a qform
+    cannot hold shear. The file is written whole or not at all and carries a mark with hashes of its input's path and
+    content. It replaces an earlier result of the same image, but not of another image, unless ``overwrite`` is set, and
+    never a file of another program. The class is a ``SaveImaged``, so hosts that save results themselves remove it from
+    a configuration.
 
     Args:
         keys: label maps ``(1, H, W[, D])`` on the input's own grid, so after ``AsDiscreted`` and ``Invertd``. They
@@ -231,5 +232,8 @@ def _on_affine(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> Nif
     image = Nifti1Image(array, affine)
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
+    # a qform cannot hold shear, and SimpleITK prefers it to the sform
+    if compare_geometry(ImageGeometry(array.shape, affine), ImageGeometry(array.shape, image.get_qform())) is not None:
+        image.set_qform(None, code=0)
     image.header.set_xyzt_units("mm")
     return image

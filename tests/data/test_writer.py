@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
@@ -308,6 +309,27 @@ def test_an_interrupted_write_leaves_the_old_file(
         write_volume(target, np.zeros((2, 3, 4), np.uint8), source, np.eye(4))
     assert target.read_bytes() == before
     assert [path.name for path in target.parent.iterdir()] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize("name", OBLIQUE)
+def test_results_of_other_formats_lie_in_simpleitk_where_nibabel_puts_them(tmp_path: Path, name: str) -> None:
+    affine = nib.affines.from_matvec(OBLIQUE[name], (30, -20, 10))
+    (tmp_path / "a.nrrd").touch()
+    path = tmp_path / "a_seg.nii.gz"
+    write_volume(path, np.zeros(SHAPE, np.uint8), tmp_path / "a.nrrd", affine)
+    header = nib.load(path).header
+    np.testing.assert_allclose(header.get_sform(), affine, rtol=1e-6)
+    assert header["sform_code"] == 1
+    if name == "large shear":  # no grid of SimpleITK
+        assert header["qform_code"] == 0
+        with pytest.raises(RuntimeError, match="orthonormal"):
+            SimpleITK.ReadImage(str(path))
+    else:
+        assert header["qform_code"] == 1
+        corner = np.array(SHAPE) - 1
+        found = SimpleITK.ReadImage(str(path)).TransformIndexToPhysicalPoint(corner.tolist())
+        expected = nib.affines.apply_affine(affine, corner) * (-1, -1, 1)
+        np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_maps_of_real_numbers(tmp_path: Path, source: Path) -> None:
