@@ -50,14 +50,16 @@ DISTINGUISHING = (
     "ContentTime",
 )
 #: Attributes that all slices of a volume must share, besides their grid.
-COMMON = ("FrameOfReferenceUID", "PhotometricInterpretation", "RescaleType", "Units")
+COMMON = (
+    *("StudyInstanceUID", "PatientID", "Modality"),
+    *("FrameOfReferenceUID", "PhotometricInterpretation", "RescaleType", "Units"),
+)
 _OTHERS = (
     "BitsStored",
     "ConcatenationUID",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "ImagerPixelSpacing",
-    "Modality",
     "ModalityLUTSequence",
     "NominalScannedPixelSpacing",
     "NumberOfFrames",

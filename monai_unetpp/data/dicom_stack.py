@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,11 @@ _LARGEST_SPACING_DIFFERENCE = 1e-4
 _SAME_PLACE = 0.1
 # Times differ in every scan; they tell slices apart only if nothing else does.
 _TIMES = ("AcquisitionTime", "AcquisitionDateTime", "ContentTime")
+# Numbers that distinguish kinds of slices also where no two slices lie at the same position.
+_KINDS = ("EchoTime", "EffectiveEchoTime", "InversionTime", "DiffusionBValue")
+_ROUNDING = 0.01
+#: Entries of ImageType for magnitude, phase, real and imaginary part.
+_COMPONENTS = ("M", "P", "R", "I")
 _SPLIT = "Put each kind into a folder of its own."
 _EXPORT = f"Export the series again with the position of every slice. {CONVERT.replace('Convert', 'Or convert')}"
 
@@ -55,7 +61,7 @@ def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomP
     distances = positions @ normal
     _check_places(ordered, distances, given)
     origin, step = _fit(ordered, positions, normal, given)
-    if mixed := _thicknesses(planes):
+    if mixed := _mixtures(planes):
         logger.warning("%s: its slices are evenly spaced, but differ in kind%s.", given, mixed)
     return ordered, _affine(origin, orientation, spacing, step)
 
@@ -72,8 +78,10 @@ def _check_common(planes: Sequence[DicomPlane], given: Path) -> None:
         raise ImageFileError(f"{given}: its slices have several sizes in pixels: {_counted(sizes)}. {_SPLIT}")
     for name in COMMON:
         values = Counter(plane.attributes[name] for plane in planes if plane.attributes[name])
-        if len(values) > 1:
-            raise ImageFileError(f"{given}: its slices differ in {name}: {_counted(values)}. {_SPLIT}")
+        # ITK writes every slice as a study of its own, unless it is given one
+        if len(values) > 1 and not (name == "StudyInstanceUID" and len(values) == len(planes)):
+            told = "" if name == "PatientID" else f": {_counted(values)}"  # messages must not identify patients
+            raise ImageFileError(f"{given}: its slices differ in {name}{told}. {_SPLIT}")
     sources = Counter(plane.scale_source for plane in planes)
     if len(sources) > 1:
         raise ImageFileError(
@@ -162,7 +170,7 @@ def _check_places(planes: Sequence[DicomPlane], distances: _Array, given: Path) 
         raise ImageFileError(
             f"{given}: its slices are not evenly spaced: {steps[widest]:.3g} mm between {planes[widest].label} and "
             f"{planes[widest + 1].label}, elsewhere {usual:.3g} mm; about {missing} "
-            f"{'is' if missing == 1 else 'are'} missing{_thicknesses(planes)}. Export the whole series again."
+            f"{'is' if missing == 1 else 'are'} missing{_mixtures(planes)}. Export the whole series again."
         )
 
 
@@ -197,7 +205,7 @@ def _fit(planes: Sequence[DicomPlane], positions: _Array, normal: _Array, given:
         steps = np.diff(distances)
         raise ImageFileError(
             f"{given}: its slices are not evenly spaced: the steps are {steps.min():.4g} to {steps.max():.4g} mm"
-            f"{_thicknesses(planes)}. Resample it to even steps. {CONVERT}"
+            f"{_mixtures(planes)}. Resample it to even steps. {CONVERT}"
         )
     shifts = np.linalg.norm(beside - beside.mean(axis=0), axis=1)
     worst = int(np.argmax(shifts))
@@ -245,9 +253,34 @@ def _affine(origin: _Array, orientation: _Array, spacing: _Array, step: float) -
     return ras
 
 
-def _thicknesses(planes: Sequence[DicomPlane]) -> str:
-    found = Counter(f"{plane.thickness_mm:g} mm" for plane in planes if plane.thickness_mm is not None)
-    return f"; their SliceThickness is mixed: {_counted(found)}" if len(found) > 1 else ""
+def _mixtures(planes: Sequence[DicomPlane]) -> str:
+    """What differs among slices of several kinds, as the end of a sentence; empty if they are of one kind."""
+    texts = {
+        "SliceThickness": [f"{plane.thickness_mm:g} mm" for plane in planes if plane.thickness_mm is not None],
+        "ConvolutionKernel": [plane.attributes["ConvolutionKernel"] for plane in planes],
+        "ImageType": [_component(plane) for plane in planes],
+    }
+    found = {name: Counter(filter(None, values)) for name, values in texts.items()}
+    found.update({name: _kinds([plane.attributes[name] for plane in planes]) for name in _KINDS})
+    mixed = {name: counts for name, counts in found.items() if len(counts) > 1}
+    return "".join(f"; their {name} is mixed: {_counted(counts)}" for name, counts in mixed.items())
+
+
+def _component(plane: DicomPlane) -> str:
+    return next((part for part in plane.attributes["ImageType"].split("\\")[2:] if part in _COMPONENTS), "")
+
+
+def _kinds(texts: Sequence[str]) -> Counter[str]:
+    """Numbers that differ by more than rounding; none if they change from slice to slice."""
+    values = sorted(value for value, _ in map(_numeric, texts) if math.isfinite(value))
+    kinds: Counter[str] = Counter()
+    name, before = "", math.nan
+    for value in values:
+        if not math.isclose(before, value, rel_tol=_ROUNDING):
+            name = f"{value:g}"
+        kinds[name] += 1
+        before = value
+    return kinds if len(kinds) <= len(values) / 2 else Counter()
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -139,6 +139,15 @@ SERIES_REFUSED: dict[str, tuple[list[Dataset], str]] = {
         datasets(lambda k: {"FrameOfReferenceUID": f"1.2.{k // 3}"}),
         r"differ in FrameOfReferenceUID: 1\.2\.0 \(3\), 1\.2\.1 \(3\)",
     ),
+    "studies": (
+        datasets(lambda k: {"StudyInstanceUID": f"1.2.{k % 2}", "PatientID": "AB"[k % 2]}),
+        r"differ in StudyInstanceUID: 1\.2\.0 \(3\), 1\.2\.1 \(3\)\. Put each kind",
+    ),
+    "patients, whose identifiers are not told": (
+        datasets(lambda k: {"PatientID": "AB"[k % 2]}),
+        r"its slices differ in PatientID\. Put each kind",
+    ),
+    "modalities": (datasets(only_first(Modality="CT")), r"differ in Modality: MR \(5\), CT \(1\)"),
     "inverted slices": (
         datasets(only_first(PhotometricInterpretation="MONOCHROME1")),
         r"differ in PhotometricInterpretation: MONOCHROME2 \(5\), MONOCHROME1 \(1\)",
@@ -352,6 +361,41 @@ class TestFolders:
     def test_mixed_thickness_on_an_even_grid_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         read_dicom([write_all(tmp_path, datasets(lambda k: {"SliceThickness": "1" if k else "5"}))])
         assert "differ in kind; their SliceThickness is mixed: 1 mm (5), 5 mm (1)" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("tags", "told"),
+        [
+            (lambda k: {"EchoTime": str(10 + 10 * (k % 2))}, "EchoTime is mixed: 10 (3), 20 (3)"),
+            (lambda k: {"EffectiveEchoTime": 4.6 if k else 2.3}, "EffectiveEchoTime is mixed: 4.6 (5), 2.3 (1)"),
+            (lambda k: {"InversionTime": "90" if k < 2 else "2500"}, "InversionTime is mixed: 2500 (4), 90 (2)"),
+            (lambda k: {"DiffusionBValue": 1000.0 * (k > 2)}, "DiffusionBValue is mixed: 0 (3), 1000 (3)"),
+            (lambda k: {"ConvolutionKernel": "AB"[k > 4]}, "ConvolutionKernel is mixed: A (5), B (1)"),
+            (lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "MP"[k % 2]]}, "ImageType is mixed: M (3), P (3)"),
+        ],
+    )
+    def test_mixed_kinds_on_an_even_grid_are_told(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, tags: Tags, told: str
+    ) -> None:
+        read_dicom([write_all(tmp_path, datasets(tags))])
+        assert f"its slices are evenly spaced, but differ in kind; their {told}." in caplog.text
+
+    @pytest.mark.parametrize(
+        "tags",
+        [
+            lambda k: {"EchoTime": ["2.46", "2.460", "2.456"][k % 3]},
+            lambda k: {"InversionTime": str(100 + 80 * k)},
+            lambda k: {"DiffusionBValue": 1000.0} if k else {},
+            lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND" if k else "NORM"]},
+            lambda k: {"ReconstructionDiameter": str(100 + k), "AcquisitionNumber": str(k), "ContentTime": f"10101{k}"},
+            lambda k: {"StudyInstanceUID": f"1.2.{k}"},
+        ],
+        ids=["rounding", "its own in every slice", "absent in one", "other entries", "acquisition", "as ITK writes"],
+    )
+    def test_what_may_vary_by_slice_is_not_told(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, tags: Tags
+    ) -> None:
+        read_dicom([write_all(tmp_path, datasets(tags))])
+        assert not caplog.records
 
     @pytest.mark.parametrize("length", [0, 20, 140, 300, 400])
     def test_cut_files_are_named(self, tmp_path: Path, length: int, capfd: pytest.CaptureFixture[str]) -> None:
