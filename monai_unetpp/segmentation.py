@@ -17,11 +17,12 @@ from monai.utils import CommonKeys
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.chaining import Chain
-from monai_unetpp.data.dicom import is_dicom_file
-from monai_unetpp.data.dicom_seg import DicomSegSaved, dicom_seg_path, read_label_codes
+from monai_unetpp.data.dicom_seg import DicomSegSaved, check_references, dicom_seg_path, read_label_codes
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.series_choice import choose_series
 from monai_unetpp.distributed import gathered
 from monai_unetpp.engines import CaseResult
+from monai_unetpp.errors import printable
 from monai_unetpp.files import hash_file, make_output_dir
 from monai_unetpp.measuring.environment import command_line, software_versions
 from monai_unetpp.measuring.sums import summed
@@ -268,8 +269,6 @@ class _Run:
             self._files_of = choose_series(items, chosen.series)
         # before any is skipped, so that all processes count the same cases
         items[:] = items[number - 1 :: count]
-        if chosen.dicom_seg:
-            self._add_dicom_seg(items)
         if chosen.skip_existing:
             earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
             beside: list[Callable[[str, dict[str, Any]], Path]] = [saver.result_path for saver in savers[1:]]
@@ -281,6 +280,8 @@ class _Run:
                 numbered = self.evaluator.numbers_objects
                 self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered)
             self.skipped = len(left_out)
+        if chosen.dicom_seg:
+            self._add_dicom_seg(items)
         self.evaluator.state.epoch_length = len(items)
 
     def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
@@ -292,9 +293,11 @@ class _Run:
         self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name, self._files_of))
         for item in items:
             image = item["image"][0] if isinstance(item["image"], list) else item["image"]
-            if os.path.exists(image) and not (os.path.isdir(image) or is_dicom_file(image)):
-                reason = "not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out."
-                item.setdefault("failure", f"{image}: {reason}")
+            if "failure" not in item and os.path.exists(image):
+                try:
+                    check_references(self._files_of.get(image, [image]))
+                except ImageFileError as e:
+                    item["failure"] = printable(str(e))
 
     def _items(self) -> list[dict[str, Any]]:
         """The list of cases in the data set of the bundle."""

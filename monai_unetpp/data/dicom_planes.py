@@ -51,7 +51,7 @@ DISTINGUISHING = (
 )
 #: Attributes that all slices of a volume must share, besides their grid.
 COMMON = (
-    *("StudyInstanceUID", "PatientID", "Modality"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality"),
     *("FrameOfReferenceUID", "PhotometricInterpretation", "RescaleType", "Units"),
 )
 _OTHERS = (
@@ -75,7 +75,6 @@ _OTHERS = (
     "SOPInstanceUID",
     "SamplesPerPixel",
     "SeriesDescription",
-    "SeriesInstanceUID",
     "SeriesNumber",
     "SharedFunctionalGroupsSequence",
     "TotalPixelMatrixColumns",

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys
 
-from monai_unetpp.data.dicom import dicom_planes_of, is_dicom_file, is_own_seg
+from monai_unetpp.data.dicom import dicom_planes_of, find_series, is_dicom_file, is_own_seg
 from monai_unetpp.data.dicom_planes import DicomPlane, quiet_pydicom
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.label_table import make_labels
@@ -24,7 +24,7 @@ from monai_unetpp.version import __version__
 if TYPE_CHECKING:  # imported when a DICOM SEG is written
     from pydicom import Dataset
 
-__all__ = ["Code", "DicomSegSaved", "LabelCodes", "read_label_codes", "write_dicom_seg"]
+__all__ = ["Code", "DicomSegSaved", "LabelCodes", "check_references", "read_label_codes", "write_dicom_seg"]
 
 #: This package's own coding scheme, for labels without a code.
 _OWN_SCHEME = "99MONAIUNETPP"
@@ -161,15 +161,14 @@ def write_dicom_seg(
         model: name of the model.
 
     Raises:
-        ImageFileError: ``source`` is not a DICOM series, or lacks attributes that a DICOM SEG refers to.
+        ImageFileError: as for :func:`check_references`, or the slices do not form a volume.
         ValueError: ``labels`` has another shape than the series.
         FileExistsError: the file exists and was not written by this package.
         OSError: the file cannot be written.
     """
     _check_own(Path(path))
     paths = [Path(file) for file in source]
-    if not (paths[0].is_dir() or is_dicom_file(paths[0])):
-        raise ImageFileError(f"{paths[0]}: not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+    check_references(paths)
     planes = dicom_planes_of(paths)
     shape = (*planes[0].size, len(planes))
     if labels.size != np.prod(shape):
@@ -179,9 +178,33 @@ def write_dicom_seg(
         frames[np.transpose(labels.reshape(shape)) == value] = number
     with quiet_pydicom():
         images, frames = _in_order_of_files(planes, frames)
-        segmentation = _segmentation(images, frames, names, codes or {}, model, paths[0])
+        segmentation = _segmentation(images, frames, names, codes or {}, model)
         with atomic_path(path) as temporary:
             segmentation.save_as(temporary)
+
+
+def check_references(source: Sequence[str | PathLike[str]]) -> None:
+    """Check that the headers have what a DICOM SEG refers to; several series are left to the reader.
+
+    Args:
+        source: as for :func:`write_dicom_seg`.
+
+    Raises:
+        ImageFileError: ``source`` is not a DICOM series, lacks attributes, or cannot be read.
+    """
+    paths = [Path(file) for file in source]
+    given = paths[0]
+    if not (given.is_dir() or is_dicom_file(given)):
+        raise ImageFileError(f"{given}: not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+    first, *others = find_series(paths)
+    for name in () if others else _NEEDED:
+        values = {plane.attributes[name] for file in first.files for plane in file.planes}
+        if values == {""}:
+            raise ImageFileError(f"{given}: has no {name}, which a DICOM SEG needs. Export the series again.")
+        if len(values) > 1:
+            raise ImageFileError(
+                f"{given}: its slices differ in {name}, but a DICOM SEG refers to one. Export the series again."
+            )
 
 
 def _check_own(path: Path) -> None:
@@ -197,14 +220,10 @@ def _segmentation(
     names: Mapping[int, str],
     codes: Mapping[int, LabelCodes],
     model: str,
-    given: Path,
 ) -> Dataset:
     from highdicom import UID
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
-    for name in _NEEDED:
-        if not images[0].get(name):
-            raise ImageFileError(f"{given}: has no {name}, which a DICOM SEG needs. Export the series again.")
     return Segmentation(
         source_images=images,
         pixel_array=frames,

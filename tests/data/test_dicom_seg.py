@@ -105,6 +105,12 @@ def test_what_cannot_be_written_is_named(tmp_path, voxels, labels):
     folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid()))
     with pytest.raises(ImageFileError, match=r"scan: has no StudyInstanceUID, which a DICOM SEG needs"):
         write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES)
+    own_studies = [{**STUDY, "StudyInstanceUID": f"1.2.{k}"} for k in range(5)]
+    mixed = write_all(tmp_path / "mixed", series_datasets(voxels, Grid(), own_studies))
+    with pytest.raises(
+        ImageFileError, match=r"mixed: its slices differ in StudyInstanceUID, but a DICOM SEG refers to"
+    ):
+        write_dicom_seg(tmp_path / "a.dcm", labels, [mixed], NAMES)
     (tmp_path / "a.nii").touch()
     with pytest.raises(ImageFileError, match=r"a\.nii: not DICOM, so no DICOM SEG"):
         write_dicom_seg(tmp_path / "a.dcm", labels, [tmp_path / "a.nii"], NAMES)
@@ -194,6 +200,22 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     assert run["cases"][0]["sha256"] == hash_image(*sorted(study.glob("3_*.dcm")))
     again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
     assert again.skipped == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"series": "3", "skip_existing": True}])
+def test_what_a_dicom_seg_would_lack_is_told_before_the_network_runs(study, hippocampus_bundle, tmp_path, options):
+    for path in study.iterdir():
+        dataset = pydicom.dcmread(path)
+        del dataset.FrameOfReferenceUID
+        dataset.save_as(path)
+        if "series" not in options and not path.name.startswith("3_"):
+            path.unlink()
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "dicom_seg": True, **options}
+    summary = segment_files(study, tmp_path / "out", hippocampus_bundle, **options)
+    (failure,) = summary.failures
+    assert failure.startswith(str(study))
+    assert failure.endswith(": has no FrameOfReferenceUID, which a DICOM SEG needs. Export the series again.")
+    assert not list((tmp_path / "out").glob("*_seg.*"))
 
 
 @pytest.mark.parametrize("folder", ["study", "study/results"])
