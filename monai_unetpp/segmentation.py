@@ -17,7 +17,7 @@ from monai.utils import CommonKeys
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.chaining import Chain
-from monai_unetpp.data.dicom_seg import DicomSegSaved, check_references, dicom_seg_path, read_label_codes
+from monai_unetpp.data.dicom_seg import SIDES, DicomSegSaved, check_references, dicom_seg_path, read_label_codes
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.series_choice import choose_series
 from monai_unetpp.distributed import gathered
@@ -288,8 +288,11 @@ class _Run:
         folder, pair = self.chain.last.folder, self.chain.pair
         codes = read_label_codes(folder / METADATA_FILE, read_metadata(folder).get("label_codes"))
         if pair is not None:
-            numbers = range(len(pair.crops))
-            codes = {pair.value(number, value): code for number in numbers for value, code in codes.items()}
+            codes = {
+                pair.value(number, value): dataclasses.replace(code, side=SIDES.get(crop.name.lower(), code.side))
+                for number, crop in enumerate(pair.crops)
+                for value, code in codes.items()
+            }
         self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name, self._files_of))
         for item in items:
             image = item["image"][0] if isinstance(item["image"], list) else item["image"]

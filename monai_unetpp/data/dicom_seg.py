@@ -24,7 +24,7 @@ from monai_unetpp.version import __version__
 if TYPE_CHECKING:  # imported when a DICOM SEG is written
     from pydicom import Dataset
 
-__all__ = ["Code", "DicomSegSaved", "LabelCodes", "check_references", "read_label_codes", "write_dicom_seg"]
+__all__ = ["SIDES", "Code", "DicomSegSaved", "LabelCodes", "check_references", "read_label_codes", "write_dicom_seg"]
 
 #: This package's own coding scheme, for labels without a code.
 _OWN_SCHEME = "99MONAIUNETPP"
@@ -60,13 +60,17 @@ class LabelCodes:
         category: the kind of structure, such as an anatomical structure.
         type: the structure.
         modifier: which part of it; None for all of it.
+        side: the side of the body, if it is not in the modifier.
     """
 
     category: Code
     type: Code
     modifier: Code | None = None
+    side: Code | None = None
 
 
+#: Sides of the body by name.
+SIDES = {"left": Code("7771000", "SCT", "Left"), "right": Code("24028007", "SCT", "Right")}
 _STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 
 
@@ -75,8 +79,8 @@ def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCo
 
     Args:
         path: the ``metadata.json``, for the message.
-        entry: ``category``, ``type`` and optionally ``modifier`` of each value, each with ``value``, ``scheme`` and
-            ``meaning``; None gives an empty dict.
+        entry: ``category``, ``type`` and optionally ``modifier`` and ``side`` of each value, each with ``value``,
+            ``scheme`` and ``meaning``; None gives an empty dict.
 
     Raises:
         ValueError: the entry has another form.
@@ -90,8 +94,8 @@ def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCo
         }
     except (AttributeError, TypeError, ValueError) as e:
         raise ValueError(
-            f"{path}: label_codes must give category, type and optionally modifier per label, each with value, scheme "
-            f"and meaning, got {entry!r:.80}. Correct it, or leave it out."
+            f"{path}: label_codes must give category, type and optionally modifier and side per label, each with "
+            f"value, scheme and meaning, got {entry!r:.80}. Correct it, or leave it out."
         ) from e
 
 
@@ -261,9 +265,15 @@ def _descriptions(names: Mapping[int, str], codes: Mapping[int, LabelCodes]) -> 
             algorithm_identification=algorithm,
             display_color=CIELabColor.from_rgb(*label.colour),
         )
-        if given.modifier is not None:
+        is_region = given.category.value == _STRUCTURE.value  # unlike a lesion
+        modifiers = [_concept(code) for code in (given.modifier, None if is_region else given.side) if code]
+        if modifiers:
             kind = description.SegmentedPropertyTypeCodeSequence[0]
-            kind.SegmentedPropertyTypeModifierCodeSequence = [_concept(given.modifier)]
+            kind.SegmentedPropertyTypeModifierCodeSequence = modifiers
+        if is_region and given.side:
+            region = _concept(given.type)
+            region.AnatomicRegionModifierSequence = [_concept(given.side)]
+            description.AnatomicRegionSequence = [region]
         descriptions.append(description)
     return descriptions
 

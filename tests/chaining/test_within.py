@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from chained_bundles import SHOWN, ByPlace, make_bundle
 import monai_unetpp
 from monai_unetpp.cli.program import main
 from monai_unetpp.segmentation import segment_files
+from tests.data.dicom_builder import Grid, series_datasets, write_all
 
 SIDES = {
     "margin_mm": 2,
@@ -134,6 +137,41 @@ def test_tables_tell_of_both_sides_and_of_the_sums_of_the_first_bundle(bundles, 
     (run,) = json.loads((tmp_path / "out" / "run.json").read_text())["runs"]
     assert (run["bundle"]["name"], run["within"]["name"]) == ("inner", "outer")
     assert len(run["within"]["sha256"]) == 64
+
+
+def test_a_dicom_seg_has_the_side_of_each_crop(bundles, tmp_path):
+    root = shutil.copytree(bundles, tmp_path / "bundles")
+    path = root / "inner" / "configs" / "metadata.json"
+    part = {"value": "49370004", "scheme": "SCT", "meaning": "Lateral"}
+    codes = {
+        "category": {"value": "91723000", "scheme": "SCT", "meaning": "Anatomical Structure"},
+        "type": {"value": "5366008", "scheme": "SCT", "meaning": "Hippocampus"},
+    }
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "label_codes": {"1": {**codes, "modifier": part}, "2": codes}})
+    )
+    image, _ = make_scan(tmp_path / "scan.nii.gz", np.eye(3))
+    study = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
+    grid = Grid(spacing_mm=(1.0, 1.0), step_mm=1.0)
+    datasets = series_datasets(image[::-1, ::-1].astype(np.int16), grid, [study] * image.shape[2])
+    scan = write_all(tmp_path / "scan", datasets)
+    summary = segment_files(scan, tmp_path / "out", root / "inner", within=root / "outer", dicom_seg=True)
+    assert summary.failures == ()
+    written = highdicom.seg.segread(tmp_path / "out" / "scan_seg.dcm")
+    found = []
+    for number in written.segment_numbers:
+        description = written.get_segment_description(number)
+        (region,) = description.anatomic_regions
+        (kind,) = description.SegmentedPropertyTypeCodeSequence
+        modifiers = [code.CodeMeaning for code in kind.get("SegmentedPropertyTypeModifierCodeSequence", [])]
+        assert region.value == kind.CodeValue == "5366008"
+        found.append((description.segment_label, region.AnatomicRegionModifierSequence[0].CodeValue, modifiers))
+    assert found == [
+        ("left lateral", "7771000", ["Lateral"]),
+        ("left medial", "7771000", []),
+        ("right lateral", "24028007", ["Lateral"]),
+        ("right medial", "24028007", []),
+    ]
 
 
 def test_what_is_masked_is_shown_without_its_surround(bundles, tmp_path):

@@ -13,7 +13,7 @@ from dicom_builder import SERIES, Grid, enhanced_dataset, frame_groups, series_d
 from monai_unetpp import segment as segment_one
 from monai_unetpp.data.cases import find_cases
 from monai_unetpp.data.dicom import read_dicom
-from monai_unetpp.data.dicom_seg import read_label_codes, write_dicom_seg
+from monai_unetpp.data.dicom_seg import SIDES, Code, LabelCodes, read_label_codes, write_dicom_seg
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.series_choice import choose_series
 from monai_unetpp.results import hash_image
@@ -97,6 +97,21 @@ def test_codes_of_every_bundle(tmp_path, voxels, bundle, labels):
         assert (kind.CodeValue, kind.CodingSchemeDesignator) == (codes[value].type.value, "SCT")
         modifiers = kind.get("SegmentedPropertyTypeModifierCodeSequence", [])
         assert [one.CodeValue for one in modifiers] == [one.value for one in [codes[value].modifier] if one is not None]
+
+
+def test_sides_are_of_the_region_of_a_structure_and_modify_a_lesion(tmp_path, voxels, labels):
+    folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid(), [STUDY] * 5))
+    structure = Code("91723000", "SCT", "Anatomical Structure"), Code("64033007", "SCT", "Kidney")
+    lesion = Code("49755003", "SCT", "Morphologically Altered Structure"), Code("108369006", "SCT", "Neoplasm")
+    codes = {1: LabelCodes(*structure, side=SIDES["left"]), 4: LabelCodes(*lesion, side=SIDES["right"])}
+    write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES, codes)
+    first, second = pydicom.dcmread(tmp_path / "a.dcm").SegmentSequence
+    (region,) = first.AnatomicRegionSequence
+    assert (region.CodeValue, region.AnatomicRegionModifierSequence[0].CodeMeaning) == ("64033007", "Left")
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in first.SegmentedPropertyTypeCodeSequence[0]
+    assert "AnatomicRegionSequence" not in second
+    (modifier,) = second.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence
+    assert modifier.CodeMeaning == "Right"
 
 
 def test_what_cannot_be_written_is_named(tmp_path, voxels, labels):
