@@ -40,6 +40,8 @@ __all__ = ["Segmentation", "segment"]
 
 #: Name in messages of an image without a file.
 _NAME = "image"
+#: Options about files, which are not kept.
+_OF_FILES = ("output_dir", "mask", "dicom_seg", "skip_existing", "shard", "overwrite", "profile")
 #: Data types of NIfTI files that every program reads.
 _STORED = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
@@ -141,10 +143,10 @@ def segment(
             level that the bundle chooses.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         **options: further options of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
-            ``flips=[]``.
+            ``flips=[]``. Those about files, such as ``mask``, are refused.
 
     Raises:
-        TypeError: unsupported kind of image.
+        TypeError: unsupported kind of image, or an unknown option.
         ValueError: the image cannot be segmented, or there are several; or the bundle, level, device or an option is
             invalid.
         FileNotFoundError: no such bundle or file.
@@ -155,6 +157,12 @@ def segment(
             found = monai_unetpp.segment("T1.nii.gz", bundle="brain_tissue_mri_unetpp")
             found.volumes[0].ml, found.save("tissues.nii.gz")
     """
+    refused = [name for name in _OF_FILES if options.pop(name, None)]
+    if refused:
+        raise ValueError(
+            f"options must not include {', '.join(refused)}, as segment keeps no files. Leave out, or use "
+            "monai_unetpp.segmentation.segment_files or the command monai-unetpp segment."
+        )
     with tempfile.TemporaryDirectory(prefix="monai-unetpp-") as folder:
         source = _file_of(image, Path(folder) / _NAME)
         chosen = SegmentationOptions(source, Path(folder) / "result", bundle, level=level, device=device, **options)

@@ -136,6 +136,24 @@ def test_what_is_no_image_is_named(hippocampus_bundle, decathlon_dir, of_path, t
         of_path.save(tmp_path / "labels.png")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"mask": True},
+        {"dicom_seg": True},
+        {"skip_existing": True},
+        {"shard": "2/2"},
+        {"overwrite": True},
+        {"profile": True},
+        {"output_dir": "labels"},
+    ],
+)
+def test_options_about_files_are_refused(hippocampus_bundle, path, given):
+    (name,) = given
+    with pytest.raises(ValueError, match=rf"^options must not include {name}, .*segment_files or the command"):
+        segment(path, hippocampus_bundle, **given)
+
+
 def test_a_verdict_shows_itself_in_a_notebook():
     one = Comparison(
         *("L2", "L3", "dice", "<liver>", 0.01, 9, 9, 0.9, 0.899, -0.001, 0.002, -0.003, 0.001, "bca", -0.01, "a"),
