@@ -54,7 +54,7 @@ class Segmentation:
         array: label map ``(H, W[, D])`` on the grid of the image; axes are in the order of the file, as in nibabel and
             in SimpleITK's index.
         affine: ``(4, 4)``, from voxels to mm in RAS; the identity for pictures.
-        labels: name of each value.
+        labels: name of each value; empty if objects were numbered.
         volumes: value, name, voxels and millilitres of every label; empty if objects were numbered.
         image: the intensities ``(H, W[, D])``; of several channels the first.
         bundle: name of the bundle that was used.

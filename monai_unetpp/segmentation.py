@@ -95,7 +95,7 @@ class SegmentationSummary:
         failures: one line for each failed case, with its file.
         stages: seconds by stage of the work, summed over the finished cases; empty unless measured.
         depths: windows by the level at which they stopped, also summed; empty unless the depth is chosen for each.
-        labels: name of each value of the label maps.
+        labels: name of each value of the label maps; empty if objects were numbered.
         output_dir: folder of the label maps.
         skipped: number of cases that had a result already.
     """

@@ -106,6 +106,21 @@ def test_a_picture(nuclei_bundle, tmp_path):
         found.save(tmp_path / "labels.nii")
 
 
+def test_numbered_objects_have_no_names_of_labels(nuclei_bundle, tmp_path):
+    pytest.importorskip("skimage")
+    rows = np.full((40, 50), 10, np.uint8)
+    rows[8:20, 10:22] = rows[24:36, 30:42] = 200
+    Image.fromarray(rows).save(tmp_path / "cells.png")
+    found = segment(tmp_path / "cells.png", nuclei_bundle, instances=True, **OPTIONS)
+    assert found.labels == {}
+    assert found.instances == found.array.max() > 0
+    (legend,) = found.show().legends
+    assert [text.get_text() for text in legend.get_texts()] == ["objects"]
+    done = segment_files(tmp_path / "cells.png", tmp_path / "out", nuclei_bundle, instances=True, **OPTIONS)
+    assert (done.labels, done.cases[0].instances) == ({}, found.instances)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["cells_seg.png", "run.json"]
+
+
 def test_a_folder_with_one_image(of_path, hippocampus_bundle, nuclei_bundle, path, tmp_path):
     (tmp_path / "volume").mkdir()
     shutil.copy(path, tmp_path / "volume")

@@ -36,7 +36,7 @@ class ResultFolder:
 
     Attributes:
         path: the folder.
-        names: the labels of its maps, name by value.
+        names: the labels of its maps, name by value; none if objects are numbered, and no tables of them then.
         run: the entry of the run in ``run.json``; it may be extended until :meth:`write`.
         shard: K and N, if N processes write to the folder at the same time, each for its own cases.
         totals: labels to sum, by the name of the sum.
@@ -132,7 +132,7 @@ class ResultFolder:
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
-        for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)):
+        for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)) if self.names else ():
             write_text(self.path / TABLE_FILES[name], table(self.names))
 
     def _write_volumes(self) -> None:
