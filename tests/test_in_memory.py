@@ -11,6 +11,7 @@ import SimpleITK
 import torch
 from monai.data import MetaTensor
 from PIL import Image
+from runner_bundle import write_bundle
 
 import monai_unetpp
 from monai_unetpp import Segmentation, segment
@@ -49,6 +50,42 @@ def test_the_same_as_segmenting_files(of_path, hippocampus_bundle, path, tmp_pat
     saved = nib.load(of_path.save(tmp_path / "labels.nii"))
     np.testing.assert_array_equal(np.asarray(saved.dataobj), of_path.array)
     assert saved.header.extensions == written.header.extensions
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", 3, [], runtime="torch", overlap=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 7), (2, 1, 1), (5, 1, 7), (1, 9, 9)])
+def test_a_thin_volume_keeps_its_voxels(tiny, shape):
+    voxels = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    found = segment(nib.Nifti1Image(voxels, np.diag([1.0, 2, 3, 1])), tiny)
+    assert found.array.shape == shape
+    np.testing.assert_array_equal(found.image.ravel(), voxels.ravel())
+    assert found.show().axes
+
+
+@pytest.mark.parametrize("holder", ["Nifti2Image", "MetaTensor", "SimpleITK"])
+def test_an_axis_too_long_for_nifti_1_is_kept(tmp_path, holder):
+    long = write_bundle(tmp_path / "long", 3, [], runtime="torch", overlap=0, roi_size=[4, 4096, 4])
+    voxels = np.arange(32_768, dtype=np.int32).reshape(1, -1, 1)
+    images = {
+        "Nifti2Image": nib.Nifti2Image(voxels, np.eye(4)),
+        "MetaTensor": MetaTensor(torch.as_tensor(voxels)[None]),
+        "SimpleITK": SimpleITK.GetImageFromArray(voxels.T),
+    }
+    found = segment(images[holder], long)
+    assert found.array.shape == voxels.shape
+    np.testing.assert_array_equal(found.image.ravel(), voxels.ravel())
+
+
+def test_a_tensor_of_bfloat16(tiny):
+    voxels = torch.arange(120, dtype=torch.float32).reshape(1, 4, 5, 6)
+    found = segment(MetaTensor(voxels.bfloat16()), tiny)
+    np.testing.assert_array_equal(found.image, voxels[0])
+    with pytest.raises(ValueError, match="image must have numbers as voxels, got complex64"):
+        segment(MetaTensor(voxels.to(torch.complex64)), tiny)
 
 
 def images_of(path):

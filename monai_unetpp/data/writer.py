@@ -21,7 +21,7 @@ from monai_unetpp.data.instances import INSTANCE_COUNT
 from monai_unetpp.data.label_table import label_table_extension
 from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.nifti import is_nifti_name
-from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
+from monai_unetpp.data.nifti_results import nifti_class, on_nifti_grid, smallest_dtype
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
 from monai_unetpp.data.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
 from monai_unetpp.data.source_files import source_files
@@ -228,7 +228,7 @@ def _labels(label_map: MetaTensor, key: Hashable) -> np.ndarray[Any, Any]:
 
 
 def _on_affine(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> Nifti1Image:
-    image = Nifti1Image(array, affine)
+    image = nifti_class(array.shape)(array, affine)
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm")
