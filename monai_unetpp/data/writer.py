@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -28,6 +29,8 @@ from monai_unetpp.data.source_files import source_files
 from monai_unetpp.files import atomic_path
 
 __all__ = ["SegmentationSaveImaged", "write_volume"]
+
+_DESCRIPTION = re.compile(r"_desc-[^_/]+")
 
 
 class SegmentationSaveImaged(SaveImaged):
@@ -127,8 +130,13 @@ class SegmentationSaveImaged(SaveImaged):
         return {int(value): name for value, name in names.items()}
 
     def result_path(self, source: str, item: Mapping[Any, Any]) -> Path:
-        """The path of an image's result; ``item`` has the case's own keys, such as ``case``."""
+        """The path of an image's result; ``item`` has the case's own keys, such as ``case``.
+
+        A postfix ``desc-...``, as in BIDS, replaces this entity in the name, which may have only one.
+        """
         name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
+        if self.output_postfix.startswith("desc-"):
+            name = _DESCRIPTION.sub("", name)
         return self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
 
     def check_result(self, source: str | Sequence[str], item: Mapping[Any, Any]) -> Path:
