@@ -88,7 +88,7 @@ def _refuse_shared(items: Sequence[dict[str, Any]], saver: SegmentationSaveImage
     """Mark the cases whose mask would overwrite that of an earlier one: it replaces what tells the images apart."""
     first_of: dict[str, str] = {}
     for item in items:
-        image = item["image"] if isinstance(item["image"], (str, PathLike)) else item["image"][0]
+        image = fspath(item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"])
         path = saver.result_path(image, item)
         first = first_of.setdefault(str(path).casefold(), image)
         if first != image:
