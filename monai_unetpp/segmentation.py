@@ -17,6 +17,7 @@ from monai.utils import CommonKeys
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.chaining import Chain
+from monai_unetpp.data.dataset import CaseDataset
 from monai_unetpp.data.dicom import is_dicom_file
 from monai_unetpp.data.dicom_seg import DicomSegSaved, dicom_seg_path, read_label_codes
 from monai_unetpp.data.series_choice import choose_series
@@ -261,18 +262,21 @@ class _Run:
             ValueError: the bundle does not use this package's data set and saver.
         """
         number, count = self.results.shard
+        earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
         if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):
+            self.results.check_labels([output.name for _, output in self._outputs()])
+            self._keep_changed(earlier, chosen)
             return
         items, savers = self._items(), self.evaluator.savers
         inputs.name_results(items, savers)
         if chosen.series is not None:
             self._files_of = choose_series(items, chosen.series)
+        self.results.check_labels([output.name for _, output in self._outputs()])
         # before any is skipped, so that all processes count the same cases
         items[:] = items[number - 1 :: count]
         if chosen.dicom_seg:
             self._add_dicom_seg(items)
         if chosen.skip_existing:
-            earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
             beside: list[Callable[[str, dict[str, Any]], Path]] = [saver.result_path for saver in savers[1:]]
             if chosen.dicom_seg:
                 beside.append(lambda image, item: dicom_seg_path(savers[0].result_path(image, item)))
@@ -280,9 +284,25 @@ class _Run:
             for case, _, output in left_out:
                 has_volume = self.chain.first.network.spatial_dims == 3
                 numbered = self.evaluator.numbers_objects
-                self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered)
+                changed = earlier.is_changed(output)
+                if changed:
+                    logger.warning("%s: changed since it was written; it is kept, and measured again.", output)
+                self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered, changed)
             self.skipped = len(left_out)
+        self._keep_changed(earlier, chosen)
         self.evaluator.state.epoch_length = len(items)
+
+    def _keep_changed(self, earlier: EarlierResults, chosen: SegmentationOptions) -> None:
+        """Let cases fail whose results would be lost although they were changed, such as corrected by hand."""
+        for item, output in () if chosen.overwrite else self._outputs():
+            if earlier.is_changed(output):
+                reason = f"its result {output} was changed since it was written"
+                item.setdefault("failure", f"{_first(item)}: {reason}. Move it away, or replace it with --overwrite.")
+
+    def _outputs(self) -> list[tuple[dict[str, Any], Path]]:
+        """The cases with their results, if this package names them."""
+        items, savers = self._listed or [], self.evaluator.savers
+        return [(item, savers[0].result_path(_first(item), item)) for item in items]
 
     def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
         folder, pair = self.chain.last.folder, self.chain.pair
@@ -292,15 +312,21 @@ class _Run:
             codes = {pair.value(number, value): code for number in numbers for value, code in codes.items()}
         self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name, self._files_of))
         for item in items:
-            image = item["image"][0] if isinstance(item["image"], list) else item["image"]
+            image = _first(item)
             if os.path.exists(image) and not (os.path.isdir(image) or is_dicom_file(image)):
                 reason = "not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out."
                 item.setdefault("failure", f"{image}: {reason}")
 
+    @property
+    def _listed(self) -> list[dict[str, Any]] | None:
+        """The cases in the bundle's data set; None unless it and the saver are those of this package."""
+        dataset = getattr(self.evaluator.data_loader, "dataset", None)
+        items = dataset.data if isinstance(dataset, CaseDataset) else None
+        return items if isinstance(items, list) and self.evaluator.savers else None
+
     def _items(self) -> list[dict[str, Any]]:
-        """The list of cases in the data set of the bundle."""
-        items = getattr(getattr(self.evaluator.data_loader, "dataset", None), "data", None)
-        if not isinstance(items, list) or not self.evaluator.savers:
+        items = self._listed
+        if items is None:
             raise ValueError(
                 "BIDS, skip_existing, series, shard and dicom_seg need a bundle with CaseDataset and "
                 "SegmentationSaveImaged. Use another bundle, or leave these options out."
@@ -370,6 +396,12 @@ class _Run:
             self.failures.append(problem)
 
 
+def _first(item: Mapping[str, Any]) -> str:
+    """The first file of a case."""
+    image = item["image"]
+    return str(image[0] if isinstance(image, (list, tuple)) else image)
+
+
 def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:
     """What ``run.json`` records of a run before it starts."""
     return {
@@ -396,9 +428,10 @@ def _described_bundle(folder: Path) -> dict[str, Any]:
 def _recorded(case: SegmentedCase, files: Sequence[str]) -> RecordedCase:
     details = {"instances": case.instances, "surround": case.surround}
     found = {key: value for key, value in details.items() if value is not None}
-    return RecordedCase(
-        case.case, case.image, hash_image(*files), case.output, round(case.seconds, 3), case.warnings, found
-    )
+    # a bundle with a saver of its own may write elsewhere
+    written = hash_file(case.output) if os.path.isfile(case.output) else None
+    seconds = round(case.seconds, 3)
+    return RecordedCase(case.case, case.image, hash_image(*files), case.output, seconds, case.warnings, found, written)
 
 
 def _plain(value: Any) -> Any:

@@ -88,7 +88,8 @@ class SegmentationOptions:
         shard: ``"K/N"`` for every N-th case from the K-th on: N processes, on any computers with access to
             ``output_dir``, share the cases. Under ``torchrun`` the processes share them by rank.
         overwrite: whether to replace results of other images with the same name; otherwise the case fails before the
-            network runs. Results of the same image are always replaced, files of other programs never.
+            network runs, also where its result was changed since it was written, such as by hand. Other results of the
+            same image are always replaced, files of other programs never.
         profile: whether to measure the stages of the work, which then run one after the other.
 
     Raises:
@@ -225,7 +226,9 @@ class SegmentationOptions:
         help="do every N-th case from the K-th on: N processes with one output folder share the cases",
     )
     overwrite: bool = option(
-        False, help="replace results of other images with the same name (default: such cases fail)"
+        False,
+        help="replace results of other images with the same name, and results that were changed since, such as by hand "
+        "(default: such cases fail)",
     )
     profile: bool = option(False, help="show where the time goes; all steps then run one after the other")
 

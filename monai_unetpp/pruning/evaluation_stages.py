@@ -16,11 +16,12 @@ import torch
 from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import find_ignore_label, load_datalist, read_geometry
 from monai_unetpp.data.case_check import CheckedCase
-from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.data.naming import entry_name
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import find_counter
+from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
 from monai_unetpp.pruning.adaptive_points import check_adaptive, evaluate_adaptive
@@ -30,7 +31,7 @@ from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, decide_all, join
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.exposure import exposures_of, record_of
-from monai_unetpp.pruning.folds import join_folds
+from monai_unetpp.pruning.folds import check_complete, join_folds
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.operating_points import compare_grid, points_at_settings
 from monai_unetpp.pruning.pipeline_text import describe_settings
@@ -184,6 +185,11 @@ class Scored:
 # ---------------------------------------------------------------- check
 
 
+def _names_of(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> set[tuple[str, str]]:
+    """Data set and name of each case."""
+    return {(name, case.name) for name, listed in entries.items() for case in list_cases(listed)}
+
+
 def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepared:
     """Check everything that can be checked before the first case is scored, and collect what scoring needs.
 
@@ -206,6 +212,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     checked = check_data_sets(plan, entries, ignore_labels)
     if given is not None:
         check_scored(plan.data.names[0], checked[plan.data.names[0]])
+        check_complete(given, scored_labels(pipeline.labels))
     further = load_further(pipeline)
     kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
     settings = run_settings(plan, own, 0 if folds is None else len(folds))
@@ -220,7 +227,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         ignore_labels=ignore_labels,
         kept_back=kept_back,
         further=further,
-        settings=settings | earlier_rules(folder, plan.rules, settings),
+        settings=settings | earlier_rules(folder, plan, settings, _names_of(entries)),
         configurations=_configurations(plan, own, others, device),
         checked=checked,
         record=record_of(pipeline.network, pipeline.bundle),

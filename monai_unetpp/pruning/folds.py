@@ -18,10 +18,21 @@ from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.spreadsheet import format_csv, read_cell
 
-__all__ = ["SCORE_COLUMNS", "fold_entries", "format_scores", "join_folds", "read_folds", "score_cells"]
+__all__ = [
+    "SCORE_COLUMNS",
+    "check_complete",
+    "fold_entries",
+    "format_scores",
+    "join_folds",
+    "read_folds",
+    "score_cells",
+]
 
 SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRICS, "prediction_ml", "truth_ml")
 """Columns of a table of scores: ``per_case.csv``, and the tables of folds."""
+
+
+_VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")
 
 
 def format_scores(rows: Iterable[ScoreRow]) -> str:
@@ -72,6 +83,29 @@ def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
         cases=tuple(case for fold in folds for case in fold.cases),
         error_auroc=None,
     )
+
+
+def check_complete(scores: Scores, labels: Sequence[str]) -> None:
+    """Refuse scores that lack a label of a case at a point, which a verdict then would not guard, or name it otherwise.
+
+    Args:
+        scores: of folds.
+        labels: the names that must be there.
+
+    Raises:
+        ValueError: a case with other labels at a point.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in scores.rows:
+        found.setdefault((row.case, row.point), []).append(row.label)
+    for case in dict.fromkeys(row.case for row in scores.rows):
+        for point in scores.points:
+            given = found.get((case, point.name), [])
+            if sorted(given) != sorted(labels):
+                raise ValueError(
+                    f"scores must be of the labels {', '.join(labels)}, got {', '.join(given) or 'none'} for {case} at "
+                    f"{point.name}. Score the folds with the labels of the data set."
+                )
 
 
 def fold_entries(dataset_dir: str | PathLike[str], list_key: str, **subjects: Any) -> list[dict[str, Any]]:
@@ -169,6 +203,8 @@ def _read_score(texts: Mapping[str, str]) -> LabelScore:
     lacking = next((name for name, value in values.items() if value is None), None)
     if lacking is not None and state != "both_empty":
         raise ValueError(f"{lacking} must be a number in the state {state!r}, got nothing")
+    # nothing has a volume of 0
+    values |= {name: 0.0 for name in _VOLUMES if values[name] is None}
     return LabelScore(state, **values)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from os import PathLike
 from typing import Any
 
@@ -14,6 +15,8 @@ from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, Preci
 from monai_unetpp.pruning.pipeline_text import describe_settings
 
 __all__ = ["BUNDLE_KEYS", "check_inference", "inference_of"]
+
+logger = logging.getLogger(__name__)
 
 #: Keys at the top of a bundle's ``inference.json`` that an evaluation may override.
 BUNDLE_KEYS = ("precision", "flips", "window_shape")
@@ -53,6 +56,7 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
         "sigma_scale": describe_settings(inferer.sigma_scale),
         "padding_mode": str(getattr(inferer.padding_mode, "value", inferer.padding_mode)),
         "cval": float(inferer.cval),
+        "skip_constant": bool(getattr(inferer, "skip_constant", False)),
     }
 
 
@@ -65,7 +69,8 @@ def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.dev
         device: where it ran.
 
     Returns:
-        The evaluated values of :data:`BUNDLE_KEYS`, to write into the bundle's configurations.
+        The evaluated values of :data:`BUNDLE_KEYS`, to write into the bundle's configurations, and ``smooth`` as False
+        where the bundle resamples probabilities: the evaluation resamples labels.
 
     Raises:
         ValueError: ``inference.json`` has no inferer, or one that differs in more than these keys.
@@ -86,5 +91,12 @@ def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.dev
             "write must be left out where the bundle segments differently from the evaluation, got "
             + "; ".join(f"{key} {own.get(key)!r} instead of {evaluated.get(key)!r}" for key in differing)
             + f". Change the inferer of {config}, or leave write out."
+        )
+    if "smooth" in config and config.parse("smooth"):
+        values["smooth"] = False
+        logger.warning(
+            "%s: the pruned bundle will resample labels, as the evaluation does, not probabilities; with --smooth it "
+            "segments in another way than was evaluated.",
+            config,
         )
     return values

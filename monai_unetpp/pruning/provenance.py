@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,17 @@ def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0
     return settings
 
 
-def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> dict[str, str]:
-    """Different rules of an earlier report in the folder, if any, since rules must be fixed in advance."""
+def earlier_rules(
+    folder: Path, plan: PruningPlan, settings: Mapping[str, str], cases: Collection[tuple[str, str]]
+) -> dict[str, str]:
+    """Different rules by which an earlier report in the folder judged the same cases, as they must be fixed in advance.
+
+    Args:
+        folder: of the report.
+        plan: the plan.
+        settings: from :func:`run_settings`.
+        cases: data set and name of each case.
+    """
     path = folder / "report.json"
     if not path.is_file():
         return {}
@@ -66,7 +75,9 @@ def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> di
     except (ValueError, TypeError, KeyError, OSError) as e:
         logger.warning("%s could not be read (%s): its rules are not compared with those of this run.", path, e)
         return {}
-    before = earlier.settings.get(EARLIER_RULES)
+    if not any((row.dataset, row.case) in cases for row in earlier.rows):
+        return {}
+    before, rules = earlier.settings.get(EARLIER_RULES), plan.rules
     # reports of earlier versions have no settings
     own = {
         key: value for key, value in earlier.settings.items() if key != EARLIER_RULES and not key.startswith("left out")
@@ -75,7 +86,9 @@ def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> di
         key: own.get(key, "not given") for key in {**own, **settings} if own and own.get(key) != settings.get(key)
     }
     texts = [] if before is None else [before]
-    if changed or _compared(earlier.rules) != _compared(rules):
+    tolerances = {label: value for label, value in earlier.tolerance_mm.items() if label in plan.pipeline.labels}
+    loosened = any(plan.pipeline.tolerance_mm.get(label) != value for label, value in tolerances.items())
+    if changed or loosened or _compared(earlier.rules) != _compared(rules):
         parts = [
             "margins " + ", ".join(str(margin) for margin in earlier.rules.margins),
             f"alpha {earlier.rules.alpha:g}",
@@ -84,6 +97,7 @@ def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> di
             f"least Dice of the deepest level {earlier.rules.min_reference:g}",
             f"{earlier.rules.bootstrap_samples} resamples",
             f"seed {earlier.rules.seed}",
+            *(["tolerances " + ", ".join(f"{name}={mm:g}" for name, mm in tolerances.items())] if loosened else []),
             *(f"{key} {value}" for key, value in changed.items()),
         ]
         texts.append("; ".join(parts))

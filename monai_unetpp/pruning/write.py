@@ -226,8 +226,8 @@ def _rewrite_configs(folder: Path, config: Mapping[str, Any], inference: Mapping
             kept = {key: value for key, value in defined.items() if re.fullmatch("_.*_", key)}
             arguments = {name: value for name, value in config.items() if name in defined or value != defaults[name]}
             changed["network_def"] = {**kept, **arguments}
-        if "level" in content:
-            changed["level"] = None
+        # one level is left to choose
+        changed |= {key: None for key in ("level", "adaptive_tolerance") if key in content}
         if path.name in below:
             known = {**content, **below[path.name]}
             changed |= {key: value for key, value in inference.items() if key in known}
@@ -292,7 +292,13 @@ def _accuracy(level: str, decision: Decision | None, result: PruningResult | Non
     if compared or result is None:
         return compared
     deepest = list(_point_names(result).values())[-1]
-    rows = [row for row in result.rows if row.point in (deepest, point)]
+    # the cases of the verdict: those that chose the level, or those that only confirm it
+    confirms = decision is not None and decision.role == "confirm"
+    rows = [
+        row
+        for row in result.rows
+        if row.point in (deepest, point) and (((row.dataset, row.case) in result.confirming) == confirms)
+    ]
     asked = decision.dataset if decision is not None else ALL
     names = [name for name in dict.fromkeys(row.dataset for row in rows) if asked in (ALL, name)]
     sets = [PairedScores.from_rows(rows, list(dict.fromkeys((deepest, point))), name) for name in names]
@@ -388,7 +394,17 @@ def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
 
 
 def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list[str]:
-    columns = ["Mean over cases", deepest, level, "Difference", "Lower bound", "Margin", "Cases"]
+    # a verdict compares means in which every subject counts the same
+    of_verdict = any(each.lower_bound is not None for each in accuracy)
+    columns = [
+        "Mean over subjects" if of_verdict else "Mean over cases",
+        deepest,
+        level,
+        "Difference",
+        "Lower bound",
+        "Margin",
+        "Cases",
+    ]
     rows = []
     for each in accuracy:
         better = METRICS[each.metric].larger_is_better

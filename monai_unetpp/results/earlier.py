@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.result_marks import identify_image, read_identity
+from monai_unetpp.files import hash_file
 from monai_unetpp.results.run_record import result_name
 
 __all__ = ["EarlierResults"]
@@ -35,11 +36,17 @@ class EarlierResults:
         self._wanted = _compared(wanted)
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
         self._made_by = {name: _compared(run) for name, _, run in made}
+        self._written = {name: case.get("output_sha256") for name, case, _ in made}
         self._warnings = {name: case.get("warnings") or () for name, case, _ in made}
 
     def warnings(self, output: Path) -> Sequence[str]:
         """The warnings about a result when it was made."""
         return tuple(self._warnings.get(output.name, ()))
+
+    def is_changed(self, output: Path) -> bool:
+        """Whether a result is not as it was written, such as one that was corrected by hand."""
+        written = self._written.get(output.name)
+        return written is not None and output.is_file() and hash_file(output) != written
 
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from os import PathLike
 from pathlib import Path
@@ -66,6 +66,26 @@ class ResultFolder:
         for name in TABLE_FILES.values():
             _check_table(self.path / name)
 
+    def check_labels(self, replaced: Collection[str]) -> None:
+        """Check before any work that the tables will name the labels of all results in the folder.
+
+        Args:
+            replaced: names of the results that the run writes.
+
+        Raises:
+            ValueError: others stay whose labels have other names.
+        """
+        table = self.path / TABLE_FILES["slicer"]
+        if not table.is_file() or table.read_text(encoding="utf-8") == slicer_table(self.names):
+            return
+        staying = {result_name(case) for run in read_runs(self.path / RUN_FILE) for case in run["cases"]}
+        staying = {name for name in staying.difference(replaced) if (self.path / name).is_file()}
+        if staying:
+            raise ValueError(
+                f"{self.path}: holds results whose labels have other names, such as {min(staying)}, which its tables "
+                "of labels would lose. Name another output folder."
+            )
+
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
 
@@ -88,9 +108,15 @@ class ResultFolder:
             self.write()
 
     def add_earlier(
-        self, case: str, output: Path, has_volume: bool, warnings: Sequence[str] = (), numbered: bool = False
+        self,
+        case: str,
+        output: Path,
+        has_volume: bool,
+        warnings: Sequence[str] = (),
+        numbered: bool = False,
+        changed: bool = False,
     ) -> None:
-        """Add a case that was finished before; its volumes are measured if missing in the table.
+        """Add a case that was finished before; its volumes are measured if missing in the table or no longer right.
 
         Args:
             case: its name.
@@ -98,13 +124,14 @@ class ResultFolder:
             has_volume: whether voxels have a size in mm.
             warnings: the warnings about it at the time.
             numbered: whether its values number objects and are no labels; it then has no volumes.
+            changed: whether the label map is not as it was written.
         """
         if numbered:
             self._volumes[case] = (), ()
             return
         if self._listed is None:
             self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
-        if as_written(case) not in self._listed:
+        if changed or as_written(case) not in self._listed:
             self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)
 
     def write(self) -> list[str]:

@@ -34,6 +34,7 @@ class RecordedCase:
         seconds: processing time.
         warnings: warnings to consider before using the result.
         details: other results, such as the number of objects.
+        output_sha256: hash of the output file as it was written, which tells later changes; None if it is not known.
     """
 
     case: str
@@ -43,6 +44,7 @@ class RecordedCase:
     seconds: float
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    output_sha256: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

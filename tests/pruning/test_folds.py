@@ -23,6 +23,7 @@ from monai_unetpp.bundles import write_training_record
 from monai_unetpp.bundles.training_record import LAST
 from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
+from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, evaluation_stages, judge, prune, verdict
 from monai_unetpp.pruning.folds import fold_entries, format_scores, join_folds, read_folds
 from monai_unetpp.pruning.score import Scores
@@ -143,6 +144,50 @@ def test_scores_that_cannot_be_are_refused(tmp_path, boxes, folds, column, text,
         writer.writerows(lines)
     with pytest.raises(ValueError, match=message):
         read_folds([table, table], load_datalist(boxes, "training"), ["L1", "L2"], "boxes")
+
+
+def tables_of(folder: Path, folds, change) -> list[Path]:
+    """Tables of the folds with changed rows; those for which ``change`` gives None are left out."""
+    tables = [folder / f"fold_{number}.csv" for number in range(2)]
+    for table, fold in zip(tables, folds, strict=True):
+        write_text(table, format_scores(row for row in map(change, fold.rows) if row is not None))
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda row: None if row.label == "posterior" else row, "anterior, foreground"),
+        (
+            lambda row: dataclasses.replace(row, label="liver") if row.label == "posterior" else row,
+            "anterior, liver, foreground",
+        ),
+        (lambda row: row if row.label == "foreground" else None, "foreground"),
+        (lambda row: row if row.point == "L2" else None, "none"),
+    ],
+)
+def test_scores_with_other_labels_give_no_verdict(tmp_path, boxes, folds, change, found) -> None:
+    tables = tables_of(tmp_path, folds, change)
+    message = f"scores must be of the labels anterior, posterior, foreground, got {found} for case_00 at L1. Score"
+    with pytest.raises(ValueError, match=message):
+        prune(plan_of(boxes, tmp_path / "out", scores=tables))
+
+
+def test_empty_cells_of_what_is_nowhere_are_volumes_of_0(tmp_path, boxes, folds) -> None:
+    nowhere = LabelScore("both_empty", None, None, None, None, None, None, None)
+    changed = {("case_00", "posterior"), ("case_01", "posterior")}
+    tables = tables_of(
+        tmp_path,
+        folds,
+        lambda row: dataclasses.replace(row, score=nowhere) if (row.case, row.label) in changed else row,
+    )
+    result = prune(plan_of(boxes, tmp_path / "out", scores=tables))
+    volumes = {
+        (row.score.truth_ml, row.score.prediction_ml, row.score.volume_difference_ml)
+        for row in result.rows
+        if row.score.state == "both_empty"
+    }
+    assert volumes == {(0.0, 0.0, 0.0)}
 
 
 def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:

@@ -16,7 +16,7 @@ from tiny_pruning import SHAPE, break_label, half_blind_network, make_prunable_b
 
 from monai_unetpp import cli
 from monai_unetpp.bundles import check_bundle
-from monai_unetpp.inferers import FlipInferer, PrecisionInferer
+from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.pruning import from_bundle, prune_bundle, read_report, verdict, write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
 
@@ -184,8 +184,20 @@ def test_evaluated_flips_are_written_into_the_hippocampus_bundle(hippocampus_bun
     )
     values = check_inference(hippocampus_bundle, inferer, "cpu")
     assert values == {"precision": "bf16", "flips": [0, 1], "window_shape": [40, 56, 40]}
+    skipping = NestedSlidingWindowInferer([40, 56, 40], overlap=0.25, mode="gaussian", skip_constant=True)
+    with pytest.raises(ValueError, match="got skip_constant False instead of True"):
+        check_inference(hippocampus_bundle, skipping, "cpu")
     with pytest.raises(ValueError, match="got blending 'gaussian' instead of 'constant'"):
         check_inference(hippocampus_bundle, SlidingWindowInferer([40, 56, 40], overlap=0.25), "cpu")
+
+
+def test_a_bundle_that_smooths_is_written_as_it_was_evaluated(hippocampus_bundle, tmp_path, caplog):
+    bundle = shutil.copytree(hippocampus_bundle, tmp_path / "bundle")
+    inferer = SlidingWindowInferer([40, 56, 40], overlap=0.25, mode="gaussian")
+    assert "smooth" not in check_inference(bundle, inferer, "cpu")
+    edit_json(bundle / "configs" / "inference.json", smooth=True)
+    assert check_inference(bundle, inferer, "cpu")["smooth"] is False
+    assert "the pruned bundle will resample labels, as the evaluation does" in caplog.text
 
 
 def test_a_window_that_is_given_is_that_of_scores_and_of_costs(bundle, few_boxes, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ import torch
 from json_edits import edit_json
 from monai.transforms import AsDiscreted, Compose, Lambdad, Spacingd
 from tiny_pruning import (
+    LABELS,
     SHAPE,
     break_label,
     fake_costs,
@@ -569,6 +570,22 @@ def test_another_seed_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
     run(intensity_network(), few_boxes, tmp_path)
     assert run(intensity_network(), few_boxes, tmp_path, seed=1).settings["earlier rules"].endswith("; seed 0")
+
+
+def test_another_tolerance_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+    run(intensity_network(), few_boxes, tmp_path)
+    later = run(intensity_network(), few_boxes, tmp_path, tolerance_mm=dict.fromkeys(LABELS, 6.0)).settings
+    assert later["earlier rules"].endswith("; tolerances anterior=1, posterior=1")
+
+
+def test_rules_for_other_cases_are_none_that_came_before(tmp_path, few_boxes, monkeypatch):
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+    run(intensity_network(), few_boxes, tmp_path)
+    others = shutil.copytree(few_boxes, tmp_path / "others")
+    assert "earlier rules" not in run(intensity_network(), others, tmp_path, margins="dice=0.1").settings
 
 
 def test_a_wrong_training_list_is_refused_before_any_case_is_scored(tmp_path, few_boxes, scored):

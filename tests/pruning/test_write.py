@@ -302,6 +302,27 @@ class TestOrigin:
         write_pruned_bundle(source, "L1", target, result=make_result(decisions=decisions))
         assert read_metadata(target)["pruned_from"]["summary"] == "The last word."
 
+    def test_means_are_of_the_cases_of_the_verdict(self, source: Path, target: Path) -> None:
+        # three cases only confirm; where these choose, all is worse
+        chosen = [
+            ScoreRow("study", f"chosen {case}", case, point, "anterior", score(0.2))
+            for point in ("L1", "L2")
+            for case in "ab"
+        ]
+        result = make_result(confirming=(("study", "a"), ("study", "b"), ("study", "c")))
+        result = dataclasses.replace(result, rows=(*result.rows, *chosen))
+        decision = dataclasses.replace(DECISION, comparisons=(), role="confirm")
+        write_pruned_bundle(source, "L1", target, decision=decision, result=result)
+        assert read_config(target, "metadata.json")["eval_metrics"]["dice_anterior"] == pytest.approx(0.8667)
+        text = (target / "docs" / "README.md").read_text(encoding="utf-8")
+        assert "| Mean over cases | L2 | L1 |" in text
+
+    def test_one_level_leaves_no_depth_to_choose(self, source: Path, target: Path) -> None:
+        edit_json(source / "configs" / "inference.json", adaptive_tolerance=0.033, level="L2")
+        write_pruned_bundle(source, "L1", target)
+        content = read_config(target, "inference.json")
+        assert (content["level"], content["adaptive_tolerance"]) == (None, None)
+
     def test_segments_as_it_was_evaluated(self, source: Path, target: Path) -> None:
         for name in ("inference", "train"):
             edit_json(source / "configs" / f"{name}.json", precision="auto")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import nibabel
 import numpy as np
@@ -158,3 +159,44 @@ def test_other_settings_of_the_bundle_make_other_results(tmp_path):
     # records of before name no settings
     edit_json(tmp_path / "out" / "run.json", lambda content: content["runs"][0]["bundle"].pop("settings_sha256"))
     assert skipped() == 1
+
+
+def test_a_result_that_was_corrected_by_hand_is_neither_lost_nor_misquoted(tiny, tmp_path):
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    out = tmp_path / "out"
+    segment_files(images, out, tiny)
+    found = nibabel.load(out / "a_seg.nii.gz")
+    corrected = np.zeros(found.shape, np.uint8)
+    corrected[:2, :3, :4] = 1
+    # as editors do that keep the header
+    nibabel.save(nibabel.Nifti1Image(corrected, found.affine, found.header), out / "a_seg.nii.gz")
+    kept = (out / "a_seg.nii.gz").read_bytes()
+
+    again = segment_files(images, out, tiny)
+    assert [done.case for done in again.cases] == ["b"]
+    (failure,) = again.failures
+    assert failure.startswith(f"{images[0]}: its result {out / 'a_seg.nii.gz'} was changed since it was written. Move")
+    assert (out / "a_seg.nii.gz").read_bytes() == kept
+
+    assert segment_files(images, out, tiny, skip_existing=True).skipped == 2
+    assert (out / "a_seg.nii.gz").read_bytes() == kept
+    assert ("a", "1", "24") in rows_of(out)
+
+    # with other options it would be made anew
+    other = segment_files(images, out, tiny, skip_existing=True, level="L1")
+    assert ([done.case for done in other.cases], len(other.failures)) == (["b"], 1)
+    assert len(segment_files(images, out, tiny, overwrite=True).cases) == 2
+    assert (out / "a_seg.nii.gz").read_bytes() != kept
+
+
+def test_a_folder_holds_results_with_one_set_of_labels(tiny, tmp_path):
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    out = tmp_path / "out"
+    segment_files(images[0], out, tiny)
+    table = (out / "labels.ctbl").read_text()
+    other = shutil.copytree(tiny, tmp_path / "other")
+    edit_json(other / "configs" / "metadata.json", labels={"1": "something else"})
+    with pytest.raises(ValueError, match=r"out: holds results whose labels have other names, .* Name another output"):
+        segment_files(images[1], out, other)
+    assert (out / "labels.ctbl").read_text() == table
+    assert len(segment_files(images[1], tmp_path / "more", other).cases) == 1
