@@ -76,7 +76,7 @@ class ResultFolder:
             ValueError: others stay whose labels have other names.
         """
         table = self.path / TABLE_FILES["slicer"]
-        if not table.is_file() or table.read_text(encoding="utf-8") == slicer_table(self.names):
+        if not (self.names and table.is_file()) or table.read_text(encoding="utf-8") == slicer_table(self.names):
             return
         staying = {result_name(case) for run in read_runs(self.path / RUN_FILE) for case in run["cases"]}
         staying = {name for name in staying.difference(replaced) if (self.path / name).is_file()}
