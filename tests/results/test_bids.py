@@ -9,7 +9,7 @@ import pytest
 
 from monai_unetpp.data import SegmentationSaveImaged, find_cases
 from monai_unetpp.results import RunInputs
-from monai_unetpp.results.bids import find_bids_images
+from monai_unetpp.results.bids import find_bids_images, write_bids_description
 from monai_unetpp.segmentation import segment_files
 
 OPTIONS = {"device": "cpu", "runtime": "torch", "precision": "fp32", "flips": []}
@@ -107,6 +107,12 @@ def test_data_sets_of_others_are_not_written_to(data_set, hippocampus_bundle, na
     with pytest.raises(ValueError, match=rf"dataset_description\.json: describes {expected}"):
         segment(data_set, hippocampus_bundle)
     assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
+
+
+def test_numbered_objects_leave_the_table_of_labels_as_it_is(data_set, tmp_path):
+    for names in ({1: "nucleus"}, {}):
+        write_bids_description(tmp_path, data_set, names, "nuclei")
+        assert "1\tnucleus\t" in (tmp_path / "dseg.tsv").read_text()
 
 
 def test_a_mask_of_a_derived_image_has_one_description(data_set):
