@@ -199,7 +199,10 @@ class CaseEvaluator(SupervisedEvaluator):
     def numbers_objects(self) -> bool:
         """Whether ``postprocessing`` numbers objects, so that the values of its results are not labels."""
         steps = self._postprocessing.flatten().transforms if isinstance(self._postprocessing, Compose) else ()
-        return any(isinstance(step, SplitInstancesd) for step in (*steps, self._postprocessing))
+        return any(
+            isinstance(step, SplitInstancesd) and CommonKeys.PRED in step.keys
+            for step in (*steps, self._postprocessing)
+        )
 
     def add_saver(self, transform: Callable[[Any], Any]) -> None:
         """Add a transform after the saving ones at the end of ``postprocessing``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+import torch
 from monai.data import MetaTensor
 from monai.data.utils import orientation_ras_lps, to_affine_nd
 from monai.utils import MetaKeys, SpaceKeys
@@ -23,8 +25,8 @@ from nibabel.spatialimages import SpatialImage
 from monai_unetpp.data import VolumeReader
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.data.dicom import is_dicom_file
-from monai_unetpp.data.grid import channel_axes
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.nifti_results import nifti_class
 from monai_unetpp.data.pictures import is_picture_name, read_picture
 from monai_unetpp.files import atomic_path
 from monai_unetpp.reporting.html import embed_figure, html_paragraph, html_table
@@ -40,6 +42,8 @@ __all__ = ["Segmentation", "segment"]
 
 #: Name in messages of an image without a file.
 _NAME = "image"
+#: Options about files, which are not kept.
+_OF_FILES = ("output_dir", "mask", "dicom_seg", "skip_existing", "shard", "overwrite", "profile")
 #: Data types of NIfTI files that every program reads.
 _STORED = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
@@ -52,7 +56,7 @@ class Segmentation:
         array: label map ``(H, W[, D])`` on the grid of the image; axes are in the order of the file, as in nibabel and
             in SimpleITK's index.
         affine: ``(4, 4)``, from voxels to mm in RAS; the identity for pictures.
-        labels: name of each value.
+        labels: name of each value; empty if objects were numbered.
         volumes: value, name, voxels and millilitres of every label; empty if objects were numbered.
         image: the intensities ``(H, W[, D])``; of several channels the first.
         bundle: name of the bundle that was used.
@@ -135,16 +139,16 @@ def segment(
 
     Args:
         image: a path (an image file, or a folder with one image, such as a DICOM series or one file per channel), an
-            image of nibabel or SimpleITK, or a ``MetaTensor`` ``(1, H, W[, D])``.
+            image of nibabel or SimpleITK, or a ``MetaTensor`` ``(C, H, W[, D])`` with the channels of the network.
         bundle: name or folder of a bundle.
         level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the
             level that the bundle chooses.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         **options: further options of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
-            ``flips=[]``.
+            ``flips=[]``. Those about files, such as ``mask``, are refused.
 
     Raises:
-        TypeError: unsupported kind of image.
+        TypeError: unsupported kind of image, or an unknown option.
         ValueError: the image cannot be segmented, or there are several; or the bundle, level, device or an option is
             invalid.
         FileNotFoundError: no such bundle or file.
@@ -155,11 +159,22 @@ def segment(
             found = monai_unetpp.segment("T1.nii.gz", bundle="brain_tissue_mri_unetpp")
             found.volumes[0].ml, found.save("tissues.nii.gz")
     """
+    refused = [name for name in _OF_FILES if options.pop(name, None)]
+    if refused:
+        raise ValueError(
+            f"options must not include {', '.join(refused)}, as segment keeps no files. Leave out, or use "
+            "monai_unetpp.segmentation.segment_files or the command monai-unetpp segment."
+        )
     with tempfile.TemporaryDirectory(prefix="monai-unetpp-") as folder:
         source = _file_of(image, Path(folder) / _NAME)
         chosen = SegmentationOptions(source, Path(folder) / "result", bundle, level=level, device=device, **options)
-        summary, files = segment_single(chosen)
+        summary, files, channels = segment_single(chosen)
         for failure in summary.failures:
+            if isinstance(image, MetaTensor) and len(image) != channels:
+                raise ValueError(
+                    f"image must have the shape ({channels}, H, W[, D]) for this bundle, got {tuple(image.shape)}. "
+                    "Put its channels first."
+                )
             raise ValueError(failure.replace(str(source), _NAME) if source.is_relative_to(folder) else failure)
         described = {"labels": summary.labels, "bundle": summary.bundle, "level": summary.level}
         [case] = summary.cases
@@ -180,7 +195,7 @@ def _loaded(case: SegmentedCase, files: Sequence[Path], **described: Any) -> Seg
         array,
         affine,
         volumes=case.volumes,
-        image=_intensities(files, max(2, sum(length > 1 for length in array.shape))),
+        image=_intensities(files, array.shape),
         instances=case.instances,
         warnings=case.warnings,
         _suffix=".nii.gz" if output.name.endswith(".nii.gz") else output.suffix,
@@ -189,11 +204,11 @@ def _loaded(case: SegmentedCase, files: Sequence[Path], **described: Any) -> Seg
     )
 
 
-def _intensities(files: Sequence[Path], dims: int) -> npt.NDArray[Any]:
-    """Read an image, of several channels the first; ``dims`` is the number of its spatial axes."""
+def _intensities(files: Sequence[Path], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Read an image, of several channels the first; ``shape`` is that of its label map."""
     is_series = all(not is_nifti_name(file) and is_dicom_file(file) for file in files)
-    channels = channel_axes(open_nifti(files[0]).shape, dims)[1] if is_nifti_name(files[0]) else 1
-    allowed = (2, 3) if channels == 1 else dims
+    channels = math.prod(open_nifti(files[0]).shape) // math.prod(shape) if is_nifti_name(files[0]) else 1
+    allowed = (2, 3) if channels == 1 else len(shape)
     reader = VolumeReader(allowed, allow_constant=True, fill_nonfinite=0, channels=channels)
     array, _ = reader.get_data(reader.read(files if is_series else files[:1]))
     return array if channels == 1 else array[0]
@@ -224,8 +239,6 @@ def _file_of(image: Any, path: Path) -> Path:
 
 def _of_nibabel(image: SpatialImage) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     array = np.asanyarray(image.dataobj)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"image must have numbers as voxels, got {array.dtype}. Give one channel of real numbers.")
     if isinstance(image, nibabel.AnalyzeImage) and not isinstance(image, nibabel.Nifti1Pair):
         raise ValueError("image must have a known orientation, got an Analyze image. Convert it to NIfTI.")
     affine = image.affine
@@ -235,28 +248,36 @@ def _of_nibabel(image: SpatialImage) -> tuple[npt.NDArray[Any], npt.NDArray[Any]
 
 
 def _of_tensor(image: MetaTensor) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    if image.ndim not in (3, 4) or image.shape[0] != 1:
+    if image.ndim not in (3, 4):
         raise ValueError(
-            f"image must have the shape (1, H, W) or (1, H, W, D), got {tuple(image.shape)}. Put its channel first."
+            f"image must have the shape (C, H, W) or (C, H, W, D), got {tuple(image.shape)}. Put its channels first."
         )
     affine = to_affine_nd(3, np.asarray(image.affine.cpu(), dtype=np.float64))
     if image.meta.get(MetaKeys.SPACE) == SpaceKeys.LPS:
         affine = orientation_ras_lps(affine)
-    return np.asarray(image.detach().cpu())[0], np.asarray(affine)
+    tensor = image.detach().cpu()
+    array = np.asarray(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)  # unknown to numpy
+    if len(array) == 1:
+        return array[0], np.asarray(affine)
+    # NIfTI has channels on its fourth axis
+    return np.moveaxis(array.reshape((*array.shape, 1)[:4]), 0, -1), np.asarray(affine)
 
 
 def _saved_nifti(
     array: npt.NDArray[Any], affine: npt.NDArray[Any], path: Path, image: SpatialImage | None = None
 ) -> Path:
     """Write ``array`` unscaled and uncompressed, with the header of ``image`` if that is NIfTI."""
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"image must have numbers as voxels, got {array.dtype}. Give one channel of real numbers.")
     if array.dtype.name not in _STORED:
         array = array.astype(np.float64)
+    image_class = nibabel.Nifti2Image if isinstance(image, nibabel.Nifti2Image) else nifti_class(array.shape)
     header = image.header.copy() if isinstance(image, nibabel.Nifti1Image) else None
     if header is not None:
         header.set_data_dtype(array.dtype)
         header.set_slope_inter(1, 0)
     target = path.with_suffix(".nii")
-    nibabel.save(nibabel.Nifti1Image(array, affine, header), target)
+    nibabel.save(image_class(array, affine, header), target)
     return target
 
 

@@ -97,7 +97,7 @@ class SegmentationSummary:
         failures: one line for each failed case, with its file.
         stages: seconds by stage of the work, summed over the finished cases; empty unless measured.
         depths: windows by the level at which they stopped, also summed; empty unless the depth is chosen for each.
-        labels: name of each value of the label maps.
+        labels: name of each value of the label maps; empty if objects were numbered.
         output_dir: folder of the label maps.
         skipped: number of cases that had a result already.
     """
@@ -170,15 +170,15 @@ def segment_files(
         return _joined(parts)
 
 
-def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tuple[str, ...]]:
+def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tuple[str, ...], int]:
     """Segment the only case in the inputs, in this process alone.
 
     Args:
         chosen: as the arguments of :func:`segment_files`.
 
     Returns:
-        The summary, and the files of the image: several for one with a file per channel, and for a chosen DICOM series.
-        None if it failed.
+        The summary, and the files of the image: several for one with a file per channel, and for a chosen DICOM series;
+        none if it failed. Then the number of channels that the network takes.
 
     Raises:
         ValueError: as for :func:`segment_files`, or the bundle finds several cases.
@@ -194,7 +194,8 @@ def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tu
             "monai_unetpp.segmentation.segment_files."
         )
     run.run(False)
-    return run.summary(), next((done.files for done in run.evaluator.completed), ())
+    files = next((done.files for done in run.evaluator.completed), ())
+    return run.summary(), files, run.chain.first.network.in_channels
 
 
 def _prepared(chosen: SegmentationOptions, shard: tuple[int, int]) -> _Run:

@@ -11,11 +11,13 @@ import SimpleITK
 import torch
 from monai.data import MetaTensor
 from PIL import Image
+from runner_bundle import write_bundle
 
 import monai_unetpp
 from monai_unetpp import Segmentation, segment
 from monai_unetpp.data import VolumeReader
 from monai_unetpp.pruning.results import Comparison, Decision
+from monai_unetpp.results import TABLE_FILES
 from monai_unetpp.segmentation import segment_files
 
 OPTIONS = {"level": "L1", "device": "cpu", "runtime": "torch", "precision": "fp32", "flips": []}
@@ -49,6 +51,42 @@ def test_the_same_as_segmenting_files(of_path, hippocampus_bundle, path, tmp_pat
     saved = nib.load(of_path.save(tmp_path / "labels.nii"))
     np.testing.assert_array_equal(np.asarray(saved.dataobj), of_path.array)
     assert saved.header.extensions == written.header.extensions
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", 3, [], runtime="torch", overlap=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 7), (2, 1, 1), (5, 1, 7), (1, 9, 9)])
+def test_a_thin_volume_keeps_its_voxels(tiny, shape):
+    voxels = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    found = segment(nib.Nifti1Image(voxels, np.diag([1.0, 2, 3, 1])), tiny)
+    assert found.array.shape == shape
+    np.testing.assert_array_equal(found.image.ravel(), voxels.ravel())
+    assert found.show().axes
+
+
+@pytest.mark.parametrize("holder", ["Nifti2Image", "MetaTensor", "SimpleITK"])
+def test_an_axis_too_long_for_nifti_1_is_kept(tmp_path, holder):
+    long = write_bundle(tmp_path / "long", 3, [], runtime="torch", overlap=0, roi_size=[4, 4096, 4])
+    voxels = np.arange(32_768, dtype=np.int32).reshape(1, -1, 1)
+    images = {
+        "Nifti2Image": nib.Nifti2Image(voxels, np.eye(4)),
+        "MetaTensor": MetaTensor(torch.as_tensor(voxels)[None]),
+        "SimpleITK": SimpleITK.GetImageFromArray(voxels.T),
+    }
+    found = segment(images[holder], long)
+    assert found.array.shape == voxels.shape
+    np.testing.assert_array_equal(found.image.ravel(), voxels.ravel())
+
+
+def test_a_tensor_of_bfloat16(tiny):
+    voxels = torch.arange(120, dtype=torch.float32).reshape(1, 4, 5, 6)
+    found = segment(MetaTensor(voxels.bfloat16()), tiny)
+    np.testing.assert_array_equal(found.image, voxels[0])
+    with pytest.raises(ValueError, match="image must have numbers as voxels, got complex64"):
+        segment(MetaTensor(voxels.to(torch.complex64)), tiny)
 
 
 def images_of(path):
@@ -106,6 +144,26 @@ def test_a_picture(nuclei_bundle, tmp_path):
         found.save(tmp_path / "labels.nii")
 
 
+def test_numbered_objects_have_no_names_of_labels(nuclei_bundle, tmp_path):
+    pytest.importorskip("skimage")
+    rows = np.full((40, 50), 10, np.uint8)
+    rows[8:20, 10:22] = rows[24:36, 30:42] = 200
+    Image.fromarray(rows).save(tmp_path / "cells.png")
+    found = segment(tmp_path / "cells.png", nuclei_bundle, instances=True, **OPTIONS)
+    assert found.labels == {}
+    assert found.instances == found.array.max() > 0
+    (legend,) = found.show().legends
+    assert [text.get_text() for text in legend.get_texts()] == ["objects"]
+    done = segment_files(tmp_path / "cells.png", tmp_path / "out", nuclei_bundle, instances=True, **OPTIONS)
+    assert (done.labels, done.cases[0].instances) == ({}, found.instances)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["cells_seg.png", "run.json"]
+    shutil.copy(tmp_path / "cells.png", tmp_path / "others.png")
+    segment_files(tmp_path / "others.png", tmp_path / "out", nuclei_bundle, **OPTIONS)
+    tables = [(tmp_path / "out" / name).read_text() for name in TABLE_FILES.values()]
+    segment_files(tmp_path / "cells.png", tmp_path / "out", nuclei_bundle, instances=True, **OPTIONS)
+    assert [(tmp_path / "out" / name).read_text() for name in TABLE_FILES.values()] == tables
+
+
 def test_a_folder_with_one_image(of_path, hippocampus_bundle, nuclei_bundle, path, tmp_path):
     (tmp_path / "volume").mkdir()
     shutil.copy(path, tmp_path / "volume")
@@ -134,6 +192,24 @@ def test_what_is_no_image_is_named(hippocampus_bundle, decathlon_dir, of_path, t
         segment(decathlon_dir / "imagesTr", hippocampus_bundle)
     with pytest.raises(ValueError, match=r"labels\.png: the name must end in \.nii or \.nii\.gz"):
         of_path.save(tmp_path / "labels.png")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"mask": True},
+        {"dicom_seg": True},
+        {"skip_existing": True},
+        {"shard": "2/2"},
+        {"overwrite": True},
+        {"profile": True},
+        {"output_dir": "labels"},
+    ],
+)
+def test_options_about_files_are_refused(hippocampus_bundle, path, given):
+    (name,) = given
+    with pytest.raises(ValueError, match=rf"^options must not include {name}, .*segment_files or the command"):
+        segment(path, hippocampus_bundle, **given)
 
 
 def test_a_verdict_shows_itself_in_a_notebook():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from json_edits import edit_json
+from monai.data import MetaTensor
 
 from monai_unetpp import NestedUNet
 from monai_unetpp import segment as segment_one
@@ -99,6 +100,26 @@ def test_one_image_gives_its_first_channel_beside_the_labels(bundle, split, tmp_
     for found in (of_folder, of_file):
         assert found.array.shape == SHAPE
         np.testing.assert_allclose(found.image, channels[..., 0])
+
+
+def test_a_tensor_of_all_channels_is_the_image(bundle, split, tmp_path):
+    channels = np.stack([nibabel.load(path).get_fdata(dtype=np.float32) for path in split])
+    options = {"bundle": bundle, "device": "cpu", "runtime": "torch"}
+    of_tensor = segment_one(MetaTensor(torch.as_tensor(channels), affine=torch.as_tensor(AFFINE)), **options)
+    of_folder = segment_one(tmp_path / "in", **options)
+    np.testing.assert_array_equal(of_tensor.array, of_folder.array)
+    np.testing.assert_array_equal(of_tensor.image, channels[0])
+    np.testing.assert_allclose(of_tensor.affine, AFFINE)
+    with pytest.raises(ValueError, match=r"^image must have the shape \(2, H, W\[, D\]\) .*, got \(3, 14, 15, 16\)"):
+        segment_one(MetaTensor(torch.ones(3, *SHAPE)), **options)
+
+
+def test_a_thin_image_of_two_channels_keeps_its_voxels(bundle, tmp_path):
+    voxels = np.random.default_rng(0).normal(100, 20, (1, 1, 7, 2)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), tmp_path / "thin.nii")
+    found = segment_one(tmp_path / "thin.nii", bundle, device="cpu", runtime="torch")
+    assert found.array.shape == (1, 1, 7)
+    np.testing.assert_array_equal(found.image, voxels[..., 0])
 
 
 def test_warnings_about_any_channel_are_those_of_the_case(bundle, split, tmp_path):

@@ -86,7 +86,9 @@ class Chain:
 
     @property
     def names(self) -> dict[int, str]:
-        """The labels in the label maps, name by value."""
+        """The labels in the label maps, name by value; none if these number objects."""
+        if self.last.evaluator.numbers_objects:
+            return {}
         return dict(self.last.labels) if self.pair is None else self.pair.names
 
     def measure(self, done: CaseResult) -> tuple[LabelVolume, ...]:

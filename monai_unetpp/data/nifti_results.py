@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,20 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from monai_unetpp.data.grid import channel_axes
 from monai_unetpp.data.nifti import open_nifti
 
-__all__ = ["on_nifti_grid", "smallest_dtype"]
+__all__ = ["nifti_class", "on_nifti_grid", "smallest_dtype"]
+
+#: Longest axis of NIfTI-1, which NIfTI-2 exceeds.
+_LONGEST = np.iinfo(np.int16).max
 
 
 def smallest_dtype(greatest: int) -> npt.DTypeLike:
     """The smallest of uint8, uint16 and int32 that holds labels up to ``greatest``."""
     return next(t for t in (np.uint8, np.uint16, np.int32) if greatest <= np.iinfo(t).max)
+
+
+def nifti_class(shape: Sequence[int]) -> type[Nifti1Image]:
+    """NIfTI-1, or NIfTI-2 if an axis is too long for it."""
+    return Nifti2Image if max(shape, default=0) > _LONGEST else Nifti1Image
 
 
 def on_nifti_grid(array: npt.NDArray[Any], source: Path) -> Nifti1Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -21,13 +22,15 @@ from monai_unetpp.data.instances import INSTANCE_COUNT
 from monai_unetpp.data.label_table import label_table_extension
 from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.nifti import is_nifti_name
-from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
+from monai_unetpp.data.nifti_results import nifti_class, on_nifti_grid, smallest_dtype
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
 from monai_unetpp.data.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
 from monai_unetpp.data.source_files import source_files
 from monai_unetpp.files import atomic_path
 
 __all__ = ["SegmentationSaveImaged", "write_volume"]
+
+_DESCRIPTION = re.compile(r"_desc-[^_/]+")
 
 
 class SegmentationSaveImaged(SaveImaged):
@@ -128,8 +131,13 @@ class SegmentationSaveImaged(SaveImaged):
         return {int(value): name for value, name in names.items()}
 
     def result_path(self, source: str, item: Mapping[Any, Any]) -> Path:
-        """The path of an image's result; ``item`` has the case's own keys, such as ``case``."""
+        """The path of an image's result; ``item`` has the case's own keys, such as ``case``.
+
+        A postfix ``desc-...``, as in BIDS, replaces this entity in the name, which may have only one.
+        """
         name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
+        if self.output_postfix.startswith("desc-"):
+            name = _DESCRIPTION.sub("", name)
         return self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
 
     def check_result(self, source: str | Sequence[str], item: Mapping[Any, Any]) -> Path:
@@ -229,7 +237,7 @@ def _labels(label_map: MetaTensor, key: Hashable) -> np.ndarray[Any, Any]:
 
 
 def _on_affine(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> Nifti1Image:
-    image = Nifti1Image(array, affine)
+    image = nifti_class(array.shape)(array, affine)
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     # a qform cannot hold shear, and SimpleITK prefers it to the sform

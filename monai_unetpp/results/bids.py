@@ -90,7 +90,7 @@ def write_bids_description(folder: Path, source: Path, names: Mapping[int, str],
     Args:
         folder: the derived data set.
         source: the original data set.
-        names: name of each value.
+        names: name of each value; none if objects are numbered, and no table of them then.
         bundle: name of the bundle.
 
     Raises:
@@ -107,9 +107,10 @@ def write_bids_description(folder: Path, source: Path, names: Mapping[int, str],
         "SourceDatasets": [{"URL": f"bids::{os.path.relpath(source.resolve(), folder.resolve())}"}],
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
-    rows = [("index", "name", "color"), ("0", "background", "#000000")]
-    rows += [(str(label.value), label.name, label.hex_colour) for label in make_labels(names)]
-    write_text(folder / _LABELS, "".join("\t".join(row) + "\n" for row in rows))
+    if names:
+        rows = [("index", "name", "color"), ("0", "background", "#000000")]
+        rows += [(str(label.value), label.name, label.hex_colour) for label in make_labels(names)]
+        write_text(folder / _LABELS, "".join("\t".join(row) + "\n" for row in rows))
     ignored = (VOLUMES_FILE, RUN_FILE, *TABLE_FILES.values())
     write_text(folder / _IGNORED, "".join(f"{name}\n" for name in ignored))
 

@@ -36,7 +36,7 @@ class ResultFolder:
 
     Attributes:
         path: the folder.
-        names: the labels of its maps, name by value.
+        names: the labels of its maps, name by value; none if objects are numbered, and no tables of them then.
         run: the entry of the run in ``run.json``; it may be extended until :meth:`write`.
         shard: K and N, if N processes write to the folder at the same time, each for its own cases.
         totals: labels to sum, by the name of the sum.
@@ -76,7 +76,7 @@ class ResultFolder:
             ValueError: others stay whose labels have other names.
         """
         table = self.path / TABLE_FILES["slicer"]
-        if not table.is_file() or table.read_text(encoding="utf-8") == slicer_table(self.names):
+        if not (self.names and table.is_file()) or table.read_text(encoding="utf-8") == slicer_table(self.names):
             return
         staying = {result_name(case) for run in read_runs(self.path / RUN_FILE) for case in run["cases"]}
         staying = {name for name in staying.difference(replaced) if (self.path / name).is_file()}
@@ -159,7 +159,7 @@ class ResultFolder:
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
-        for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)):
+        for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)) if self.names else ():
             write_text(self.path / TABLE_FILES[name], table(self.names))
 
     def _write_volumes(self) -> None:

@@ -81,6 +81,21 @@ class RunInputs:
                 item["case"], item[RESULT_NAME] = image.case, image.result
         for saver in savers:
             saver.output_postfix = _POSTFIXES[saver.output_postfix]
+            _refuse_shared(items, saver)
+
+
+def _refuse_shared(items: Sequence[dict[str, Any]], saver: SegmentationSaveImaged) -> None:
+    """Mark the cases whose mask would overwrite that of an earlier one: it replaces what tells the images apart."""
+    first_of: dict[str, str] = {}
+    for item in items:
+        image = fspath(item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"])
+        path = saver.result_path(image, item)
+        first = first_of.setdefault(str(path).casefold(), image)
+        if first != image:
+            item.setdefault(
+                "failure",
+                f"{image}: its {path.name} would be that of {first}. Leave out the mask, or move one of the two away.",
+            )
 
 
 def leave_out_finished(

@@ -7,8 +7,9 @@ import shutil
 import nibabel as nib
 import pytest
 
+from monai_unetpp.data import SegmentationSaveImaged, find_cases
 from monai_unetpp.results import RunInputs
-from monai_unetpp.results.bids import find_bids_images
+from monai_unetpp.results.bids import find_bids_images, write_bids_description
 from monai_unetpp.segmentation import segment_files
 
 OPTIONS = {"device": "cpu", "runtime": "torch", "precision": "fp32", "flips": []}
@@ -106,3 +107,34 @@ def test_data_sets_of_others_are_not_written_to(data_set, hippocampus_bundle, na
     with pytest.raises(ValueError, match=rf"dataset_description\.json: describes {expected}"):
         segment(data_set, hippocampus_bundle)
     assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
+
+
+def test_numbered_objects_leave_the_table_of_labels_as_it_is(data_set, tmp_path):
+    for names in ({1: "nucleus"}, {}):
+        write_bids_description(tmp_path, data_set, names, "nuclei")
+        assert "1\tnucleus\t" in (tmp_path / "dseg.tsv").read_text()
+
+
+def test_a_mask_of_a_derived_image_has_one_description(data_set):
+    anat = data_set / "sub-01" / "anat"
+    for name in ("desc-preproc", "space-MNI_desc-denoised", "space-MNI_desc-preproc"):
+        shutil.copy(anat / "sub-01_T1w.nii.gz", anat / f"sub-01_{name}_T1w.nii.gz")
+    (anat / "sub-01_T1w.nii.gz").unlink()
+    inputs = RunInputs.find([str(data_set)], None)
+
+    def named(*keys):
+        items = find_cases(inputs.paths)
+        savers = [SegmentationSaveImaged(key, inputs.output_dir, key) for key in keys]
+        inputs.name_results(items, savers)
+        names = {item["case"]: [saver.result_path(item["image"], item).name for saver in savers] for item in items}
+        return names, [item["failure"] for item in items if "failure" in item]
+
+    names, failures = named("seg", "mask")
+    assert names["sub-01_desc-preproc"] == ["sub-01_desc-preproc_dseg.nii.gz", "sub-01_desc-brain_mask.nii.gz"]
+    assert names["sub-02_ses-b"] == ["sub-02_ses-b_dseg.nii.gz", "sub-02_ses-b_desc-brain_mask.nii.gz"]
+    first, second = (anat / f"sub-01_space-MNI_desc-{name}_T1w.nii.gz" for name in ("denoised", "preproc"))
+    assert failures == [
+        f"{second}: its sub-01_space-MNI_desc-brain_mask.nii.gz would be that of {first}. Leave out the mask, or move "
+        "one of the two away."
+    ]
+    assert named("seg")[1] == []
