@@ -132,6 +132,11 @@ def _planned(name: str, bundle: Path) -> Any:
     return load_plan(bundle)[name]
 
 
+def _times_rate(factor: float, bundle: Path) -> float:
+    """A multiple of the planned learning rate."""
+    return factor * float(load_plan(bundle)["learning_rate"])
+
+
 def _draw_patch_sizes(content: dict[str, Any]) -> None:
     multiples = np.prod(content["strides"], axis=0).tolist()
     drawing = {"_target_": f"{__name__}.{RandomPatchSizes.__name__}", "multiples": multiples, "seed": "@seed"}
@@ -158,6 +163,11 @@ def _keep_sharp(content: dict[str, Any]) -> None:
     """Neither blur images nor lower their resolution."""
     augmentation = content["train"]["augmentation"]
     augmentation["transforms"] = [each for each in augmentation["transforms"] if each["_target_"] not in _BLURRING]
+
+
+def _dice_per_patch(content: dict[str, Any]) -> None:
+    """Take the Dice of each patch of a batch alone."""
+    content["plain_loss"]["batch"] = content["weighted_loss"]["early"]["batch"] = False
 
 
 def _choose_weights(content: dict[str, Any]) -> None:
@@ -215,7 +225,11 @@ VARIANTS: Mapping[str, Variant] = {
     "rotated and scaled less": Variant(change=_rotate_less),
     "not blurred": Variant(change=_keep_sharp),
     "light augmentation in the second half": Variant({"late_share": 0.5}),
+    "learning rate halved": Variant(derived={"learning_rate": functools.partial(_times_rate, 0.5)}),
+    "learning rate doubled": Variant(derived={"learning_rate": functools.partial(_times_rate, 2)}),
+    "learning rate four times as high": Variant(derived={"learning_rate": functools.partial(_times_rate, 4)}),
     "weight decay 0.01": Variant({"weight_decay": 0.01}),
+    "Dice per patch, not per batch": Variant(change=_dice_per_patch),
     "all classes weigh the same": Variant({"class_weights": None}),
     "kinds of images drawn as they come": Variant({"rare_kind_factor": 1.0}),
     "dropout 0.1": Variant({"dropout": 0.1}),

@@ -31,6 +31,7 @@ PLAN = {
     "patch_size": [64, 80],
     "window_shape": [64, 80],
     "rotate90": False,
+    "learning_rate": 0.002,
 }
 
 
