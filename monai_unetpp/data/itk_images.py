@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,14 +96,23 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
 
 
 def detached_files(header: Path) -> list[Path]:
-    """The existing voxel files that a text header names, on lines of their own or after ``=`` or ``:``."""
+    """The existing voxel files that a text header names, also by a pattern, on own lines or after ``=`` or ``:``."""
     if header.suffix.lower() not in _DETACHED_SUFFIXES:
         return []
     with header.open("rb") as file:
         text = os.fsdecode(file.read(_LONGEST_HEADER))
     names = (re.split(r"[=:]", line, maxsplit=1)[-1].strip() for line in text.splitlines())
-    files = (header.parent / name for name in names if name and "\0" not in name)
+    files = (header.parent / name for given in names if "\0" not in given for name in _expanded(given) if name)
     return [file for file in files if os.path.lexists(file) and not os.path.isdir(file)]
+
+
+def _expanded(name: str) -> Iterable[str]:
+    """A name, or the names of a pattern such as ``slice_%03d.raw 1 20 1``, with the first, last and step."""
+    found = re.fullmatch(r"([^%]*%\d{0,2}d[^%]*?)\s+(\d{1,6})\s+(\d{1,6})\s+([1-9]\d{0,5})(\s+\d+)?", name)
+    if found is None:
+        return [name]
+    first, last, step = map(int, found.group(2, 3, 4))
+    return (found[1] % number for number in range(first, last + 1, step))
 
 
 def _check_components(components: int, given: Path) -> None:

@@ -110,16 +110,18 @@ def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment
 def read_latencies(
     path: Path, names: Sequence[str], environment: Environment
 ) -> tuple[dict[str, RowLatency], Environment] | None:
-    """What :func:`write_latencies` wrote; None if it is missing, or of other rows or another environment."""
+    """What :func:`write_latencies` wrote; None if it is missing or damaged, or of other rows or another environment."""
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    before = Environment(**content["environment"])
-    known, asked = ((each.device, each.threads, each.precision) for each in (before, environment))
-    if known != asked or list(content["rows"]) != list(names):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        before = Environment(**content["environment"])
+        latencies = {
+            name: RowLatency(Quartiles(**row["seconds"]), row["ratio"] and Quartiles(**row["ratio"]))
+            for name, row in content["rows"].items()
+        }
+    except (ValueError, TypeError, LookupError, AttributeError):
         return None
-    latencies = {
-        name: RowLatency(Quartiles(**row["seconds"]), row["ratio"] and Quartiles(**row["ratio"]))
-        for name, row in content["rows"].items()
-    }
-    return latencies, before
+    # measured at another time in the same way
+    same = dataclasses.replace(before, date=environment.date) == environment
+    return (latencies, before) if same and list(latencies) == list(names) else None

@@ -441,6 +441,26 @@ class TestProblems:
         assert hash_files(case.image) != first
         assert file_identity(header) != identity
 
+    @pytest.mark.parametrize(
+        ("suffix", "line"),
+        [
+            (".mhd", "ElementDataFile = voxels of %03d.raw 0 4 2"),
+            (".nhdr", "data file: voxels of %03d.raw 0 4 2 2"),
+            (".nhdr", "data file: voxels of %03d.raw 0 4 2"),
+        ],
+    )
+    def test_changed_voxels_of_a_pattern_are_another_content(self, tmp_path, suffix, line):
+        header = tmp_path / f"scan{suffix}"
+        header.write_text(f"some: header\n{line}\n")
+        for number in (0, 2, 4):
+            (tmp_path / f"voxels of {number:03d}.raw").write_bytes(b"one")
+        case = LabelledCase("scan", "scan", (header,), header)
+        first, identity = hash_files(case.image), file_identity(header)
+        assert len(identity) == 4
+        (tmp_path / "voxels of 004.raw").write_bytes(b"other")
+        assert hash_files(case.image) != first
+        assert file_identity(header) != identity
+
     def test_nothing_left_is_an_error(self, tmp_path):
         bright = write_case(tmp_path, "bright", image=np.linspace(0, 2, 1680, dtype=np.float32).reshape(14, 12, 10))
         with pytest.raises(RuntimeError, match=r"no case of 'dataset' could be scored; the first one: bright: .*too"):

@@ -75,4 +75,8 @@ def test_latencies_are_kept_for_the_same_rows_on_the_same_machine(tmp_path):
     later = dataclasses.replace(here, date="2026-01-03")
     assert read_latencies(path, ["a", "b"], later) == (latencies, here)
     assert read_latencies(path, ["a"], here) is None
-    assert read_latencies(path, ["a", "b"], dataclasses.replace(here, threads=2)) is None
+    for changed in ({"threads": 2}, {"runtime": "openvino"}, {"versions": {"torch": "3"}}):
+        assert read_latencies(path, ["a", "b"], dataclasses.replace(here, **changed)) is None
+    for text in ("", "[]", '{"environment": {}, "rows": {}}', path.read_text()[:40]):
+        path.write_text(text)
+        assert read_latencies(path, ["a", "b"], here) is None
