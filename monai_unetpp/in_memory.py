@@ -162,7 +162,7 @@ def segment(
     refused = [name for name in _OF_FILES if options.pop(name, None)]
     if refused:
         raise ValueError(
-            f"options must not include {', '.join(refused)}, as segment keeps no files. Leave out, or use "
+            f"options must not include {', '.join(refused)}, as segment keeps no files. Leave them out, or use "
             "monai_unetpp.segmentation.segment_files or the command monai-unetpp segment."
         )
     with tempfile.TemporaryDirectory(prefix="monai-unetpp-") as folder:

@@ -265,14 +265,13 @@ class _Run:
         number, count = self.results.shard
         earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
         if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):
-            self.results.check_labels([output.name for _, output in self._outputs()])
-            self._keep_changed(earlier, chosen)
+            self._protect_results(earlier, chosen, self._outputs())
             return
         items, savers = self._items(), self.evaluator.savers
         inputs.name_results(items, savers)
         if chosen.series is not None:
             self._files_of = choose_series(items, chosen.series)
-        self.results.check_labels([output.name for _, output in self._outputs()])
+        outputs = self._outputs()  # of all processes
         # before any is skipped, so that all processes count the same cases
         items[:] = items[number - 1 :: count]
         if chosen.skip_existing:
@@ -285,20 +284,34 @@ class _Run:
                 numbered = self.evaluator.numbers_objects
                 changed = earlier.is_changed(output)
                 if changed:
-                    logger.warning("%s: changed since it was written; it is kept, and measured again.", output)
+                    logger.warning("%s: was changed after it was written. It is kept, and measured again.", output)
                 self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered, changed)
             self.skipped = len(left_out)
         if chosen.dicom_seg:
             self._add_dicom_seg(items)
-        self._keep_changed(earlier, chosen)
+        self._protect_results(earlier, chosen, outputs)
         self.evaluator.state.epoch_length = len(items)
 
-    def _keep_changed(self, earlier: EarlierResults, chosen: SegmentationOptions) -> None:
-        """Let cases fail whose results would be lost although they were changed, such as corrected by hand."""
-        for item, output in () if chosen.overwrite else self._outputs():
+    def _protect_results(
+        self,
+        earlier: EarlierResults,
+        chosen: SegmentationOptions,
+        outputs: Sequence[tuple[dict[str, Any], Path]],
+    ) -> None:
+        """Let cases fail whose results were changed by hand, and refuse a folder with results of other labels.
+
+        Args:
+            earlier: the results in the folder.
+            chosen: the options.
+            outputs: the cases of all processes with their results.
+        """
+        own = self._outputs()
+        for item, output in () if chosen.overwrite else own:
             if earlier.is_changed(output):
-                reason = f"its result {output} was changed since it was written"
+                reason = f"its result {output} was changed after it was written"
                 item.setdefault("failure", f"{_first(item)}: {reason}. Move it away, or replace it with --overwrite.")
+        self.results.check_labels([output.name for item, output in outputs if "failure" not in item])
+        self.results.forget_content([output.name for item, output in own if "failure" not in item])
 
     def _outputs(self) -> list[tuple[dict[str, Any], Path]]:
         """The cases with their results, if this package names them."""

@@ -139,7 +139,7 @@ class SegmentationOptions:
         None,
         type=as_level,
         metavar="LEVEL",
-        help="L1 or 1, L2, ...: build and run only the nodes of this level (default: the bundle's, see bundles)",
+        help="L1 or 1, L2, ...: build and run only the nodes of this level (default: the bundle's own)",
     )
     adaptive: float | None = option(
         None,
@@ -227,8 +227,8 @@ class SegmentationOptions:
     )
     overwrite: bool = option(
         False,
-        help="replace results of other images with the same name, and results that were changed since, such as by hand "
-        "(default: such cases fail)",
+        help="replace results of other images with the same name, and label maps that were edited after they were "
+        "written (default: such cases fail)",
     )
     profile: bool = option(False, help="show where the time goes; all steps then run one after the other")
 

@@ -48,8 +48,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "--level",
         type=as_level,
         metavar="LEVEL",
-        help="L1 or 1, L2, ...: export only the nodes that this level needs (default: the bundle's choice, of a "
-        "checkpoint the deepest)",
+        help="L1 or 1, L2, ...: export only the nodes that this level needs (default: the one that the bundle "
+        "runs; for a checkpoint, the deepest)",
     )
     parser.add_argument(
         "--window_shape",

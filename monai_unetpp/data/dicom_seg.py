@@ -199,7 +199,7 @@ def check_references(source: Sequence[str | PathLike[str]]) -> None:
     paths = [Path(file) for file in source]
     given = paths[0]
     if not (given.is_dir() or is_dicom_file(given)):
-        raise ImageFileError(f"{given}: not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+        raise ImageFileError(f"{given}: not DICOM, so no DICOM SEG can be written. Leave --dicom_seg out.")
     first, *others = find_series(paths)
     for name in () if others else _NEEDED:
         values = {plane.attributes[name] for file in first.files for plane in file.planes}

@@ -30,7 +30,7 @@ _SAME_PLACE = 0.1
 _TIMES = ("AcquisitionTime", "AcquisitionDateTime", "ContentTime")
 # Numbers that distinguish kinds of slices also where no two slices lie at the same position.
 _KINDS = ("EchoTime", "EffectiveEchoTime", "InversionTime", "DiffusionBValue")
-_ROUNDING = 0.01
+_ROUNDING = 0.05
 #: Entries of ImageType for magnitude, phase, real and imaginary part.
 _COMPONENTS = ("M", "P", "R", "I")
 _SPLIT = "Put each kind into a folder of its own."
@@ -78,8 +78,8 @@ def _check_common(planes: Sequence[DicomPlane], given: Path) -> None:
         raise ImageFileError(f"{given}: its slices have several sizes in pixels: {_counted(sizes)}. {_SPLIT}")
     for name in COMMON:
         values = Counter(plane.attributes[name] for plane in planes if plane.attributes[name])
-        # ITK writes every slice as a study of its own, unless it is given one
-        if len(values) > 1 and not (name == "StudyInstanceUID" and len(values) == len(planes)):
+        # ITK writes every slice as a study of its own, unless it is given one; de-identification may do alike
+        if len(values) > 1 and not (name in ("StudyInstanceUID", "PatientID") and len(values) == len(planes)):
             told = "" if name == "PatientID" else f": {_counted(values)}"  # messages must not identify patients
             raise ImageFileError(f"{given}: its slices differ in {name}{told}. {_SPLIT}")
     sources = Counter(plane.scale_source for plane in planes)
@@ -257,7 +257,7 @@ def _mixtures(planes: Sequence[DicomPlane]) -> str:
     """What differs among slices of several kinds, as the end of a sentence; empty if they are of one kind."""
     texts = {
         "SliceThickness": [f"{plane.thickness_mm:g} mm" for plane in planes if plane.thickness_mm is not None],
-        "ConvolutionKernel": [plane.attributes["ConvolutionKernel"] for plane in planes],
+        "ConvolutionKernel": [plane.attributes["ConvolutionKernel"].upper() for plane in planes],
         "ImageType": [_component(plane) for plane in planes],
     }
     found = {name: Counter(filter(None, values)) for name, values in texts.items()}

@@ -19,11 +19,22 @@ from nibabel.nifti2 import Nifti2Header
 
 from monai_unetpp.files import MARK
 
-__all__ = ["ImageIdentity", "hash_bytes", "hash_file", "hash_path", "nifti_mark", "nifti_pair", "read_nifti_mark"]
+__all__ = [
+    "ImageIdentity",
+    "hash_bytes",
+    "hash_file",
+    "hash_path",
+    "is_of_runner",
+    "nifti_mark",
+    "nifti_pair",
+    "read_nifti_mark",
+]
 
 #: Beginning of the description in the header.
 _NIFTI_MARK = f"written by {MARK}"
 _IDENTITY = re.compile(r" src=([0-9a-f]{12})(?: data=([0-9a-f]{12}))?")
+#: End of the description in results of the runner.
+_OF_RUNNER = " runner"
 _HASH_BYTES = 6
 _CHUNK = 2**20
 
@@ -54,9 +65,14 @@ class ImageIdentity:
         return f"src={self.path}" + ("" if self.content is None else f" data={self.content}")
 
 
-def nifti_mark(image: ImageIdentity) -> bytes:
-    """The description in the header of a result of ``image``, at most 80 bytes."""
-    return f"{_NIFTI_MARK} {image}".encode()
+def nifti_mark(image: ImageIdentity, runner: bool = False) -> bytes:
+    """The description in the header of a result of ``image``, at most 80 bytes; ``runner`` for one of the runner."""
+    return f"{_NIFTI_MARK} {image}{_OF_RUNNER if runner else ''}".encode()
+
+
+def is_of_runner(path: Path) -> bool:
+    """Whether a result was written by the runner, which keeps no record of the network and options."""
+    return (read_nifti_mark(path) or "").endswith(_OF_RUNNER)
 
 
 def read_nifti_mark(path: Path) -> str | None:

@@ -151,7 +151,7 @@ def export_checkpoint(
         path: the file to write.
         format: one of :data:`FORMATS`.
         window_shape: spatial shape of the windows; by default that in the bundle's metadata.
-        level: such as ``"L2"``; by default the one that the bundle chooses, of a checkpoint the deepest.
+        level: such as ``"L2"``; by default the one that the bundle runs; for a checkpoint, the deepest.
         batch_size: number of windows per batch.
         dynamic_batch: allow any number of windows; TensorRT cannot.
 

@@ -93,7 +93,9 @@ def export_runner(
     _check_precision(precision, network_format, calibration)
     target = Path(folder).resolve()
     if target == Path.cwd() or target.is_mount():
-        raise FileExistsError(f"{folder}: the current folder or a mount point, which stays. Name a folder in it.")
+        raise FileExistsError(
+            f"{folder}: is the current folder or a mount point, which cannot be replaced. Name a folder in it."
+        )
     if target.exists() and not _is_replaceable(target):
         raise FileExistsError(f"{folder}: exists and is not an exported folder. Move it away, or name another one.")
     source = find_bundle(bundle)

@@ -163,8 +163,8 @@ def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -
         if max(shape) > LONGEST_AXIS or math.prod(shape) > most_voxels:
             raise ValueError(
                 f"spacing_mm must leave images at most {LONGEST_AXIS} voxels long and no larger than the memory, got "
-                f"{choices['spacing_mm']}, at which one has {' x '.join(f'{edge:.6g}' for edge in shape)}. Give larger "
-                "numbers, or leave spacing_mm out."
+                f"{choices['spacing_mm']}, at which an image would have {' x '.join(f'{edge:.6g}' for edge in shape)}. "
+                "Give larger numbers, or leave spacing_mm out."
             )
 
 
@@ -172,8 +172,8 @@ def _warn_of_mirrored_sides(choices: _Choices, fingerprint: Fingerprint) -> None
     mirrored = [name for name in ("flip_axes", "flips") if 0 in choices[name]]
     if mirrored and fingerprint.left_right:
         logger.warning(
-            "%s: axis 0 mirrors left and right, which the network will then confuse for the labels %s and %s. Leave "
-            "this axis out.",
+            "%s: mirroring axis 0 swaps left and right, so that the network cannot tell %s from %s. Leave this axis "
+            "out.",
             " and ".join(mirrored),
             *fingerprint.left_right[0],
         )

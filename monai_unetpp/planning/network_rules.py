@@ -150,8 +150,8 @@ def choose_network(
         )
     if check and given.get("steps", 0) > steps:
         logger.warning(
-            "steps: %d take about %.0f minutes with everything else, and %g are given, by which a training with steps "
-            "set by hand does not end. Set fewer steps, or leave them out.",
+            "steps: %d steps take about %.0f minutes in all, longer than the %g that are given. With steps set by "
+            "hand, the time does not end a training. Set fewer steps, or leave them out.",
             given["steps"],
             task.minutes * given["steps"] * machine.seconds(cost) / seconds,
             task.minutes,
@@ -164,8 +164,9 @@ def _check_patch(values: Mapping[str, Any]) -> None:
     patch, steps = values["patch_size"], [math.prod(along) for along in zip(*values["strides"], strict=True)]
     if all(edge <= step for edge, step in zip(patch, steps, strict=True)):
         raise ValueError(
-            f"patch_size must leave 2 voxels or more at the lowest resolution, got {patch}, of which strides leave one "
-            f"in {' x '.join(map(str, steps))}. Set a larger patch_size, such as {[2 * step for step in steps]}."
+            f"patch_size must leave 2 voxels or more at the lowest resolution, got {patch}, which the strides, "
+            f"{' x '.join(map(str, steps))} in all, reduce to one. Set a larger patch_size, such as "
+            f"{[2 * step for step in steps]}."
         )
 
 

@@ -103,7 +103,7 @@ def check_complete(scores: Scores, labels: Sequence[str]) -> None:
             given = found.get((case, point.name), [])
             if sorted(given) != sorted(labels):
                 raise ValueError(
-                    f"scores must be of the labels {', '.join(labels)}, got {', '.join(given) or 'none'} for {case} at "
+                    f"scores must cover the labels {', '.join(labels)}, got {', '.join(given) or 'none'} for {case} at "
                     f"{point.name}. Score the folds with the labels of the data set."
                 )
 

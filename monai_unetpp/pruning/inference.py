@@ -96,7 +96,7 @@ def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.dev
         values["smooth"] = False
         logger.warning(
             "%s: the pruned bundle will resample labels, as the evaluation does, not probabilities; with --smooth it "
-            "segments in another way than was evaluated.",
+            "segments differently from what was evaluated.",
             config,
         )
     return values

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.nifti_marks import is_of_runner
 from monai_unetpp.data.result_marks import identify_image, read_identity
 from monai_unetpp.files import hash_file
 from monai_unetpp.results.run_record import result_name
@@ -26,10 +27,10 @@ class EarlierResults:
         runs: earlier runs in ``run.json``.
         wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
-    A result is kept if its mark names the same image with the same content, and ``runs`` say that it was made with
-    these weights, settings of the bundle, and options. So an interrupted run continues, but one with another level
-    starts again, and so do results of the runner, which records nothing. Results are looked up by the names of their
-    files, which are unique in a folder: the folder may have been renamed or moved.
+    A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
+    other weights, settings of the bundle, or options, or it is the runner's, which records nothing. So an interrupted
+    run continues, but one with another level starts again. Results are looked up by the names of their files, which are
+    unique in a folder: the folder may have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
@@ -46,18 +47,19 @@ class EarlierResults:
     def is_changed(self, output: Path) -> bool:
         """Whether a result is not as it was written, such as one that was corrected by hand."""
         written = self._written.get(output.name)
-        return written is not None and output.is_file() and hash_file(output) != written
+        try:
+            return written is not None and output.is_file() and hash_file(output) != written
+        except OSError:  # told when it would be replaced
+            return False
 
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
-        made_by = self._made_by.get(output.name)
-        if (
-            made_by is None
-            or not output.is_file()
-            or any(
-                made != wanted and (made is not None or key not in _ADDED)
-                for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
-            )
+        made_by = self._made_by.get(output.name, self._wanted)
+        if not output.is_file() or is_of_runner(output):
+            return False
+        if any(
+            made != wanted and (made is not None or key not in _ADDED)
+            for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
         ):
             return False
         made_of = read_identity(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -76,15 +77,37 @@ class ResultFolder:
             ValueError: others stay whose labels have other names.
         """
         table = self.path / TABLE_FILES["slicer"]
-        if not (self.names and table.is_file()) or table.read_text(encoding="utf-8") == slicer_table(self.names):
+        if not (self.names and table.is_file()):
+            return
+        if _names_in(table.read_text(encoding="utf-8", errors="replace")) == _names_in(slicer_table(self.names)):
             return
         staying = {result_name(case) for run in read_runs(self.path / RUN_FILE) for case in run["cases"]}
         staying = {name for name in staying.difference(replaced) if (self.path / name).is_file()}
         if staying:
             raise ValueError(
-                f"{self.path}: holds results whose labels have other names, such as {min(staying)}, which its tables "
-                "of labels would lose. Name another output folder."
+                f"{self.path}: holds results with other labels, such as {min(staying)}; its colour tables can name "
+                "only one set. Name another output folder."
             )
+
+    def forget_content(self, replaced: Collection[str]) -> None:
+        """Take out of the record how results were written that the run replaces.
+
+        So a run that is killed after it has written one does not leave it as one that was changed by hand.
+
+        Args:
+            replaced: names of the results.
+        """
+        path, names = self.path / RUN_FILE, set(replaced)
+        if not path.is_file():
+            return
+        with exclusively(self.path, by_file=self.shard[1] > 1):
+            runs = read_runs(path)
+            known = [case for run in runs for case in run["cases"] if case.get("output_sha256") is not None]
+            known = [case for case in known if result_name(case) in names]
+            for case in known:
+                case["output_sha256"] = None
+            if known:
+                write_text(path, json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n")
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
@@ -170,6 +193,11 @@ class ResultFolder:
         # cases without labels may have rows of an earlier result
         if rows or any(labels for labels, _ in self._volumes.values()):
             write_text(path, format_volumes(self._volumes, rows))
+
+
+def _names_in(table: str) -> list[list[str]]:
+    """Value and name of each label in a colour table of 3D Slicer, whatever the colours."""
+    return [line.split()[:2] for line in table.splitlines() if not line.startswith("#")]
 
 
 def _identity(run: Mapping[str, Any]) -> tuple[Any, Any]:

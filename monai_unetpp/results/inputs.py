@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
+from os.path import normcase
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,10 @@ class RunInputs:
             image = self.images.get(fspath(item["image"])) if isinstance(item["image"], (str, PathLike)) else None
             if image is not None:
                 item["case"], item[RESULT_NAME] = image.case, image.result
-        for saver in savers:
+        for number, saver in enumerate(savers):
             saver.output_postfix = _POSTFIXES[saver.output_postfix]
-            _refuse_shared(items, saver)
+            if number:
+                _refuse_shared(items, saver)
 
 
 def _refuse_shared(items: Sequence[dict[str, Any]], saver: SegmentationSaveImaged) -> None:
@@ -90,11 +92,11 @@ def _refuse_shared(items: Sequence[dict[str, Any]], saver: SegmentationSaveImage
     for item in items:
         image = fspath(item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"])
         path = saver.result_path(image, item)
-        first = first_of.setdefault(str(path).casefold(), image)
+        first = first_of.setdefault(normcase(path), image)
         if first != image:
             item.setdefault(
                 "failure",
-                f"{image}: its {path.name} would be that of {first}. Leave out the mask, or move one of the two away.",
+                f"{image}: its mask would overwrite that of {first}. Leave out the mask, or move one of the two away.",
             )
 
 
@@ -120,7 +122,8 @@ def leave_out_finished(
         files = item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]]
         image = files[0]
         output = saver.result_path(image, item)
-        complete = all(_is_of(output, path(image, item)) for path in beside)
+        # a label map that was corrected is newer than what lies beside it, and is kept
+        complete = all(_is_of(output, path(image, item)) for path in beside) or earlier.is_changed(output)
         if "failure" not in item and complete and earlier.has(files, output):
             left_out.append((item["case"], str(image), output))
             items.remove(item)

@@ -48,7 +48,9 @@ def _run(given: argparse.Namespace) -> int:
     doubled = [image for image, name in zip(images, names, strict=True) if names.count(name) > 1]
     if doubled:
         one, other = doubled[:2]
-        _tell(sys.stderr, f"{one}: its result would have the name of that of {other}. Use separate output folders.")
+        _tell(
+            sys.stderr, f"{one}: its result would have the same name as that of {other}. Use separate output folders."
+        )
         return _BAD_ARGUMENTS
     try:
         segmenter = Segmenter(given.folder, given.threads)

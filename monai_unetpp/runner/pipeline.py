@@ -86,8 +86,9 @@ def read_pipeline(folder: str | PathLike[str]) -> Pipeline:
         pipeline = Pipeline(**content)
         files = [path.with_name(Path(name).name) for name in pipeline.network["files"]]
         expected = pipeline.network["sha256"]
-        if not 0 <= pipeline.windows["overlap"] < 1:
-            raise TypeError(f"overlap {pipeline.windows['overlap']}")
+        overlap = pipeline.windows["overlap"]
+        if not all(0 <= each < 1 for each in (overlap if isinstance(overlap, list) else [overlap])):
+            raise TypeError(f"overlap {overlap}")
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as e:
         raise ValueError(f"{path}: not the description of an exported folder ({e}). Export the bundle again.") from e
     missing = [file.name for file in files if not file.is_file()]

@@ -15,7 +15,7 @@ from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.nifti_marks import ImageIdentity, hash_file, hash_path, nifti_mark, nifti_pair, read_nifti_mark
 from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
 from monai_unetpp.data.surround_search import search_surround
-from monai_unetpp.files import atomic_path
+from monai_unetpp.files import MARK, atomic_path
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner import geometry_steps, intensity_steps
 from monai_unetpp.runner.labelling import infer_logits, infer_slices, label_image, likeliest_labels
@@ -117,7 +117,7 @@ class Segmenter:
         _check_replaceable(path, source, identity, overwrite)
         labels = self.label(source)
         result: Any = on_nifti_grid(labels.astype(smallest_dtype(int(labels.max()))), source)
-        result.header["descrip"] = nifti_mark(identity)
+        result.header["descrip"] = nifti_mark(identity, runner=True)
         with atomic_path(path) as temporary:
             nibabel.save(result, temporary)
         return path
@@ -146,11 +146,15 @@ def _identify(image: Path) -> ImageIdentity:
 
 
 def _check_folder(folder: Path, source: Path) -> None:
-    if (folder / _RUN_RECORD).is_file():
+    if MARK in _text_of(folder / _RUN_RECORD):
         raise FileExistsError(
             f"{source}: {folder} holds results of monai-unetpp segment, whose tables would no longer be right. Name "
             "another output folder."
         )
+
+
+def _text_of(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwrite: bool) -> None:

@@ -88,7 +88,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
     """Plan if there is no plan, train, decide between the levels, and write report, pruned bundle and documentation.
 
     After an interruption, the same call continues: a training loses at most a minute, and finished stages and scored
-    cases are not repeated. So it does where weights, report or pruned bundle are lost.
+    cases are not repeated. The same holds where weights, report or pruned bundle are lost.
     Under ``torchrun`` all processes train together, and share the cases to score.
 
     Args:

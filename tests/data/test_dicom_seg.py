@@ -201,7 +201,7 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     plain = decathlon_dir / "imagesTr" / "case_0.nii.gz"
     summary = segment_files([study, plain], tmp_path / "out", hippocampus_bundle, **options)
     assert [done.case for done in summary.cases] == ["study_3", "study_4"]
-    assert summary.failures == (f"{plain}: not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.",)
+    assert summary.failures == (f"{plain}: not DICOM, so no DICOM SEG can be written. Leave --dicom_seg out.",)
     assert "series 1: (MR, 2 slices" in caplog.text
     for done in summary.cases:
         result = nib.load(done.output)

@@ -246,13 +246,15 @@ def test_it_is_told_where_mirroring_confuses_left_and_right(name, caplog):
     assert not caplog.text
     assert made_by_hand(sided, **{name: 0}, **TINY)[name] == [0]
     (told,) = caplog.messages
-    assert told.startswith(f"{name}: axis 0 mirrors left and right")
-    assert "left x and right x. Leave this axis out" in told
+    assert told.startswith(f"{name}: mirroring axis 0 swaps left and right")
+    assert "left x from right x. Leave this axis out" in told
 
 
 @pytest.mark.parametrize(("spacing_mm", "shape"), [(1e-9, "6.4e"), (0.001, "64000 x 64000 x 64000")])
 def test_a_grid_that_no_memory_holds_is_refused(spacing_mm, shape):
-    with pytest.raises(ValueError, match=rf"spacing_mm must leave images .* at which one has {shape}.* Give larger"):
+    with pytest.raises(
+        ValueError, match=rf"spacing_mm must leave images .* at which an image would have {shape}.* Give larger"
+    ):
         made_by_hand(fingerprint(), spacing_mm=spacing_mm)
     flat = fingerprint(shape=(64, 64), spacings=((1.0, 1.0),))
     with pytest.raises(ValueError, match="at most 65534 voxels long"):

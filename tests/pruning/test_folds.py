@@ -168,7 +168,7 @@ def tables_of(folder: Path, folds, change) -> list[Path]:
 )
 def test_scores_with_other_labels_give_no_verdict(tmp_path, boxes, folds, change, found) -> None:
     tables = tables_of(tmp_path, folds, change)
-    message = f"scores must be of the labels anterior, posterior, foreground, got {found} for case_00 at L1. Score"
+    message = f"scores must cover the labels anterior, posterior, foreground, got {found} for case_00 at L1. Score"
     with pytest.raises(ValueError, match=message):
         prune(plan_of(boxes, tmp_path / "out", scores=tables))
 

@@ -134,7 +134,6 @@ def test_a_mask_of_a_derived_image_has_one_description(data_set):
     assert names["sub-02_ses-b"] == ["sub-02_ses-b_dseg.nii.gz", "sub-02_ses-b_desc-brain_mask.nii.gz"]
     first, second = (anat / f"sub-01_space-MNI_desc-{name}_T1w.nii.gz" for name in ("denoised", "preproc"))
     assert failures == [
-        f"{second}: its sub-01_space-MNI_desc-brain_mask.nii.gz would be that of {first}. Leave out the mask, or move "
-        "one of the two away."
+        f"{second}: its mask would overwrite that of {first}. Leave out the mask, or move one of the two away."
     ]
     assert named("seg")[1] == []

@@ -175,7 +175,7 @@ def test_a_result_that_was_corrected_by_hand_is_neither_lost_nor_misquoted(tiny,
     again = segment_files(images, out, tiny)
     assert [done.case for done in again.cases] == ["b"]
     (failure,) = again.failures
-    assert failure.startswith(f"{images[0]}: its result {out / 'a_seg.nii.gz'} was changed since it was written. Move")
+    assert failure.startswith(f"{images[0]}: its result {out / 'a_seg.nii.gz'} was changed after it was written. Move")
     assert (out / "a_seg.nii.gz").read_bytes() == kept
 
     assert segment_files(images, out, tiny, skip_existing=True).skipped == 2
@@ -196,7 +196,80 @@ def test_a_folder_holds_results_with_one_set_of_labels(tiny, tmp_path):
     table = (out / "labels.ctbl").read_text()
     other = shutil.copytree(tiny, tmp_path / "other")
     edit_json(other / "configs" / "metadata.json", labels={"1": "something else"})
-    with pytest.raises(ValueError, match=r"out: holds results whose labels have other names, .* Name another output"):
+    with pytest.raises(
+        ValueError, match=r"out: holds results with other labels, such as a_seg.nii.gz; .* Name another"
+    ):
         segment_files(images[1], out, other)
     assert (out / "labels.ctbl").read_text() == table
     assert len(segment_files(images[1], tmp_path / "more", other).cases) == 1
+
+
+def edited(path):
+    found = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(1 - np.asarray(found.dataobj, np.uint8), found.affine, found.header), path)
+    return path.read_bytes()
+
+
+def test_what_a_killed_run_has_written_is_not_taken_for_corrected_by_hand(tiny, tmp_path, monkeypatch):
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    segment_files(image, out, tiny, level="L1")
+    with monkeypatch.context() as killed:
+        # what it had recorded is lost
+        killed.setattr(ResultFolder, "add", lambda *_: None)
+        killed.setattr(ResultFolder, "write", lambda *_: [])
+        segment_files(image, out, tiny, level="L2")
+    again = segment_files(image, out, tiny, level="L2", skip_existing=True)
+    assert (len(again.cases), again.failures, again.skipped) == (1, (), 0)
+    kept = edited(out / "a_seg.nii.gz")
+    assert len(segment_files(image, out, tiny, level="L2").failures) == 1
+    assert (out / "a_seg.nii.gz").read_bytes() == kept
+
+
+def test_results_that_no_record_knows_are_kept_unless_they_are_the_runners(tiny, tmp_path):
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    segment_files(image, out, tiny)
+    (out / "run.json").unlink()
+    assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
+
+
+def test_a_corrected_label_map_is_kept_though_it_is_newer_than_its_mask(tmp_path):
+    metadata = {"brain_mask": ["label 1"]}
+    bundle = write_bundle(tmp_path / "masked", 3, [], runtime="torch")
+    content = json.loads((bundle / "configs" / "metadata.json").read_text())
+    named = list(content["network_data_format"]["outputs"]["pred"]["channel_def"].values())[1]
+    metadata = {"brain_mask": [named]}
+    edit_json(bundle / "configs" / "metadata.json", **metadata)
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    assert segment_files(image, out, bundle, mask=True).failures == ()
+    kept = edited(out / "a_seg.nii.gz")
+    again = segment_files(image, out, bundle, mask=True, skip_existing=True)
+    assert (again.skipped, again.failures) == (1, ())
+    assert (out / "a_seg.nii.gz").read_bytes() == kept
+
+
+def test_colours_may_be_changed_and_what_stays_needs_its_names(tiny, tmp_path):
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    out = tmp_path / "out"
+    segment_files(images[0], out, tiny)
+    table = out / "labels.ctbl"
+    lines = [f"{' '.join(line.split()[:2])} 1 2 3 255" for line in table.read_text().splitlines()[1:]]
+    table.write_text("\n".join([table.read_text().splitlines()[0], *lines, ""]))
+    assert len(segment_files(images[1], out, tiny).cases) == 1
+    # a is kept, as it was corrected, so that another bundle's names would be wrong
+    edited(out / "a_seg.nii.gz")
+    other = shutil.copytree(tiny, tmp_path / "other")
+    edit_json(other / "configs" / "metadata.json", labels={"1": "something else"})
+    with pytest.raises(ValueError, match=r"holds results with other labels, such as a_seg\.nii\.gz"):
+        segment_files(images, out, other)
+    assert len(segment_files(images, out, other, overwrite=True).cases) == 2
+
+
+def test_one_result_that_cannot_be_read_does_not_end_the_others(tiny, tmp_path, monkeypatch):
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    segment_files(images, tmp_path / "out", tiny)
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("monai_unetpp.results.earlier.hash_file", refused)
+    assert len(segment_files(images, tmp_path / "out", tiny).cases) == 2

@@ -1,6 +1,8 @@
 """The output folder of a study: whose runs it holds."""
 
 import dataclasses
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -51,6 +53,17 @@ def test_files_that_were_changed_under_the_same_names_are_other_cases(discs_dir,
     file.write_bytes(before)
     # wherever they are
     folder.compare(settings, find_study_cases(data.rename(tmp_path / "moved")))
+
+
+def test_a_folder_of_an_earlier_version_knows_no_content(discs_dir, tmp_path):
+    cases, settings, folder = find_study_cases(discs_dir), StudySettings(2), StudyFolder(tmp_path / "study")
+    folder.claim(settings, cases)
+    stored = json.loads(folder.settings_file.read_text())
+    del stored["cases"]["content"]
+    folder.settings_file.write_text(json.dumps(stored))
+    assert folder.read_settings(cases) == settings.as_dict()
+    terms = json.dumps({**settings.as_dict(), "cases": stored["cases"]}, sort_keys=True)
+    assert folder.compare(settings, cases) == hashlib.sha256(terms.encode()).hexdigest()
 
 
 def test_a_bundle_that_was_changed_is_not_on_equal_terms(discs_dir, tmp_path):
