@@ -20,6 +20,7 @@ from monai_unetpp.chaining import Chain
 from monai_unetpp.data.dataset import CaseDataset
 from monai_unetpp.data.dicom_seg import SIDES, DicomSegSaved, check_references, dicom_seg_path, read_label_codes
 from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.naming import first_file
 from monai_unetpp.data.series_choice import choose_series
 from monai_unetpp.distributed import gathered
 from monai_unetpp.engines import CaseResult
@@ -309,14 +310,16 @@ class _Run:
         for item, output in () if chosen.overwrite else own:
             if earlier.is_changed(output):
                 reason = f"its result {output} was changed after it was written"
-                item.setdefault("failure", f"{_first(item)}: {reason}. Move it away, or replace it with --overwrite.")
+                item.setdefault(
+                    "failure", f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
+                )
         self.results.check_labels([output.name for item, output in outputs if "failure" not in item])
         self.results.forget_content([output.name for item, output in own if "failure" not in item])
 
     def _outputs(self) -> list[tuple[dict[str, Any], Path]]:
         """The cases with their results, if this package names them."""
         items, savers = self._listed or [], self.evaluator.savers
-        return [(item, savers[0].result_path(_first(item), item)) for item in items]
+        return [(item, savers[0].result_path(first_file(item), item)) for item in items]
 
     def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
         folder, pair = self.chain.last.folder, self.chain.pair
@@ -329,7 +332,7 @@ class _Run:
             }
         self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name, self._files_of))
         for item in items:
-            image = _first(item)
+            image = first_file(item)
             if "failure" not in item and os.path.exists(image):
                 try:
                     check_references(self._files_of.get(image, [image]))
@@ -413,12 +416,6 @@ class _Run:
         for problem in self.results.write():
             logger.error("%s", problem)
             self.failures.append(problem)
-
-
-def _first(item: Mapping[str, Any]) -> str:
-    """The first file of a case."""
-    image = item["image"]
-    return str(image[0] if isinstance(image, (list, tuple)) else image)
 
 
 def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from monai.data import CacheDataset, Dataset
 from monai.transforms import Randomizable
 
 from monai_unetpp.data.exhaustion import describe_case_failure
-from monai_unetpp.data.naming import case_name
+from monai_unetpp.data.naming import case_name, first_file
 from monai_unetpp.seeds import mix_seeds
 
 __all__ = ["CaseDataset", "SeededCacheDataset"]
@@ -34,8 +34,7 @@ class CaseDataset(Dataset):
 
     def _transform(self, index: int) -> Any:
         item = self.data[index]
-        image = item["image"]
-        file = str(image[0] if isinstance(image, (list, tuple)) else image)
+        file = first_file(item)
         name = item.get("case") or case_name(file)
         if "failure" in item:
             return {"case": name, "file": file, "failure": item["failure"]}

@@ -172,8 +172,9 @@ def write_dicom_seg(
     """
     _check_own(Path(path))
     paths = [Path(file) for file in source]
-    check_references(paths)
+    _check_dicom(paths[0])
     planes = dicom_planes_of(paths)
+    _check_needed(paths[0], planes)
     shape = (*planes[0].size, len(planes))
     if labels.size != np.prod(shape):
         raise ValueError(f"labels must have the shape of {paths[0]}, {shape}, got {labels.shape}.")
@@ -197,12 +198,20 @@ def check_references(source: Sequence[str | PathLike[str]]) -> None:
         ImageFileError: ``source`` is not a DICOM series, lacks attributes, or cannot be read.
     """
     paths = [Path(file) for file in source]
-    given = paths[0]
+    _check_dicom(paths[0])
+    first, *others = find_series(paths)
+    if not others:
+        _check_needed(paths[0], [plane for file in first.files for plane in file.planes])
+
+
+def _check_dicom(given: Path) -> None:
     if not (given.is_dir() or is_dicom_file(given)):
         raise ImageFileError(f"{given}: not DICOM, so no DICOM SEG can be written. Leave --dicom_seg out.")
-    first, *others = find_series(paths)
-    for name in () if others else _NEEDED:
-        values = {plane.attributes[name] for file in first.files for plane in file.planes}
+
+
+def _check_needed(given: Path, planes: Sequence[DicomPlane]) -> None:
+    for name in _NEEDED:
+        values = {plane.attributes[name] for plane in planes}
         if values == {""}:
             raise ImageFileError(f"{given}: has no {name}, which a DICOM SEG needs. Export the series again.")
         if len(values) > 1:

@@ -22,6 +22,7 @@ __all__ = [
     "case_name",
     "channel_of",
     "entry_name",
+    "first_file",
     "image_name",
     "result_suffix",
     "unique_names",
@@ -41,6 +42,12 @@ _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 _LONGEST = 200
 
 _Case = dict[str, Any]
+
+
+def first_file(item: Mapping[str, Any]) -> str:
+    """The first file of the image of a case that is to be segmented, which names it."""
+    image = item["image"]
+    return os.fspath(image[0] if isinstance(image, (list, tuple)) else image)
 
 
 def case_name(path: str | PathLike[str]) -> str:

@@ -33,9 +33,10 @@ class FlipInferer(Inferer):
 
     def __init__(self, inferer: Inferer | None = None, axes: Sequence[int] = ()) -> None:
         super().__init__()
-        listed = list(axes) if isinstance(axes, Iterable) else []
+        # a single number is no list of axes
+        listed = list(axes) if isinstance(axes, Iterable) else [None]
         whole = all(isinstance(axis, Integral) and axis >= 0 for axis in listed)
-        if not isinstance(axes, Iterable) or not whole or len(set(listed)) < len(listed):
+        if not whole or len(set(listed)) < len(listed):
             raise ValueError(f"axes must be different spatial axes from 0 on, such as (0, 1), got {axes!r}.")
         self.inferer = SimpleInferer() if inferer is None else inferer
         self.axes = tuple(listed)

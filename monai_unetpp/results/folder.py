@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -13,7 +12,15 @@ from typing import Any
 
 from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
-from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs, result_name
+from monai_unetpp.results.run_record import (
+    RUN_FILE,
+    RecordedCase,
+    format_runs,
+    read_runs,
+    result_name,
+    result_names,
+    runs_as_text,
+)
 from monai_unetpp.results.volumes import (
     VOLUMES_FILE,
     LabelVolume,
@@ -81,8 +88,8 @@ class ResultFolder:
             return
         if _names_in(table.read_text(encoding="utf-8", errors="replace")) == _names_in(slicer_table(self.names)):
             return
-        staying = {result_name(case) for run in read_runs(self.path / RUN_FILE) for case in run["cases"]}
-        staying = {name for name in staying.difference(replaced) if (self.path / name).is_file()}
+        others = result_names(read_runs(self.path / RUN_FILE)).difference(replaced)
+        staying = {name for name in others if (self.path / name).is_file()}
         if staying:
             raise ValueError(
                 f"{self.path}: holds results with other labels, such as {min(staying)}; its colour tables can name "
@@ -103,11 +110,11 @@ class ResultFolder:
         with exclusively(self.path, by_file=self.shard[1] > 1):
             runs = read_runs(path)
             known = [case for run in runs for case in run["cases"] if case.get("output_sha256") is not None]
-            known = [case for case in known if result_name(case) in names]
-            for case in known:
+            replacing = [case for case in known if result_name(case) in names]
+            for case in replacing:
                 case["output_sha256"] = None
-            if known:
-                write_text(path, json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n")
+            if replacing:
+                write_text(path, runs_as_text(runs))
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
@@ -124,8 +131,7 @@ class ResultFolder:
         if self._replaced is None:
             self._replaced = set()
             with suppress(ValueError, OSError):  # told when it is written
-                runs = read_runs(self.path / RUN_FILE)
-                self._replaced = {result_name(each) for run in runs for each in run["cases"]}
+                self._replaced = result_names(read_runs(self.path / RUN_FILE))
         is_replaced = Path(case.output).name in self._replaced
         if is_replaced or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.cases import expand_home
-from monai_unetpp.data.naming import RESULT_NAME
+from monai_unetpp.data.naming import RESULT_NAME, first_file
 from monai_unetpp.data.writer import SegmentationSaveImaged
 from monai_unetpp.results.bids import BidsImage, default_bids_output, find_bids_images, is_bids
 from monai_unetpp.results.earlier import EarlierResults
@@ -90,7 +90,7 @@ def _refuse_shared(items: Sequence[dict[str, Any]], saver: SegmentationSaveImage
     """Mark the cases whose mask would overwrite that of an earlier one: it replaces what tells the images apart."""
     first_of: dict[str, str] = {}
     for item in items:
-        image = fspath(item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"])
+        image = first_file(item)
         path = saver.result_path(image, item)
         first = first_of.setdefault(normcase(path), image)
         if first != image:
@@ -119,13 +119,12 @@ def leave_out_finished(
     """
     left_out = []
     for item in list(items):
-        files = item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]]
-        image = files[0]
+        image = first_file(item)
         output = saver.result_path(image, item)
         # a label map that was corrected is newer than what lies beside it, and is kept
         complete = all(_is_of(output, path(image, item)) for path in beside) or earlier.is_changed(output)
-        if "failure" not in item and complete and earlier.has(files, output):
-            left_out.append((item["case"], str(image), output))
+        if "failure" not in item and complete and earlier.has(item["image"], output):
+            left_out.append((item["case"], image, output))
             items.remove(item)
     return left_out
 

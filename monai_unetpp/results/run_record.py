@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -16,7 +16,17 @@ from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.result_marks import image_files
 from monai_unetpp.files import MARK, hash_file
 
-__all__ = ["RUN_FILE", "RecordedCase", "collecting_warnings", "format_runs", "hash_image", "read_runs", "result_name"]
+__all__ = [
+    "RUN_FILE",
+    "RecordedCase",
+    "collecting_warnings",
+    "format_runs",
+    "hash_image",
+    "read_runs",
+    "result_name",
+    "result_names",
+    "runs_as_text",
+]
 
 RUN_FILE = "run.json"
 _PACKAGE = "monai_unetpp"
@@ -104,7 +114,17 @@ def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: 
     redone = {Path(case.output).name for case in cases}
     kept = [{**run, "cases": [case for case in run["cases"] if result_name(case) not in redone]} for run in earlier]
     runs = [*(run for run in kept if run["cases"]), {**run, "cases": [case.as_dict() for case in cases]}]
+    return runs_as_text(runs)
+
+
+def runs_as_text(runs: Sequence[Mapping[str, Any]]) -> str:
+    """What :func:`read_runs` reads."""
     return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
+
+
+def result_names(runs: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The names of all results in a record."""
+    return {result_name(case) for run in runs for case in run["cases"]}
 
 
 @contextmanager

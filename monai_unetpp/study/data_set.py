@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -12,9 +10,8 @@ from typing import Any
 
 from monai_unetpp.data import describe_data_set, load_datalist
 from monai_unetpp.data.label_names import IGNORE
-from monai_unetpp.data.labelled import list_cases, repeated_names, same_name
+from monai_unetpp.data.labelled import hash_files, list_cases, repeated_names, same_name
 from monai_unetpp.data.naming import entry_name
-from monai_unetpp.data.result_marks import identify_image
 
 __all__ = ["StudyCases", "find_study_cases"]
 
@@ -63,9 +60,10 @@ class StudyCases:
     @cached_property
     def content(self) -> str:
         """SHA-256 of all files of images and labels, wherever they are."""
-        listed = list_cases([*self.training, *self.validation])
-        hashes = [identify_image(*files).content for case in listed for files in (case.image, [case.label])]
-        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+        try:
+            return hash_files([file for case in list_cases([*self.training, *self.validation]) for file in case.files])
+        except OSError:  # told with the other problems when the cases are checked
+            return ""
 
     def network_data(self) -> dict[str, Any]:
         """What the bundle of a study must know about the data."""
