@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from benchmarks.command import run_command
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.nifti import open_nifti, read_voxels
+from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 
 __all__ = ["ALTERATIONS", "add_noise", "blur", "brighten", "invert", "join_slices", "main", "rotate", "thicken"]

@@ -26,8 +26,8 @@ from benchmarks.altered import join_slices
 from benchmarks.command import offer_table, run_command
 from benchmarks.launching import run_package
 from monai_unetpp.bundles import check_bundle
-from monai_unetpp.data.datalist import load_datalist, read_content
-from monai_unetpp.data.nifti import open_nifti, read_voxels
+from monai_unetpp.data.datasets.datalist import load_datalist, read_content
+from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.metrics import FOREGROUND

@@ -19,8 +19,8 @@ from monai.metrics import compute_dice
 from benchmarks.command import run_command
 from monai_unetpp.bundles import find_bundle, label_names
 from monai_unetpp.data import case_name, load_datalist
-from monai_unetpp.data.grid import voxel_ml
-from monai_unetpp.data.nifti import open_nifti, read_voxels
+from monai_unetpp.data.formats.grid import voxel_ml
+from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 from monai_unetpp.segmentation import segment_files
 

@@ -30,14 +30,14 @@ from torch.optim.swa_utils import AveragedModel
 from benchmarks.command import offer_table, run_command
 from benchmarks.recipe_variants import CHOICES, CHOOSING, VARIANTS, Variant, whole_window
 from monai_unetpp.bundles.json_files import read_object
-from monai_unetpp.data.datalist import load_datalist
+from monai_unetpp.data.datasets.datalist import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.planning import load_plan, plan
 from monai_unetpp.planning.values import parse_settings
-from monai_unetpp.pruning.score import Scores
+from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.training_run.fitting import Fitted, fit
 from monai_unetpp.training_run.judging import score_fold, split_folds

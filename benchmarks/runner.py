@@ -15,16 +15,16 @@ from typing import Any
 from benchmarks.launching import instruction_sets, launch
 from monai_unetpp.bundles import find_bundle, read_network_def
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.labelled import LabelledCase, list_cases
-from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.formats.labels import read_label_map
 from monai_unetpp.export import export_runner
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.metrics import METRICS, CaseScorer, spacing_of_affine
 from monai_unetpp.pruning.decision import compare_points
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy
 from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
-from monai_unetpp.pruning.tradeoffs import mean_accuracy
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.runner import Segmenter
 

@@ -23,7 +23,7 @@ from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.stage_timer import StageTimer
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.score import evaluate_levels
+from monai_unetpp.pruning.scoring.levels import evaluate_levels
 from monai_unetpp.reporting.markdown import format_table
 
 __all__ = ["QUICK", "TARGET_RATIO", "PassTime", "ScoringBenchmark", "format_scoring_benchmark", "measure_scoring"]

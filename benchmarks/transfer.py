@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.command import offer_table, run_command
 from benchmarks.recipe import difference, fixed_steps, mean_dice, tell
-from monai_unetpp.data.datalist import load_datalist
+from monai_unetpp.data.datasets.datalist import load_datalist
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.planning import plan
 from monai_unetpp.planning.values import parse_settings

@@ -30,10 +30,10 @@ from monai_unetpp.data import (
     case_name,
     describe_case_failure,
 )
-from monai_unetpp.data.background import SURROUND_SHARE, SURROUND_VALUE
-from monai_unetpp.data.grid import voxel_ml
-from monai_unetpp.data.instances import INSTANCE_COUNT, SplitInstancesd
-from monai_unetpp.data.source_files import source_files
+from monai_unetpp.data.formats.grid import voxel_ml
+from monai_unetpp.data.formats.source_files import source_files
+from monai_unetpp.data.transforms.background import SURROUND_SHARE, SURROUND_VALUE
+from monai_unetpp.data.transforms.instances import INSTANCE_COUNT, SplitInstancesd
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stage_timer import StageTimer
 

@@ -20,8 +20,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys
 
-from monai_unetpp.data.after_loading import insert_after_loading
-from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
+from monai_unetpp.data.transforms.after_loading import insert_after_loading
+from monai_unetpp.data.transforms.extent import PERCENTILES, measure_extent, sample_evenly
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.reporting.numbers import percent
 

@@ -23,11 +23,11 @@ from monai.utils import MetaKeys, SpaceKeys
 from nibabel.spatialimages import SpatialImage
 
 from monai_unetpp.data import VolumeReader
-from monai_unetpp.data.cases import expand_home
-from monai_unetpp.data.dicom import is_dicom_file
-from monai_unetpp.data.nifti import is_nifti_name, open_nifti
-from monai_unetpp.data.nifti_results import nifti_class
-from monai_unetpp.data.pictures import is_picture_name, read_picture
+from monai_unetpp.data.datasets.cases import expand_home
+from monai_unetpp.data.formats.dicom import is_dicom_file
+from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.formats.nifti_results import nifti_class
+from monai_unetpp.data.formats.pictures import is_picture_name, read_picture
 from monai_unetpp.files import atomic_path
 from monai_unetpp.reporting.html import embed_figure, html_paragraph, html_table
 from monai_unetpp.results import LabelVolume

@@ -17,11 +17,11 @@ from monai.utils import CommonKeys
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.chaining import Chain
-from monai_unetpp.data.dataset import CaseDataset
-from monai_unetpp.data.dicom_seg import SIDES, DicomSegSaved, check_references, dicom_seg_path, read_label_codes
-from monai_unetpp.data.image_errors import ImageFileError
-from monai_unetpp.data.naming import first_file
-from monai_unetpp.data.series_choice import choose_series
+from monai_unetpp.data.datasets.dataset import CaseDataset
+from monai_unetpp.data.formats.dicom_seg import SIDES, DicomSegSaved, check_references, dicom_seg_path, read_label_codes
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.naming import first_file
+from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.distributed import gathered
 from monai_unetpp.engines import CaseResult
 from monai_unetpp.errors import printable

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.robustness.inputs import LABELS, VOXELS, labels_of, read, save, segmented
 from benchmarks.robustness.situations import REFUSED, TOLD, Kind, expect, expect_equal
-from monai_unetpp.data.dicom import find_series
+from monai_unetpp.data.formats.dicom import find_series
 from tests.data.dicom_builder import (
     SERIES,
     SIDEWAYS,

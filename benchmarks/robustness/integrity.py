@@ -228,7 +228,7 @@ _MACHINE: dict[str, tuple[str, str, BaseException]] = {
     ),
     "memory runs out when an image is read": (
         "loading ran out of memory",
-        "monai_unetpp.data.reader.read_voxels",
+        "monai_unetpp.data.formats.reader.read_voxels",
         MemoryError("Unable to allocate 37.3 GiB"),
     ),
 }

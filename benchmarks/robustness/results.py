@@ -27,7 +27,7 @@ from benchmarks.robustness.inputs import (
 )
 from benchmarks.robustness.situations import REFUSED, Kind, expect, expect_equal
 from monai_unetpp.data import find_cases
-from monai_unetpp.data.result_marks import is_result
+from monai_unetpp.data.formats.result_marks import is_result
 
 __all__ = ["KIND"]
 

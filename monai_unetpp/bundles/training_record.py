@@ -12,8 +12,8 @@ from typing import Any
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.loading import read_metadata
-from monai_unetpp.data.labelled import list_cases
-from monai_unetpp.data.voxel_hash import hash_voxels
+from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.files import hash_file, write_text
 from monai_unetpp.plain_values import from_plain
 

@@ -12,7 +12,7 @@ from monai_unetpp.chaining.mask import BrainMaskd
 from monai_unetpp.chaining.pair import Pair, read_pair
 from monai_unetpp.chaining.within import SCAN, SegmentWithind
 from monai_unetpp.data import SegmentationSaveImaged
-from monai_unetpp.data.after_loading import KeepLoadedd, insert_after_loading
+from monai_unetpp.data.transforms.after_loading import KeepLoadedd, insert_after_loading
 from monai_unetpp.engines import CaseResult
 from monai_unetpp.results import LabelVolume, RunInputs, measure_labels
 from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles import BundleConfig, label_names
-from monai_unetpp.data.cases import expand_home
+from monai_unetpp.data.datasets.cases import expand_home
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import own_device
 from monai_unetpp.engines import CaseEvaluator

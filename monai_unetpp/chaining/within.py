@@ -17,10 +17,10 @@ from monai_unetpp.chaining.crops import Mask, cut_crop, find_crop
 from monai_unetpp.chaining.loaded_bundle import LoadedBundle
 from monai_unetpp.chaining.mask import mask_of
 from monai_unetpp.chaining.pair import CropRule, Pair
-from monai_unetpp.data.after_loading import steps_after_loading
-from monai_unetpp.data.grid import voxel_ml
-from monai_unetpp.data.image_errors import ImageFileError
-from monai_unetpp.data.nifti_results import smallest_dtype
+from monai_unetpp.data.formats.grid import voxel_ml
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.nifti_results import smallest_dtype
+from monai_unetpp.data.transforms.after_loading import steps_after_loading
 from monai_unetpp.measuring.sums import summed
 
 __all__ = ["SCAN", "SegmentWithind"]

@@ -42,10 +42,10 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
-    from monai_unetpp.data.forms import is_data_set
+    from monai_unetpp.data.datasets.forms import is_data_set
 
     if is_data_set(target):
-        from monai_unetpp.data.check import check_dataset
+        from monai_unetpp.data.datasets.check import check_dataset
 
         problems = check_dataset(target, progress=True)
         if fingerprint is not None and not problems:

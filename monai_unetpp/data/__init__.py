@@ -10,51 +10,56 @@ from typing import TYPE_CHECKING
 from monai_unetpp.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd, LevelSurroundd
-    from monai_unetpp.data.cases import find_cases
-    from monai_unetpp.data.check import check_dataset, check_labelled_data
-    from monai_unetpp.data.datalist import load_datalist
-    from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
-    from monai_unetpp.data.description import DataSetDescription, describe_data_set
-    from monai_unetpp.data.exhaustion import describe_case_failure
-    from monai_unetpp.data.foreground import AboveMean
-    from monai_unetpp.data.geometry import read_geometry
-    from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
-    from monai_unetpp.data.image_errors import ImageFileError, describe_failure
-    from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
-    from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
-    from monai_unetpp.data.inversion import InvertProbabilitiesd
-    from monai_unetpp.data.label_names import find_ignore_label
-    from monai_unetpp.data.label_transforms import CheckLabelsd, OneHotLabelsd, RandCropByKnownLabeld
-    from monai_unetpp.data.naming import case_name
-    from monai_unetpp.data.reader import VolumeReader
-    from monai_unetpp.data.spacing import BlockwiseSpacingd
-    from monai_unetpp.data.standardization import StandardizeIntensityd
-    from monai_unetpp.data.surround import Surround, find_surround
+    from monai_unetpp.data.datasets.cases import find_cases
+    from monai_unetpp.data.datasets.check import check_dataset, check_labelled_data
+    from monai_unetpp.data.datasets.datalist import load_datalist
+    from monai_unetpp.data.datasets.dataset import CaseDataset, SeededCacheDataset
+    from monai_unetpp.data.datasets.description import DataSetDescription, describe_data_set
+    from monai_unetpp.data.datasets.label_names import find_ignore_label
+    from monai_unetpp.data.formats.exhaustion import describe_case_failure
+    from monai_unetpp.data.formats.geometry import read_geometry
+    from monai_unetpp.data.formats.grid import ImageGeometry, check_grid, compare_geometry
+    from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
+    from monai_unetpp.data.formats.naming import case_name
+    from monai_unetpp.data.formats.reader import VolumeReader
+    from monai_unetpp.data.transforms.background import ClearBackgroundd, CropBackgroundd, LevelSurroundd
+    from monai_unetpp.data.transforms.foreground import AboveMean
+    from monai_unetpp.data.transforms.instances import SplitInstances, SplitInstancesd
+    from monai_unetpp.data.transforms.intensity import (
+        ImageKind,
+        InvertBrightBackground,
+        InvertBrightBackgroundd,
+        kind_weights,
+    )
+    from monai_unetpp.data.transforms.inversion import InvertProbabilitiesd
+    from monai_unetpp.data.transforms.label_transforms import CheckLabelsd, OneHotLabelsd, RandCropByKnownLabeld
+    from monai_unetpp.data.transforms.spacing import BlockwiseSpacingd
+    from monai_unetpp.data.transforms.standardization import StandardizeIntensityd
+    from monai_unetpp.data.transforms.surround import Surround, find_surround
     from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
 _HOMES = {
-    ".background": ("ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"),
-    ".cases": ("find_cases",),
-    ".check": ("check_dataset", "check_labelled_data"),
-    ".datalist": ("load_datalist",),
-    ".dataset": ("CaseDataset", "SeededCacheDataset"),
-    ".description": ("DataSetDescription", "describe_data_set"),
-    ".exhaustion": ("describe_case_failure",),
-    ".geometry": ("read_geometry",),
-    ".grid": ("ImageGeometry", "check_grid", "compare_geometry"),
-    ".foreground": ("AboveMean",),
-    ".image_errors": ("ImageFileError", "describe_failure"),
-    ".instances": ("SplitInstances", "SplitInstancesd"),
-    ".intensity": ("ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"),
-    ".inversion": ("InvertProbabilitiesd",),
-    ".label_names": ("find_ignore_label",),
-    ".label_transforms": ("CheckLabelsd", "OneHotLabelsd", "RandCropByKnownLabeld"),
-    ".naming": ("case_name",),
-    ".reader": ("VolumeReader",),
-    ".spacing": ("BlockwiseSpacingd",),
-    ".standardization": ("StandardizeIntensityd",),
-    ".surround": ("Surround", "find_surround"),
+    ".transforms.background": ("ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"),
+    ".datasets.cases": ("find_cases",),
+    ".datasets.check": ("check_dataset", "check_labelled_data"),
+    ".datasets.datalist": ("load_datalist",),
+    ".datasets.dataset": ("CaseDataset", "SeededCacheDataset"),
+    ".datasets.description": ("DataSetDescription", "describe_data_set"),
+    ".formats.exhaustion": ("describe_case_failure",),
+    ".formats.geometry": ("read_geometry",),
+    ".formats.grid": ("ImageGeometry", "check_grid", "compare_geometry"),
+    ".transforms.foreground": ("AboveMean",),
+    ".formats.image_errors": ("ImageFileError", "describe_failure"),
+    ".transforms.instances": ("SplitInstances", "SplitInstancesd"),
+    ".transforms.intensity": ("ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"),
+    ".transforms.inversion": ("InvertProbabilitiesd",),
+    ".datasets.label_names": ("find_ignore_label",),
+    ".transforms.label_transforms": ("CheckLabelsd", "OneHotLabelsd", "RandCropByKnownLabeld"),
+    ".formats.naming": ("case_name",),
+    ".formats.reader": ("VolumeReader",),
+    ".transforms.spacing": ("BlockwiseSpacingd",),
+    ".transforms.standardization": ("StandardizeIntensityd",),
+    ".transforms.surround": ("Surround", "find_surround"),
     ".writer": ("SegmentationSaveImaged", "write_volume"),
 }
 

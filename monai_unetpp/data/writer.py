@@ -17,15 +17,15 @@ from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.nifti1 import Nifti1Image
 
-from monai_unetpp.data.grid import ImageGeometry, compare_geometry, lay_flat
-from monai_unetpp.data.instances import INSTANCE_COUNT
-from monai_unetpp.data.label_table import label_table_extension
-from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
-from monai_unetpp.data.nifti import is_nifti_name
-from monai_unetpp.data.nifti_results import nifti_class, on_nifti_grid, smallest_dtype
-from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
-from monai_unetpp.data.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
-from monai_unetpp.data.source_files import source_files
+from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry, lay_flat
+from monai_unetpp.data.formats.label_table import label_table_extension
+from monai_unetpp.data.formats.naming import RESULT_NAME, case_name, result_suffix
+from monai_unetpp.data.formats.nifti import is_nifti_name
+from monai_unetpp.data.formats.nifti_results import nifti_class, on_nifti_grid, smallest_dtype
+from monai_unetpp.data.formats.pictures import is_picture_name, read_picture_shape, write_picture
+from monai_unetpp.data.formats.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
+from monai_unetpp.data.formats.source_files import source_files
+from monai_unetpp.data.transforms.instances import INSTANCE_COUNT
 from monai_unetpp.files import atomic_path
 
 __all__ = ["SegmentationSaveImaged", "write_volume"]

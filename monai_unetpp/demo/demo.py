@@ -14,8 +14,8 @@ import torch
 from monai.metrics import compute_dice
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, label_names
-from monai_unetpp.data.label_table import make_labels
-from monai_unetpp.data.nifti import open_nifti, read_voxels
+from monai_unetpp.data.formats.label_table import make_labels
+from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import atomic_path, make_output_dir, write_figure

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.data.case_check import CheckedCase, check_on_grid, label_values, read_image, read_truth
-from monai_unetpp.data.datalist import read_content
-from monai_unetpp.data.label_names import IGNORE, LabelNames, read_label_names
-from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.labels import Volume, read_label_map
-from monai_unetpp.data.voxel_hash import hash_voxels
+from monai_unetpp.data.datasets.case_check import CheckedCase, check_on_grid, label_values, read_image, read_truth
+from monai_unetpp.data.datasets.datalist import read_content
+from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, read_label_names
+from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.datasets.voxel_hash import hash_voxels
+from monai_unetpp.data.formats.labels import Volume, read_label_map
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import ImageKind, describe_case_failure, load_datalist
-from monai_unetpp.data.case_check import CheckedCase
-from monai_unetpp.data.check import tell_doubtful
-from monai_unetpp.data.datalist import read_content
-from monai_unetpp.data.label_names import LabelNames
-from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
+from monai_unetpp.data.datasets.case_check import CheckedCase
+from monai_unetpp.data.datasets.check import tell_doubtful
+from monai_unetpp.data.datasets.datalist import read_content
+from monai_unetpp.data.datasets.label_names import LabelNames
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases, repeated_names
 from monai_unetpp.failures.examined_cases import (
     CaseArrays,
     ScoredLabels,

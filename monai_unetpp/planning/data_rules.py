@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.image_kinds import Kind, have_two_backgrounds, is_bright, place_of_median, sort_kinds
+from monai_unetpp.data.transforms.image_kinds import Kind, have_two_backgrounds, is_bright, place_of_median, sort_kinds
 from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint
 from monai_unetpp.reporting.numbers import percent
 

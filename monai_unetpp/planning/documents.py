@@ -10,7 +10,7 @@ from importlib import metadata as installed
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.image_kinds import Kind, weigh_kinds
+from monai_unetpp.data.transforms.image_kinds import Kind, weigh_kinds
 from monai_unetpp.planning.data_rules import find_kinds, hidden_labels
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan

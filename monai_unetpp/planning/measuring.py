@@ -18,9 +18,12 @@ import torch
 from scipy import ndimage
 
 from monai_unetpp.data import ImageFileError, describe_data_set, load_datalist
-from monai_unetpp.data.case_check import check_on_grid, read_image, read_truth
-from monai_unetpp.data.description import DataSetDescription
-from monai_unetpp.data.extent import (
+from monai_unetpp.data.datasets.case_check import check_on_grid, read_image, read_truth
+from monai_unetpp.data.datasets.description import DataSetDescription
+from monai_unetpp.data.datasets.labelled import LabelledCase, file_identity, list_cases
+from monai_unetpp.data.formats.image_errors import describe_failure
+from monai_unetpp.data.formats.labels import Volume
+from monai_unetpp.data.transforms.extent import (
     PERCENTILES,
     axes_in_order,
     content_box,
@@ -28,9 +31,6 @@ from monai_unetpp.data.extent import (
     find_own_surround,
     sample_evenly,
 )
-from monai_unetpp.data.image_errors import describe_failure
-from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
-from monai_unetpp.data.labels import Volume
 from monai_unetpp.files import write_text
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.fingerprint import (

@@ -8,9 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.datalist import LISTS, load_datalist, read_content
-from monai_unetpp.data.description import DataSetDescription, describe_data_set
-from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content
+from monai_unetpp.data.datasets.description import DataSetDescription, describe_data_set
+from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.files import claimed
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
 from monai_unetpp.planning.data_check import check_data

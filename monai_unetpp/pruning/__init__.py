@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from monai_unetpp.pruning.evaluation import judge, prune
     from monai_unetpp.pruning.from_bundle import prune_bundle
     from monai_unetpp.pruning.plan import CostSettings, EvaluatedNetwork, EvaluationData, Outputs, PruningPlan
-    from monai_unetpp.pruning.predict import predict_case
-    from monai_unetpp.pruning.report import read_report, write_report
+    from monai_unetpp.pruning.report.files import read_report, write_report
     from monai_unetpp.pruning.rules import Margin, Rules
-    from monai_unetpp.pruning.score import evaluate_levels
-    from monai_unetpp.pruning.scoring import Scoring
+    from monai_unetpp.pruning.scoring.arguments import Scoring
+    from monai_unetpp.pruning.scoring.levels import evaluate_levels
+    from monai_unetpp.pruning.scoring.prediction import predict_case
     from monai_unetpp.pruning.summary import verdict
     from monai_unetpp.pruning.write import write_pruned_bundle
 
@@ -32,11 +32,11 @@ _HOMES = {
     ".evaluation": ("judge", "prune"),
     ".from_bundle": ("prune_bundle",),
     ".plan": ("CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"),
-    ".predict": ("predict_case",),
-    ".report": ("read_report", "write_report"),
+    ".scoring.prediction": ("predict_case",),
+    ".report.files": ("read_report", "write_report"),
     ".rules": ("Margin", "Rules"),
-    ".score": ("evaluate_levels",),
-    ".scoring": ("Scoring",),
+    ".scoring.levels": ("evaluate_levels",),
+    ".scoring.arguments": ("Scoring",),
     ".summary": ("verdict",),
     ".write": ("write_pruned_bundle",),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.labelled import LabelledCase, list_cases
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.pruning.plan import EvaluationData
 
 __all__ = ["choosing_entries", "confirming_cases", "draw_subjects"]

@@ -24,8 +24,8 @@ from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
+from monai_unetpp.pruning.points.settings import with_setting
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost, SelfCheck
-from monai_unetpp.pruning.settings import with_setting
 
 __all__ = ["check_pruned_networks", "measure_costs", "measure_peak_memory", "measure_setting_costs"]
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from monai_unetpp.data import read_geometry
-from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Rules

@@ -30,13 +30,13 @@ from monai_unetpp.pruning.evaluation_stages import (
     trusted_rows,
 )
 from monai_unetpp.pruning.exposure import training_gap, with_exposures
-from monai_unetpp.pruning.folds import fold_entries, read_folds
 from monai_unetpp.pruning.plan import PruningPlan
-from monai_unetpp.pruning.report import write_report
+from monai_unetpp.pruning.report.files import write_report
+from monai_unetpp.pruning.report.worst_cases import save_worst_cases
 from monai_unetpp.pruning.results import PruningResult, ScoreRow
-from monai_unetpp.pruning.score import Scores
+from monai_unetpp.pruning.scoring.folds import fold_entries, read_folds
+from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.pruning.summary import shown_loser, verdict
-from monai_unetpp.pruning.worst_cases import save_worst_cases
 from monai_unetpp.pruning.write import write_pruned_bundle
 
 __all__ = ["judge", "prune"]

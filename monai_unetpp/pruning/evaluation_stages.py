@@ -15,28 +15,43 @@ import torch
 
 from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import find_ignore_label, load_datalist, read_geometry
-from monai_unetpp.data.case_check import CheckedCase
-from monai_unetpp.data.labelled import LabelledCase, list_cases
-from monai_unetpp.data.naming import entry_name
+from monai_unetpp.data.datasets.case_check import CheckedCase
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import find_counter
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
-from monai_unetpp.pruning.adaptive_points import check_adaptive, evaluate_adaptive
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, decide_all, join
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.exposure import exposures_of, record_of
-from monai_unetpp.pruning.folds import check_complete, join_folds
 from monai_unetpp.pruning.inference import inference_of
-from monai_unetpp.pruning.operating_points import compare_grid, points_at_settings
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
-from monai_unetpp.pruning.predict import Pipeline
+from monai_unetpp.pruning.points.adaptive_points import check_adaptive, evaluate_adaptive
+from monai_unetpp.pruning.points.operating_points import compare_grid, points_at_settings
+from monai_unetpp.pruning.points.settings import (
+    adaptive_tolerances,
+    check_grid_inferer,
+    list_settings,
+    parse_settings,
+    with_setting,
+)
+from monai_unetpp.pruning.points.tradeoffs import (
+    by_utility,
+    front_of_labels,
+    mean_accuracy,
+    pareto_front,
+    resampled_accuracy,
+    times_of_depths,
+    with_labels,
+    within_budget,
+)
 from monai_unetpp.pruning.preflight import check_data_sets, check_plan, check_scored, check_write, load_further
 from monai_unetpp.pruning.provenance import earlier_rules, run_settings
 from monai_unetpp.pruning.results import (
@@ -51,25 +66,10 @@ from monai_unetpp.pruning.results import (
     TradeOff,
 )
 from monai_unetpp.pruning.rules import Rules
-from monai_unetpp.pruning.score import Scores, evaluate_levels
-from monai_unetpp.pruning.scoring import Scoring
-from monai_unetpp.pruning.settings import (
-    adaptive_tolerances,
-    check_grid_inferer,
-    list_settings,
-    parse_settings,
-    with_setting,
-)
-from monai_unetpp.pruning.tradeoffs import (
-    by_utility,
-    front_of_labels,
-    mean_accuracy,
-    pareto_front,
-    resampled_accuracy,
-    times_of_depths,
-    with_labels,
-    within_budget,
-)
+from monai_unetpp.pruning.scoring.arguments import Scoring
+from monai_unetpp.pruning.scoring.folds import check_complete, join_folds
+from monai_unetpp.pruning.scoring.levels import Scores, evaluate_levels
+from monai_unetpp.pruning.scoring.prediction import Pipeline
 
 __all__ = [
     "Prepared",

@@ -12,8 +12,8 @@ import torch
 from monai_unetpp.bundles import WEIGHTS_FILE, TrainingRecord, load_network, read_network_def
 from monai_unetpp.bundles.training_record import find_training_record
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy
 from monai_unetpp.pruning.results import Decision, Exposure, ScoreRow, TrainingGap
-from monai_unetpp.pruning.tradeoffs import mean_accuracy
 
 __all__ = ["SELECTION", "exposures_of", "has_weights_of", "record_of", "training_gap", "with_exposures"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import load_network
-from monai_unetpp.data.case_check import CheckedCase, check_case, repeated_images, same_image
-from monai_unetpp.data.labelled import list_cases, repeated_names, same_name
+from monai_unetpp.data.datasets.case_check import CheckedCase, check_case, repeated_images, same_image
+from monai_unetpp.data.datasets.labelled import list_cases, repeated_names, same_name
 from monai_unetpp.distributed import gather, share
 from monai_unetpp.installing import install_command
 from monai_unetpp.metrics.scores import scored_labels

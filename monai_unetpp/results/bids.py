@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.label_table import make_labels
+from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.files import MARK, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES
 from monai_unetpp.results.run_record import RUN_FILE

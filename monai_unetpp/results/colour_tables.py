@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from monai_unetpp.data.label_table import make_labels
+from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.files import MARK
 
 __all__ = ["TABLE_FILES", "itk_snap_table", "slicer_table"]

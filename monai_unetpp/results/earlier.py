@@ -7,8 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.nifti_marks import is_of_runner
-from monai_unetpp.data.result_marks import identify_image, read_identity
+from monai_unetpp.data.formats.nifti_marks import is_of_runner
+from monai_unetpp.data.formats.result_marks import identify_image, read_identity
 from monai_unetpp.files import hash_file
 from monai_unetpp.results.run_record import result_name
 

@@ -9,8 +9,8 @@ from os.path import normcase
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.cases import expand_home
-from monai_unetpp.data.naming import RESULT_NAME, first_file
+from monai_unetpp.data.datasets.cases import expand_home
+from monai_unetpp.data.formats.naming import RESULT_NAME, first_file
 from monai_unetpp.data.writer import SegmentationSaveImaged
 from monai_unetpp.results.bids import BidsImage, default_bids_output, find_bids_images, is_bids
 from monai_unetpp.results.earlier import EarlierResults

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import apply_orientation, io_orientation
 
-from monai_unetpp.data.label_table import Label, make_labels
+from monai_unetpp.data.formats.label_table import Label, make_labels
 from monai_unetpp.reporting.figures import new_figure
 from monai_unetpp.reporting.overlays import draw_contour, draw_grey, tint
 

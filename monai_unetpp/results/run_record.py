@@ -12,8 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.grid import warn_once
-from monai_unetpp.data.result_marks import image_files
+from monai_unetpp.data.formats.grid import warn_once
+from monai_unetpp.data.formats.result_marks import image_files
 from monai_unetpp.files import MARK, hash_file
 
 __all__ = [

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_unetpp.data.grid import voxel_ml
-from monai_unetpp.data.nifti import open_nifti
-from monai_unetpp.data.pictures import is_picture_name, read_picture
+from monai_unetpp.data.formats.grid import voxel_ml
+from monai_unetpp.data.formats.nifti import open_nifti
+from monai_unetpp.data.formats.pictures import is_picture_name, read_picture
 from monai_unetpp.spreadsheet import format_csv, read_cell
 
 __all__ = [

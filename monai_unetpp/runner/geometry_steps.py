@@ -8,8 +8,8 @@ import nibabel.orientations
 import numpy as np
 from scipy import ndimage
 
-from monai_unetpp.data.image_errors import ImageFileError
-from monai_unetpp.data.resampling import (
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.transforms.resampling import (
     check_resampled_size,
     choose_spacing,
     is_same_place,
@@ -17,8 +17,8 @@ from monai_unetpp.data.resampling import (
     nearest_voxels,
     needed_box,
 )
-from monai_unetpp.data.surround_search import box_around, search_surround
-from monai_unetpp.data.target_grid import find_target_grid, lead_from_to
+from monai_unetpp.data.transforms.surround_search import box_around, search_surround
+from monai_unetpp.data.transforms.target_grid import find_target_grid, lead_from_to
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner.volume import Array, OnGrid, Volume
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.resampling import find_candidate_box
+from monai_unetpp.data.transforms.resampling import find_candidate_box
 from monai_unetpp.runner.volume import Array, Volume
 from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
 

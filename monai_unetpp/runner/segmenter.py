@@ -10,11 +10,18 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
-from monai_unetpp.data.nifti import NIFTI_SUFFIXES
-from monai_unetpp.data.nifti_marks import ImageIdentity, hash_file, hash_path, nifti_mark, nifti_pair, read_nifti_mark
-from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
-from monai_unetpp.data.surround_search import search_surround
+from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
+from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
+from monai_unetpp.data.formats.nifti_marks import (
+    ImageIdentity,
+    hash_file,
+    hash_path,
+    nifti_mark,
+    nifti_pair,
+    read_nifti_mark,
+)
+from monai_unetpp.data.formats.nifti_results import on_nifti_grid, smallest_dtype
+from monai_unetpp.data.transforms.surround_search import search_surround
 from monai_unetpp.files import MARK, atomic_path
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner import geometry_steps, intensity_steps

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.data.grid import channel_axes, check_grid, lay_flat, spatial_axes
-from monai_unetpp.data.image_errors import ImageFileError
-from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
-from monai_unetpp.data.voxel_checks import check_not_constant, make_finite
+from monai_unetpp.data.formats.grid import channel_axes, check_grid, lay_flat, spatial_axes
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
 
 __all__ = ["Array", "OnGrid", "Volume", "read_volume"]
 

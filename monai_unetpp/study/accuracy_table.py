@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_unetpp.data.label_names import IGNORE
+from monai_unetpp.data.datasets.label_names import IGNORE
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.metrics.definitions import METRICS
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds, subject_means

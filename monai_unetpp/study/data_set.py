@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import describe_data_set, load_datalist
-from monai_unetpp.data.label_names import IGNORE
-from monai_unetpp.data.labelled import hash_files, list_cases, repeated_names, same_name
-from monai_unetpp.data.naming import entry_name
+from monai_unetpp.data.datasets.label_names import IGNORE
+from monai_unetpp.data.datasets.labelled import hash_files, list_cases, repeated_names, same_name
+from monai_unetpp.data.formats.naming import entry_name
 
 __all__ = ["StudyCases", "find_study_cases"]
 

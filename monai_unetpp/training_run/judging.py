@@ -12,16 +12,16 @@ from typing import Any
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, hash_file, read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.data import find_ignore_label
-from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
 from monai_unetpp.planning import load_plan
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict, write_pruned_bundle
-from monai_unetpp.pruning.folds import format_scores
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.preflight import check_write
 from monai_unetpp.pruning.results import PruningResult
-from monai_unetpp.pruning.score import Scores
+from monai_unetpp.pruning.scoring.folds import format_scores
+from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.topology import level_name
 
 __all__ = [

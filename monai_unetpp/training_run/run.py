@@ -14,7 +14,7 @@ from typing import Any
 
 from monai_unetpp.bundles import WEIGHTS_FILE
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.labelled import file_identity, list_cases
+from monai_unetpp.data.datasets.labelled import file_identity, list_cases
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import claimed, write_text
@@ -24,7 +24,7 @@ from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
-from monai_unetpp.pruning.score import Scores
+from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.training_run.beginning import check_start, write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights

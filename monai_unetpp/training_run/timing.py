@@ -13,17 +13,17 @@ import numpy as np
 import torch
 
 from monai_unetpp.bundles import BundleConfig
-from monai_unetpp.data.case_check import check_case
-from monai_unetpp.data.labelled import LabelledCase, list_cases
-from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.datasets.case_check import check_case
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.formats.labels import read_label_map
 from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.metrics import CaseScorer, spacing_of_affine
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning import PruningPlan
-from monai_unetpp.pruning.predict import Pipeline, list_sources, networks_ready
 from monai_unetpp.pruning.preflight import check_plan
+from monai_unetpp.pruning.scoring.prediction import Pipeline, list_sources, networks_ready
 from monai_unetpp.training_run.judging import pruning_plan
 from monai_unetpp.training_run.sharing import CaseTime
 

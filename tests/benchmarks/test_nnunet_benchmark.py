@@ -14,7 +14,7 @@ from benchmarks.nnunet import __main__ as command
 from benchmarks.nnunet.comparison import Comparison, Contestant, compare, format_comparison
 from benchmarks.nnunet.peer import NnUNet
 from monai_unetpp.bundles import write_training_record
-from monai_unetpp.data.datalist import load_datalist
+from monai_unetpp.data.datasets.datalist import load_datalist
 
 LABEL = np.zeros((3, 4, 5), np.uint8)
 LABEL[0], LABEL[1] = 4, 9

@@ -9,7 +9,7 @@ from benchmarks import robustness
 from benchmarks.__main__ import main
 from benchmarks.robustness import KINDS, format_robustness_benchmark, measure_robustness
 from benchmarks.robustness.situations import READ, REFUSED, TOLD, WRONG, Kind, expect, expect_equal
-from monai_unetpp.data.grid import warn_once
+from monai_unetpp.data.formats.grid import warn_once
 
 
 def tried(tmp_path, attempt, outcome=READ, says=""):

@@ -9,7 +9,7 @@ import torch
 from benchmarks import scoring
 from benchmarks.scoring import format_scoring_benchmark, measure_scoring
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning.score import evaluate_levels
+from monai_unetpp.pruning.scoring.levels import evaluate_levels
 
 TINY = {"features": (4, 4, 4), "volume_shape": (20, 18, 16), "window_shape": (16, 16, 16)}
 

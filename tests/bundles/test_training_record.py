@@ -20,7 +20,7 @@ from monai_unetpp.bundles.training_record import (
     save_training_record,
     write_training_record,
 )
-from monai_unetpp.data.voxel_hash import hash_voxels
+from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 
 
 @pytest.fixture

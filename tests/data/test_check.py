@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_unetpp.data import case_check, check_dataset, check_labelled_data
-from monai_unetpp.data import check as check_module
-from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.voxel_hash import hash_voxels
+from monai_unetpp.data import check_dataset, check_labelled_data
+from monai_unetpp.data.datasets import case_check
+from monai_unetpp.data.datasets import check as check_module
+from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
 SHAPE = (6, 5, 4)

@@ -23,10 +23,10 @@ from monai_unetpp.data import (
     find_cases,
     load_datalist,
 )
-from monai_unetpp.data.case_check import check_case
-from monai_unetpp.data.labelled import list_cases
-from monai_unetpp.data.pictures import has_colours, is_coloured
-from monai_unetpp.data.voxel_hash import hash_voxels
+from monai_unetpp.data.datasets.case_check import check_case
+from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.datasets.voxel_hash import hash_voxels
+from monai_unetpp.data.formats.pictures import has_colours, is_coloured
 from monai_unetpp.study.data_set import find_study_cases
 
 PIXELS = paint_disc(0)[0][:20]

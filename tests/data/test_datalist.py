@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_unetpp.data import check_dataset, check_labelled_data, find_cases, find_ignore_label, load_datalist
-from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.failures.examined_cases import choose_labels
 
 

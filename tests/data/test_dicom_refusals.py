@@ -39,7 +39,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import generate_uid
 
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.data.dicom import find_series, read_dicom
+from monai_unetpp.data.formats.dicom import find_series, read_dicom
 
 VOXELS = np.random.default_rng(0).integers(0, 500, (7, 6, 6)).astype(np.int16)
 

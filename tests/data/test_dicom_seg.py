@@ -11,11 +11,11 @@ import pytest
 from dicom_builder import SERIES, Grid, enhanced_dataset, frame_groups, series_datasets, slice_dataset, write, write_all
 
 from monai_unetpp import segment as segment_one
-from monai_unetpp.data.cases import find_cases
-from monai_unetpp.data.dicom import read_dicom
-from monai_unetpp.data.dicom_seg import SIDES, Code, LabelCodes, read_label_codes, write_dicom_seg
-from monai_unetpp.data.image_errors import ImageFileError
-from monai_unetpp.data.series_choice import choose_series
+from monai_unetpp.data.datasets.cases import find_cases
+from monai_unetpp.data.formats.dicom import read_dicom
+from monai_unetpp.data.formats.dicom_seg import SIDES, Code, LabelCodes, read_label_codes, write_dicom_seg
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.results import hash_image
 from monai_unetpp.segmentation import segment_files
 

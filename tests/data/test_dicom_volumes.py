@@ -35,7 +35,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from scipy.spatial.transform import Rotation
 
 from monai_unetpp.data import ImageFileError, VolumeReader
-from monai_unetpp.data.dicom import DicomVolume, dicom_planes_of, find_series, is_dicom_file, read_dicom
+from monai_unetpp.data.formats.dicom import DicomVolume, dicom_planes_of, find_series, is_dicom_file, read_dicom
 
 SHAPE = (7, 6, 5)  # columns, rows, slices
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from monai_unetpp.cli import main
 from monai_unetpp.data import check_dataset, describe_data_set, find_cases, load_datalist
-from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.study.data_set import find_study_cases
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])

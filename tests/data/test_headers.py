@@ -138,7 +138,7 @@ def test_an_unused_axis_has_no_size(tmp_path: Path, caplog: pytest.LogCaptureFix
     (tmp_path / "a.nii").write_bytes(bytes(content))
     _, metadata = load(tmp_path / "a.nii", spatial_dims=2)
     np.testing.assert_allclose(np.linalg.norm(metadata["affine"][:3, :2], axis=0), [2, 3])
-    assert [record.name for record in caplog.records] == ["monai_unetpp.data.grid"]  # no orientation
+    assert [record.name for record in caplog.records] == ["monai_unetpp.data.formats.grid"]  # no orientation
 
 
 FIELDS = st.fixed_dictionaries(

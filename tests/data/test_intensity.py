@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from monai_unetpp.data import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
-from monai_unetpp.data.image_kinds import sort_kinds
+from monai_unetpp.data.transforms.image_kinds import sort_kinds
 
 
 @pytest.fixture

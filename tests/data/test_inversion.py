@@ -17,15 +17,8 @@ from monai.transforms import (
     SpatialPadd,
 )
 
-from monai_unetpp.data import (
-    BlockwiseSpacingd,
-    InvertProbabilitiesd,
-    SegmentationSaveImaged,
-    VolumeReader,
-    inversion,
-    resampling,
-    spacing,
-)
+from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, SegmentationSaveImaged, VolumeReader
+from monai_unetpp.data.transforms import inversion, resampling, spacing
 
 #: Axes swapped and turned, 1.5 x 2 x 3 mm.
 AFFINE = np.array([[0, 2.0, 0, 10], [-1.5, 0, 0, 20], [0, 0, -3.0, 5], [0, 0, 0, 1]])

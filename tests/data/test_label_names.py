@@ -7,7 +7,7 @@ import json
 import pytest
 
 from monai_unetpp.data import find_ignore_label
-from monai_unetpp.data.label_names import LabelNames, read_label_names
+from monai_unetpp.data.datasets.label_names import LabelNames, read_label_names
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_files_for_other_than_all_channels_are_refused(tmp_path: Path, voxels: n
 def test_large_files_are_read_slab_by_slab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shape: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr("monai_unetpp.data.nifti._SLAB_VOXELS", 65)  # two slices and a bit
+    monkeypatch.setattr("monai_unetpp.data.formats.nifti._SLAB_VOXELS", 65)  # two slices and a bit
     voxels = np.random.default_rng(0).normal(100, 50, shape)
     nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / name)
     array, _ = load(tmp_path / name)
@@ -250,7 +250,7 @@ def test_wrong_number_of_axes(tmp_path: Path, shape: tuple[int, ...], spatial_di
 
 def test_axes_are_checked_before_voxels_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.nii.gz", np.zeros((5, 6, 7, 4), dtype=np.int16))
-    monkeypatch.setattr("monai_unetpp.data.reader.read_voxels", lambda *_: pytest.fail("voxels were read"))
+    monkeypatch.setattr("monai_unetpp.data.formats.reader.read_voxels", lambda *_: pytest.fail("voxels were read"))
     with pytest.raises(ImageFileError, match="it holds 4 channels"):
         load(path)
 

@@ -22,8 +22,8 @@ from monai.transforms import LoadImage
 from PIL import Image, PngImagePlugin
 
 from monai_unetpp.data import ImageFileError, SegmentationSaveImaged, VolumeReader, find_cases, write_volume
-from monai_unetpp.data.pictures import write_picture
-from monai_unetpp.data.result_marks import identify_image, is_result, read_identity
+from monai_unetpp.data.formats.pictures import write_picture
+from monai_unetpp.data.formats.result_marks import identify_image, is_result, read_identity
 from monai_unetpp.files import write_figure
 
 SHAPE = (4, 5, 6)

@@ -23,14 +23,8 @@ from monai.transforms import (
     Spacingd,
 )
 
-from monai_unetpp.data import (
-    BlockwiseSpacingd,
-    CaseDataset,
-    ImageFileError,
-    InvertProbabilitiesd,
-    VolumeReader,
-    resampling,
-)
+from monai_unetpp.data import BlockwiseSpacingd, CaseDataset, ImageFileError, InvertProbabilitiesd, VolumeReader
+from monai_unetpp.data.transforms import resampling
 
 SHAPE = (14, 11, 9)
 

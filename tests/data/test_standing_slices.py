@@ -20,10 +20,10 @@ from monai_unetpp.data import (
     compare_geometry,
     read_geometry,
 )
-from monai_unetpp.data.case_check import check_case, read_image
-from monai_unetpp.data.grid import lay_flat
-from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.datasets.case_check import check_case, read_image
+from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.formats.grid import lay_flat
+from monai_unetpp.data.formats.labels import read_label_map
 
 ORIENTATIONS = {
     "axial": (1, 0, 0, 0, 1, 0),

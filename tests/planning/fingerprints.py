@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from monai_unetpp.data.extent import PERCENTILES
+from monai_unetpp.data.transforms.extent import PERCENTILES
 from monai_unetpp.planning import CaseFingerprint, ChannelIntensity, Fingerprint, IntensityStatistics
 from monai_unetpp.planning.fingerprint import QUANTILES
 

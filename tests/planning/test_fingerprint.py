@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from monai_unetpp.cli import main
-from monai_unetpp.data import case_check
-from monai_unetpp.data.extent import sample_evenly
+from monai_unetpp.data.datasets import case_check
+from monai_unetpp.data.transforms.extent import sample_evenly
 from monai_unetpp.guard import find_guard
 from monai_unetpp.planning import Fingerprint, measuring, take_fingerprint
 from monai_unetpp.planning.sides import left_right_pairs

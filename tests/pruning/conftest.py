@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from tiny_pruning import fake_costs, write_boxes
 
-from monai_unetpp.pruning import case_scores, evaluation, evaluation_stages, worst_cases
+from monai_unetpp.pruning import evaluation, evaluation_stages
+from monai_unetpp.pruning.report import worst_cases
+from monai_unetpp.pruning.scoring import cases as case_scores
 
 
 @pytest.fixture(scope="session")

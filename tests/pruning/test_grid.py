@@ -16,8 +16,8 @@ from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, m
 from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
 from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.pruning import cost as cost_module
 from monai_unetpp.pruning import (
-    case_scores,
     evaluate_levels,
     evaluation,
     evaluation_stages,
@@ -26,11 +26,11 @@ from monai_unetpp.pruning import (
     read_report,
     write_report,
 )
-from monai_unetpp.pruning import cost as cost_module
-from monai_unetpp.pruning.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
+from monai_unetpp.pruning.report.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost
+from monai_unetpp.pruning.scoring import cases as case_scores
 from monai_unetpp.pruning.summary import summarise
 from monai_unetpp.reporting.numbers import significant
 

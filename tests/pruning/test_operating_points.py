@@ -11,7 +11,7 @@ from scipy import stats
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning.decision import compare_points, decide
-from monai_unetpp.pruning.operating_points import at_setting, compare_grid, recommend_point
+from monai_unetpp.pruning.points.operating_points import at_setting, compare_grid, recommend_point
 from monai_unetpp.pruning.results import (
     InferenceSetting,
     OperatingPoint,

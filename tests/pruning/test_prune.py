@@ -42,13 +42,13 @@ from monai_unetpp.pruning import (
     preflight,
     read_report,
     verdict,
-    worst_cases,
     write_pruned_bundle,
 )
 from monai_unetpp.pruning.confirmation import confirming_cases
 from monai_unetpp.pruning.decision import join
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData
+from monai_unetpp.pruning.report import worst_cases
 from monai_unetpp.pruning.results import OperatingPoint
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import shown_loser

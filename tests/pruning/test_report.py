@@ -27,12 +27,15 @@ from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning import results, summary
-from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
-from monai_unetpp.pruning.report import SCHEMA_VERSION, read_report, write_report
-from monai_unetpp.pruning.report_front import plot_trade_offs
-from monai_unetpp.pruning.report_plots import plot_differences
-from monai_unetpp.pruning.report_tables import accuracy_table, comparisons_table, cost_table
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
+from monai_unetpp.pruning.report.case_pictures import save_overlay
+from monai_unetpp.pruning.report.files import SCHEMA_VERSION, read_report, write_report
+from monai_unetpp.pruning.report.front import plot_trade_offs
+from monai_unetpp.pruning.report.plots import plot_differences
+from monai_unetpp.pruning.report.tables import accuracy_table, comparisons_table, cost_table
+from monai_unetpp.pruning.report.trust_tables import stability_table
+from monai_unetpp.pruning.report.trust_wording import honesty
 from monai_unetpp.pruning.results import (
     AdaptiveDepth,
     AdaptivePoint,
@@ -50,9 +53,6 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import points_under_test, summarise, verdict
-from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
-from monai_unetpp.pruning.trust_tables import stability_table
-from monai_unetpp.pruning.trust_wording import honesty
 from monai_unetpp.pruning.wording import interval_note
 from monai_unetpp.reporting.numbers import significant
 

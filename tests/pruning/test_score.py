@@ -24,14 +24,14 @@ from monai.transforms import (
 )
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.data.labelled import LabelledCase, file_identity, hash_files
+from monai_unetpp.data.datasets.labelled import LabelledCase, file_identity, hash_files
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
-from monai_unetpp.pruning.predict import predict_case
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
-from monai_unetpp.pruning.score import Scores, evaluate_levels
-from monai_unetpp.pruning.scoring import Scoring
+from monai_unetpp.pruning.scoring.arguments import Scoring
+from monai_unetpp.pruning.scoring.levels import Scores, evaluate_levels
+from monai_unetpp.pruning.scoring.prediction import predict_case
 
 LABELS = {"cube": 1}
 TOLERANCE = {"cube": 1.0}
@@ -588,7 +588,7 @@ class TestStore:
 
     def test_another_version_scores_again(self, run, monkeypatch):
         run()
-        monkeypatch.setattr("monai_unetpp.pruning.case_scores.__version__", "99.0")
+        monkeypatch.setattr("monai_unetpp.pruning.scoring.cases.__version__", "99.0")
         assert run()[1] == 3
 
     def test_changed_data_cost_only_their_case(self, run, tmp_path, caplog):

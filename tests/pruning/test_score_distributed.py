@@ -26,7 +26,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import AsDiscreted, Compose, Invertd, LoadImaged, Orientationd
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.pruning.score import evaluate_levels
+from monai_unetpp.pruning.scoring.levels import evaluate_levels
 
 
 def evaluate(cases, store, exclude_problems):

@@ -10,9 +10,9 @@ from monai.inferers import SlidingWindowInferer
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.pruning import settings as module
+from monai_unetpp.pruning.points import settings as module
+from monai_unetpp.pruning.points.settings import check_grid_inferer, list_settings, parse_settings, with_setting
 from monai_unetpp.pruning.results import InferenceSetting
-from monai_unetpp.pruning.settings import check_grid_inferer, list_settings, parse_settings, with_setting
 
 
 @pytest.fixture

@@ -12,9 +12,7 @@ import pytest
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
-from monai_unetpp.pruning.results import PointCost, ScoreRow
-from monai_unetpp.pruning.rules import Rules
-from monai_unetpp.pruning.tradeoffs import (
+from monai_unetpp.pruning.points.tradeoffs import (
     ResampledAccuracy,
     by_utility,
     cost_value,
@@ -23,6 +21,8 @@ from monai_unetpp.pruning.tradeoffs import (
     pareto_front,
     within_budget,
 )
+from monai_unetpp.pruning.results import PointCost, ScoreRow
+from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.wording import rule_in_words
 
 

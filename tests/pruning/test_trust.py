@@ -18,15 +18,15 @@ from monai_unetpp.bundles import load_network, write_training_record
 from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION
 from monai_unetpp.cli.program import main
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.naming import entry_name
+from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, resampled_accuracy
+from monai_unetpp.pruning.report.trust_wording import honesty, trust_sentences
 from monai_unetpp.pruning.results import ScoreRow, SetDifference, TrainingGap
 from monai_unetpp.pruning.rules import Margin, Rules
-from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
-from monai_unetpp.pruning.trust_wording import honesty, trust_sentences
 
 RULES = Rules(margins=DICE, bootstrap_samples=500)
 

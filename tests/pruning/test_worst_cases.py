@@ -12,14 +12,14 @@ from tiny_pruning import LABELS, SHAPE, intensity_network, make_pipeline, write_
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.formats.labels import read_label_map
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.pruning.plan import EvaluatedNetwork
+from monai_unetpp.pruning.report.worst_cases import save_worst_cases
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
-from monai_unetpp.pruning.score import Scores
-from monai_unetpp.pruning.worst_cases import save_worst_cases
+from monai_unetpp.pruning.scoring.levels import Scores
 
 LOSSES = {"case_01": 0.1, "case_02": 0.6, "case_04": 0.3, "case_05": 0.05}
 
@@ -82,7 +82,7 @@ def test_the_scale_bar_of_a_picture_counts_pixels(tmp_path, evaluated, monkeypat
         ScoreRow("set", "a", "a", level, "anterior", LabelScore("ok", found, found, 1.0, found, 0.0, 1.0, 1.0))
         for level, found in dice.items()
     )
-    module, told = importlib.import_module("monai_unetpp.pruning.worst_cases"), {}
+    module, told = importlib.import_module("monai_unetpp.pruning.report.worst_cases"), {}
     truth = read_label_map(case.label, 2).data
     monkeypatch.setattr(module, "predict_case", lambda *_, levels, **__: dict.fromkeys(levels, truth))
     monkeypatch.setattr(module, "save_overlay", lambda *_, **options: told.update(options))

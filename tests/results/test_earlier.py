@@ -12,7 +12,7 @@ from PIL import Image
 from runner_bundle import write_bundle, write_image
 
 from monai_unetpp.data import write_volume
-from monai_unetpp.data.pictures import write_picture
+from monai_unetpp.data.formats.pictures import write_picture
 from monai_unetpp.results import EarlierResults, LabelVolume, RecordedCase, ResultFolder
 from monai_unetpp.results import folder as results_folder
 from monai_unetpp.segmentation import segment_files

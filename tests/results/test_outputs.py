@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from monai_unetpp.bundles import hash_file
-from monai_unetpp.data.label_table import make_labels
+from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.results import ResultFolder, collecting_warnings, hash_image, itk_snap_table, slicer_table
 from monai_unetpp.results.run_record import RecordedCase
 from monai_unetpp.results.volumes import LabelVolume
@@ -124,9 +124,9 @@ def test_files_of_others_are_not_replaced(hippocampus_bundle, decathlon_dir, tmp
 
 def test_warnings_are_collected_and_errors_are_not():
     with collecting_warnings() as lines:
-        logging.getLogger("monai_unetpp.data.dicom").warning("%s: odd", "a.dcm")
+        logging.getLogger("monai_unetpp.data.formats.dicom").warning("%s: odd", "a.dcm")
         logging.getLogger("monai_unetpp.engines").error("b.dcm: failed")
-    logging.getLogger("monai_unetpp.data.dicom").warning("later")
+    logging.getLogger("monai_unetpp.data.formats.dicom").warning("later")
     assert lines == ["a.dcm: odd"]
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp.bundles import BundleConfig, check_bundle, read_training_record
-from monai_unetpp.data.labelled import list_cases
-from monai_unetpp.data.voxel_hash import hash_voxels
+from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.export import export_runner
 from monai_unetpp.openvino_loading import has_openvino
 from monai_unetpp.planning import load_plan, plan

@@ -12,7 +12,8 @@ from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import files
 from monai_unetpp.bundles.training_record import TrainingRecord, save_training_record
-from monai_unetpp.data import datalist, describe_data_set, load_datalist, voxel_hash
+from monai_unetpp.data import describe_data_set, load_datalist
+from monai_unetpp.data.datasets import datalist, voxel_hash
 from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train

@@ -19,10 +19,10 @@ from monai_unetpp.pruning.decision.samples import (
     PointSamples,
     mean_state,
 )
+from monai_unetpp.pruning.decision.single_cases import MOST_WORSE, is_excess, is_excess_excluded
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE, PairedScores
 from monai_unetpp.pruning.results import Comparison
 from monai_unetpp.pruning.rules import Margin, Rules
-from monai_unetpp.pruning.single_cases import MOST_WORSE, is_excess, is_excess_excluded
 from monai_unetpp.pruning.statistics import (
     MIN_SUBJECTS,
     FloatArray,

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_unetpp.pruning.decision.single_cases import is_excess, is_excess_excluded
 from monai_unetpp.pruning.pairing import PairedScores
-from monai_unetpp.pruning.single_cases import is_excess, is_excess_excluded
 from monai_unetpp.pruning.statistics import (
     MIN_SUBJECTS,
     FloatArray,

@@ -1,0 +1,1 @@
+"""Data sets: their cases, subjects and labels, and checks of all of them before work begins."""

@@ -1,0 +1,235 @@
+"""Find the cases to segment."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.datasets.channel_files import join_channels
+from monai_unetpp.data.datasets.datalist import read_content, read_datalist, read_entries, read_form
+from monai_unetpp.data.datasets.forms import images_folder, is_data_set
+from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image
+from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
+from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
+from monai_unetpp.data.formats.naming import entry_name, image_name, with_unique_names
+from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_second_of_pair
+from monai_unetpp.data.formats.pictures import PICTURE_SUFFIXES, is_picture_name
+from monai_unetpp.data.formats.result_marks import is_result
+from monai_unetpp.errors import printable
+
+__all__ = ["expand_home", "find_cases"]
+
+logger = logging.getLogger(__name__)
+
+_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+#: Reads the list to take from a ``dataset.json``.
+_Wanted = partial[list[dict[str, Any]]]
+
+
+def find_cases(
+    input: str | PathLike[str] | Sequence[str | PathLike[str]],
+    strict: bool = True,
+    pictures: bool = False,
+    list_key: str | None = None,
+    channels: int = 1,
+    subjects: Mapping[str, str] | str | PathLike[str] | None = None,
+    subject_pattern: str | None = None,
+) -> list[dict[str, Any]]:
+    """The cases in ``input``.
+
+    Args:
+        input: any of these, or a list of them:
+
+            - an image file: NIfTI, ``.nrrd``, ``.nhdr``, ``.mha``, ``.mhd``, or a DICOM file of many frames;
+            - a folder: its image files sorted by name, its DICOM files as one series, and each subfolder that is a
+              DICOM series. Deeper subfolders are not searched;
+            - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases (or ``testing``, as in MONAI's
+              Auto3DSeg), else its ``validation`` cases, else the files of ``imagesTs``, else the ``training`` cases;
+            - a folder in nnU-Net form, or with ``images`` and ``labels``: the files of ``imagesTs``, else those of
+              ``imagesTr`` or ``images``, with or without a label.
+
+            Files written by this package are recognized by their mark, whatever their name, and left out. A path
+            given twice is one case; two links to one file are two.
+        strict: whether an ``input`` that is missing, empty or not an image is an error. Otherwise it becomes a case
+            with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` passes on.
+        pictures: whether PNG, JPEG and TIFF files count as images, for 2D networks. Other networks skip them.
+        list_key: list to take from ``dataset.json``, such as ``"validation"``; the same cases as from
+            :func:`monai_unetpp.data.load_datalist`, even if the list must be drawn. Every ``input`` must then be such a
+            folder.
+        channels: channels of the network. With several, ``case_0000.nii.gz``, ``case_0001.nii.gz`` and so on in one
+            folder, as nnU-Net names them, are the channels of one case. A file without such a number holds all of them.
+        subjects: for ``list_key``, as for ``load_datalist``: with these, its entries must have labels.
+        subject_pattern: the same.
+
+    Returns:
+        Dicts with ``image``, a path (or one per channel), and ``case``, a name for files: that in ``dataset.json``, as
+        for ``load_datalist``, or else that of the file or folder.
+        Images of the same name in different folders are told apart by the folders' names in front, or by BIDS's
+        ``sub-`` and ``ses-``. Images of the same name whose results differ in suffix, such as ``a.png`` and
+        ``a.nii.gz``, use their full names as ``case``, and keep the short one for their results as ``result_name``.
+
+    Raises:
+        ImageFileError: if ``strict``: nothing to segment, or two images in one folder whose results would have the
+            same name.
+        TypeError: ``input`` is not a path or a list of paths.
+    """
+    items = [input] if isinstance(input, (str, PathLike)) else input
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, (str, PathLike)) for item in items):
+        raise TypeError(f"input must be a path or a list of paths, got {input!r}. Name a file or a folder.")
+    if not items:
+        raise ImageFileError("input must name a file or a folder, got an empty list.")
+    suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
+    wanted: _Wanted | None = None
+    if list_key is not None:
+        wanted = partial(read_datalist, key=list_key, subjects=subjects, subject_pattern=subject_pattern)
+    cases, only_results = _collect(items, suffixes, wanted, strict)
+    if only_results and cases:
+        example = only_results[0]["image"]
+        logger.warning("%d inputs are results of monai-unetpp, such as %s. Left out.", len(only_results), example)
+    elif only_results and strict:
+        raise ImageFileError(only_results[0]["failure"])
+    joined = join_channels(cases or only_results, channels, strict, (2, 3) if pictures else (3,))
+    return with_unique_names(joined, strict)
+
+
+def expand_home(path: str | PathLike[str]) -> Path:
+    """Expand ``~`` at the beginning of ``path``, unless a file has this name or the user does not exist."""
+    text = fspath(path)
+    if not text.startswith("~"):
+        return Path(text)
+    is_own_home = text == "~" or text.startswith(("~/", f"~{os.sep}"))
+    home = os.path.expanduser(text)
+    return Path(text if os.path.lexists(text) and not is_own_home else home)
+
+
+def _collect(
+    items: Sequence[str | PathLike[str]], suffixes: tuple[str, ...], wanted: _Wanted | None, strict: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The cases of all inputs, and failures for inputs that hold only results."""
+    cases: list[dict[str, Any]] = []
+    only_results: list[dict[str, Any]] = []
+    for item in items:
+        try:
+            cases.extend(_readable_cases_of(expand_home(item), suffixes, wanted))
+        except _OnlyResultsError as e:
+            only_results.append({**_case(item), "failure": printable(str(e))})
+        except ImageFileError as e:
+            if strict:
+                raise
+            cases.append({**_case(item), "failure": printable(str(e))})
+    return cases, only_results
+
+
+class _OnlyResultsError(ImageFileError):
+    """The input holds nothing but results of this package."""
+
+
+def _readable_cases_of(path: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> list[dict[str, Any]]:
+    try:
+        return _cases_of(path, suffixes, wanted)
+    except OSError as e:
+        raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
+
+
+def _cases_of(path: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> list[dict[str, Any]]:
+    check_regular_file(path, folders=True)
+    is_folder = path.is_dir()
+    if is_folder and is_data_set(path):
+        return _data_set_cases(path, suffixes, wanted)
+    if wanted is not None:
+        raise ImageFileError(
+            f"{path}: not a folder with dataset.json, or with images and labels, to take {wanted.keywords['key']!r} "
+            "from. Leave list_key out."
+        )
+    if is_folder:
+        return _folder_cases(path, suffixes)
+    if is_result(path):
+        raise _OnlyResultsError(f"{path}: a result of monai-unetpp, not an image. Name the image.")
+    if not path.name.lower().endswith(suffixes) and not is_dicom_file(path):
+        with path.open("rb"):  # is it readable at all
+            pass
+        remedy = ""
+        if is_picture_name(path):
+            remedy = " Pictures are for bundles of images, such as nuclei_microscopy_unetpp."
+        raise ImageFileError(f"{path}: not a supported image. Give {_formats(suffixes)}.{remedy}")
+    return [_case(path)]
+
+
+def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
+    content = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    # keep pipes and broken links: the reader reports them
+    files = [path for path in content if path.name.lower().endswith(suffixes) and not os.path.isdir(path)]
+    files = [path for path in files if not is_second_of_pair(path)]
+    images = [path for path in files if not is_result(path)]
+    results = len(files) - len(images)
+    if results:
+        logger.info("%s: %d earlier results are left out.", folder, results)
+    others = (path for path in content if not path.name.lower().endswith((*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES)))
+    series = [folder] if any(map(is_dicom_image, others)) else []
+    series += [path for path in content if _is_series(path, folder)]
+    if images or series:
+        return [_case(path) for path in (*images, *series)]
+    if results:
+        raise _OnlyResultsError(f"{folder}: holds nothing but results of monai-unetpp. Name the folder of the images.")
+    raise ImageFileError(f"{folder}: holds no image. Name a file, or a folder with {_formats(suffixes)} files.")
+
+
+def _is_series(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is a subfolder with DICOM files, and not a link that leads back."""
+    if not os.path.isdir(path):
+        return False
+    if os.path.islink(path) and Path(os.path.realpath(path)) in (real := Path(os.path.realpath(folder)), *real.parents):
+        return False
+    try:
+        return any(dicom_files(path))
+    except OSError as e:
+        logger.warning("%s: cannot be read (%s) and is skipped.", path, e.strerror)
+        return False
+
+
+def _formats(suffixes: tuple[str, ...]) -> str:
+    others = [suffix for suffix in suffixes if suffix not in NIFTI_SUFFIXES]
+    return f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join(others)} or DICOM"
+
+
+def _data_set_cases(folder: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> list[dict[str, Any]]:
+    path = folder / "dataset.json"
+    try:
+        if wanted is not None:
+            entries = wanted(path)
+        elif read_form(path) != "Decathlon":
+            # unlabelled images as well
+            unlisted = (folder / "imagesTs", folder / "imagesTr", images_folder(folder))
+            return _folder_cases(
+                next((each for each in unlisted if each is not None and each.is_dir()), folder), suffixes
+            )
+        else:
+            content = read_content(path)
+            key = next((key for key in ("test", "testing", "validation") if content.get(key)), None)
+            if key is None and (folder / "imagesTs").is_dir():
+                return _folder_cases(folder / "imagesTs", suffixes)
+            entries = read_entries(path, content, key or "training")
+    except ImageFileError:
+        raise
+    except ValueError as e:
+        raise ImageFileError(str(e)) from e
+    if not entries:
+        raise ImageFileError(f"{path}: lists no images. Add a 'test' list.")
+    return [{**_case(entry["image"]), "case": entry_name(entry)} for entry in entries]
+
+
+def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:
+    if isinstance(image, (list, tuple)):
+        return {"image": [_for_loader(path) for path in image], "case": image_name(image)}
+    return {"image": _for_loader(image), "case": image_name(image)}  # type: ignore[arg-type]
+
+
+def _for_loader(path: str | PathLike[str]) -> str:
+    """``path`` in a form in which MONAI's loader does not expand a ``~`` at its beginning."""
+    text = fspath(path)
+    return os.path.abspath(text) if text.startswith("~") else text

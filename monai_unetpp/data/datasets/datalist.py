@@ -1,0 +1,377 @@
+"""Lists of cases in the form of the Medical Segmentation Decathlon, whatever form the data set has."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import random
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.choices import FORMS_HELP
+from monai_unetpp.data.datasets.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
+from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.datasets.subjects import subject_of_image
+from monai_unetpp.data.formats.naming import case_name, entry_name, image_name, unique_names
+from monai_unetpp.distributed import rank
+from monai_unetpp.files import write_text
+
+__all__ = [
+    "LISTS",
+    "list_names",
+    "load_datalist",
+    "missing_list",
+    "read_content",
+    "read_datalist",
+    "read_entries",
+    "read_entry",
+    "read_form",
+]
+
+logger = logging.getLogger(__name__)
+
+LISTS = ("training", "validation")
+"""The lists of labelled cases."""
+
+_Subjects = Mapping[str, str] | str | PathLike[str] | None
+
+_VALIDATION_SHARE = 0.2
+#: A drawn validation list has at most this many times as many cases as wanted, unless every subject has more.
+_MOST_DRAWN = 1.5
+_SPLIT_SEED = 0
+
+
+def read_content(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read a ``dataset.json``; data sets in other forms get lists of cases as well.
+
+    In nnU-Net v2 form the list ``training`` is made from the files beside it. Without a ``dataset.json`` it is made
+    from files of equal names in the folders ``images`` and ``labels`` (or ``imagesTr`` and ``labelsTr``). See
+    :mod:`monai_unetpp.data.datasets.forms`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is neither the file nor such folders.
+        ValueError: it cannot be read, is not an object, or images and labels do not match.
+    """
+    path = Path(path)
+    form = read_form(path)
+    if form == "folder":
+        return dict(folder_lists(path.parent))
+    content = _read_object(path)
+    return {**content, **nnunet_lists(path, content)} if form == "nnU-Net" else content
+
+
+def read_form(path: str | PathLike[str]) -> Form:
+    """Find the form of a data set without reading its cases.
+
+    Args:
+        path: its ``dataset.json``, which need not exist.
+
+    Raises:
+        FileNotFoundError: there is no data set.
+        ValueError: ``dataset.json`` cannot be read, or is not an object.
+    """
+    path = Path(path)
+    if not os.path.lexists(path) and is_data_set(path.parent):
+        return "folder"
+    return form_of(_read_object(path))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path}: no such file. Name a folder with {FORMS_HELP}.") from None
+    except (OSError, ValueError, RecursionError) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(f"{path}: cannot be read as JSON ({reason}). Repair it.") from e
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must hold an object, got {type(content).__name__}. Write it in Decathlon form.")
+    return content
+
+
+def load_datalist(
+    dataset_dir: str | PathLike[str],
+    key: str,
+    split_dir: str | PathLike[str] | None = None,
+    label_key: str = "label",
+    subjects: _Subjects = None,
+    subject_pattern: str | None = None,
+) -> list[dict[str, Any]]:
+    """Load one list of cases of a data set, with absolute paths.
+
+    If there is no ``validation`` list, about a fifth of the training cases is drawn for it with a warning, always the
+    same ones, and written to ``split.json``. Cases of one subject stay together if entries have a ``subject`` or names
+    begin with one (``monai_unetpp.data.datasets.subjects.subject_of_image``), or as ``subjects`` or ``subject_pattern`` tell;
+    then each entry gets its ``subject``. Subjects with so many cases that the list would exceed 1.5 fifths are passed
+    over; if all have that many, the one with the fewest is drawn.
+
+    Args:
+        dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net v2 form, or with ``images`` and ``labels``;
+            see :func:`read_content`.
+        key: such as ``"training"`` or ``"validation"``.
+        split_dir: folder for ``split.json``; not written if None.
+        label_key: key of the labels in the result, for transforms that must leave them alone.
+        subjects: subject by case, see :func:`monai_unetpp.data.datasets.labelled.list_cases`.
+        subject_pattern: finds the subject in the case's name, see there.
+
+    Returns:
+        Dicts with ``image`` and ``label_key``. Where files in different folders have the same name, all have a ``case``
+        too, which differs; see :func:`list_names`.
+
+    Raises:
+        FileNotFoundError: there is no ``dataset.json``.
+        ValueError: it cannot be read, the list is missing or empty, entries lack image or label, images and labels do
+            not match, or the subject of a case is not given or found.
+    """
+    path = Path(dataset_dir) / "dataset.json"
+    cases = read_datalist(path, key, split_dir, subjects, subject_pattern)
+    if not cases:
+        raise ValueError(f"{path}: the list {key!r} must hold cases, got none. Add some, or leave it out.")
+    for number, case in enumerate(cases):
+        if case.get("label") is None:
+            raise ValueError(_incomplete(path, key, number, case))
+    return [{(label_key if name == "label" else name): value for name, value in case.items()} for case in cases]
+
+
+def read_datalist(
+    path: str | PathLike[str],
+    key: str,
+    split_dir: str | PathLike[str] | None = None,
+    subjects: _Subjects = None,
+    subject_pattern: str | None = None,
+) -> list[dict[str, Any]]:
+    """Read one list, with or without labels; a missing ``validation`` list is drawn as in ``load_datalist``.
+
+    Args:
+        path: the ``dataset.json``.
+        key: key of the list.
+        split_dir: folder for ``split.json``; not written if None.
+        subjects: as for ``load_datalist``; with these, the entries must have labels.
+        subject_pattern: the same.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it cannot be read, or has no such list.
+    """
+    path = Path(path)
+    content = read_content(path)
+    if key in LISTS and "training" in content and "validation" not in content:
+        entries = _with_subjects(read_entries(path, content, "training"), subjects, subject_pattern)
+        return _drawn_split(path, entries, split_dir)[key]
+    return _with_subjects(read_entries(path, content, key), subjects, subject_pattern)
+
+
+def _with_subjects(
+    entries: list[dict[str, Any]], subjects: _Subjects, subject_pattern: str | None
+) -> list[dict[str, Any]]:
+    """The entries with the subjects that are given or found; unchanged where nothing tells of subjects."""
+    if not entries or (subjects is None and subject_pattern is None):
+        return entries
+    cases = list_cases(entries, subjects, subject_pattern)
+    return [{**entry, "subject": case.subject} for entry, case in zip(entries, cases, strict=True)]
+
+
+def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Read the entries of an existing list, with the paths of image and label joined to the folder.
+
+    Args:
+        path: the ``dataset.json``.
+        content: its content.
+        key: key of the list.
+
+    Raises:
+        ValueError: it has no such list, or entries that name no image.
+    """
+    if key not in content:
+        raise ValueError(missing_list(path, content, f"the list {key!r}"))
+    listed = content[key]
+    if not isinstance(listed, list):
+        raise ValueError(f"{path}: the list {key!r} must be a list of cases, got {listed!r:.200}. Correct it.")
+    names = list_names(path, content)
+    return [read_entry(path, key, number, item, names) for number, item in enumerate(listed)]
+
+
+def list_names(path: Path, content: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
+    """Names of the labelled cases of all lists by their images, where files in different folders share a name.
+
+    Folder names tell these apart, such as ``case_00000_imaging``. A case has the same name in every list, and keeps it
+    when the data set is moved. Entries with a ``case`` of their own are left out.
+
+    Args:
+        path: the ``dataset.json``.
+        content: its content; entries that are not complete are passed over.
+
+    Returns:
+        The names of all these cases, not only those that share one: the entries of a batch need the same keys. Empty if
+        the names of their files are enough.
+    """
+    entries = [item for listed in content.values() if isinstance(listed, list) for item in listed]
+    unnamed = [entry for entry in entries if _is_complete(entry, labelled=True) and entry.get("case") in (None, "")]
+    images = list(dict.fromkeys(_files(_read_value(path, "image", entry["image"])) for entry in unnamed))
+    names = dict(zip(images, unique_names(images, path.parent), strict=True))
+    return names if any(name != image_name(image) for image, name in names.items()) else {}
+
+
+def _files(image: str | list[str]) -> tuple[str, ...]:
+    return (image,) if isinstance(image, str) else tuple(image)
+
+
+def read_entry(
+    path: Path, key: str, number: int, item: Any, names: Mapping[tuple[str, ...], str], labelled: bool = False
+) -> dict[str, Any]:
+    """Read one entry of a list, with the paths of image and label joined to the folder.
+
+    Where the image is missing, but ``<name>_0000`` and so on are there, these are its channels, as nnU-Net 1 lists
+    them.
+
+    Args:
+        path: the ``dataset.json``.
+        key: key of the list.
+        number: its place in the list, for the message.
+        item: the entry, or the name of an image without label.
+        names: from :func:`list_names`; if there are any, an entry without ``case`` gets one.
+        labelled: whether it must name a label.
+
+    Raises:
+        ValueError: it names no image, or no label if ``labelled``, or its ``case`` is no name for files.
+    """
+    # the Decathlon lists test images as plain names
+    entry = {"image": item} if isinstance(item, str) else item
+    if not _is_complete(entry, labelled):
+        raise ValueError(_incomplete(path, key, number, item, "an 'image' and a 'label'" if labelled else "an 'image'"))
+    if not _is_case_name(entry.get("case")):
+        raise ValueError(
+            f"{path}: the 'case' of entry {number} of {key!r} must be a name for files, got {entry['case']!r:.200}. "
+            "Correct it, or leave it out."
+        )
+    found = {name: _read_value(path, name, value) for name, value in entry.items()}
+    if names and not found.get("case"):
+        found["case"] = names.get(_files(found["image"])) or entry_name(found)
+    return found
+
+
+def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
+    """The message for a ``dataset.json`` without a list."""
+    names = [name for name, value in content.items() if isinstance(value, list)]
+    lists = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
+    return f"{path}: must have {needed}, got {lists:.200}. Add it, or give one of these as list_key."
+
+
+def _is_complete(entry: Any, labelled: bool) -> bool:
+    """Whether an entry of a list names its image (one or several files) and, if ``labelled``, its label (one file)."""
+    if not isinstance(entry, Mapping):
+        return False
+    image, label = entry.get("image"), entry.get("label")
+    images = image if isinstance(image, list) else [image]
+    if label is None:
+        return not labelled and bool(images) and all(_is_path(file) for file in images)
+    return bool(images) and all(_is_path(file) for file in (*images, label))
+
+
+def _is_path(text: Any) -> bool:
+    """Whether ``text`` is a possible file name."""
+    if not isinstance(text, str) or not text or "\0" in text:
+        return False
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_case_name(case: Any) -> bool:
+    """Whether ``case`` is missing, or can be part of a file name."""
+    if case in (None, ""):
+        return True
+    return isinstance(case, (str, int)) and _is_path(str(case)) and not {"/", "\\"} & set(str(case))
+
+
+def _read_value(path: Path, name: str, value: Any) -> Any:
+    """A value of an entry: paths are joined to the folder, and names become text, as a case may be called 0."""
+    if name in ("case", "subject") and value is not None:
+        return str(value)
+    if name not in ("image", "label") or value is None:
+        return value
+    if isinstance(value, list) and len(value) == 1:  # one file may hold all channels
+        value = value[0]
+    if isinstance(value, list):
+        return [os.path.normpath(path.parent / each) for each in value]
+    joined = os.path.normpath(path.parent / value)
+    return _channels_of(joined) if name == "image" and not os.path.lexists(joined) else joined
+
+
+def _channels_of(image: str) -> str | list[str]:
+    """The files ``<name>_0000`` and so on of an image that does not exist; ``image`` itself if there are none."""
+    folder, file = os.path.split(image)
+    name = case_name(image)
+    found: list[str] = []
+    while os.path.isfile(each := os.path.join(folder, f"{name}_{len(found):04d}{file.removeprefix(name)}")):
+        found.append(each)
+    return image if not found else found[0] if len(found) == 1 else found
+
+
+def _incomplete(path: Path, key: str, number: int, entry: Any, needed: str = "an 'image' and a 'label'") -> str:
+    return f"{path}: entry {number} of {key!r} must have {needed}, got {entry!r:.200}. Complete it."
+
+
+def _drawn_split(
+    path: Path, cases: list[dict[str, Any]], split_dir: str | PathLike[str] | None
+) -> dict[str, list[dict[str, Any]]]:
+    groups = _by_subject(cases)
+    if len(groups) < 2:
+        of_one = f" of the subject {next(iter(groups))!r}" if len(cases) > 1 else ""
+        raise ValueError(
+            f"{path}: {len(cases)} training case(s){of_one} cannot be split. Add cases or a 'validation' list."
+        )
+    order = sorted(groups.values(), key=lambda indices: str(cases[indices[0]]["image"]))
+    random.Random(_SPLIT_SEED).shuffle(order)
+    count = max(1, round(len(cases) * _VALIDATION_SHARE))
+    drawn = _draw(order, count)
+    split = {
+        "validation": [case for index, case in enumerate(cases) if index in drawn],
+        "training": [case for index, case in enumerate(cases) if index not in drawn],
+    }
+    if rank() == 0:
+        _tell_drawn(path, len(split["validation"]), len(cases))
+    if split_dir is not None:
+        write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
+    return split
+
+
+def _draw(order: Sequence[list[int]], count: int) -> set[int]:
+    """Draw about ``count`` cases: whole subjects in their order, but not all of them."""
+    drawn: set[int] = set()
+    for indices in order[:-1]:
+        if len(drawn) < count and len(drawn) + len(indices) <= _MOST_DRAWN * count:
+            drawn.update(indices)
+    smallest: list[int] = min(order, key=len)
+    return drawn or set(smallest)
+
+
+def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """Indices of the cases by subject, taken from entries or names, in the order of the images' paths."""
+    groups: dict[str, list[int]] = {}
+    for index in sorted(range(len(cases)), key=lambda index: str(cases[index]["image"])):
+        image = cases[index]["image"]
+        subject = cases[index].get("subject") or subject_of_image(image[0] if isinstance(image, list) else image)
+        groups.setdefault(str(subject or image), []).append(index)
+    return groups
+
+
+@functools.lru_cache
+def _tell_drawn(path: Path, drawn: int, count: int) -> None:
+    """Log the split once for all lists of a data set."""
+    logger.warning(
+        "%s has no 'validation' list: %d of its %d training cases were drawn for it, and %d are left for training.",
+        path,
+        drawn,
+        count,
+        count - drawn,
+    )

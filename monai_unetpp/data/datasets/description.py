@@ -1,0 +1,166 @@
+"""Labels, channels and modality of a data set, whatever its form."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from monai_unetpp.data.datasets.case_check import label_values
+from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content, read_form
+from monai_unetpp.data.datasets.forms import Form
+from monai_unetpp.data.datasets.label_names import LabelNames, name_values, read_label_names
+from monai_unetpp.data.formats.grid import channel_axes, warn_once
+from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_coloured, is_picture_name
+
+__all__ = ["DataSetDescription", "Modality", "describe_data_set"]
+
+logger = logging.getLogger(__name__)
+
+Modality = Literal["CT", "MR", "other"]
+
+#: Words of a channel's name, which may be joined by ``_``.
+_WORDS = r"(?<![^\W_])({})(?![^\W_])"
+_CT = re.compile(_WORDS.format("CT|CBCT|computed tomography"), re.IGNORECASE)
+_MR = re.compile(_WORDS.format(r"MRI?|T1\w*|T2\w*|FLAIR|PD|DWI|ADC|magnetic resonance"), re.IGNORECASE)
+#: Channels of pictures in a data set that does not name them.
+_COLOUR_NAMES = ("red", "green", "blue")
+#: Names that nnU-Net and this package write for channels without a known modality.
+_UNNAMED = re.compile(r"noNorm|zscore|rescale_to_0_1|rgb_to_0_1|channel_[0-9]+|[0-9]+", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSetDescription:
+    """Facts about a data set, from its ``dataset.json`` and its first case.
+
+    Attributes:
+        form: the form it came in.
+        name: its name, or that of its folder.
+        spatial_dims: 2 or 3, as in the first label.
+        channels: name of every channel.
+        labels: value by name, without the background and ``ignore``.
+        ignore_label: value of voxels without a label; None if there are none.
+        modality: taken from the channels' names; None if they do not tell.
+    """
+
+    form: Form
+    name: str
+    spatial_dims: int
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    ignore_label: int | None
+    modality: Modality | None
+
+
+def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> DataSetDescription:
+    """Describe labels and channels of a data set from its ``dataset.json`` and its first case.
+
+    Without a ``dataset.json`` all label maps are read for their values, and value 3 is called ``label_3``. Red, green
+    and blue of single pictures are three channels where three are named, or where none is named and all have colours.
+
+    Args:
+        dataset_dir: folder in any form that :func:`monai_unetpp.data.load_datalist` takes.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
+
+    Raises:
+        FileNotFoundError: there is no data set.
+        ValueError: it is unusable, or its ``dataset.json`` names no labels.
+    """
+    path = Path(dataset_dir) / "dataset.json"
+    content = read_content(path)
+    training = load_datalist(dataset_dir, "training", **subjects)
+    form = read_form(path)
+    cases = training
+    if form == "folder":
+        cases = [case for key in LISTS for case in load_datalist(dataset_dir, key, **subjects)]
+        names = _scanned_labels(path, cases)
+    else:
+        names = read_label_names(path, content.get("labels"))
+    spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
+    images, named = [case["image"] for case in cases], _names(content.get("modality") or content.get("channel_names"))
+    channels = _colour_channels(path, named, images) or _channels(path, named, images[0], spatial_dims)
+    return DataSetDescription(
+        form=form,
+        name=str(content.get("name") or Path(dataset_dir).resolve().name),
+        spatial_dims=spatial_dims,
+        channels=channels,
+        labels=names.foreground,
+        ignore_label=names.ignore,
+        modality=_modality(channels),
+    )
+
+
+def _scanned_labels(path: Path, cases: Sequence[Mapping[str, Any]]) -> LabelNames:
+    """The values of all label maps, with names made from them."""
+    found = frozenset[int]().union(*(label_values(read_label_map(Path(case["label"])).data) for case in cases))
+    return name_values(path.parent, found)
+
+
+def _colour_channels(path: Path, named: Sequence[str], images: Sequence[Any]) -> tuple[str, ...]:
+    """The names of red, green and blue where these are channels; where they are not, averaged colours are told."""
+    single = [image for image in images if isinstance(image, str) and is_picture_name(image)]
+    grey = None
+    if not named and len(single) == len(images):
+        # headers are faster than pixels
+        grey = next((file for told in (has_colours, is_coloured) for file in single if not told(file)), None)
+        if grey is None:
+            logger.warning("%s: all pictures have colours. They are read as three channels.", path.parent)
+            return _COLOUR_NAMES
+    elif len(named) == COLOURS and images[0] in single and any(map(has_colours, single)):
+        return tuple(named)
+    files = single if grey else [images[0]] if isinstance(images[0], str) else images[0]
+    coloured = next((file for file in files if is_picture_name(file) and is_coloured(file)), None)
+    if coloured is not None:
+        logger.warning(
+            "%s: has colours, which are averaged to one channel. To use them, store each in a file of its own, such as "
+            "case_0000.png, case_0001.png and case_0002.png%s.",
+            coloured,
+            f", or leave out {grey}, which has none" if grey else ", or name three channels" if single else "",
+        )
+    return ()
+
+
+def _channels(path: Path, names: Sequence[str], image: Any, spatial_dims: int) -> tuple[str, ...]:
+    """The names of the channels, in their order."""
+    if isinstance(image, list):
+        count = len(image)
+    else:
+        count = channel_axes(open_nifti(image).shape, spatial_dims)[1] if is_nifti_name(image) else 1
+    # an extra axis may be time
+    if count not in (1, len(names)) and not (isinstance(image, list) or read_form(path) == "folder"):
+        raise ValueError(
+            f"{path}: modality must name the channels of the images, got {len(names)} name(s) for {count} on the last "
+            f"axis of {image}. Name them, or give images without this axis."
+        )
+    if len(names) == count:
+        return tuple(names)
+    if names:
+        warn_once(f"{path}: modality names {len(names)} channel(s), but images have {count}. Correct it.")
+    return tuple(f"channel_{number}" for number in range(count))
+
+
+def _names(entry: Any) -> list[str]:
+    """The names of channels, which may be given by number, in a list, or as a single one."""
+    if isinstance(entry, Mapping):
+        return [str(name) for _, name in sorted(entry.items(), key=_number)]
+    return [str(name) for name in ([entry] if isinstance(entry, str) else entry if isinstance(entry, list) else [])]
+
+
+def _number(item: tuple[Any, Any]) -> tuple[int, str]:
+    key = str(item[0])
+    return (int(key), key) if key.isdecimal() else (0, key)
+
+
+def _modality(channels: Sequence[str]) -> Modality | None:
+    if all(_UNNAMED.fullmatch(name) for name in channels):
+        return None
+    for modality, pattern in (("CT", _CT), ("MR", _MR)):
+        if all(pattern.search(name) for name in channels):
+            return modality  # type: ignore[return-value]
+    return "other"

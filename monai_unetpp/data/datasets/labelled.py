@@ -1,0 +1,202 @@
+"""Labelled cases of a data set: files, names and subjects."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.datasets.subjects import subject_of_image
+from monai_unetpp.data.formats.label_values import list_values
+from monai_unetpp.data.formats.naming import entry_name, image_name
+from monai_unetpp.data.formats.result_marks import image_files
+from monai_unetpp.files import hash_file
+
+__all__ = ["LabelledCase", "file_identity", "hash_files", "list_cases", "repeated_names", "same_name"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledCase:
+    """One labelled case.
+
+    Attributes:
+        name: that of its entry, else the image's file name without suffix, and without channel number if there are
+            several channels.
+        subject: the subject's name; that of the case if subjects are unknown.
+        image: the image's file, or one file per channel.
+        label: the label's file.
+    """
+
+    name: str
+    subject: str
+    image: tuple[Path, ...]
+    label: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Image and label."""
+        return (*self.image, self.label)
+
+    def as_entry(self) -> dict[str, Any]:
+        """The case as an entry of a data list, with name and subject where these are not those of the file."""
+        entry: dict[str, Any] = {"image": [str(file) for file in self.image], "label": str(self.label)}
+        if self.name != image_name(self.image):
+            entry["case"] = self.name
+        return entry if self.subject == self.name else {**entry, "subject": self.subject}
+
+
+def list_cases(
+    cases: Sequence[Mapping[str, Any]],
+    subjects: Mapping[str, str] | str | PathLike[str] | None = None,
+    subject_pattern: str | None = None,
+) -> list[LabelledCase]:
+    """Find name and subject of each entry of a data list, without opening images.
+
+    Args:
+        cases: dicts with ``image`` (a path, or a list of paths, one per channel), ``label`` (a path) and optionally
+            ``case``, a name to be used instead of the file's, and ``subject``.
+        subjects: subject by case name, or a CSV file with the columns ``case`` and ``subject``.
+        subject_pattern: regular expression with one group that finds the subject in the case's name. An entry's own
+            ``subject`` takes precedence, then ``subjects``, then the pattern, then the name itself; see
+            ``monai_unetpp.data.datasets.subjects.subject_of_image``.
+
+    Raises:
+        TypeError: an entry is not a dict.
+        ValueError: there are no entries, or one has no image, label or subject.
+        FileNotFoundError: the CSV file does not exist.
+    """
+    if isinstance(cases, (str, Mapping)) or not all(isinstance(entry, Mapping) for entry in cases):
+        raise TypeError(
+            f"cases must be a list of dicts with 'image' and 'label', got {cases!r:.200}. Use load_datalist."
+        )
+    if not cases:
+        raise ValueError("cases must have at least one entry, got none. Check the data list.")
+    named = _read_subjects(subjects) if isinstance(subjects, (str, PathLike)) else subjects
+    pattern = _compile(subject_pattern)
+    found = []
+    for entry in cases:
+        if not entry.get("image") or not entry.get("label"):
+            raise ValueError(f"cases must have an 'image' and a 'label' each, got {dict(entry)!r}. Complete the entry.")
+        image = entry["image"]
+        files = tuple(Path(file) for file in ([image] if isinstance(image, (str, PathLike)) else image))
+        name = entry_name(entry)
+        subject = _subject(name, entry, named, pattern) or subject_of_image(files[0]) or name
+        found.append(LabelledCase(name, subject, files, Path(entry["label"])))
+    return found
+
+
+def repeated_names(cases: Sequence[LabelledCase]) -> dict[str, list[LabelledCase]]:
+    """Names shared by several cases, with these cases."""
+    counts = Counter(case.name for case in cases)
+    return {name: [case for case in cases if case.name == name] for name, count in counts.items() if count > 1}
+
+
+def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
+    """The message about cases with the same name.
+
+    Args:
+        name: the name.
+        cases: the cases with this name.
+    """
+    files = list_values([str(case.image[0]) for case in cases])
+    got = f"got {name!r} {len(cases)} times"
+    return f"{files}: names of cases must differ, {got}. Rename the files, or give the entries a 'case' each."
+
+
+def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise ValueError(
+            f"{path}: subjects must be a CSV file in UTF-8, got other bytes ({e}). Save it as such."
+        ) from e
+    if not rows or not {"case", "subject"} <= set(rows[0]):
+        raise ValueError(
+            f"{path}: subjects must be a table with the columns 'case' and 'subject', got "
+            f"{', '.join(map(str, rows[0])) if rows else 'an empty file'}. Write one line per case."
+        )
+    subjects: dict[str, str] = {}
+    for row in rows:
+        case, subject = ((row[name] or "").strip() for name in ("case", "subject"))
+        if subjects.setdefault(case, subject) != subject:
+            raise ValueError(
+                f"{path}: a case must have one subject, got {subjects[case]!r} and {subject!r} for {case!r}. Correct "
+                "the table."
+            )
+    return subjects
+
+
+def _compile(subject_pattern: str | None) -> re.Pattern[str] | None:
+    if subject_pattern is None:
+        return None
+    try:
+        pattern = re.compile(subject_pattern)
+    except re.error as e:
+        raise ValueError(f"subject_pattern must be a regular expression, got {subject_pattern!r} ({e}).") from e
+    if pattern.groups != 1:
+        raise ValueError(
+            f"subject_pattern must have one group, got {subject_pattern!r} with {pattern.groups}. Put round brackets "
+            "around the part of the case's name that names the subject, as in '(sub-[0-9]+)_'."
+        )
+    return pattern
+
+
+def _subject(
+    name: str, entry: Mapping[str, Any], named: Mapping[str, str] | None, pattern: re.Pattern[str] | None
+) -> str | None:
+    """The subject as given or found by the pattern; None if there is neither."""
+    if entry.get("subject") not in (None, ""):
+        return str(entry["subject"])
+    if named is not None:
+        if named.get(name) in (None, ""):
+            raise ValueError(f"subjects must name the subject of every case, got none for {name!r}. Add it.")
+        return str(named[name])
+    if pattern is None:
+        return None
+    match = pattern.search(name)
+    if match is None or not match[1]:
+        raise ValueError(
+            f"subject_pattern must match the name of every case, got {pattern.pattern!r}, which does not match "
+            f"{name!r}. Change the pattern, or give subjects."
+        )
+    return match[1]
+
+
+def file_identity(path: Path) -> list[list[Any]]:
+    """Path, size and modification time of a file and of the voxels that its header names, or of a DICOM series.
+
+    Args:
+        path: the file or folder; files that do not exist are left out.
+    """
+    return [
+        [os.path.abspath(file), status.st_size, status.st_mtime_ns]
+        for file in _files_of(path)
+        for status in [file.stat()]
+    ]
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """SHA-256 over the content of files, of voxel files that headers name, and of DICOM series in folders.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for file in (file for path in paths for file in _files_of(path)):
+        digest.update(bytes.fromhex(hash_file(file)))
+    return digest.hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The existing files that hold an image; a header alone if it holds the voxels as well."""
+    if path.is_file():
+        return sorted(image_files(path)) or [path]
+    return image_files(path) if path.is_dir() else []

@@ -1,0 +1,76 @@
+"""Hash the voxels of an image, to recognize it under any name and in any format."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data.datasets.labelled import file_identity
+from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.formats.reader import VolumeReader
+
+__all__ = ["hash_voxels", "keep_hash"]
+
+#: Hashes of image files by their paths, sizes and times, so that no file is read twice for its hash.
+_known: dict[str, str] = {}
+
+_Image = str | PathLike[str] | Sequence[str | PathLike[str]] | npt.NDArray[Any]
+
+
+def hash_voxels(image: _Image) -> str:
+    """SHA-256 of an image's shape and voxels, whatever the name, format, compression and header of its files.
+
+    Files whose hash is known are not read again unless they have changed.
+
+    Args:
+        image: a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one or in several files
+            give the same hash. Axes of length 1 are ignored, and values are compared as float32. Of the colours of a
+            picture, only the mean counts.
+
+    Raises:
+        ImageFileError: a file cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return _hash(image)
+    paths = [Path(image)] if isinstance(image, (str, PathLike)) else [Path(path) for path in image]
+    identity = _identity(paths)
+    if identity not in _known:
+        _known[identity] = _hash_files(paths)
+    return _known[identity]
+
+
+def keep_hash(paths: Sequence[Path], voxels: str) -> None:
+    """Keep the :func:`hash_voxels` of an image's files, for as long as this process runs and they do not change."""
+    _known[_identity(paths)] = voxels
+
+
+def _identity(paths: Sequence[Path]) -> str:
+    return repr([file_identity(path) for path in paths])
+
+
+def _hash_files(paths: Sequence[Path]) -> str:
+    if len(paths) > 1 and all(path.suffix.lower() != ".dcm" for path in paths):
+        return _hash(np.stack([np.squeeze(_read([path])) for path in paths], axis=-1))
+    return _hash(_read(paths))
+
+
+def _read(paths: Sequence[Path]) -> npt.NDArray[Any]:
+    if len(paths) == 1 and is_nifti_name(paths[0]):
+        # with all axes: the last one may be channels
+        return read_voxels(open_nifti(paths[0]), paths[0], single=True)
+    reader = VolumeReader((2, 3), allow_constant=True)
+    return reader.get_data(reader.read(paths))[0]
+
+
+def _hash(voxels: npt.NDArray[Any]) -> str:
+    # adding 0 makes the only copy, in which zero has one sign
+    plain = np.atleast_1d(np.add(np.squeeze(voxels), np.float32(0), dtype="<f4", order="C"))
+    digest = hashlib.sha256(repr(plain.shape).encode())
+    digest.update(plain.data)
+    return digest.hexdigest()

@@ -1,0 +1,318 @@
+"""Write DICOM SEG: label maps of DICOM series for archives and viewers, with references to the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey, MetaKeys
+
+from monai_unetpp.data.formats.dicom import dicom_planes_of, find_series, is_dicom_file, is_own_seg
+from monai_unetpp.data.formats.dicom_planes import DicomPlane, quiet_pydicom
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.label_table import make_labels
+from monai_unetpp.files import MARK, atomic_path
+from monai_unetpp.version import __version__
+
+if TYPE_CHECKING:  # imported when a DICOM SEG is written
+    from pydicom import Dataset
+
+__all__ = ["SIDES", "Code", "DicomSegSaved", "LabelCodes", "check_references", "read_label_codes", "write_dicom_seg"]
+
+#: This package's own coding scheme, for labels without a code.
+_OWN_SCHEME = "99MONAIUNETPP"
+#: Attributes that must exist but may be empty; anonymised files often lack them.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+_LARGEST_DESCRIPTION = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """An entry of a terminology.
+
+    Attributes:
+        value: such as ``"5366008"``.
+        scheme: such as ``"SCT"``, SNOMED CT.
+        meaning: such as ``"Hippocampus"``.
+    """
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelCodes:
+    """The meaning of a label in DICOM terms.
+
+    Attributes:
+        category: the kind of structure, such as an anatomical structure.
+        type: the structure.
+        modifier: which part of it; None for all of it.
+        side: the side of the body, if it is not in the modifier.
+    """
+
+    category: Code
+    type: Code
+    modifier: Code | None = None
+    side: Code | None = None
+
+
+#: Sides of the body by name.
+SIDES = {"left": Code("7771000", "SCT", "Left"), "right": Code("24028007", "SCT", "Right")}
+_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
+
+
+def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCodes]:
+    """Parse the entry ``label_codes`` of a bundle's metadata.
+
+    Args:
+        path: the ``metadata.json``, for the message.
+        entry: ``category``, ``type`` and optionally ``modifier`` and ``side`` of each value, each with ``value``,
+            ``scheme`` and ``meaning``; None gives an empty dict.
+
+    Raises:
+        ValueError: the entry has another form.
+    """
+    try:
+        return {
+            int(value): LabelCodes(
+                **{part: Code(**{key: str(text) for key, text in code.items()}) for part, code in codes.items()}
+            )
+            for value, codes in (entry or {}).items()
+        }
+    except (AttributeError, TypeError, ValueError) as e:
+        raise ValueError(
+            f"{path}: label_codes must give category, type and optionally modifier and side per label, each with "
+            f"value, scheme and meaning, got {entry!r:.80}. Correct it, or leave it out."
+        ) from e
+
+
+class DicomSegSaved(MapTransform):
+    """Write a DICOM SEG beside each label map, with the suffix ``.dcm``; for use after ``SegmentationSaveImaged``.
+
+    Args:
+        keys: saved label maps ``(1, H, W[, D])``.
+        names: name of each value.
+        codes: codes of each value; other labels get a code of this package.
+        model: name of the bundle.
+        files_of: the files of each series that shares its folder with others, by its first file.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        names: Mapping[int, str],
+        codes: Mapping[int, LabelCodes] | None = None,
+        model: str = "",
+        files_of: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(keys)
+        self.names, self.codes, self.model = names, codes or {}, model
+        self.files_of = files_of or {}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the label maps of one item.
+
+        Raises:
+            ImageFileError: its image is not a DICOM series, or lacks attributes.
+            OSError: the file cannot be written.
+        """
+        d = dict(data)
+        for key in self.key_iterator(d):
+            label_map: MetaTensor = d[key]
+            source = str(label_map.meta[ImageMetaKey.FILENAME_OR_OBJ])
+            saved = Path(label_map.meta[MetaKeys.SAVED_TO])
+            target = dicom_seg_path(saved)
+            files = self.files_of.get(source, [source])
+            labels = np.asarray(label_map.detach().cpu())[0]
+            write_dicom_seg(target, labels, files, self.names, self.codes, self.model)
+        return d
+
+
+def dicom_seg_path(label_map: Path) -> Path:
+    """The DICOM SEG beside a label map."""
+    return label_map.with_name(f"{label_map.name.removesuffix('.gz').removesuffix('.nii')}.dcm")
+
+
+def write_dicom_seg(
+    path: str | PathLike[str],
+    labels: np.ndarray[Any, Any],
+    source: Sequence[str | PathLike[str]],
+    names: Mapping[int, str],
+    codes: Mapping[int, LabelCodes] | None = None,
+    model: str = "",
+) -> None:
+    """Write a label map as DICOM SEG, whole or not at all.
+
+    Args:
+        path: the file to write.
+        labels: ``(columns, rows[, slices])``, on the grid of the series.
+        source: the folder or the files of the series.
+        names: name of each value; each becomes a segment, numbered in order, even if it does not occur.
+        codes: codes of each value.
+        model: name of the model.
+
+    Raises:
+        ImageFileError: as for :func:`check_references`, or the slices do not form a volume.
+        ValueError: ``labels`` has another shape than the series.
+        FileExistsError: the file exists and was not written by this package.
+        OSError: the file cannot be written.
+    """
+    _check_own(Path(path))
+    paths = [Path(file) for file in source]
+    _check_dicom(paths[0])
+    planes = dicom_planes_of(paths)
+    _check_needed(paths[0], planes)
+    shape = (*planes[0].size, len(planes))
+    if labels.size != np.prod(shape):
+        raise ValueError(f"labels must have the shape of {paths[0]}, {shape}, got {labels.shape}.")
+    frames = np.zeros(shape[::-1], np.uint8 if len(names) < 256 else np.uint16)
+    for number, value in enumerate(sorted(names), start=1):
+        frames[np.transpose(labels.reshape(shape)) == value] = number
+    with quiet_pydicom():
+        images, frames = _in_order_of_files(planes, frames)
+        segmentation = _segmentation(images, frames, names, codes or {}, model)
+        with atomic_path(path) as temporary:
+            segmentation.save_as(temporary)
+
+
+def check_references(source: Sequence[str | PathLike[str]]) -> None:
+    """Check that the headers have what a DICOM SEG refers to; several series are left to the reader.
+
+    Args:
+        source: as for :func:`write_dicom_seg`.
+
+    Raises:
+        ImageFileError: ``source`` is not a DICOM series, lacks attributes, or cannot be read.
+    """
+    paths = [Path(file) for file in source]
+    _check_dicom(paths[0])
+    first, *others = find_series(paths)
+    if not others:
+        _check_needed(paths[0], [plane for file in first.files for plane in file.planes])
+
+
+def _check_dicom(given: Path) -> None:
+    if not (given.is_dir() or is_dicom_file(given)):
+        raise ImageFileError(f"{given}: not DICOM, so no DICOM SEG can be written. Leave --dicom_seg out.")
+
+
+def _check_needed(given: Path, planes: Sequence[DicomPlane]) -> None:
+    for name in _NEEDED:
+        values = {plane.attributes[name] for plane in planes}
+        if values == {""}:
+            raise ImageFileError(f"{given}: has no {name}, which a DICOM SEG needs. Export the series again.")
+        if len(values) > 1:
+            raise ImageFileError(
+                f"{given}: its slices differ in {name}, but a DICOM SEG refers to one. Export the series again."
+            )
+
+
+def _check_own(path: Path) -> None:
+    if path.exists() and not is_own_seg(path):
+        raise FileExistsError(
+            f"{path}: exists and was not written by monai-unetpp. Move it away, or name another output folder."
+        )
+
+
+def _segmentation(
+    images: Sequence[Dataset],
+    frames: np.ndarray[Any, Any],
+    names: Mapping[int, str],
+    codes: Mapping[int, LabelCodes],
+    model: str,
+) -> Dataset:
+    from highdicom import UID
+    from highdicom.seg import Segmentation, SegmentationTypeValues
+
+    return Segmentation(
+        source_images=images,
+        pixel_array=frames,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=_descriptions(names, codes),
+        series_instance_uid=UID(),
+        series_number=100 + int(images[0].get("SeriesNumber") or 0),
+        sop_instance_uid=UID(),
+        instance_number=1,
+        manufacturer=MARK,
+        manufacturer_model_name=(model or MARK)[:_LARGEST_DESCRIPTION],
+        software_versions=__version__,
+        device_serial_number="1",
+        content_label="SEGMENTATION",
+        series_description=f"Segmentation by {model or MARK}"[:_LARGEST_DESCRIPTION],
+    )
+
+
+def _descriptions(names: Mapping[int, str], codes: Mapping[int, LabelCodes]) -> list[Any]:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from pydicom.sr.codedict import codes as known
+
+    algorithm = AlgorithmIdentificationSequence(MARK, known.cid7162.ArtificialIntelligence, __version__)
+    descriptions = []
+    for number, label in enumerate(make_labels(names), start=1):
+        given = codes.get(label.value) or LabelCodes(_STRUCTURE, Code(str(label.value), _OWN_SCHEME, label.name))
+        description = SegmentDescription(
+            segment_number=number,
+            segment_label=label.name[:_LARGEST_DESCRIPTION],
+            segmented_property_category=_concept(given.category),
+            segmented_property_type=_concept(given.type),
+            algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            display_color=CIELabColor.from_rgb(*label.colour),
+        )
+        is_region = given.category.value == _STRUCTURE.value  # unlike a lesion
+        modifiers = [_concept(code) for code in (given.modifier, None if is_region else given.side) if code]
+        if modifiers:
+            kind = description.SegmentedPropertyTypeCodeSequence[0]
+            kind.SegmentedPropertyTypeModifierCodeSequence = modifiers
+        if is_region and given.side:
+            region = _concept(given.type)
+            region.AnatomicRegionModifierSequence = [_concept(given.side)]
+            description.AnatomicRegionSequence = [region]
+        descriptions.append(description)
+    return descriptions
+
+
+def _concept(code: Code) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(code.value, code.scheme, code.meaning[:_LARGEST_DESCRIPTION])
+
+
+def _in_order_of_files(
+    planes: Sequence[DicomPlane], frames: np.ndarray[Any, Any]
+) -> tuple[list[Dataset], np.ndarray[Any, Any]]:
+    """The headers of the files, and the frames in the same order."""
+    import pydicom
+
+    images: list[Dataset] = []
+    many = planes[0].frames > 1
+    for path in dict.fromkeys(plane.path for plane in planes):
+        image = pydicom.dcmread(fspath(path), stop_before_pixels=True, force=True)
+        for name in _MAY_BE_EMPTY:
+            if name not in image:
+                setattr(image, name, "")
+        if not image.get("SliceThickness") and not many:
+            image.SliceThickness = f"{_step_mm(planes):g}"
+        images.append(image)
+    return images, frames[np.argsort([plane.frame for plane in planes])] if many else frames
+
+
+def _step_mm(planes: Sequence[DicomPlane]) -> float:
+    """Distance between neighbouring slices."""
+    positions = [np.asarray(plane.position_mm or (0.0, 0.0, 0.0)) for plane in planes[:2]]
+    return float(np.linalg.norm(positions[-1] - positions[0])) or 1.0

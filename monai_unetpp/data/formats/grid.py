@@ -1,0 +1,236 @@
+"""The grid of an image: check it, and compare it with another."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data.formats.image_errors import ImageFileError
+
+__all__ = [
+    "GEOMETRY_TOLERANCE_VOXELS",
+    "ImageGeometry",
+    "channel_axes",
+    "check_grid",
+    "check_spacing",
+    "compare_geometry",
+    "lay_flat",
+    "shorten_shape",
+    "spatial_axes",
+    "voxel_ml",
+    "warn_once",
+]
+
+logger = logging.getLogger(__name__)
+
+_Corners = npt.NDArray[np.float64]
+
+#: Distance in voxels along each axis up to which two grids count as the same: enough for the rounding of headers, and
+#: far too little to move a label to another voxel, whether voxels have 0.005 mm or 5 mm.
+GEOMETRY_TOLERANCE_VOXELS = 0.1
+
+#: Voxel sizes from microscopes and preclinical scanners up to scintigraphy.
+_PLAUSIBLE_MM = (0.01, 50.0)
+#: Volume spanned by unit axes below which an affine is singular to the precision of a header.
+_SMALLEST_VOLUME = 1e-6
+#: Cosine of the angle between axes above which a warning is logged.
+_NOTICEABLE_SHEAR = 1e-3
+#: A slice counts as axial, else as coronal, if its normal is nearly as close to that axis as to any: rounding of the
+#: header must not change the kind of a slice at 45 degrees.
+_NEARLY_MOST = 0.9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageGeometry:
+    """The grid of an image.
+
+    Attributes:
+        shape: voxels along each axis, without trailing axes of length one after the third.
+        affine: ``(4, 4)``, from voxel indices to positions in mm, RAS.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray[Any, Any]
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size along each axis."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0)[: len(self.shape)])
+
+
+def compare_geometry(
+    first: ImageGeometry, second: ImageGeometry, tolerance_voxels: float = GEOMETRY_TOLERANCE_VOXELS
+) -> str | None:
+    """Describe how ``second`` differs from ``first``; None if the grids are the same.
+
+    Args:
+        first: the reference.
+        second: the other grid; trailing axes of length one are ignored.
+        tolerance_voxels: the largest distance between corners, in voxels along each axis of ``first``.
+    """
+    shapes = [shorten_shape(geometry.shape, 1) for geometry in (first, second)]
+    if shapes[0] != shapes[1]:
+        return f"its shape is {second.shape}, not {first.shape}"
+    corners = np.array(list(itertools.product(*((0, length - 1) for length in shapes[0][:3]))), dtype=np.float64)
+    points = np.zeros((4, len(corners)))
+    points[: corners.shape[1]], points[3] = corners.T, 1
+    moved_mm = ((second.affine - first.affine) @ points)[:3]
+    moved_voxels = np.linalg.lstsq(first.affine[:3, :3], moved_mm, rcond=None)[0]
+    if not np.abs(moved_voxels).max() <= tolerance_voxels:
+        apart = f"its corners lie up to {np.linalg.norm(moved_mm, axis=0).max():.3g} mm away"
+        tolerance_mm = tolerance_voxels * min(first.spacing_mm)
+        if _cover_same_box((first.affine @ points)[:3], (second.affine @ points)[:3], tolerance_mm):
+            return f"{apart}, as its axes run in other directions through the same place"
+        return apart
+    return None
+
+
+def _cover_same_box(first: _Corners, second: _Corners, tolerance_mm: float) -> bool:
+    """Whether the corners ``(3, N)`` of two grids are the same in another order."""
+    apart = np.linalg.norm(first[:, :, None] - second[:, None], axis=0)
+    return bool(apart.min(axis=1).max() <= tolerance_mm)
+
+
+def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
+    """Check the grid in a header of any format: refuse impossible values, and log unlikely ones once per file.
+
+    Args:
+        shape: voxels along each axis.
+        affine: ``(4, 4)``, from voxel indices to mm.
+        path: the file.
+
+    Raises:
+        ImageFileError: there are no voxels, or the affine is not finite or singular.
+    """
+    if 0 in shape or not len(shape):
+        raise ImageFileError(f"{path}: empty, its shape is {tuple(shape)}. Export it again.")
+    axes = np.asarray(affine, dtype=np.float64)[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    singular = not np.isfinite(affine).all() or not spacing.all()
+    if singular or abs(np.linalg.det(axes / spacing)) < _SMALLEST_VOLUME:
+        raise ImageFileError(
+            f"{path}: its affine is singular, with axes {axes.round(6).tolist()}. "
+            "Repair its header (in NIfTI the sform or qform), or export it again."
+        )
+    check_spacing([size for size, length in zip(spacing, shape, strict=False) if length > 1], path)
+    cosines = np.abs((axes / spacing).T @ (axes / spacing) - np.eye(3)).max()
+    if cosines > _NOTICEABLE_SHEAR:
+        degrees = math.degrees(math.asin(min(1.0, cosines)))
+        warn_once(
+            f"{path}: its axes are up to {degrees:.2g} degrees off right angles. If the image looks skewed, "
+            "repair its header, or resample it to axes at right angles."
+        )
+
+
+def check_spacing(spacing_mm: Sequence[float], path: str | PathLike[str]) -> None:
+    """Refuse an impossible voxel size, and warn about an unlikely one.
+
+    Raises:
+        ImageFileError: it is not finite, 0 or less.
+    """
+    shown = " x ".join(f"{size:.4g}" for size in spacing_mm)
+    if not all(math.isfinite(size) and size > 0 for size in spacing_mm):
+        raise ImageFileError(
+            f"{path}: its header gives the impossible voxel size {shown} mm. Correct the header, or export it again."
+        )
+    least, most = _PLAUSIBLE_MM
+    if not all(least <= size <= most for size in spacing_mm):
+        warn_once(
+            f"{path}: its header gives the unusual voxel size {shown} mm. If it is wrong, correct the header: "
+            "positions and segmentations depend on it."
+        )
+
+
+def spatial_axes(shape: Sequence[int], spatial_dims: Sequence[int]) -> tuple[int, ...] | None:
+    """Find the spatial axes of an image without channels; the others have length one.
+
+    Args:
+        shape: shape as stored.
+        spatial_dims: the numbers that are allowed, of 2 and 3; the first axes are taken if they suffice. A single slice
+            may lie across any axis.
+
+    Returns:
+        Their indices; None if there are more or fewer, or they are ambiguous.
+
+    Example:
+        >>> spatial_axes((1, 20, 30), [2, 3]), spatial_axes((20, 30, 1), [2, 3]), spatial_axes((20, 30, 3), [2])
+        ((1, 2), (0, 1), None)
+    """
+    long = tuple(axis for axis, length in enumerate(shape) if length > 1)
+    if len(long) == 2 in spatial_dims and max(long) < 3:
+        return long
+    count = len(shorten_shape(shape, min(spatial_dims)))
+    return tuple(range(count)) if count in spatial_dims else None
+
+
+def channel_axes(shape: Sequence[int], dims: int) -> tuple[tuple[int, ...], int]:
+    """Find the spatial axes of an image whose last axes hold channels, and the number of channels.
+
+    Args:
+        shape: shape as stored.
+        dims: number of spatial axes, 2 or 3.
+    """
+    axes = spatial_axes(shape, [dims])
+    if axes is not None:
+        return axes, 1
+    long = tuple(axis for axis, length in enumerate(shape[:3]) if length > 1)
+    if len(long) == dims:
+        return long, math.prod(shape[3:])
+    return tuple(range(dims)), math.prod(shape[dims:])
+
+
+def lay_flat(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rotate the affine of a 2D image into the plane of the first two coordinates.
+
+    MONAI's transforms take voxel size and orientation from these two alone: they would see one axis of a sagittal
+    slice, and too small voxels in an oblique one. Axial slices keep R and A, coronal ones R and S, sagittal ones A and
+    S; oblique slices are rotated from the nearest of these.
+
+    Args:
+        affine: ``(4, 4)``, from voxel indices to mm; the first two columns are the axes of the image.
+
+    Returns:
+        ``(4, 4)``, with the same distances between voxels; unchanged for an axial slice.
+    """
+    normal = np.abs(np.cross(affine[:3, 0], affine[:3, 1]))
+    dropped = next(axis for axis in (2, 1, 0) if normal[axis] >= _NEARLY_MOST * normal.max())
+    flat = affine[[*(axis for axis in range(3) if axis != dropped), dropped, 3]]
+    if flat[2, :2].any():
+        basis = np.linalg.qr(flat[:3, :2])[0]
+        left, _, right = np.linalg.svd(basis[:2])
+        directions = basis @ (left @ right).T  # in the plane, nearest to the two kept coordinates
+        flat[:3] = np.column_stack([directions, np.cross(directions[:, 0], directions[:, 1])]).T @ flat[:3]
+        flat[2, :2] = 0
+    return flat
+
+
+def shorten_shape(shape: Sequence[int], least: int = 3) -> tuple[int, ...]:
+    """``shape`` without trailing axes of length one, but with at least ``least`` axes."""
+    short = tuple(int(length) for length in shape)
+    while len(short) > least and short[-1] == 1:
+        short = short[:-1]
+    return short
+
+
+@functools.lru_cache(maxsize=4096)
+def warn_once(message: str) -> None:
+    """Log a warning about a file once, however often the file is read."""
+    logger.warning("%s", message)
+
+
+def voxel_ml(affine: npt.ArrayLike) -> float:
+    """The volume of a voxel in millilitres.
+
+    Args:
+        affine: ``(4, 4)``, from indices to mm.
+    """
+    return abs(float(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000

@@ -1,0 +1,278 @@
+"""Open NIfTI files, with errors that name the file and the remedy."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError as NibabelFileError
+from nibabel.nifti1 import Nifti1Header, Nifti1Pair
+from nibabel.spatialimages import HeaderDataError
+
+from monai_unetpp.data.formats.grid import ImageGeometry, check_grid, check_spacing, compare_geometry, warn_once
+from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
+
+__all__ = ["NIFTI_SUFFIXES", "is_nifti_name", "is_second_of_pair", "open_nifti", "read_voxels", "stored_step"]
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_HEADER_SIZES = {struct.pack(order + "i", size) for order in "<>" for size in (348, 540)}  # of NIfTI-1 and -2
+#: Voxels of a large file read at once.
+_SLAB_VOXELS = 2**22
+#: Relative difference between the voxel sizes of ``pixdim`` and sform above which a warning is logged.
+_NOTICEABLE_DIFFERENCE = 0.01
+#: Bits of ``xyzt_units`` for the unit of length, and its codes.
+_LENGTH_BITS, _MM, _OTHER_UNITS = 7, 2, {1: "meter", 3: "micron"}
+#: Replaces unknown codes of sform and qform: "aligned".
+_ALIGNED = 2
+#: Beginning of nibabel's message about an invalid quaternion.
+_NO_ROTATION = "w2 should be positive"
+_READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
+
+
+def is_nifti_name(path: str | PathLike[str]) -> bool:
+    """Whether ``path`` has a suffix of NIfTI files."""
+    return Path(path).name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def is_second_of_pair(path: Path) -> bool:
+    """Whether ``path`` holds the voxels of a header beside it."""
+    return path.suffix.lower() == ".img" and any(path.with_suffix(suffix).is_file() for suffix in (".hdr", ".HDR"))
+
+
+def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
+    """Open a NIfTI file (single, or an ``.hdr``/``.img`` pair) and check its header, without reading voxels.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ImageFileError: it is missing, empty, damaged or not NIfTI, or its affine is singular.
+    """
+    path = Path(path)
+    _check_content(path)
+    try:
+        with _without_log_of_nibabel():
+            image = nibabel.load(path, mmap=False)
+    except _READ_ERRORS as e:
+        if str(e).startswith(_NO_ROTATION):
+            raise _no_rotation(path) from e
+        reason = f" ({_first_line(e)})" if isinstance(e, HeaderDataError) else ""
+        raise ImageFileError(f"{path}: not a NIfTI image, or damaged{reason}. Export or copy it again.") from e
+    if not isinstance(image, Nifti1Pair):
+        raise ImageFileError(
+            f"{path}: an image of type {type(image).__name__} of unknown orientation. Convert it to NIfTI."
+        )
+    return _check_header(image, path)
+
+
+def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np.ndarray[Any, Any]:
+    """Read the voxels of an image from :func:`open_nifti`, scaled as in the header, in the machine's byte order.
+
+    Args:
+        image: the image.
+        path: its file.
+        single: whether floats become float32, in half the memory; values too large for it become infinite.
+
+    Raises:
+        ImageFileError: the file is damaged, or holds colours or complex numbers.
+    """
+    image_class: Any = type(image)
+    stored = image.get_data_dtype()
+    if stored.fields is not None or stored.kind not in "biuf":
+        kind = "colours" if stored.fields is not None else f"values of type {stored}"
+        raise ImageFileError(f"{path}: holds {kind} instead of one real number per voxel. Convert it to grey values.")
+    try:
+        if Path(path).name.lower().endswith(".gz"):
+            with gzip.open(path) as stream, _without_log_of_nibabel():
+                voxels = _scaled(image_class.from_stream(stream).dataobj, single)
+                while stream.read(2**20):  # the checksum is only verified at the end of the stream
+                    pass
+        else:
+            voxels = _scaled(image.dataobj, single)
+    except _READ_ERRORS as e:
+        raise ImageFileError(f"{path}: damaged or cut off ({_first_line(e)}). Export or copy it again.") from e
+    if voxels.dtype.itemsize > 8:
+        return voxels.astype(np.float64)
+    return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+
+
+def _check_content(path: Path) -> None:
+    check_regular_file(path)
+    # nibabel opens the other file of a pair as well
+    for other in (path.with_suffix(suffix) for suffix in (".hdr", ".img") if path.suffix.lower() in (".hdr", ".img")):
+        if os.path.lexists(other):
+            check_regular_file(other)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as e:
+        raise ImageFileError(f"{path}: cannot be opened ({e.strerror}). Check the path and its permissions.") from e
+    if not start:
+        raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
+    compressed, named_so = start.startswith(_GZIP_MAGIC), path.name.lower().endswith(".gz")
+    if compressed and not named_so:
+        raise ImageFileError(f"{path}: compressed with gzip, but its name says otherwise. Rename it to .nii.gz.")
+    if named_so and not compressed:
+        if start in _HEADER_SIZES:
+            raise ImageFileError(f"{path}: not compressed, although its name ends in .gz. Rename it to .nii.")
+        raise ImageFileError(f"{path}: not a NIfTI image, despite its name. Export or copy it again.")
+
+
+def stored_step(image: Nifti1Pair) -> float:
+    """The distance between neighbouring values in a file of scaled integers; 0 in a file of floats.
+
+    Args:
+        image: from :func:`open_nifti`.
+    """
+    data: Any = image.dataobj
+    return abs(float(data.slope)) if image.get_data_dtype().kind in "biu" else 0.0
+
+
+def _scaled(data: Any, single: bool) -> np.ndarray[Any, Any]:
+    unscaled = data.slope == 1 and data.inter == 0
+    if unscaled and not (single and data.dtype.kind == "f"):
+        return np.asarray(data)
+    # nibabel scales in float64: slab by slab this takes little memory
+    voxels = np.empty(data.shape, np.float32, order="F")
+    step = max(1, _SLAB_VOXELS * data.shape[-1] // voxels.size)
+    with np.errstate(over="ignore"):
+        for start in range(0, data.shape[-1], step):
+            voxels[..., start : start + step] = data[..., start : start + step]
+    return voxels
+
+
+def _check_header(image: Nifti1Pair, path: Path) -> Nifti1Pair:
+    """Check the header, and apply the codes of sform and qform."""
+    stored = _read_stored_header(image)
+    offset, first = float(stored["vox_offset"]), stored.single_vox_offset
+    if stored["magic"].item() == stored.single_magic and not offset >= first:
+        raise ImageFileError(
+            f"{path}: its header puts the voxels at byte {offset:g}, inside the header itself. Set "
+            f"vox_offset to {first} if they begin there, or export it again."
+        )
+    image = _with_known_codes(image, stored, path)
+    _check_voxel_size(image, stored, path)
+    check_grid(image.shape, image.affine, path)
+    _warn_of_doubtful_geometry(image, path)
+    return image
+
+
+def _read_stored_header(image: Nifti1Pair) -> Nifti1Header:
+    """The header as stored: nibabel corrects what it considers wrong, and only logs it."""
+    holder = image.file_map.get("header", image.file_map["image"])
+    with holder.get_prepare_fileobj("rb") as file:
+        header: Nifti1Header = type(image).header_class.from_fileobj(file, check=False)
+    return header
+
+
+def _with_known_codes(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> Nifti1Pair:
+    """Use sform and qform if their code is above 0, even if the standard does not know it."""
+    header = image.header.copy()
+    for name in ("sform", "qform"):
+        code, known = int(stored[f"{name}_code"]), int(header[f"{name}_code"])
+        if code != known:
+            used = "used anyway" if code > 0 else "not used"
+            header[f"{name}_code"] = _ALIGNED if code > 0 else 0
+            warn_once(
+                f"{path}: its {name}_code {code} is not in the standard; the {name} is {used}. Set the code to 0 to 5."
+            )
+    if header == image.header:
+        return image
+    try:
+        affine = header.get_best_affine()
+    except (HeaderDataError, ValueError) as e:
+        raise _no_rotation(path) from e
+    check_grid(image.shape, affine, path)
+    return type(image)(image.dataobj, affine, header, file_map=image.file_map)
+
+
+def _no_rotation(path: Path) -> ImageFileError:
+    return ImageFileError(
+        f"{path}: its qform is not a rotation. Correct the quaternion in its header, or export it again."
+    )
+
+
+def _check_voxel_size(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> None:
+    """Check that ``pixdim`` is possible, and compare it with the sform."""
+    header = image.header
+    long = [axis for axis, length in enumerate(image.shape[:3]) if length > 1]
+    given = np.asarray(stored["pixdim"][1:4], dtype=np.float64)[long]
+    if header["sform_code"] <= 0:
+        check_spacing([float(size) for size in given], path)
+        return
+    size = np.linalg.norm(image.affine[:3, :3], axis=0)[long]
+    if not np.allclose(given, size, rtol=_NOTICEABLE_DIFFERENCE, atol=0):
+        shown = [" x ".join(f"{length:.4g}" for length in lengths) for lengths in (given, size)]
+        warn_once(
+            f"{path}: its pixdim gives the voxel size {shown[0]} mm, its sform {shown[1]} mm; the sform is used. If it "
+            "is wrong, set sform_code to 0."
+        )
+    elif header["qform_code"] > 0:
+        _compare_forms(image, path)
+
+
+def _compare_forms(image: Nifti1Pair, path: Path) -> None:
+    try:
+        qform: npt.NDArray[np.float64] | None = image.header.get_qform()
+    except (HeaderDataError, ValueError):  # an invalid quaternion
+        qform = None
+    if qform is None or not np.isfinite(qform).all():
+        warn_once(f"{path}: its qform is not a rotation; the sform is used. Set qform_code to 0.")
+        return
+    shape = image.shape[:3]
+    difference = compare_geometry(ImageGeometry(shape, image.affine), ImageGeometry(shape, qform))
+    if difference is not None:
+        warn_once(
+            f"{path}: sform and qform disagree: by the qform {difference}; the sform is used. If it is wrong, set "
+            "sform_code to 0."
+        )
+
+
+def _warn_of_doubtful_geometry(image: Nifti1Pair, path: Path) -> None:
+    header = image.header
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        warn_once(
+            f"{path}: neither sform nor qform is set, so its orientation is unknown; axes are assumed to run from "
+            "right to left, posterior to anterior, inferior to superior. Left and right may be swapped: set the sform, "
+            "or convert the image again."
+        )
+    code = int(header["xyzt_units"]) & _LENGTH_BITS
+    unit = _OTHER_UNITS.get(code, f"a unit of unknown code {code}")
+    if code not in (0, _MM):
+        warn_once(
+            f"{path}: its header gives lengths in {unit}; they are read as mm. If that is wrong, convert them and the "
+            "unit in xyzt_units."
+        )
+
+
+@contextmanager
+def _without_log_of_nibabel() -> Iterator[None]:
+    """Silence nibabel's log in this thread, which does not name the file; what matters is reported here."""
+    thread = threading.get_ident()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    nibabel.imageglobals.logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        nibabel.imageglobals.logger.removeFilter(is_of_others)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

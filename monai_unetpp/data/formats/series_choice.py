@@ -1,0 +1,102 @@
+"""Choose which series of a DICOM folder to segment."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Container, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.formats.dicom import DicomSeries, dicom_planes_of, find_series
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.errors import printable
+
+__all__ = ["ALL_SERIES", "choose_series"]
+
+logger = logging.getLogger(__name__)
+
+#: Selects every series that is a volume.
+ALL_SERIES = "all"
+
+
+def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[str]]:
+    """Replace each folder with several series by the wanted ones; one with a single series must be of the wanted.
+
+    Args:
+        items: cases from :func:`monai_unetpp.data.find_cases`; changed in place. The number of the series is appended
+            to the name of the case, except in a folder with a single one, where 1 always is its number; where another
+            case is called so already, ``series_`` stands before the number. A folder without the series gets a
+            ``failure``.
+        wanted: number, UID or description of a series, or ``"all"``.
+
+    Returns:
+        The files of each series, by its first file.
+    """
+    files_of: dict[str, list[str]] = {}
+    arranged: list[dict[str, Any]] = []
+    taken = {item["case"] for item in items}
+    for item in items:
+        series = _series_of(item)
+        if not series or (len(series) == 1 and wanted in (ALL_SERIES, "1")):
+            arranged.append(item)
+            continue
+        folder = Path(item["image"])
+        chosen = _chosen(series, wanted, folder)
+        if not chosen:
+            there = "; ".join(map(str, series))
+            failure = f"{folder}: has no DICOM series {wanted!r} that is a volume; it has {there}. Name another."
+            arranged.append({**item, "failure": printable(failure)})
+            continue
+        if len(series) == 1:
+            arranged.append(item)
+            continue
+        for one, name in zip(chosen, _names(item["case"], _numbers(chosen), taken), strict=True):
+            files = [str(file.path) for file in one.files]
+            files_of[files[0]] = files
+            arranged.append({**item, "image": files, "case": name})
+            taken.add(name)
+    items[:] = arranged
+    return files_of
+
+
+def _series_of(item: dict[str, Any]) -> Sequence[DicomSeries]:
+    image = item["image"]
+    if "failure" in item or not isinstance(image, (str, PathLike)) or not os.path.isdir(image):
+        return []
+    try:
+        return find_series([Path(image)])
+    except ImageFileError:  # reported when the case is loaded
+        return []
+
+
+def _chosen(series: Sequence[DicomSeries], wanted: str, folder: Path) -> list[DicomSeries]:
+    if wanted != ALL_SERIES:
+        return [one for one in series if wanted in (one.number, one.uid, one.description)]
+    suitable = []
+    for one in series:
+        try:
+            dicom_planes_of([file.path for file in one.files])
+        except ImageFileError as e:
+            logger.warning("%s: series %s left out: %s", folder, one, e)
+            continue
+        if one.slices > 1:
+            suitable.append(one)
+        else:
+            logger.warning("%s: series %s left out: a single slice.", folder, one)
+    return suitable
+
+
+def _names(case: str, numbers: Sequence[str], taken: Container[str]) -> list[str]:
+    prefix = ""
+    while any(f"{case}_{prefix}{number}" in taken for number in numbers):
+        prefix += "series_"
+    return [f"{case}_{prefix}{number}" for number in numbers]
+
+
+def _numbers(series: Sequence[DicomSeries]) -> list[str]:
+    """The numbers of the series, or their positions if numbers are missing or repeated."""
+    numbers = [one.number for one in series]
+    usable = len(set(numbers)) == len(numbers) and all(number.isdecimal() for number in numbers)
+    return numbers if usable else [str(place) for place in range(1, len(series) + 1)]

@@ -1,0 +1,52 @@
+"""Voxels that a network can use: finite, and not all the same."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from monai_unetpp.data.formats.image_errors import ImageFileError
+
+__all__ = ["check_not_constant", "make_finite"]
+
+
+def make_finite(
+    voxels: np.ndarray[Any, Any], path: str | PathLike[str], fill: float | None = None
+) -> np.ndarray[Any, Any]:
+    """The voxels, with ``fill`` in place of those that are NaN or infinite in float32.
+
+    Args:
+        voxels: of any shape and type.
+        path: the file, for the message.
+        fill: None refuses such voxels.
+
+    Raises:
+        ImageFileError: there are some, and ``fill`` is None.
+    """
+    if voxels.dtype.kind != "f":
+        return voxels
+    # MONAI computes in float32, where larger values are infinite
+    largest = np.finfo(np.float32).max
+    if voxels.min() >= -largest and voxels.max() <= largest:  # False if there is a NaN
+        return voxels
+    usable = np.abs(voxels) <= largest
+    if fill is not None:
+        return np.where(usable, voxels, np.asarray(fill, dtype=voxels.dtype))
+    raise ImageFileError(
+        f"{path}: {voxels.size - int(np.count_nonzero(usable))} of {voxels.size} voxels are NaN or infinite. Replace "
+        "them, for example with the background value."
+    )
+
+
+def check_not_constant(voxels: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
+    """Refuse an image that has the same value everywhere.
+
+    Raises:
+        ImageFileError: it has.
+    """
+    if voxels.min() == voxels.max():
+        raise ImageFileError(
+            f"{path}: all voxels have the value {voxels.flat[0]}, so there is nothing to segment. Export it again."
+        )

@@ -1,0 +1,1 @@
+"""Transforms of images and labels beyond those of MONAI, and the functions behind them."""

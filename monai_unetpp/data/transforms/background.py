@@ -1,0 +1,204 @@
+"""Transforms for the constant surround of an image: level it, crop it, or clear the segmentation in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, cast
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import CropForegroundd, MapTransform
+from monai.transforms.utils import is_positive
+from monai.utils import ImageMetaKey, ensure_tuple_rep
+
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.transforms.black_level import find_black
+from monai_unetpp.data.transforms.surround import Surround, find_surround
+
+__all__ = ["SURROUND_SHARE", "SURROUND_VALUE", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"]
+
+logger = logging.getLogger(__name__)
+
+#: Metadata keys: the value of the surround and its share of the image; NaN and 0 if there is none.
+SURROUND_VALUE, SURROUND_SHARE = "surround_value", "surround_share"
+
+
+class LevelSurroundd(MapTransform):
+    """Set the surround of an image to 0 and make the rest positive, as in most skull-stripped images.
+
+    For images whose background is not 0, such as -1024, or not the lowest value, such as the 0 around a brain that was
+    normalized to mean 0 and standard deviation 1: networks see such a background as grey. See
+    :func:`monai_unetpp.data.find_surround` for what counts as surround.
+
+    If the surround is the lowest value, apart from undershoots of interpolation, it is subtracted from the image. If it
+    lies within the intensity range inside (percentiles 0.1 to 99.5), or more than the width of this range below it, the
+    black level is estimated from the median as in T1-weighted MRI of the brain, 0.1 to 0.4 of the range below the
+    range, and subtracted. Negative values then become 0. An image without a surround, or with a surround of 0 and
+    nothing below it, is returned unchanged, bit for bit.
+
+    The result is logged in one line per image and kept in its metadata as ``surround_value`` (of the first channel; NaN
+    if there is none) and ``surround_share``, a fraction of the image.
+
+    Args:
+        keys: images ``(C, H, W[, D])``; each channel is leveled separately. Level them before resampling, which blurs
+            the rim of the surround.
+        allow_missing_keys: whether items without a key are skipped.
+
+    Example:
+        >>> import torch
+        >>> image = torch.full((1, 8, 8), -1000.0)
+        >>> image[0, 3:5, 3:5] = torch.tensor([[5.0, 10.0], [20.0, 1000.0]])
+        >>> float(LevelSurroundd("image")({"image": image})["image"].max())
+        2000.0
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Level the images of one item."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            surround = find_surround(d[key])
+            _tell(d[key], key, surround)
+            if surround is not None and surround.share < 1:
+                d[key] = _leveled(d[key], surround)
+        return d
+
+
+class ClearBackgroundd(MapTransform):
+    """Set a segmentation to background in the surround of the image.
+
+    For images whose background was set to one value, such as the 0 around a skull-stripped brain; see
+    :func:`monai_unetpp.data.find_surround`. A window inside the surround has no contrast, and a network that normalizes
+    each window may find anything in it. An image without a surround is left alone.
+
+    Args:
+        keys: integer label maps ``(1, H, W[, D])``, set to 0 there, or logits ``(C, H, W[, D])`` of ``C >= 2`` classes,
+            of which all but class 0, the background, are set to minus infinity there.
+        image_key: key of the preprocessed image ``(C, H, W[, D])``. One for all or one for each of ``keys``.
+        allow_missing_keys: whether items without a key are skipped.
+
+    Example:
+        >>> import torch
+        >>> image = torch.zeros(1, 8, 8)
+        >>> image[0, 4, 3:5] = torch.tensor([-1.0, 2.0])
+        >>> item = {"image": image, "pred": torch.full((1, 8, 8), 3)}
+        >>> ClearBackgroundd("pred")(item)["pred"].count_nonzero().item()
+        2
+    """
+
+    def __init__(
+        self, keys: KeysCollection, image_key: KeysCollection = "image", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = ensure_tuple_rep(image_key, len(self.keys))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Clear the segmentations of one item.
+
+        Raises:
+            ValueError: a segmentation and its image differ in size, or logits have a single channel.
+        """
+        d = dict(data)
+        for key, image_key in self.key_iterator(d, self.image_key):
+            image, found = d[image_key], d[key]
+            if image.shape[1:] != found.shape[1:]:
+                raise ValueError(
+                    f"{key} must have the size of {image_key}, {list(image.shape[1:])}, got {list(found.shape[1:])}. "
+                    "Clear the background before the inversion to the input's grid."
+                )
+            if found.is_floating_point() and len(found) < 2:
+                raise ValueError(
+                    f"{key} must be logits with a channel for each class, or a label map of integers, got shape "
+                    f"{tuple(found.shape)} of {found.dtype}. Use AsDiscreted first."
+                )
+            surround = find_surround(image)
+            if surround is not None:
+                d[key] = _cleared(found, surround.mask.to(found.device))
+        return d
+
+
+class CropBackgroundd(CropForegroundd):
+    """MONAI's ``CropForegroundd`` with everything but the surround as foreground, whatever its value.
+
+    Arguments and inverse are those of ``CropForegroundd``. Unless ``select_fn`` is given, the surround is cropped; see
+    :func:`monai_unetpp.data.find_surround`. In an image without one, voxels above 0 are foreground. An image without
+    foreground is an error, where ``CropForegroundd`` would go on with an empty image.
+
+    Example:
+        >>> import torch
+        >>> image = torch.full((1, 9, 9), -7.0)
+        >>> image[0, 4, 3:5] = torch.tensor([-9.0, 2.0])
+        >>> CropBackgroundd("image", "image")({"image": image})["image"].tolist()
+        [[[-9.0, 2.0]]]
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        select = self.cropper.select_fn
+        self.cropper.select_fn = _Foreground(_outside_surround if select is is_positive else select, self.source_key)
+
+    @property
+    def select_fn(self) -> Callable[[torch.Tensor], Any]:
+        """What selects the foreground, without the check that there is any."""
+        return cast(_Foreground, self.cropper.select_fn).select
+
+
+@dataclasses.dataclass(frozen=True)
+class _Foreground:
+    """Selects the foreground, and refuses an image without any."""
+
+    select: Callable[[torch.Tensor], Any]
+    key: str
+
+    def __call__(self, image: torch.Tensor) -> Any:
+        mask = self.select(image)
+        if not mask.any():
+            raise ImageFileError(
+                f"{_name(image, self.key)}: has no foreground: all voxels have the same value, or none is above 0 "
+                "where that is required. Set the background to one value, and the rest to others."
+            )
+        return mask
+
+
+def _outside_surround(image: torch.Tensor) -> Any:
+    surround = find_surround(image)
+    return is_positive(image) if surround is None else ~surround.mask[None]
+
+
+def _name(image: Any, key: Hashable) -> Any:
+    return image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, key) if isinstance(image, MetaTensor) else key
+
+
+def _tell(image: torch.Tensor, key: Hashable, surround: Surround | None) -> None:
+    if surround is None:
+        logger.info("%s: no constant surround found, as around a skull-stripped brain.", _name(image, key))
+    else:
+        logger.info("%s: the surround is %s.", _name(image, key), surround)
+    if isinstance(image, MetaTensor):
+        image.meta[SURROUND_VALUE] = float("nan") if surround is None else surround.values[0]
+        image.meta[SURROUND_SHARE] = 0.0 if surround is None else surround.share
+
+
+def _leveled(image: torch.Tensor, surround: Surround) -> torch.Tensor:
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+    blacks = [
+        find_black(channel[~surround.mask].cpu().numpy(), value)
+        for channel, value in zip(plain, surround.values, strict=True)
+    ]
+    lowest = [float(channel.amin()) for channel in plain]
+    if not any(blacks) and not any(lowest) and surround.constants == 1:
+        return image
+    leveled = plain.float() - torch.tensor(blacks, device=plain.device).reshape(-1, *[1] * surround.mask.ndim)
+    leveled.clamp_(min=0).masked_fill_(surround.mask, 0)
+    return MetaTensor(leveled).copy_meta_from(image) if isinstance(image, MetaTensor) else leveled
+
+
+def _cleared(found: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    if not found.is_floating_point():
+        return found.masked_fill(background, 0)
+    cleared = found.clone()
+    cleared[0].masked_fill_(background, 0.0)
+    cleared[1:].masked_fill_(background, float("-inf"))
+    return cleared

@@ -1,0 +1,116 @@
+"""Measure size and intensities of an image, to describe data sets and compare images with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nibabel.orientations import io_orientation
+
+from monai_unetpp.data.transforms.surround import Surround, find_surround
+from monai_unetpp.data.transforms.surround_search import box_around
+
+__all__ = [
+    "PERCENTILES",
+    "ImageExtent",
+    "axes_in_order",
+    "content_box",
+    "describe_extent",
+    "find_own_surround",
+    "measure_extent",
+    "sample_evenly",
+]
+
+PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
+"""Percentiles that describe intensities everywhere."""
+
+_MOST_VOXELS = 2**20
+"""Voxels from which percentiles are taken, to bound memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageExtent:
+    """The size of an image. Axes are in the order R, A, S; in 2D, as stored.
+
+    Attributes:
+        shape: voxels by axis.
+        spacing_mm: voxel size by axis.
+        size_mm: physical size by axis, without the constant surround.
+        constant_surround: whether it has one.
+    """
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    size_mm: tuple[float, ...]
+    constant_surround: bool
+
+
+def measure_extent(image: torch.Tensor, affine: npt.ArrayLike) -> ImageExtent:
+    """Measure an image as stored in its file.
+
+    Args:
+        image: ``(C, H, W[, D])``.
+        affine: ``(4, 4)``, from voxel indices to mm.
+    """
+    return describe_extent(image.shape[1:], affine, find_own_surround(image))
+
+
+def find_own_surround(image: torch.Tensor) -> Surround | None:
+    """The constant surround of an image ``(C, H, W[, D])``; None if it has none, or is constant as a whole."""
+    surround = find_surround(image)
+    return None if surround is None or surround.share >= 1 else surround
+
+
+def describe_extent(shape: Sequence[int], affine: npt.ArrayLike, surround: Surround | None) -> ImageExtent:
+    """The extent of an image whose surround is known.
+
+    Args:
+        shape: voxels by axis, as stored.
+        affine: ``(4, 4)``, from voxel indices to mm.
+        surround: from :func:`find_own_surround`.
+    """
+    dims = len(shape)
+    matrix = np.asarray(affine, dtype=np.float64)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)[:dims]
+    inside = [side.stop - side.start for side in content_box(shape, surround)]
+    order = axes_in_order(matrix, dims)
+    return ImageExtent(
+        shape=tuple(int(shape[axis]) for axis in order),
+        spacing_mm=tuple(float(spacing[axis]) for axis in order),
+        size_mm=tuple(float(inside[axis] * spacing[axis]) for axis in order),
+        constant_surround=surround is not None,
+    )
+
+
+def content_box(shape: Sequence[int], surround: Surround | None) -> tuple[slice, ...]:
+    """The bounding box of an image without its surround; the whole image if it has none."""
+    if surround is None:
+        return tuple(slice(0, length) for length in shape)
+    return box_around(~surround.mask.cpu().numpy())
+
+
+def sample_evenly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """At most 2²⁰ evenly spaced values, always the same ones."""
+    step = max(1, -(-values.size // _MOST_VOXELS))
+    # a step that divides the length of an axis would fall on few of its planes
+    while any(math.gcd(step, length) > 1 for length in values.shape):
+        step += 1
+    return values.reshape(-1)[::step].astype(np.float64)
+
+
+def axes_in_order(affine: npt.ArrayLike, dims: int) -> list[int]:
+    """The array axes nearest to R, A and S; in 2D, as stored.
+
+    Args:
+        affine: ``(4, 4)``, from voxel indices to mm.
+        dims: spatial axes of the array.
+    """
+    if dims != 3:
+        return list(range(dims))
+    towards = io_orientation(np.asarray(affine, dtype=np.float64))[:, 0]
+    return [int(np.flatnonzero(towards == axis)[0]) for axis in range(3)]

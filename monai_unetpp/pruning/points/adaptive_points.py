@@ -1,0 +1,192 @@
+"""Whether choosing the depth per window pays: accuracy, operations and time at several tolerances."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, gate_name
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.sums import summed
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.decision import compare_points
+from monai_unetpp.pruning.points.adaptive_cost import level_operations, time_adaptive
+from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, CaseDepth, PointOutcome, ScoreRow
+from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.pruning.scoring.levels import Scores
+
+__all__ = ["check_adaptive", "compare_in_sequence", "evaluate_adaptive", "operations_ratio"]
+
+logger = logging.getLogger(__name__)
+
+_TIMED_CASES = 8
+_Outcomes = tuple[PointOutcome, ...]
+
+
+def check_adaptive(network: NestedUNet, inferer: NestedSlidingWindowInferer) -> None:
+    """Refuse what has no choice of depth.
+
+    Raises:
+        ValueError: a network with fewer than three levels, or an inferer that compiles the whole network.
+    """
+    inferer.with_options(levels=ADAPTIVE, adaptive_tolerance=0.0)
+    if len(network.levels) < 3:
+        raise ValueError(
+            f"settings must leave out adaptive for a network with the levels {', '.join(network.levels)}: the first "
+            "level at which a window can stop is the second. Leave it out."
+        )
+
+
+def evaluate_adaptive(
+    network: NestedUNet,
+    inferers: Mapping[str, NestedSlidingWindowInferer],
+    scored: Sequence[Scores],
+    tolerances: Sequence[float],
+    rules: Rules,
+    *,
+    kept_back: frozenset[tuple[str, str]],
+    load: Callable[[LabelledCase], torch.Tensor],
+    window_shape: Sequence[int],
+    device: torch.device,
+    repeats: int,
+) -> AdaptiveDepth:
+    """Compare depths chosen per window with the deepest level, and measure their cost.
+
+    Args:
+        network: the whole network.
+        inferers: by runtime, the one at the setting at which cases were scored first. What it costs to run the network
+            in stages is measured with each, all else only with the first.
+        scored: the scores of the choosing data sets, with those of the gates.
+        tolerances: the smallest first.
+        rules: rules of the verdict.
+        kept_back: data set and name of the cases to leave out.
+        load: prepares the image of a case, ``(C, H, W[, D])``.
+        window_shape: spatial shape of a window.
+        device: where to run.
+        repeats: measured rounds of the timing.
+    """
+    rows = [row for each in scored for row in (*each.rows, *each.gate_rows) if (row.dataset, row.case) not in kept_back]
+    depths = [depth for each in scored for depth in each.depths if (depth.dataset, depth.case) not in kept_back]
+    operations = level_operations(network, window_shape)
+    names = [gate_name(each) for each in tolerances]
+    middle = {(each.dataset, each.case): each for each in depths if each.point == names[len(names) // 2]}
+    cases = {(depth.dataset, case.name): case for each in scored for depth in each.depths[:1] for case in each.cases}
+    timed = _evenly_spaced(sorted(middle, key=lambda case: operations_ratio(middle[case].windows, operations)))
+    logger.info("Measuring the time of %d tolerances on %d cases ...", len(tolerances), len(timed))
+    images = [load(cases[case]) for case in timed]
+    ratios, staging = time_adaptive(network, inferers, images, tolerances, device, repeats, rules.seed)
+    points = _points(rows, depths, tolerances, network.levels, operations, ratios, rules)
+    recommended, reason = _recommend(points, network.levels[-1])
+    return AdaptiveDepth(
+        reference=network.levels[-1],
+        points=points,
+        rows=tuple(row for row in rows if row.point in names),
+        depths=tuple(depths),
+        level_operations=operations,
+        timed_cases=len(timed),
+        recommended=recommended,
+        reason=reason,
+        staging=staging,
+    )
+
+
+def compare_in_sequence(
+    rows: Sequence[ScoreRow], points: Sequence[str], reference: str, rules: Rules
+) -> list[tuple[_Outcomes, bool]]:
+    """Test points one after the other until one does not pass, and describe the rest.
+
+    The order is fixed in advance, starting with the point that differs least from the reference. So each is tested at
+    the full error level, and the chance of accepting any point that is worse by the margin stays at ``alpha``: no
+    cases need to be held out for the choice. Subjects are the units.
+
+    Args:
+        rows: scores of all points on one or more data sets; a point must pass on each.
+        points: in the order of the tests.
+        reference: name of the point to compare with.
+        rules: rules of the verdict.
+
+    Returns:
+        For each point its outcomes by data set, and whether it is accepted.
+
+    See:
+        Angelopoulos et al., "Learn then Test", arXiv:2110.01052, for fixed sequences of thresholds.
+    """
+    tested: list[tuple[_Outcomes, bool]] = []
+    accepting = True
+    for point in points:
+        outcomes = _compared(rows, point, reference, rules)
+        accepting = accepting and all(each.state == "pass" for each in outcomes)
+        tested.append((outcomes, accepting))
+    return tested
+
+
+def operations_ratio(windows: Mapping[str, int], operations: Mapping[str, float]) -> float:
+    """Operations of windows that stopped at these levels, relative to running all at the deepest."""
+    return sum(count * operations[level] for level, count in windows.items()) / max(sum(windows.values()), 1)
+
+
+def _compared(rows: Sequence[ScoreRow], point: str, reference: str, rules: Rules) -> _Outcomes:
+    """The outcomes of one point by data set, at the full error level."""
+    pair = [point, reference]
+    return compare_points([row for row in rows if row.point in pair], pair, reference, rules)
+
+
+def _points(
+    rows: Sequence[ScoreRow],
+    depths: Sequence[CaseDepth],
+    tolerances: Sequence[float],
+    levels: Sequence[str],
+    operations: Mapping[str, float],
+    times: Mapping[float, Quartiles],
+    rules: Rules,
+) -> tuple[AdaptivePoint, ...]:
+    reference, points = levels[-1], []
+    compared = compare_in_sequence(rows, [gate_name(each) for each in tolerances], reference, rules)
+    for tolerance, (outcomes, accepted) in zip(tolerances, compared, strict=True):
+        windows = summed(depth.windows for depth in depths if depth.point == gate_name(tolerance))
+        ratio = operations_ratio(windows, operations)
+        nearest = min(levels[:-1], key=lambda level: abs(operations[level] - ratio))
+        points.append(
+            AdaptivePoint(
+                name=gate_name(tolerance),
+                tolerance=tolerance,
+                windows=windows,
+                operations_ratio=ratio,
+                time_ratio=times[tolerance],
+                outcomes=outcomes,
+                accepted=accepted,
+                equal_cost=nearest,
+                equal_cost_outcomes=_compared(rows, nearest, reference, rules),
+            )
+        )
+    return tuple(points)
+
+
+def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | None, str]:
+    accepted = [point for point in points if point.accepted]
+    if not accepted:
+        return None, f"No tolerance is shown to be as good as {reference}: run all windows at one level."
+    best = min(accepted, key=lambda point: point.operations_ratio)
+    cost = (
+        f"Tolerance {best.tolerance:g} is not worse than {reference} by more than the margins, with "
+        f"{best.operations_ratio:.2f} of its operations and {best.time_ratio.median:.2f} of its time"
+    )
+    if best.time_ratio.median >= 1:
+        return None, f"{cost}: it saves no time. Run all windows at one level."
+    level_passes = all(each.state == "pass" for each in best.equal_cost_outcomes)
+    versus = (
+        f"but {best.equal_cost}, the level of nearest cost, passes too: take the one with the smaller worst drop"
+        if level_passes
+        else f"{best.equal_cost}, the level of nearest cost, does not pass"
+    )
+    return best.name, f"{cost}; {versus}."
+
+
+def _evenly_spaced(cases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Up to eight cases, evenly spaced in the given order of depth."""
+    count = min(len(cases), _TIMED_CASES)
+    return [cases[(2 * number + 1) * len(cases) // (2 * count)] for number in range(count)]

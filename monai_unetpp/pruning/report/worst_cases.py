@@ -1,0 +1,116 @@
+"""Pictures of the cases on which the chosen level loses most against the deepest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data import VolumeReader, read_geometry
+from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.formats.pictures import is_picture_name
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.plan import EvaluatedNetwork
+from monai_unetpp.pruning.report.case_pictures import save_overlay
+from monai_unetpp.pruning.scoring.levels import Scores
+from monai_unetpp.pruning.scoring.prediction import predict_case
+from monai_unetpp.pruning.summary import WorstCase, losses_of_cases
+
+__all__ = ["save_worst_cases"]
+
+
+def save_worst_cases(
+    folder: Path,
+    pipeline: EvaluatedNetwork,
+    chosen: str,
+    scores: Sequence[Scores],
+    networks: Mapping[tuple[str, str], NestedUNet] | None = None,
+    most: int = 4,
+) -> tuple[str, ...]:
+    """Draw the worst cases of a level into ``folder/overlays``.
+
+    Args:
+        folder: folder of the report.
+        pipeline: the network and how it segments.
+        chosen: the level to show beside the deepest one.
+        scores: of all data sets.
+        networks: by data set and case, the network that scored it instead of that of the pipeline.
+        most: how many are drawn.
+
+    Returns:
+        Paths relative to ``folder``, the worst case first.
+    """
+    deepest = pipeline.network.levels[-1]
+    cases = {(each.rows[0].dataset, case.name): case for each in scores for case in each.cases}
+    worst: dict[tuple[str, str], WorstCase] = {}
+    for loss in losses_of_cases([row for each in scores for row in each.rows], pipeline.labels, chosen, deepest):
+        worst.setdefault((loss.dataset, loss.case), loss)
+    return tuple(
+        _save_case(
+            folder,
+            dataclasses.replace(pipeline, network=(networks or {}).get(key, pipeline.network)),
+            (chosen, deepest),
+            cases[key],
+            loss,
+        )
+        for key, loss in list(worst.items())[:most]
+    )
+
+
+def _save_case(
+    folder: Path, pipeline: EvaluatedNetwork, levels: tuple[str, str], case: LabelledCase, loss: WorstCase
+) -> str:
+    chosen, deepest = levels
+    text = f"Dice of {loss.label} {loss.chosen_dice:.3f} at {chosen}, {loss.deepest_dice:.3f} at {deepest}"
+    truth = read_label_map(case.label, pipeline.network.spatial_dims)
+    maps = predict_case(
+        pipeline.network,
+        case,
+        preprocessing=pipeline.preprocessing,
+        inferer=pipeline.inferer,
+        postprocessing=pipeline.postprocessing,
+        levels=list(levels),
+        device=pipeline.device,
+    )
+    # labels that are not scored must not show as errors
+    scored = list(pipeline.labels.values())
+    true, less, most = (
+        np.where(np.isin(labels, scored), labels, 0) for labels in (truth.data, maps[chosen], maps[deepest])
+    )
+    geometry = read_geometry(case.label)
+    path = folder / "overlays" / f"{loss.dataset}_{case.name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_overlay(
+        _background(case, truth.data.shape),
+        true,
+        less,
+        most,
+        geometry.spacing_mm[: truth.data.ndim],
+        path,
+        f"{case.name} ({loss.dataset}): {text}",
+        chosen_name=chosen,
+        deepest_name=deepest,
+        label_names={value: name for name, value in pipeline.labels.items()},
+        # pictures have no size in mm
+        unit="pixels" if is_picture_name(case.label) else "mm",
+        orientation="".join(nibabel.aff2axcodes(geometry.affine)) if truth.data.ndim == 3 else None,
+    )
+    return str(path.relative_to(folder))
+
+
+def _background(case: LabelledCase, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The first channel of a case's image, on the label's grid of ``shape``."""
+    path = case.image[0]
+    if is_nifti_name(path):
+        data = read_voxels(open_nifti(path), path)
+    else:
+        reader = VolumeReader(len(shape), allow_constant=True)
+        data = reader.get_data(reader.read(path))[0]
+    return np.asarray(data).reshape(*shape, -1)[..., 0]

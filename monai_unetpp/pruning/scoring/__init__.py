@@ -1,0 +1,1 @@
+"""Score every level on labelled cases: the first stage of an evaluation."""

@@ -1,0 +1,268 @@
+"""Score one case: each network runs once for all its operating points; finished scores are read from disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_unetpp.data import (
+    ImageFileError,
+    ImageGeometry,
+    compare_geometry,
+    describe_case_failure,
+    describe_failure,
+    read_geometry,
+    write_volume,
+)
+from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.formats.labels import Volume, read_label_map
+from monai_unetpp.inferers.label_maps import check_finite
+from monai_unetpp.metrics import CaseScorer, LabelScore, disagreement, error_auroc, spacing_of_affine
+from monai_unetpp.metrics.scores import scored_labels
+from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
+from monai_unetpp.pruning.scoring.arguments import Scoring
+from monai_unetpp.pruning.scoring.finished import Fingerprint, FinishedCases
+from monai_unetpp.pruning.scoring.prediction import EMBEDDED, LevelSource, Network, Pipeline, list_sources
+from monai_unetpp.version import __version__
+
+__all__ = ["CaseEvaluation", "CaseScores"]
+
+logger = logging.getLogger(__name__)
+
+_Array = npt.NDArray[Any]
+_Scores = dict[str, dict[str, LabelScore]]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseScores:
+    """All scores of one case.
+
+    Attributes:
+        scores: by operating point and label.
+        error_auroc: how well disagreement finds errors; None if not measured or undefined.
+        failures: why further networks failed, by key.
+        depths: number of windows that stopped, by gate and level.
+    """
+
+    scores: _Scores
+    error_auroc: float | None = None
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    depths: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseEvaluation:
+    """Everything needed to score a case.
+
+    Attributes:
+        scoring: how to score.
+        sources: the networks, starting with the one whose levels are evaluated.
+        pipeline: turns an image into label maps.
+        memory: where finished cases are kept; None keeps none.
+    """
+
+    scoring: Scoring
+    sources: list[LevelSource]
+    pipeline: Pipeline
+    memory: _Memory | None
+
+    @classmethod
+    def of(cls, network: Network, scoring: Scoring) -> CaseEvaluation:
+        """Check the networks against ``scoring``, and hash them if finished cases are kept.
+
+        Raises:
+            TypeError: networks or further points of the wrong type.
+            ValueError: levels that a network lacks, an inferer with levels of its own, or a ``store`` without
+                ``configuration`` or with a network whose weights cannot be hashed.
+        """
+        if scoring.spatial_dims is None:
+            scoring = dataclasses.replace(scoring, spatial_dims=getattr(network, "spatial_dims", None))
+        sources = list_sources(network, scoring.levels, scoring.extra or {}, scoring.adaptive)
+        pipeline = Pipeline(scoring.preprocessing, scoring.inferer, scoring.postprocessing)
+        return cls(scoring, sources, pipeline, None if scoring.store is None else _Memory.of(scoring, sources))
+
+    @property
+    def points(self) -> tuple[OperatingPoint, ...]:
+        """The operating points of all networks."""
+        return tuple(point for source in self.sources for point in source.points)
+
+    @property
+    def gates(self) -> tuple[OperatingPoint, ...]:
+        """The depths chosen per window, as points."""
+        return self.sources[0].gates
+
+    def rows(self, case: LabelledCase, scored: CaseScores, points: Sequence[OperatingPoint]) -> Iterator[ScoreRow]:
+        """The scores of a case at some points, one row per label."""
+        for point in points:
+            for label in scored_labels(self.scoring.labels):
+                score = scored.scores[point.name][label]
+                yield ScoreRow(self.scoring.dataset, case.name, case.subject, point.name, label, score)
+
+    def score(self, case: LabelledCase, content: str) -> CaseScores | str:
+        """All scores of a case, or why there are none; ``content`` is the hash of its files."""
+        scores: _Scores = {}
+        failures: dict[str, str] = {}
+        depths: dict[str, dict[str, int]] = {}
+        auroc = None
+        for source in self.sources:
+            recalled = self._recall(case, source, content)
+            outcome = recalled or self.score_source(case, source)
+            if isinstance(outcome, str):
+                if source.key == EMBEDDED:
+                    return outcome
+                # failures of further networks do not concern the levels: keep the case
+                failures[source.key] = outcome
+                continue
+            if recalled is None:
+                self._remember(case, source, content, outcome)
+            scores |= outcome.scores
+            depths |= outcome.depths
+            auroc = outcome.error_auroc if source.key == EMBEDDED else auroc
+        return CaseScores(scores, auroc, failures, depths)
+
+    def score_source(self, case: LabelledCase, source: LevelSource) -> CaseScores | str:
+        """The scores of the points of one network, or why it failed."""
+        started = time.perf_counter()
+        try:
+            truth = read_label_map(case.label, self.scoring.spatial_dims)
+            image = self.pipeline.load(case)
+            outputs = self.pipeline.infer(image, source, torch.device(self.scoring.device))
+        except Exception as e:
+            return _failed(case, source, e)
+        # a wrong type of network or inferer is not the fault of the case: let it raise
+        logits = source.pick(outputs)
+        try:
+            for each in (*logits.values(), *(outputs[gate.level] for gate in source.gates)):
+                check_finite(each)
+            shape = truth.data.shape
+            entropy = self.pipeline.invert(disagreement(logits)[0], image, shape) if self._uncertain(source) else None
+            maps = {point: self.pipeline.label_map(logits[point.level], image, shape) for point in source.points}
+            maps |= {gate: self.pipeline.label_map(outputs[gate.level], image, shape) for gate in source.gates}
+            auroc = None if entropy is None else self._error_auroc(entropy, maps[source.points[-1]], truth.data)
+        except Exception as e:
+            return _failed(case, source, e)
+        if self.scoring.uncertainty_dir is not None and entropy is not None:
+            _write_map(self._map_path(case), entropy, case, truth.affine)
+        scores = self._scores(case, maps, truth)
+        logger.info("%s (%s): scored in %.1f s.", case.name, source.key, time.perf_counter() - started)
+        return CaseScores(scores, auroc, depths=self.pipeline.depths(source))
+
+    def _scores(self, case: LabelledCase, maps: Mapping[OperatingPoint, _Array], truth: Volume) -> _Scores:
+        how, scores = self.scoring, {}
+        spacing = spacing_of_affine(truth.affine, truth.data.ndim)
+        scorer = CaseScorer(truth.data, spacing, how.labels, how.tolerance_mm, how.ignore_label)
+        for point, label_map in maps.items():
+            scores[point.name] = scorer.score(label_map)
+            if how.on_prediction is not None:
+                how.on_prediction(case, point, label_map, truth.affine)
+        return scores
+
+    def _uncertain(self, source: LevelSource) -> bool:
+        return self.scoring.measures_uncertainty and source.key == EMBEDDED
+
+    def _error_auroc(self, entropy: _Array, deepest: _Array, truth: _Array) -> float | None:
+        how = self.scoring
+        scored = truth != how.ignore_label if how.ignore_label is not None else np.s_[:]
+        named = np.where(np.isin(deepest, list(how.labels.values())), deepest, 0)
+        return error_auroc(entropy[scored], (named != truth)[scored])
+
+    def _map_path(self, case: LabelledCase) -> Path:
+        return Path(self.scoring.uncertainty_dir or "") / f"{case.name}_uncertainty.nii.gz"
+
+    def _recall(self, case: LabelledCase, source: LevelSource, content: str) -> CaseScores | None:
+        if self.memory is None:
+            return None
+        record = self.memory.finished.load(case.name, source.key, self.memory.fingerprint(source, content))
+        if record is None:
+            return None
+        if self._uncertain(source):
+            missing_map = self.scoring.uncertainty_dir is not None and not self._map_path(case).is_file()
+            if missing_map or not record.get("uncertainty"):
+                logger.info("%s: its uncertainty was not stored. The case is scored again.", case.name)
+                return None
+        try:
+            by_point = {point.name: record["scores"][point.name] for point in (*source.points, *source.gates)}
+            scores = {
+                name: {label: LabelScore(**by_label[label]) for label in scored_labels(self.scoring.labels)}
+                for name, by_label in by_point.items()
+            }
+            depths = {gate.name: dict(record["depths"][gate.name]) for gate in source.gates}
+        except (KeyError, TypeError) as e:
+            logger.warning("%s (%s): the stored scores are damaged (%r). It is scored again.", case.name, source.key, e)
+            return None
+        auroc = record.get("error_auroc") if self.scoring.measures_uncertainty else None
+        return CaseScores(scores, auroc, depths=depths)
+
+    def _remember(self, case: LabelledCase, source: LevelSource, content: str, scored: CaseScores) -> None:
+        if self.memory is None:
+            return
+        record = {
+            "scores": {
+                point: {label: dataclasses.asdict(score) for label, score in by_label.items()}
+                for point, by_label in scored.scores.items()
+            },
+            "uncertainty": self._uncertain(source),
+            "error_auroc": scored.error_auroc,
+            **({"depths": scored.depths} if scored.depths else {}),
+        }
+        self.memory.finished.save(case.name, source.key, self.memory.fingerprint(source, content), record)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Memory:
+    """Where finished cases are kept, and what they depend on besides the data."""
+
+    finished: FinishedCases
+    weights: dict[str, str]
+    configuration: dict[str, str]
+
+    @classmethod
+    def of(cls, scoring: Scoring, sources: Sequence[LevelSource]) -> _Memory:
+        if not isinstance(scoring.configuration, str) or not scoring.configuration:
+            raise ValueError(
+                "configuration must be a text of all settings where store is given, got "
+                f"{scoring.configuration!r}. Pass the content of the config files: finished cases are scored again "
+                "when it changes."
+            )
+        ignoring = "" if scoring.ignore_label is None else f"\nignore_label {scoring.ignore_label}"
+        configuration = f"{scoring.configuration}{ignoring}"
+        scored = [list(scoring.labels.items()), sorted(scoring.tolerance_mm.items())]
+        weights, settings = {}, {}
+        for source in sources:
+            if source.module is None:
+                raise ValueError(
+                    f"network must be a torch.nn.Module where store is given, got {type(source.network).__name__} for "
+                    f"{source.key!r}. Make it a module, so that changes of weights are detected, or leave store out."
+                )
+            weights[source.key] = hash_network(source.module)
+            # another version may score differently
+            depends_on = json.dumps([__version__, configuration, *scored, source.asked])
+            settings[source.key] = hashlib.sha256(depends_on.encode()).hexdigest()
+        return cls(FinishedCases(scoring.store or "", scoring.dataset), weights, settings)
+
+    def fingerprint(self, source: LevelSource, content: str) -> Fingerprint:
+        return Fingerprint(self.weights[source.key], self.configuration[source.key], content)
+
+
+def _failed(case: LabelledCase, source: LevelSource, error: Exception) -> str:
+    logger.warning("%s (%s) could not be scored.", case.name, source.key, exc_info=error)
+    if isinstance(error, ImageFileError):
+        return describe_failure(error)
+    return f"{case.image[0]}: {describe_case_failure(error, str(case.image[0]), 'inference')}"
+
+
+def _write_map(path: Path, values: _Array, case: LabelledCase, affine: _Array) -> None:
+    # a file with several channels has more axes than its grid; the label is on the same grid
+    single = compare_geometry(read_geometry(case.image[0]), ImageGeometry(values.shape, affine)) is None
+    write_volume(path, values.astype(np.float32), case.image[0] if single else case.label, affine)

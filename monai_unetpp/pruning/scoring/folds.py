@@ -1,0 +1,220 @@
+"""Out-of-fold scores, in which each case was scored by a fold's network that never saw its subject."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, get_args
+
+from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.metrics import METRICS, LabelScore
+from monai_unetpp.metrics.scores import State
+from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
+from monai_unetpp.pruning.scoring.levels import Scores
+from monai_unetpp.spreadsheet import format_csv, read_cell
+
+__all__ = [
+    "SCORE_COLUMNS",
+    "check_complete",
+    "fold_entries",
+    "format_scores",
+    "join_folds",
+    "read_folds",
+    "score_cells",
+]
+
+SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRICS, "prediction_ml", "truth_ml")
+"""Columns of a table of scores: ``per_case.csv``, and the tables of folds."""
+
+
+_VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")
+
+
+def format_scores(rows: Iterable[ScoreRow]) -> str:
+    """A table of scores as text, one line per case, point and label, unrounded."""
+    return format_csv(SCORE_COLUMNS, (score_cells(row) for row in rows))
+
+
+def score_cells(row: ScoreRow) -> tuple[str, ...]:
+    """The cells of one score, empty for metrics that it lacks."""
+    score = row.score
+    values = (getattr(score, key) for key in SCORE_COLUMNS[6:])
+    numbers = ("" if value is None else repr(float(value)) for value in values)
+    return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers)
+
+
+def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
+    """Join the scores of all folds as those of one data set.
+
+    Args:
+        folds: from :func:`~monai_unetpp.pruning.evaluate_levels`, one for each fold.
+        dataset: name that the data set must have in the scores; None takes any.
+
+    Raises:
+        ValueError: no folds, folds of different data sets or points, or a subject in two folds.
+    """
+    if not folds:
+        raise ValueError("folds must hold scores, got none. Score the cases of every fold.")
+    points = {tuple((point.name, point.level) for point in fold.points) for fold in folds}
+    if len(points) > 1:
+        raise ValueError(f"folds must be scored at the same points, got {sorted(points)}. Score them alike.")
+    names = {row.dataset for fold in folds for row in fold.rows}
+    if len(names) > 1:
+        raise ValueError(f"folds must be of one data set, got {', '.join(sorted(names))}. Give them one name.")
+    if dataset is not None and names - {dataset}:
+        raise ValueError(f"folds must be of the data set {dataset!r}, got {', '.join(names)}. Score them by its name.")
+    home: dict[str, int] = {}
+    for number, fold in enumerate(folds):
+        for row in fold.rows:
+            if home.setdefault(row.subject, number) != number:
+                raise ValueError(
+                    f"folds must share no subject, got {row.subject!r} in folds {home[row.subject]} and {number}. "
+                    "Split the cases by subject."
+                )
+    return dataclasses.replace(
+        folds[0],
+        rows=tuple(row for fold in folds for row in fold.rows),
+        problems=tuple(problem for fold in folds for problem in fold.problems),
+        cases=tuple(case for fold in folds for case in fold.cases),
+        error_auroc=None,
+    )
+
+
+def check_complete(scores: Scores, labels: Sequence[str]) -> None:
+    """Refuse scores that lack a label of a case at a point, which a verdict then would not guard, or name it otherwise.
+
+    Args:
+        scores: of folds.
+        labels: the names that must be there.
+
+    Raises:
+        ValueError: a case with other labels at a point.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in scores.rows:
+        found.setdefault((row.case, row.point), []).append(row.label)
+    for case in dict.fromkeys(row.case for row in scores.rows):
+        for point in scores.points:
+            given = found.get((case, point.name), [])
+            if sorted(given) != sorted(labels):
+                raise ValueError(
+                    f"scores must cover the labels {', '.join(labels)}, got {', '.join(given) or 'none'} for {case} at "
+                    f"{point.name}. Score the folds with the labels of the data set."
+                )
+
+
+def fold_entries(dataset_dir: str | PathLike[str], list_key: str, **subjects: Any) -> list[dict[str, Any]]:
+    """The cases that folds can be made of: those of the training and the validation list, and of ``list_key``.
+
+    Args:
+        dataset_dir: folder of the data set.
+        list_key: a further list, or one of these.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
+    """
+    content = read_content(Path(dataset_dir) / "dataset.json")
+    # a validation list that is not there is drawn from the training list
+    keys = [key for key in LISTS if content.get(key, content.get("training"))]
+    return [entry for key in dict.fromkeys([*keys, list_key]) for entry in load_datalist(dataset_dir, key, **subjects)]
+
+
+def read_folds(
+    paths: Sequence[str | PathLike[str]], entries: Sequence[Mapping[str, Any]], levels: Sequence[str], dataset: str
+) -> list[Scores]:
+    """Read the tables of the folds, and find the files of their cases.
+
+    Args:
+        paths: tables with the columns of :data:`SCORE_COLUMNS`, such as the ``per_case.csv`` of a report.
+        entries: cases of the data set; those in no table are ignored. Their ``subject``, where they have one, replaces
+            that in the tables.
+        levels: of the network, shallowest first.
+        dataset: name of the data set, instead of that in the tables.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: a single table, a different one, one with cases that the data set lacks, or two cases of one name.
+    """
+    if len(paths) < 2:
+        raise ValueError(
+            f"scores must be the tables of two or more folds, got {', '.join(map(str, paths))}. Give each fold's table "
+            "with a --scores of its own."
+        )
+    files: dict[str, dict[tuple[Path, ...], LabelledCase]] = {}
+    told: dict[str, str] = {}
+    for entry, case in zip(entries, list_cases(entries), strict=True):
+        files.setdefault(case.name, {})[case.files] = case
+        if entry.get("subject"):
+            told[case.name] = case.subject
+    points = tuple(OperatingPoint(level, level) for level in levels)
+    return [_read_fold(Path(path), files, told, points, dataset) for path in paths]
+
+
+def _read_fold(
+    path: Path,
+    files: Mapping[str, Mapping[tuple[Path, ...], LabelledCase]],
+    told: Mapping[str, str],
+    points: tuple[OperatingPoint, ...],
+    dataset: str,
+) -> Scores:
+    kept = {point.name for point in points}
+    rows = [
+        dataclasses.replace(row, subject=told.get(row.case, row.subject))
+        for row in _read_rows(path, dataset)
+        if row.point in kept
+    ]
+    subjects = {row.case: row.subject for row in rows}
+    unknown = next((name for name in subjects if name not in files), None)
+    if unknown is not None:
+        raise ValueError(f"{path}: has scores of {unknown!r}, which the data set lacks. Name the list of its cases.")
+    repeated = next((name for name in subjects if len(files[name]) > 1), None)
+    if repeated is not None:
+        images = " and ".join(str(case.image[0]) for case in files[repeated].values())
+        raise ValueError(f"{path}: has scores of {repeated!r}, but {images} have this name. Rename one of them.")
+    cases = tuple(
+        dataclasses.replace(next(iter(files[name].values())), subject=subject) for name, subject in subjects.items()
+    )
+    return Scores(points=points, rows=tuple(rows), problems=(), cases=cases)
+
+
+def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in SCORE_COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path}: must have the column {missing[0]!r}. Give the per_case.csv of a report.")
+        for number, cells in enumerate(reader, start=2):
+            texts = {name: read_cell(cell or "") for name, cell in cells.items() if name in SCORE_COLUMNS}
+            try:
+                score = _read_score(texts)
+            except ValueError as e:
+                raise ValueError(f"{path}, line {number}: {e}. Write the table again.") from e
+            yield ScoreRow(dataset, texts["case"], texts["subject"], texts["point"], texts["label"], score)
+
+
+def _read_score(texts: Mapping[str, str]) -> LabelScore:
+    state = texts["state"]
+    if state not in get_args(State):
+        raise ValueError(f"state must be one of {', '.join(get_args(State))}, got {state!r}")
+    values = {name: _read_number(name, texts[name]) for name in SCORE_COLUMNS[6:]}
+    lacking = next((name for name, value in values.items() if value is None), None)
+    if lacking is not None and state != "both_empty":
+        raise ValueError(f"{lacking} must be a number in the state {state!r}, got nothing")
+    # nothing has a volume of 0
+    values |= {name: 0.0 for name in _VOLUMES if values[name] is None}
+    return LabelScore(state, **values)  # type: ignore[arg-type]
+
+
+def _read_number(name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {text!r}")
+    return value
