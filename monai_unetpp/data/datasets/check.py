@@ -39,7 +39,7 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
 
     The data set may have any form that :func:`monai_unetpp.data.load_datalist` takes. In Decathlon form
     ``dataset.json`` must list cases with image and label under ``training``, ``validation`` or both. Each case must
-    pass :func:`monai_unetpp.data.datasets.case_check.check_case`, which training, evaluation, pruning and studies call too; here
+    pass :func:`monai_unetpp.data.datasets.case_check.check_case`, as in training, evaluation, pruning and studies; here
     a label must also have foreground. No case may be listed twice, and no two may have the same voxels: between the
     lists that would be a leak. Every named label must occur.
 

@@ -108,7 +108,7 @@ def load_datalist(
 
     If there is no ``validation`` list, about a fifth of the training cases is drawn for it with a warning, always the
     same ones, and written to ``split.json``. Cases of one subject stay together if entries have a ``subject`` or names
-    begin with one (``monai_unetpp.data.datasets.subjects.subject_of_image``), or as ``subjects`` or ``subject_pattern`` tell;
+    begin with one (:func:`.subject_of_image`), or as ``subjects`` or ``subject_pattern`` tell;
     then each entry gets its ``subject``. Subjects with so many cases that the list would exceed 1.5 fifths are passed
     over; if all have that many, the one with the fewest is drawn.
 

@@ -142,8 +142,8 @@ def read_dicom(paths: Sequence[Path]) -> DicomVolume:
 
     Raises:
         ImageFileError: there is not exactly one series; it has colours, mosaics, several multi-frame files or parts of
-            one; its slices do not form a volume (see :mod:`monai_unetpp.data.formats.dicom_stack`); or its pixels are damaged,
-            or compressed in an unsupported way.
+            one; its slices do not form a volume (see :mod:`monai_unetpp.data.formats.dicom_stack`); or its pixels are
+            damaged, or compressed in an unsupported way.
     """
     planes, affine = _stack(paths)
     if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":

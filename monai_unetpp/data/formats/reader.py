@@ -65,7 +65,7 @@ class VolumeReader(ImageReader):
             them on its last axis, as in the Medical Segmentation Decathlon. Three may also be red, green and blue of a
             single picture; one in grey is all three alike, with a warning. With 1 several files are read as well.
         labels: whether images are label maps. They become integers, even if a file stores them scaled or rounded (0.996
-            for 1); other fractions are an error; see :func:`monai_unetpp.data.formats.label_values.as_integers`. Pictures are
+            for 1); other fractions are an error; see :func:`.as_integers`. Pictures are
             read as stored: palette indices instead of colours, and grey values of fewer than 8 bits without stretching;
             colours are an error.
 

@@ -48,8 +48,8 @@ class BlockwiseSpacingd(Spacingd):
 
     The first voxels of result and volume have the same centre, even with oblique axes, where MONAI moves the grid by up
     to half a voxel because numbers in headers are rounded. Sheared axes become rectangular; see
-    :func:`monai_unetpp.data.transforms.target_grid.find_target_grid`. With ``"nearest"``, a position halfway between two voxels
-    takes the one with the even index, so there is no shift on average.
+    :func:`monai_unetpp.data.transforms.target_grid.find_target_grid`. With ``"nearest"``, a position halfway between
+    two voxels takes the one with the even index, so there is no shift on average.
 
     With ``"nearest"`` integers keep their type, where MONAI returns float32: a label map stays a quarter of the size.
 

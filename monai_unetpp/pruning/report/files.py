@@ -251,7 +251,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("monai_unetpp.pruning", "templates"),
+        loader=jinja2.PackageLoader("monai_unetpp.pruning.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
