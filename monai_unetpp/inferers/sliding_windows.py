@@ -25,7 +25,7 @@ from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.logits import ONLY, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.adaptive import check_several_levels
-from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, mark_changed_weights
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
@@ -172,6 +172,7 @@ class NestedSlidingWindowInferer(Inferer):
         self.ran: tuple[str, str] | None = None
         self.depths: dict[str, dict[str, int]] = {}
         self._network: Callable[..., Any] | None = None
+        self._checksum: tuple[int, ...] = ()
         self._predictors: dict[tuple[Any, ...], Predictor] = {}
         self._logged_bytes = -1
         self._most_at_once: int | None = None
@@ -184,7 +185,7 @@ class NestedSlidingWindowInferer(Inferer):
         """Segment images.
 
         The compiled or converted network is kept until this inferer is called with another one; changed weights are
-        noticed.
+        noticed, at each call and however they were changed.
 
         Args:
             inputs: ``(B, C, *spatial)``; the network gets windows as plain tensors. Inputs may be on the CPU and the
@@ -330,6 +331,10 @@ class NestedSlidingWindowInferer(Inferer):
     def _stage(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self.timer is None else self.timer.stage(name)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: all but the kept networks, which are made again at the next call."""
+        return self.__dict__ | {"_network": None, "_predictors": {}, "_most_voxels": None, "timer": None}
+
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def _infer_within_memory(self, run: WindowRun) -> dict[str, torch.Tensor]:
@@ -337,6 +342,8 @@ class NestedSlidingWindowInferer(Inferer):
             self._predictors.clear()
             self._most_at_once = None
             self._network = run.called
+            self._checksum = ()
+        self._checksum = mark_changed_weights(run.called, self._checksum)
         batch_size = self._batch_size(run)
         before = self._most_voxels, self._most_at_once
         while True:

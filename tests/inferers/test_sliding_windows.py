@@ -1,6 +1,8 @@
+import copy
 import inspect
 import json
 import logging
+import pickle
 import time
 
 import numpy as np
@@ -311,6 +313,35 @@ class TestKeptPredictors:
             net.weight.fill_(0.0)
             net.bias.copy_(torch.tensor([1.0, 2.0]))
         assert torch.allclose(used(image, net)[:, 1], torch.tensor(2.0))
+
+    @pytest.mark.parametrize("runtime", ["torch", "openvino"])
+    @pytest.mark.parametrize("levels", ["L2", "adaptive"])
+    def test_weights_changed_without_a_new_version_are_seen(self, image, runtime, levels):
+        if runtime == "openvino":
+            pytest.importorskip("openvino", reason="needs the extra openvino")
+        net = NestedUNet(spatial_dims=2, in_channels=1, out_channels=3, features=(4, 8, 8), norm="batch").eval()
+        options = {"levels": levels, "runtime": runtime, "precision": "fp32"}
+        options |= {"adaptive_tolerance": 0.01} if levels == "adaptive" else {}
+        used = inferer(**options)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, fused=True)
+        net(image).square().mean().backward()
+        for change in (optimizer.step, lambda: net.heads["L2"].bias.data.add_(torch.arange(3.0))):
+            before = used(image, net)
+            change()
+            found = used(image, net)
+            assert not torch.equal(found, before)
+            assert torch.equal(found, inferer(**options)(image, net))
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda used: pickle.loads(pickle.dumps(used))])
+    @pytest.mark.parametrize("runtime", ["torch", "openvino"])
+    def test_copies_work_after_a_run(self, net, image, copied, runtime):
+        if runtime == "openvino":
+            pytest.importorskip("openvino", reason="needs the extra openvino")
+        used = inferer(runtime=runtime, precision="fp32")
+        expected = used(image, net)
+        again = copied(used)
+        assert torch.equal(again(image, net), expected)
+        assert torch.equal(used(image, net), expected)
 
 
 class TestMetadata:

@@ -12,7 +12,9 @@ from torch import nn
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
 
-__all__ = ["NetworkCopy", "copy_for_inference", "is_plain_nested_unet", "state_of_weights"]
+__all__ = ["NetworkCopy", "copy_for_inference", "is_plain_nested_unet", "mark_changed_weights", "state_of_weights"]
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class NetworkCopy:
@@ -70,7 +72,35 @@ def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.M
 def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:
     """A key that changes when the weights are trained, loaded or moved, computed without reading their values.
 
-    Changes through ``.data`` are not noticed.
+    Fused optimizers and changes through ``.data`` do not change it; see :func:`mark_changed_weights`.
     """
     tensors = (*network.parameters(), *network.buffers())
     return tuple((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors)
+
+
+@torch.no_grad()
+def mark_changed_weights(network: Any, known: tuple[int, ...]) -> tuple[int, ...]:
+    """Tell torch of weights that fused optimizers or ``.data`` changed, so that :func:`state_of_weights` changes.
+
+    Args:
+        network: a module; of other functions nothing is kept that could be old.
+        known: what the last call returned, or nothing.
+
+    Returns:
+        The sum of the bits of each parameter and buffer, which shows changes of the values however they were made.
+    """
+    tensors = (*network.parameters(), *network.buffers()) if isinstance(network, nn.Module) else ()
+    if not tensors:
+        return ()
+    sums = tuple(torch.stack([_sum_of_bits(tensor).to(tensors[0].device) for tensor in tensors]).tolist())
+    if known and sums != known:
+        torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])
+    return sums
+
+
+def _sum_of_bits(tensor: torch.Tensor) -> torch.Tensor:
+    values = tensor.detach().contiguous().flatten()
+    if values.is_complex():
+        values = torch.view_as_real(values).flatten()
+    # whole numbers of the same size, which may overflow: nothing is converted, so this costs little more than reading
+    return values.view(_WORDS[values.itemsize]).sum(dtype=_WORDS[values.itemsize]).long()
