@@ -1,4 +1,4 @@
-"""Nested U-Nets (UNet++) for MONAI that really get pruned.
+"""Nested U-Nets (UNet++) for MONAI that can actually be pruned.
 
 Public names are loaded on first use, so that ``monai-unetpp --help`` need not wait for torch. MONAI configs find them
 by their short names once this package has been imported, and always as ``monai_unetpp.<name>``.

@@ -20,7 +20,7 @@ import pytest
 
 import monai_unetpp
 from monai_unetpp import cli
-from monai_unetpp.cli.quiet import REPEATING_LOGGERS
+from monai_unetpp.cli.quiet import REPEATING_LOGGERS, shown
 from monai_unetpp.pruning import PruningPlan
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
 
@@ -853,6 +853,13 @@ def test_what_nobody_knows_is_shown_as_it_was_typed_with_the_usage_of_the_comman
     assert code == 2
     assert err.startswith("usage: monai-unetpp prune ")
     assert "unrecognized arguments: --confirm-shar-e 0.5. Did you mean --confirm_share" in err
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_holds_for_loggers_that_are_shown(caplog, quiet):
+    logger = logging.getLogger("monai_unetpp.inferers.sliding_windows")
+    with caplog.at_level(logging.ERROR if quiet else logging.WARNING), shown(logger.name):
+        assert logger.isEnabledFor(logging.INFO) is not quiet
 
 
 def test_quiet_says_nothing_but_errors(run, stub_segment):

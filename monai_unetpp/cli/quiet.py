@@ -51,10 +51,11 @@ def logging_to_stderr(verbose: bool, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def shown(name: str) -> Iterator[None]:
-    """Show the messages of a logger, such as the memory that windows will take."""
+    """Show the messages of a logger, such as the memory that windows will take, unless only errors are wanted."""
     logger = logging.getLogger(name)
     before = logger.level
-    logger.setLevel(logging.INFO)
+    if logging.getLogger().level <= logging.WARNING:
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from monai_unetpp.bundles import BundleConfig
-from monai_unetpp.data import load_datalist
+from monai_unetpp.data import ImageFileError, describe_failure, load_datalist
 from monai_unetpp.inferers.predictors.openvino_conversion import write_openvino_model
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.installing import install_command
@@ -56,7 +56,10 @@ def calibration_windows(
     chosen = [cases[index] for index in np.unique(np.linspace(0, len(cases) - 1, _CASES).round().astype(int))]
     found: list[npt.NDArray[np.float32]] = []
     for case in chosen:
-        image = torch.as_tensor(preprocess({"image": case["image"]})["image"]).float().cpu()
+        try:
+            image = torch.as_tensor(preprocess({"image": case["image"]})["image"]).float().cpu()
+        except RuntimeError as e:
+            raise ImageFileError(f"{describe_failure(e)} Calibrate with images like those of the training.") from e
         slices = image[None]
         if slice_axis is not None and image.dim() > len(window_shape) + 1:
             slices = image.movedim(slice_axis + 1, 0)

@@ -166,6 +166,8 @@ def _describe(
     slice_axis = None
     if isinstance(inferer, SlicewiseInferer):
         slice_axis, inferer = inferer.slice_axis, inferer.inferer
+    if getattr(inferer, "adaptive_tolerance", None) is not None:
+        raise NoTranslationError(f"{config}: adaptive_tolerance is not supported by the runner. Give --level.")
     if not isinstance(inferer, NestedSlidingWindowInferer) or inferer.levels is not None:
         raise NoTranslationError(f"{config}: the inferer must be NestedSlidingWindowInferer without levels.")
     try:

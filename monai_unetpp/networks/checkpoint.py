@@ -61,12 +61,18 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
     weights = content
     if isinstance(content, Mapping):
         weights = next((content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)), content)
-    prefix = _prefix(weights)
-    if prefix is None:
+    prefixes = _prefixes(weights)
+    if not prefixes:
         raise ValueError(
             f"{path}: holds no weights of a nested U-Net. For MONAI's BasicUNetPlusPlus, load them into that network "
             "and use NestedUNet.from_basic_unetplusplus."
         )
+    if len(prefixes) > 1:
+        raise ValueError(
+            f"{path}: the weights must be those of one network, got {' and '.join(map(repr, prefixes))}. Save the "
+            "state_dict() of the one to load."
+        )
+    prefix = prefixes[0]
     kept = (f"{prefix}nodes.", f"{prefix}heads.")
     tensors = {str(key).removeprefix(prefix): value for key, value in weights.items() if str(key).startswith(kept)}
     wrong = next((key for key, value in tensors.items() if not isinstance(value, torch.Tensor)), None)
@@ -134,9 +140,7 @@ def _problem(error: Exception) -> str:
     return "it is damaged, or was not written by torch.save. Copy or save it again."
 
 
-def _prefix(weights: Any) -> str | None:
-    """The prefix that wrappers (distributed training, compilation, averaging) add to names; None without a network."""
-    if not isinstance(weights, Mapping):
-        return None
-    first = next((key for key in weights if "nodes.x_0_0." in str(key)), None)
-    return None if first is None else str(first).partition("nodes.x_0_0.")[0]
+def _prefixes(weights: Any) -> list[str]:
+    """The prefixes that wrappers (distributed training, compilation, averaging) add to names, one for each network."""
+    names = map(str, weights) if isinstance(weights, Mapping) else ()
+    return sorted({name.partition("nodes.x_0_0.")[0] for name in names if "nodes.x_0_0." in name})

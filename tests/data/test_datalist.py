@@ -25,7 +25,7 @@ def write_list(folder, count, **lists):
 def test_a_drawn_validation_list_is_told_once_with_its_counts(tmp_path, caplog):
     write_list(tmp_path, 10)
     assert [len(load_datalist(tmp_path, key)) for key in ("training", "validation", "training")] == [8, 2, 8]
-    told = "has no 'validation' list: 2 of its 10 training cases were drawn for it, and 8 are left"
+    told = "has no 'validation' list: 2 of its 10 cases were drawn for it, and 8 are left"
     assert (caplog.text.count(told), caplog.text.count("has no 'validation' list")) == (1, 1)
 
 

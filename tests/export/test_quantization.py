@@ -11,7 +11,7 @@ import pytest
 from runner_bundle import write_bundle, write_image
 
 from monai_unetpp.bundles import BundleConfig
-from monai_unetpp.data import load_datalist
+from monai_unetpp.data import ImageFileError, load_datalist
 from monai_unetpp.export import export_runner, quantization
 from monai_unetpp.export.quantization import calibration_windows
 from monai_unetpp.runner import Segmenter
@@ -69,6 +69,17 @@ def test_windows_are_laid_out_and_padded_as_at_inference_also_of_slices(tmp_path
     found = calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16, 16], windows, slice_axis=2)
     assert {window.shape for window in found} == {(1, 1, 16, 16)}
     assert all((window[0, 0, :3] == 7).all() for window in found)
+
+
+def test_images_that_the_bundle_cannot_read_are_named(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 3, [])
+    image = write_image(tmp_path / "slice.nii.gz", (10, 20), surround=False)
+    cases = [{"image": image.name, "label": image.name}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": cases, "validation": cases}))
+    with pytest.raises(
+        ImageFileError, match=r"slice\.nii\.gz: must be a volume with three axes.* Calibrate with images"
+    ):
+        calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16] * 3, {"overlap": 0.0})
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -212,3 +212,9 @@ def test_a_file_that_is_cut_off_is_damaged_wherever_that_is(net, path):
         path.write_bytes(content[:length])
         with pytest.raises(ValueError, match=r"model\.pt: damaged, its end is missing\. Copy or download it again\."):
             read_checkpoint(path)
+
+
+def test_a_file_of_two_networks_is_refused(net, path):
+    torch.save(nn.ModuleDict({"student": net.prune("L1"), "net": net}).state_dict(), path)
+    with pytest.raises(ValueError, match=r"must be those of one network, got 'net\.' and 'student\.'. Save the"):
+        NestedUNet.from_checkpoint(path)

@@ -130,6 +130,12 @@ def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds) -
         ("dice", "", "line 2: dice must be a number in the state 'ok', got nothing"),
         ("nsd", "nan", "line 2: nsd must be a finite number, got 'nan'"),
         ("nsd", "good", "line 2: nsd must be a finite number, got 'good'"),
+        ("dice", "87.3", "line 2: dice must be between 0 and 1, got 87.3"),
+        ("nsd", "-0.1", "line 2: nsd must be between 0 and 1, got -0.1"),
+        ("hd95_mm", "-1", "line 2: hd95_mm must be at least 0, got -1"),
+        ("truth_ml", "-1", "line 2: truth_ml must be at least 0, got -1"),
+        ("state", "missed", "line 2: (dice|iou) must be 0 in the state 'missed', got"),
+        ("state", "both_empty", "line 2: (prediction|truth)_ml must be 0 in the state 'both_empty', got"),
     ],
 )
 def test_scores_that_cannot_be_are_refused(tmp_path, boxes, folds, column, text, message) -> None:
@@ -144,6 +150,22 @@ def test_scores_that_cannot_be_are_refused(tmp_path, boxes, folds, column, text,
         writer.writerows(lines)
     with pytest.raises(ValueError, match=message):
         read_folds([table, table], load_datalist(boxes, "training"), ["L1", "L2"], "boxes")
+
+
+def test_a_table_of_a_spreadsheet_is_read_and_others_are_refused_by_name(tmp_path, boxes, folds) -> None:
+    entries, table, other = load_datalist(boxes, "training"), tmp_path / "fold.csv", tmp_path / "other.csv"
+    write_text(other, format_scores(folds[1].rows))
+    text = format_scores(dataclasses.replace(row, subject="") for row in folds[0].rows)
+    table.write_text(text, encoding="utf-8-sig")
+    read = read_folds([table, other], entries, ["L1", "L2"], "boxes")[0]
+    # without a subject, each case is its own
+    assert {row.subject for row in read.rows} == {case.name for case in folds[0].cases}
+    table.write_bytes(text.replace("ok", "\xfc").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"fold\.csv: scores must be a CSV file in UTF-8, got other bytes"):
+        read_folds([table, other], entries, ["L1", "L2"], "boxes")
+    table.write_text(text.splitlines()[0] + "\n")
+    with pytest.raises(ValueError, match=r"fold\.csv: must hold scores of L1, L2, got none"):
+        read_folds([table, other], entries, ["L1", "L2"], "boxes")
 
 
 def tables_of(folder: Path, folds, change) -> list[Path]:

@@ -191,6 +191,15 @@ def test_networks_that_write_their_sizes_are_refused_for_windows_of_each_image(t
     assert not (tmp_path / "folder").exists()
 
 
+def test_depths_chosen_per_window_are_refused_by_name(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 3, [])
+    edit_json(
+        bundle / "configs" / "inference.json", lambda c: c["inferer"].update(levels="adaptive", adaptive_tolerance=0.1)
+    )
+    with pytest.raises(NoTranslationError, match=r"adaptive_tolerance is not supported by the runner\. Give --level\."):
+        export_runner(bundle, tmp_path / "folder")
+
+
 def test_smoothing_needs_a_channel_for_each_class(tmp_path):
     bundle = _with_network(write_bundle(tmp_path / "tiny", 3, [], smooth=True), out_channels=1)
     with pytest.raises(NoTranslationError, match="must have a channel for each class to be smoothed"):

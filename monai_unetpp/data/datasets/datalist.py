@@ -339,7 +339,7 @@ def _drawn_split(
         "training": [case for index, case in enumerate(cases) if index not in drawn],
     }
     if rank() == 0:
-        _tell_drawn(path, len(split["validation"]), len(cases))
+        _tell_drawn(path if path.is_file() else path.parent, len(split["validation"]), len(cases))
     if split_dir is not None:
         write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
     return split
@@ -369,7 +369,7 @@ def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:
 def _tell_drawn(path: Path, drawn: int, count: int) -> None:
     """Log the split once for all lists of a data set."""
     logger.warning(
-        "%s has no 'validation' list: %d of its %d training cases were drawn for it, and %d are left for training.",
+        "%s has no 'validation' list: %d of its %d cases were drawn for it, and %d are left for training.",
         path,
         drawn,
         count,

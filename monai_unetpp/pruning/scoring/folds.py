@@ -161,11 +161,16 @@ def _read_fold(
     dataset: str,
 ) -> Scores:
     kept = {point.name for point in points}
-    rows = [
-        dataclasses.replace(row, subject=told.get(row.case, row.subject))
-        for row in _read_rows(path, dataset)
-        if row.point in kept
-    ]
+    try:
+        rows = [
+            dataclasses.replace(row, subject=told.get(row.case, row.subject) or row.case)
+            for row in _read_rows(path, dataset)
+            if row.point in kept
+        ]
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise ValueError(f"{path}: scores must be a CSV file in UTF-8, got other bytes ({e}). Save it as such.") from e
+    if not rows:
+        raise ValueError(f"{path}: must hold scores of {', '.join(sorted(kept))}, got none. Give another table.")
     subjects = {row.case: row.subject for row in rows}
     unknown = next((name for name in subjects if name not in files), None)
     if unknown is not None:
@@ -181,11 +186,13 @@ def _read_fold(
 
 
 def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [name for name in SCORE_COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path}: must have the column {missing[0]!r}. Give the per_case.csv of a report.")
+            raise ValueError(
+                f"{path}: must have the column {missing[0]!r}, separated by commas. Give the per_case.csv of a report."
+            )
         for number, cells in enumerate(reader, start=2):
             texts = {name: read_cell(cell or "") for name, cell in cells.items() if name in SCORE_COLUMNS}
             try:
@@ -203,9 +210,24 @@ def _read_score(texts: Mapping[str, str]) -> LabelScore:
     lacking = next((name for name, value in values.items() if value is None), None)
     if lacking is not None and state != "both_empty":
         raise ValueError(f"{lacking} must be a number in the state {state!r}, got nothing")
+    _check_range(state, values)
     # nothing has a volume of 0
     values |= {name: 0.0 for name in _VOLUMES if values[name] is None}
     return LabelScore(state, **values)  # type: ignore[arg-type]
+
+
+def _check_range(state: str, values: Mapping[str, float | None]) -> None:
+    for name, value in values.items():
+        if value is None or name == "volume_difference_ml":
+            continue
+        most = 1.0 if name in METRICS and METRICS[name].larger_is_better else math.inf
+        if not 0 <= value <= most:
+            limits = "between 0 and 1" if most == 1 else "at least 0"
+            raise ValueError(f"{name} must be {limits}, got {value:g}")
+        if name in ("dice", "iou") and value > 0 and state in ("missed", "false_positive"):
+            raise ValueError(f"{name} must be 0 in the state {state!r}, got {value:g}")
+        if name in ("prediction_ml", "truth_ml") and value > 0 and state == "both_empty":
+            raise ValueError(f"{name} must be 0 in the state {state!r}, got {value:g}")
 
 
 def _read_number(name: str, text: str) -> float | None:
