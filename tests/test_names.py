@@ -113,6 +113,20 @@ def test_no_module_comes_back_to_itself():
     assert find_circle(imports) is None
 
 
+@pytest.mark.parametrize("room", ["data", "pruning"])
+def test_rooms_within_a_room_do_not_import_each_other_in_turn(room):
+    inner = {module for module in MODULES if module.count(".") == 2 and path_of(module).name == "__init__.py"}
+    inner = {module for module in inner if room_of(module) == room}
+    assert len(inner) > 2
+    imports = {module: set() for module in inner}
+    for module in MODULES:
+        owner = ".".join(module.split(".")[:3])
+        if owner in inner:
+            owners = {".".join(name.split(".")[:3]) for name, _ in imported_modules(module, tree_of(module))}
+            imports[owner] |= (owners & inner) - {owner}
+    assert find_circle(imports) is None
+
+
 def find_circle(imports):
     """Modules of which each is imported by the next, or None."""
     try:
