@@ -1,13 +1,14 @@
-"""CSV tables whose cells a spreadsheet never runs as formulas."""
+"""CSV tables, read as users save them, and written so that a spreadsheet never runs a cell as a formula."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["escape_cell", "format_csv", "read_cell"]
+__all__ = ["escape_cell", "format_csv", "read_cell", "read_table"]
 
 #: Characters that start a formula in a spreadsheet, including the full-width forms, which some convert.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
@@ -47,6 +48,34 @@ def escape_cell(value: Any) -> Any:
 def read_cell(text: str) -> str:
     """The text of a cell that :func:`escape_cell` wrote."""
     return text.removeprefix("'")
+
+
+def read_table(path: Path, columns: Sequence[str], what: str, remedy: str) -> list[dict[str, str]]:
+    """The rows of a CSV file in UTF-8, by the names of its columns; missing cells are empty.
+
+    Args:
+        path: the file, with or without a byte-order mark.
+        columns: those that it must have.
+        what: what it holds, for errors.
+        remedy: what to do where a column is missing.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: other bytes, or a missing column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            found = list(reader.fieldnames or ())
+            missing = [name for name in columns if name not in found]
+            if missing:
+                raise ValueError(
+                    f"{path}: {what} must be a table with the column {missing[0]!r}, separated by commas, got "
+                    f"{', '.join(found) or 'an empty file'}. {remedy}"
+                )
+            return [{name: row[name] or "" for name in found} for row in reader]
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise ValueError(f"{path}: {what} must be a CSV file in UTF-8, got other bytes ({e}). Save it as such.") from e
 
 
 def _on_lines(value: Any) -> Any:

@@ -226,7 +226,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:
         judge(folds, plan_of(boxes, tmp_path, extra={"alone": "alone.pt"}))
     table = tmp_path / "fold.csv"
     table.write_text("case,dice\na,1\n")
-    with pytest.raises(ValueError, match="must have the column 'dataset'"):
+    with pytest.raises(ValueError, match="scores must be a table with the column 'dataset'"):
         prune(plan_of(boxes, tmp_path, scores=[table, table]))
     with pytest.raises(ValueError, match="scores must be the tables of two or more folds, got"):
         prune(plan_of(boxes, tmp_path, scores=table))

@@ -520,8 +520,10 @@ class TestSubjects:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"name;subject\n", "subjects must be a table with the columns 'case' and 'subject', got an empty file"),
-            (b"name,subject\na,b,c\n", "must be a table with the columns 'case' and 'subject', got name, subject"),
+            (b"", "subjects must be a table with the column 'case', separated by commas, got an empty file"),
+            (b"case;subject\na;b\n", "subjects must be a table with the column 'case', .*, got case;subject. Write these two"),
+            (b"case,name\na,b,c\n", "must be a table with the column 'subject', separated by commas, got case, name"),
+            (b"case,subject\n", "subjects must have a line per case, got none"),
             (b"case,subject\na,1\na ,2\n", "a case must have one subject, got '1' and '2' for 'a'"),
             ("case,subject\na,Müller\n".encode("latin-1"), r"subjects\.csv: subjects must be a CSV file in UTF-8"),
         ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import os
@@ -18,6 +17,7 @@ from monai_unetpp.data.formats.label_values import list_values
 from monai_unetpp.data.formats.naming import entry_name, image_name
 from monai_unetpp.data.formats.result_marks import image_files
 from monai_unetpp.files import hash_file
+from monai_unetpp.spreadsheet import read_table
 
 __all__ = ["LabelledCase", "file_identity", "hash_files", "list_cases", "repeated_names", "same_name"]
 
@@ -111,21 +111,12 @@ def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
 
 
 def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise ValueError(
-            f"{path}: subjects must be a CSV file in UTF-8, got other bytes ({e}). Save it as such."
-        ) from e
-    if not rows or not {"case", "subject"} <= set(rows[0]):
-        raise ValueError(
-            f"{path}: subjects must be a table with the columns 'case' and 'subject', got "
-            f"{', '.join(map(str, rows[0])) if rows else 'an empty file'}. Write one line per case."
-        )
+    rows = read_table(Path(path), ("case", "subject"), "subjects", "Write these two, and one line per case.")
+    if not rows:
+        raise ValueError(f"{path}: subjects must have a line per case, got none. Write them.")
     subjects: dict[str, str] = {}
     for row in rows:
-        case, subject = ((row[name] or "").strip() for name in ("case", "subject"))
+        case, subject = (row[name].strip() for name in ("case", "subject"))
         if subjects.setdefault(case, subject) != subject:
             raise ValueError(
                 f"{path}: a case must have one subject, got {subjects[case]!r} and {subject!r} for {case!r}. Correct "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from monai_unetpp.metrics import METRICS, LabelScore
 from monai_unetpp.metrics.scores import State
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.levels import Scores
-from monai_unetpp.spreadsheet import format_csv, read_cell
+from monai_unetpp.spreadsheet import format_csv, read_cell, read_table
 
 __all__ = [
     "SCORE_COLUMNS",
@@ -161,14 +160,11 @@ def _read_fold(
     dataset: str,
 ) -> Scores:
     kept = {point.name for point in points}
-    try:
-        rows = [
-            dataclasses.replace(row, subject=told.get(row.case, row.subject) or row.case)
-            for row in _read_rows(path, dataset)
-            if row.point in kept
-        ]
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise ValueError(f"{path}: scores must be a CSV file in UTF-8, got other bytes ({e}). Save it as such.") from e
+    rows = [
+        dataclasses.replace(row, subject=told.get(row.case, row.subject) or row.case)
+        for row in _read_rows(path, dataset)
+        if row.point in kept
+    ]
     if not rows:
         raise ValueError(f"{path}: must hold scores of {', '.join(sorted(kept))}, got none. Give another table.")
     subjects = {row.case: row.subject for row in rows}
@@ -186,20 +182,14 @@ def _read_fold(
 
 
 def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in SCORE_COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"{path}: must have the column {missing[0]!r}, separated by commas. Give the per_case.csv of a report."
-            )
-        for number, cells in enumerate(reader, start=2):
-            texts = {name: read_cell(cell or "") for name, cell in cells.items() if name in SCORE_COLUMNS}
-            try:
-                score = _read_score(texts)
-            except ValueError as e:
-                raise ValueError(f"{path}, line {number}: {e}. Write the table again.") from e
-            yield ScoreRow(dataset, texts["case"], texts["subject"], texts["point"], texts["label"], score)
+    table = read_table(path, SCORE_COLUMNS, "scores", "Give the per_case.csv of a report.")
+    for number, cells in enumerate(table, start=2):
+        texts = {name: read_cell(cells[name]) for name in SCORE_COLUMNS}
+        try:
+            score = _read_score(texts)
+        except ValueError as e:
+            raise ValueError(f"{path}, line {number}: {e}. Write the table again.") from e
+        yield ScoreRow(dataset, texts["case"], texts["subject"], texts["point"], texts["label"], score)
 
 
 def _read_score(texts: Mapping[str, str]) -> LabelScore:
