@@ -135,12 +135,13 @@ class TrainingRanges:
         """
         return from_plain(cls, content, "ranges")
 
-    def unlike(self, image: torch.Tensor, affine: Any) -> list[str]:
+    def unlike(self, image: torch.Tensor, affine: Any, slice_axis: int | None = None) -> list[str]:
         """How an image differs from the training images; empty if it does not.
 
         Args:
             image: ``(C, H, W[, D])``, as stored in its file.
             affine: ``(4, 4)``, from voxel indices to mm.
+            slice_axis: the axis of volumes across which a 2D bundle takes their slices; None compares no sizes of them.
         """
         found = []
         has_surround = False
@@ -157,6 +158,8 @@ class TrainingRanges:
                 found.append("it has no constant surround; the background of the training images was set to one value")
         elif len(self.size_mm) == 2 and image.ndim == 3:
             found += self._other_size(image, affine)
+        elif len(self.size_mm) == 2 and slice_axis is not None:
+            found += self._other_size(*_middle_slice(image, np.asarray(affine), slice_axis % 3))
         return [*found, *self._other_intensities(image, has_surround)]
 
     def _other_size(self, image: torch.Tensor, affine: Any) -> list[str]:
@@ -220,10 +223,12 @@ class CaseGuard:
 
     Args:
         ranges: of the training cases of the bundle.
+        slice_axis: the axis of volumes across which a 2D bundle takes their slices.
     """
 
-    def __init__(self, ranges: TrainingRanges) -> None:
+    def __init__(self, ranges: TrainingRanges, slice_axis: int | None = None) -> None:
         self.ranges = ranges
+        self.slice_axis = slice_axis
         self.warnings: dict[str, list[str]] = {}
 
     def watch(self, transform: Any, key: str = "image") -> None:
@@ -238,7 +243,7 @@ class CaseGuard:
     def look(self, file: str, image: torch.Tensor, affine: Any) -> None:
         """Warn about what is unusual in an image."""
         try:
-            found = self.ranges.unlike(image, affine)
+            found = self.ranges.unlike(image, affine, self.slice_axis)
         except (ValueError, RuntimeError, IndexError) as e:  # the check must not fail the case
             logger.debug("%s: not compared with the training images", file, exc_info=e)
             return
@@ -282,8 +287,12 @@ class _Lookd(MapTransform):
         return d
 
 
-def find_guard(bundle: str | PathLike[str]) -> CaseGuard | None:
+def find_guard(bundle: str | PathLike[str], slice_axis: int | None = None) -> CaseGuard | None:
     """The guard of a bundle; None if it has no ``configs/fingerprint.json``.
+
+    Args:
+        bundle: its folder.
+        slice_axis: the axis of volumes across which a 2D bundle takes their slices.
 
     Raises:
         ValueError: the file cannot be read.
@@ -291,11 +300,19 @@ def find_guard(bundle: str | PathLike[str]) -> CaseGuard | None:
     path = Path(bundle) / FINGERPRINT_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return CaseGuard(TrainingRanges.from_dict(content["ranges"]))
+        return CaseGuard(TrainingRanges.from_dict(content["ranges"]), slice_axis)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{path}: cannot be read ({e}). Copy the bundle again, or remove the file.") from e
+
+
+def _middle_slice(image: torch.Tensor, affine: Any, axis: int) -> tuple[torch.Tensor, Any]:
+    """The slice ``(C, H, W)`` in the middle of a volume, and its affine with the axis of the slices last."""
+    order = [*(each for each in range(3) if each != axis), axis]
+    in_order = affine.copy()
+    in_order[:, :3] = affine[:, order]
+    return image.select(axis + 1, image.shape[axis + 1] // 2), in_order
 
 
 def _plain(channel: torch.Tensor) -> Any:

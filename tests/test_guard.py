@@ -142,6 +142,26 @@ def test_pictures_are_compared_by_their_pixels_whichever_way_they_lie():
     assert ranges.unlike(torch.rand(1, 1250, 210), np.diag([0.0005, 0.0005, 1, 1])) == told
 
 
+def test_volumes_are_compared_by_their_slices_where_a_2d_bundle_takes_these():
+    ranges = pictures((1.0, (300.0, 200.0), 0.1), (1.0, (600.0, 300.0), 0.2))
+    oblong = torch.rand(1, 300, 40, 400)
+    assert ranges.unlike(oblong, np.eye(4)) == []
+    assert ranges.unlike(oblong, np.eye(4), slice_axis=1) == []
+    (told,) = ranges.unlike(oblong, np.eye(4), slice_axis=-1)
+    assert told == "its size is 300 x 40 pixels, not 200 to 600 x 200 to 600 pixels"
+    in_mm = pictures((0.5, (300.0, 200.0), 0.1))
+    assert in_mm.unlike(oblong, np.diag([1.0, 9.0, 0.6, 1]), slice_axis=1) == []
+    (told,) = in_mm.unlike(oblong, np.diag([1.0, 0.6, 9.0, 1]), slice_axis=-1)
+    assert told.startswith("its size is 300 x 24 mm")
+
+
+def test_segmenting_a_volume_slice_by_slice_tells_of_slices_unlike_the_training(nuclei_bundle, tmp_path):
+    small = np.random.default_rng(0).integers(0, 200, (40, 44, 2)).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(small, np.eye(4)), tmp_path / "small.nii.gz")
+    (case,) = segment(tmp_path / "small.nii.gz", tmp_path / "out", nuclei_bundle, "L1", device="cpu", flips=[]).cases
+    assert "its size is 40 x 44 pixels" in case.warnings[0]
+
+
 def test_pictures_whose_pixels_have_a_size_are_compared_in_mm():
     ranges = pictures((0.5, (300.0, 200.0), 0.1))
     assert ranges.unlike(torch.rand(1, 300, 300), np.diag([0.6, 0.8, 1, 1])) == []

@@ -80,7 +80,8 @@ class LoadedBundle:
         evaluator = _check_evaluator(config)
         evaluator.profile = chosen.profile
         network = _check_network(config, "network", evaluator.network)
-        return cls(folder, labels, evaluator, network, find_guard(folder))
+        guard = find_guard(folder, getattr(evaluator.inferer, "slice_axis", None))
+        return cls(folder, labels, evaluator, network, guard)
 
     @property
     def transform(self) -> Any:

@@ -15,6 +15,7 @@ import torch
 
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.data import ImageFileError, describe_failure, load_datalist
+from monai_unetpp.guard import find_guard
 from monai_unetpp.inferers.predictors.openvino_conversion import write_openvino_model
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.installing import install_command
@@ -39,6 +40,8 @@ def calibration_windows(
 ) -> list[npt.NDArray[np.float32]]:
     """Cut windows ``(1, C, *window_shape)`` from training cases, evenly spaced over the list and the images.
 
+    Images unlike those that the bundle was trained on are logged.
+
     Args:
         config: the bundle's ``inference.json``.
         dataset_dir: folder of the data set; its list ``training`` is used. Where the lists are drawn, subjects are told
@@ -53,6 +56,8 @@ def calibration_windows(
     """
     cases = load_datalist(dataset_dir, "training", **_subject_rules(config, dataset_dir))
     preprocess = config.parse("preprocessing")
+    if guard := find_guard(config.parse("bundle_root"), slice_axis):
+        guard.watch(preprocess)
     chosen = [cases[index] for index in np.unique(np.linspace(0, len(cases) - 1, _CASES).round().astype(int))]
     found: list[npt.NDArray[np.float32]] = []
     for case in chosen:

@@ -14,6 +14,7 @@ from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.data import ImageFileError, load_datalist
 from monai_unetpp.export import export_runner, quantization
 from monai_unetpp.export.quantization import calibration_windows
+from monai_unetpp.guard import FINGERPRINT_FILE, ImageRecord, TrainingRanges
 from monai_unetpp.runner import Segmenter
 
 needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="needs the extra int8")
@@ -80,6 +81,18 @@ def test_images_that_the_bundle_cannot_read_are_named(tmp_path):
         ImageFileError, match=r"slice\.nii\.gz: must be a volume with three axes.* Calibrate with images"
     ):
         calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16] * 3, {"overlap": 0.0})
+
+
+def test_images_unlike_those_of_the_training_are_told(tmp_path, caplog):
+    bundle = write_bundle(tmp_path / "tiny", 3, [])
+    ranges = TrainingRanges.of([ImageRecord((1.0,) * 3, (90.0,) * 3, False, (0.0,), (9.0,), {"a": 1.0})], "other")
+    (bundle / FINGERPRINT_FILE).write_text(json.dumps({"ranges": ranges.as_dict()}))
+    image = write_image(tmp_path / "head.nii.gz", (20, 18, 24), surround=False)
+    cases = [{"image": image.name, "label": image.name}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": cases, "validation": cases}))
+    windows = {"overlap": 0.25, "padding_mode": "constant", "cval": 0.0}
+    calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16] * 3, windows)
+    assert "head.nii.gz: unlike the 1 images that the bundle was trained on: its size is" in caplog.text
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
