@@ -371,6 +371,8 @@ class NestedUNet(nn.Module):
                 f"input must have shape (batch, {self.in_channels}, {self.spatial_dims} spatial axes), "
                 f"got {list(x.shape)}. Add or move the channel axis, or build the network for this image."
             )
+        if x.shape[0] == 0:
+            raise ValueError("the batch must have at least one image, got none. Leave out empty batches.")
         for axis in range(self.spatial_dims):
             if x.shape[axis + 2] < self._smallest[axis]:
                 raise ValueError(

@@ -232,6 +232,11 @@ class TestPrune:
 
 
 class TestInput:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_empty_batch(self, training):
+        with pytest.raises(ValueError, match="the batch must have at least one image, got none"):
+            build(2).train(training)(torch.rand(0, 1, 8, 8))
+
     @pytest.mark.parametrize("shape", [(1, 2, 8, 8), (1, 1, 8), (1, 1, 8, 8, 8), (8, 8)])
     def test_other_channels_or_axes(self, shape):
         with pytest.raises(ValueError, match=r"input must have shape \(batch, 1, 2 spatial axes\), got \["):

@@ -369,7 +369,8 @@ def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:
 def _tell_drawn(path: Path, drawn: int, count: int) -> None:
     """Log the split once for all lists of a data set."""
     logger.warning(
-        "%s has no 'validation' list: %d of its %d cases were drawn for it, and %d are left for training.",
+        "%s has no 'validation' list: %d of its %d cases were drawn for it, and %d are left for training. To choose "
+        "them yourself, write both lists into its dataset.json.",
         path,
         drawn,
         count,
