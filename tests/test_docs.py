@@ -47,7 +47,7 @@ def test_no_row_is_cut_off_its_table(page):
 def test_every_file_of_a_report_and_every_benchmark_has_its_row():
     page = (DOCS / "pruning" / "REPORT.md").read_text(encoding="utf-8")
     written = re.findall(
-        r'"(\w+\.(?:csv|html|json|md))"', (ROOT / "monai_unetpp/pruning/report/files.py").read_text("utf-8")
+        r'"(\w+\.(?:csv|html|json|md))"', (ROOT / "monai_unetpp/pruning/report/report_files.py").read_text("utf-8")
     )
     assert len(written) > 5
     assert [name for name in written if f"| `{name}` |" not in page] == []

@@ -156,7 +156,7 @@ def test_the_package_imports_nothing_but_its_version_on_its_own():
         "from monai_unetpp.cli import main",
         "from .cli import main",
         "from . import cli",
-        "def f():\n    from monai_unetpp.pruning.report.files import write_report",
+        "def f():\n    from monai_unetpp.pruning.report.report_files import write_report",
         "from monai_unetpp import NestedUNet",
     ],
 )

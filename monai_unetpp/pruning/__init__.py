@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from monai_unetpp.pruning.evaluation import judge, prune
     from monai_unetpp.pruning.from_bundle import prune_bundle
     from monai_unetpp.pruning.plan import CostSettings, EvaluatedNetwork, EvaluationData, Outputs, PruningPlan
-    from monai_unetpp.pruning.report.files import read_report, write_report
+    from monai_unetpp.pruning.report.report_files import read_report, write_report
     from monai_unetpp.pruning.rules import Margin, Rules
     from monai_unetpp.pruning.scoring.arguments import Scoring
     from monai_unetpp.pruning.scoring.levels import evaluate_levels
@@ -33,7 +33,7 @@ _HOMES = {
     ".from_bundle": ("prune_bundle",),
     ".plan": ("CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"),
     ".scoring.prediction": ("predict_case",),
-    ".report.files": ("read_report", "write_report"),
+    ".report.report_files": ("read_report", "write_report"),
     ".rules": ("Margin", "Rules"),
     ".scoring.levels": ("evaluate_levels",),
     ".scoring.arguments": ("Scoring",),

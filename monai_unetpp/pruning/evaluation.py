@@ -31,7 +31,7 @@ from monai_unetpp.pruning.evaluation_stages import (
 )
 from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.plan import PruningPlan
-from monai_unetpp.pruning.report.files import write_report
+from monai_unetpp.pruning.report.report_files import write_report
 from monai_unetpp.pruning.report.worst_cases import save_worst_cases
 from monai_unetpp.pruning.results import PruningResult, ScoreRow
 from monai_unetpp.pruning.scoring.folds import fold_entries, read_folds

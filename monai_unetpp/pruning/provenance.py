@@ -9,8 +9,8 @@ from typing import Any
 
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.plan import PruningPlan
-from monai_unetpp.pruning.report.files import read_report
-from monai_unetpp.pruning.report.tables import EARLIER_RULES, UNSCORED
+from monai_unetpp.pruning.report.report_files import read_report
+from monai_unetpp.pruning.report.result_tables import EARLIER_RULES, UNSCORED
 from monai_unetpp.pruning.results import InferenceSetting
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.reporting.numbers import percent

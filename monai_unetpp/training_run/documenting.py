@@ -21,7 +21,7 @@ from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy
-from monai_unetpp.pruning.report.tables import UNSCORED, accuracy_table, worst_cases_table
+from monai_unetpp.pruning.report.result_tables import UNSCORED, accuracy_table, worst_cases_table
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import data_sets, summarise
 from monai_unetpp.reporting.markdown import escape

@@ -7,7 +7,7 @@ from tiny_pruning import fake_costs, write_boxes
 
 from monai_unetpp.pruning import evaluation, evaluation_stages
 from monai_unetpp.pruning.report import worst_cases
-from monai_unetpp.pruning.scoring import cases as case_scores
+from monai_unetpp.pruning.scoring import case_scores
 
 
 @pytest.fixture(scope="session")

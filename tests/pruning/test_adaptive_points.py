@@ -22,7 +22,7 @@ from monai_unetpp.pruning.points.adaptive_cost import level_operations
 from monai_unetpp.pruning.points.adaptive_points import compare_in_sequence
 from monai_unetpp.pruning.points.settings import adaptive_tolerances, parse_settings
 from monai_unetpp.pruning.results import ScoreRow
-from monai_unetpp.pruning.scoring import cases as case_scores
+from monai_unetpp.pruning.scoring import case_scores
 
 
 @pytest.fixture(autouse=True)

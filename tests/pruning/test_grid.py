@@ -30,7 +30,7 @@ from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.report.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost
-from monai_unetpp.pruning.scoring import cases as case_scores
+from monai_unetpp.pruning.scoring import case_scores
 from monai_unetpp.pruning.summary import summarise
 from monai_unetpp.reporting.numbers import significant
 

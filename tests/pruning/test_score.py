@@ -590,7 +590,7 @@ class TestStore:
 
     def test_another_version_scores_again(self, run, monkeypatch):
         run()
-        monkeypatch.setattr("monai_unetpp.pruning.scoring.cases.__version__", "99.0")
+        monkeypatch.setattr("monai_unetpp.pruning.scoring.case_scores.__version__", "99.0")
         assert run()[1] == 3
 
     def test_changed_data_cost_only_their_case(self, run, tmp_path, caplog):

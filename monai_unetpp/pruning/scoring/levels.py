@@ -17,7 +17,7 @@ from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files, list_c
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.pruning.results import CaseDepth, DataProblem, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.arguments import Scoring
-from monai_unetpp.pruning.scoring.cases import CaseEvaluation, CaseScores
+from monai_unetpp.pruning.scoring.case_scores import CaseEvaluation, CaseScores
 from monai_unetpp.pruning.scoring.prediction import Network, networks_ready
 
 __all__ = ["Scores", "evaluate_levels"]

@@ -25,7 +25,7 @@ from monai_unetpp.pruning.report.front import plot_trade_offs
 from monai_unetpp.pruning.report.grid_tables import GRID_RULE, grid_networks_table, grid_table
 from monai_unetpp.pruning.report.opening import first_lines, key_facts, levels_in_words, plain_verdict
 from monai_unetpp.pruning.report.plots import Picture, plot_case_lines, plot_differences, plot_grid
-from monai_unetpp.pruning.report.tables import (
+from monai_unetpp.pruning.report.result_tables import (
     DECISION_RULE,
     EARLIER_RULES,
     accuracy_table,
