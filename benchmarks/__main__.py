@@ -33,6 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument("--bundle", help="of kind runner: name or folder of a bundle")
     parser.add_argument("--dataset_dir", help="of kind runner: folder with dataset.json, training and validation cases")
+    parser.add_argument("--levels", nargs="+", help="of kind runner: such as L2 L4 (default: all)")
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("fp32", "bf16", "int8"),
+        help="of kind runner: fp32, which the others are compared with, and others (default: all)",
+    )
+    parser.add_argument("--repeats", type=int, help="of kind runner: processes for each time (default: 5)")
     parser.add_argument("--quick", action="store_true", help="small network and few rounds, to see that it works")
     parser.add_argument(
         "-o",
@@ -44,10 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
     # in a module of its own, as processes that measure memory import it by its name
     module = importlib.import_module(f"benchmarks.{given.kind}")
     measure, describe = (getattr(module, name.format(given.kind)) for name in ("measure_{}", "format_{}_benchmark"))
-    named = {name: getattr(given, name) for name in ("bundle", "dataset_dir") if getattr(given, name) is not None}
-    if (given.kind == "runner") != (len(named) == 2):
-        parser.error("give --bundle and --dataset_dir for kind runner, and for no other")
-    result = measure(**named, device=str(resolve_device(given.device)), **(module.QUICK if given.quick else {}))
+    of_runner = ("bundle", "dataset_dir", "levels", "precisions", "repeats")
+    named = {name: getattr(given, name) for name in of_runner if getattr(given, name) is not None}
+    if (given.kind == "runner") != ({"bundle", "dataset_dir"} <= named.keys()) or (given.kind != "runner" and named):
+        parser.error("give --bundle and --dataset_dir for kind runner, and these and its other options for no other")
+    if "fp32" not in named.get("precisions", ["fp32"]):
+        parser.error("--precisions must have fp32, which the others are compared with")
+    quick = module.QUICK if given.quick else {}
+    result = measure(device=str(resolve_device(given.device)), **{**quick, **named})
     text = describe(result)
     print(text)
     if given.output is not None:

@@ -98,6 +98,8 @@ def measure_runner(
     repeats: int = 5,
     most_cases: int = 30,
     threads: Sequence[int] = (1, 2),
+    levels: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
 ) -> RunnerBenchmark:
     """Export a bundle in every way, and measure what each takes and how well it segments validation cases.
 
@@ -108,10 +110,12 @@ def measure_runner(
         repeats: processes for each time, in turns of shuffled order.
         most_cases: of the validation list.
         threads: how many to measure with.
+        levels: such as ``("L4",)``; None for all.
+        precisions: such as ``("fp32", "int8")``, with fp32, the reference; None for all.
     """
     cases = list_cases(load_datalist(dataset_dir, "validation")[:most_cases])
     with tempfile.TemporaryDirectory() as temporary:
-        folders = _export_all(bundle, dataset_dir, Path(temporary))
+        folders = _export_all(bundle, dataset_dir, Path(temporary), levels, precisions)
         image, out = cases[0].image[0], Path(temporary) / "out"
         took: dict[tuple[Path, int], list[tuple[float, int]]] = {}
         for order in shuffled_rounds(itertools.product(folders.values(), threads), repeats):
@@ -202,11 +206,17 @@ def _named(comparison: Comparison) -> str:
     return f"{METRICS[comparison.metric].name} of {comparison.label}"
 
 
-def _export_all(bundle: str, dataset_dir: str, root: Path) -> dict[tuple[str, str, str], Path]:
+def _export_all(
+    bundle: str, dataset_dir: str, root: Path, levels: Sequence[str] | None, precisions: Sequence[str] | None
+) -> dict[tuple[str, str, str], Path]:
     """The folders by level, precision and format; what needs a package that is not there is left out."""
     depth = len(read_network_def(find_bundle(bundle))["features"]) - 1
+    known = [f"L{index}" for index in range(1, depth + 1)]
+    if unknown := [level for level in levels or () if level not in known]:
+        raise ValueError(f"levels must be of {', '.join(known)}, got {', '.join(unknown)}.")
+    points = [point for point in _POINTS if precisions is None or point[0] in precisions]
     folders = {}
-    for level, (precision, form) in itertools.product([f"L{index}" for index in range(1, depth + 1)], _POINTS):
+    for level, (precision, form) in itertools.product([each for each in known if each in (levels or known)], points):
         missing = {"int8": "nncf"}.get(precision) or {"onnx": "onnxruntime"}.get(form)
         if missing is not None and importlib.util.find_spec(missing) is None:
             continue

@@ -38,9 +38,23 @@ def test_every_level_has_its_size_time_memory_and_accuracy(tmp_path, monkeypatch
     written = json.loads(json.dumps(dataclasses.asdict(result)))
     assert [row["score"]["dice"] for row in written["rows"]] == [row.score.dice for row in result.rows]
     assert result.instruction_sets in text
+    options = ["--levels", "L1", "--precisions", "fp32", "--repeats", "1", "--bundle", str(bundle)]
+    assert main(["runner", *options, "--dataset_dir", str(tmp_path), "-o", str(tmp_path / "one.json")]) == 0
+    (only,) = json.loads((tmp_path / "one.json").read_text())["folders"]
+    assert (only["level"], only["precision"]) == ("L1", "fp32")
+    with pytest.raises(ValueError, match="levels must be of L1, L2, got L7"):
+        runner.measure_runner(str(bundle), str(tmp_path), levels=["L7"])
 
 
-def test_it_asks_for_a_bundle_and_cases(capsys):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["runner"], "give --bundle and --dataset_dir"),
+        (["training", "--levels", "L1"], "give --bundle and --dataset_dir for kind runner, and these"),
+        (["runner", "--bundle", "b", "--dataset_dir", "d", "--precisions", "int8"], "--precisions must have fp32"),
+    ],
+)
+def test_it_asks_for_a_bundle_and_cases(given, message, capsys):
     with pytest.raises(SystemExit):
-        main(["runner"])
-    assert "give --bundle and --dataset_dir" in capsys.readouterr().err
+        main(given)
+    assert message in capsys.readouterr().err
