@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from ignite.engine import Engine, Events
@@ -68,7 +68,8 @@ class CaseResult:
         surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
             (``LevelSurroundd``); None if it found none or did not look for one.
         depths: number of windows by the level at which they stopped, if the inferer chooses the depth of each window.
-        pixels: of a 2D label map, with the background; 0 for volumes and if the prediction is not a label map.
+        pixels: voxels or pixels of the prediction, with the background; 0 if it is not a map of labels or objects.
+        covered: those of them that are not background.
         files: all files of the input: several for a case with one per channel, and for a chosen DICOM series.
     """
 
@@ -83,6 +84,7 @@ class CaseResult:
     depths: dict[str, int] = dataclasses.field(default_factory=dict)
     voxels: dict[int, int] = dataclasses.field(default_factory=dict)
     pixels: int = 0
+    covered: int = 0
     files: tuple[str, ...] = ()
 
 
@@ -359,7 +361,8 @@ class CaseEvaluator(SupervisedEvaluator):
             volumes_ml=_volumes_ml(prediction, voxels),
             instances=instances,
             voxels=voxels,
-            pixels=_count_pixels(prediction) if instances is None else 0,
+            pixels=prediction.numel() if _is_map(prediction) else 0,
+            covered=int(prediction.count_nonzero()) if _is_map(prediction) else 0,
         )
 
     def _await_saving(self) -> None:
@@ -538,7 +541,7 @@ def _only(value: Any) -> Any:
 
 def _count_voxels(prediction: Any) -> dict[int, int]:
     """Voxels of each label except 0; empty if the prediction is not a label map."""
-    if not isinstance(prediction, MetaTensor) or prediction.ndim not in (3, 4) or prediction.shape[0] != 1:
+    if not _is_map(prediction):
         return {}
     values = prediction.as_tensor().flatten()
     least, greatest = float(values.min()), float(values.max())
@@ -548,9 +551,8 @@ def _count_voxels(prediction: Any) -> dict[int, int]:
     return {label: count for label, count in enumerate(counts) if label and count}
 
 
-def _count_pixels(prediction: Any) -> int:
-    is_map = isinstance(prediction, MetaTensor) and prediction.ndim == 3 and prediction.shape[0] == 1
-    return int(prediction.numel()) if is_map else 0
+def _is_map(prediction: Any) -> TypeGuard[MetaTensor]:
+    return isinstance(prediction, MetaTensor) and prediction.ndim in (3, 4) and prediction.shape[0] == 1
 
 
 def _volumes_ml(prediction: Any, voxels: Mapping[int, int]) -> dict[int, float]:

@@ -383,9 +383,7 @@ class _Run:
         volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
         # within another bundle, the guards have checked each crop
         if self.chain.pair is None and self.chain.last.guard is not None:
-            names = self.chain.names if done.pixels else {}
-            shares = {name: done.voxels.get(value, 0) / done.pixels for value, name in names.items()}
-            self.chain.last.guard.check_result(done.file, volumes_ml, shares)
+            self.chain.last.guard.check_result(done.file, volumes_ml, self._shares(done))
         starts = tuple(f"{file}: " for file in done.files)
         return SegmentedCase(
             case=done.case,
@@ -400,6 +398,15 @@ class _Run:
             warnings=tuple(line for line in self._warnings if line.startswith(starts)),
             depths=self.chain.depths(done),
         )
+
+    def _shares(self, done: CaseResult) -> dict[str, float]:
+        """The share of the image that each label covers; all objects together if these are numbered."""
+        if not done.pixels:
+            return {}
+        if done.instances is not None:
+            labels = [name for value, name in self.chain.last.labels.items() if value]
+            return dict.fromkeys(labels, done.covered / done.pixels) if len(labels) == 1 else {}
+        return {name: done.voxels.get(value, 0) / done.pixels for value, name in self.chain.names.items()}
 
     def _write(self) -> None:
         inferer = self.chain.last.evaluator.inferer

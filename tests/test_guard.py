@@ -162,6 +162,16 @@ def test_segmenting_a_volume_slice_by_slice_tells_of_slices_unlike_the_training(
     assert "its size is 40 x 44 pixels" in case.warnings[0]
 
 
+@pytest.mark.parametrize("instances", [False, True])
+@pytest.mark.parametrize("shape", [(300, 280), (300, 280, 2)])
+def test_results_of_stacks_and_of_numbered_objects_are_looked_at(nuclei_bundle, tmp_path, shape, instances):
+    nibabel.save(nibabel.Nifti1Image(np.full(shape, 30, np.uint8), np.eye(4)), tmp_path / "empty.nii.gz")
+    options = {"device": "cpu", "flips": [], "instances": instances}
+    (case,) = segment(tmp_path / "empty.nii.gz", tmp_path / "out", nuclei_bundle, "L1", **options).cases
+    (line,) = case.warnings
+    assert re.search(r"unlike the labels of the 466 training cases: nucleus covers [\d.]+ % of the image, not", line)
+
+
 def test_pictures_whose_pixels_have_a_size_are_compared_in_mm():
     ranges = pictures((0.5, (300.0, 200.0), 0.1))
     assert ranges.unlike(torch.rand(1, 300, 300), np.diag([0.6, 0.8, 1, 1])) == []

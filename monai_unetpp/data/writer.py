@@ -24,7 +24,7 @@ from monai_unetpp.data.formats.nifti import is_nifti_name
 from monai_unetpp.data.formats.nifti_results import nifti_class, on_nifti_grid, smallest_dtype
 from monai_unetpp.data.formats.pictures import is_picture_name, read_picture_shape, write_picture
 from monai_unetpp.data.formats.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
-from monai_unetpp.data.formats.source_files import source_files
+from monai_unetpp.data.formats.source_files import check_unchanged, source_files
 from monai_unetpp.data.transforms.instances import INSTANCE_COUNT
 from monai_unetpp.files import atomic_path
 
@@ -97,6 +97,7 @@ class SegmentationSaveImaged(SaveImaged):
             TypeError: a label map has no metadata.
             ValueError: it has not one channel of labels, or is not on the input's grid.
             FileExistsError: see :meth:`check_result`.
+            ImageFileError: the image was changed since it was read.
             OSError: the file cannot be written.
         """
         d = dict(data)
@@ -116,6 +117,7 @@ class SegmentationSaveImaged(SaveImaged):
             difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
             if difference is not None:
                 raise ValueError(f"{key} must be on the grid of {source}: {difference}. Use Invertd first.")
+            check_unchanged(metadata)
             path = self.check_result(files, d)
             if is_picture_name(path):
                 _check_picture_shape(labels, source)

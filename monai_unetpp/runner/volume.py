@@ -74,13 +74,13 @@ def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
     image = open_nifti(path)
     axes, channels = _find_axes(image.shape, reading, path)
     voxels = make_finite(read_voxels(image, path, single=True), path, reading["fill_nonfinite"])
-    if not reading["allow_constant"]:
-        check_not_constant(voxels, path)
     check_grid(image.shape, image.affine, path)
     affine = image.affine[:, [*axes, *(axis for axis in range(4) if axis not in axes)]]
     size = tuple(image.shape[axis] for axis in axes)
-    channels_first = np.moveaxis(voxels.reshape((*size, channels)), -1, 0).astype(np.float32)
-    return Volume(channels_first, lay_flat(affine) if len(axes) == 2 else affine, path)
+    channels_first = np.moveaxis(voxels.reshape((*size, channels)), -1, 0)
+    if not reading["allow_constant"]:
+        check_not_constant(list(channels_first), path)
+    return Volume(channels_first.astype(np.float32), lay_flat(affine) if len(axes) == 2 else affine, path)
 
 
 def _find_axes(shape: tuple[int, ...], reading: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...], int]:
@@ -91,8 +91,12 @@ def _find_axes(shape: tuple[int, ...], reading: Mapping[str, Any], path: Path) -
         axes, channels = channel_axes(shape, dims[0])
     if axes is None or channels != wanted:
         needed = " or ".join(f"{count}" for count in dims)
+        remedy = (
+            "Store the part that the network needs in a separate file."
+            if wanted == 1
+            else "Join the channels on the last axis of one file, or use monai-unetpp segment."
+        )
         raise ImageFileError(
-            f"{path}: must have {needed} axes and {wanted} channel(s), got shape {tuple(shape)}. Store the part that "
-            "the network needs in a separate file."
+            f"{path}: must have {needed} axes and {wanted} channel(s), got shape {tuple(shape)}. {remedy}"
         )
     return axes, channels

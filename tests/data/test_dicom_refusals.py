@@ -40,6 +40,7 @@ from pydicom.uid import generate_uid
 
 from monai_unetpp.data import ImageFileError
 from monai_unetpp.data.formats.dicom import find_series, read_dicom
+from monai_unetpp.results import collecting_warnings
 
 VOXELS = np.random.default_rng(0).integers(0, 500, (7, 6, 6)).astype(np.int16)
 
@@ -359,7 +360,11 @@ class TestFolders:
         assert "002.dcm and other.dcm claim to be the same image (SOPInstanceUID), but differ" in refusal(tmp_path)
 
     def test_mixed_thickness_on_an_even_grid_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        read_dicom([write_all(tmp_path, datasets(lambda k: {"SliceThickness": "1" if k else "5"}))])
+        folder = write_all(tmp_path, datasets(lambda k: {"SliceThickness": "1" if k else "5"}))
+        with collecting_warnings() as warnings:
+            for _ in range(2):  # as for a DICOM SEG beside the label map
+                read_dicom([folder])
+        assert len(warnings) == 1
         assert "differ in kind; their SliceThickness is mixed: 1 mm (5), 5 mm (1)" in caplog.text
 
     @pytest.mark.parametrize(

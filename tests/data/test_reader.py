@@ -88,7 +88,7 @@ def test_channels_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"channels must be 1 or more, .* got 0"):
         VolumeReader(channels=0)
     path = save(tmp_path / "a.nii.gz", np.ones((5, 6, 7, 2), np.float32))
-    with pytest.raises(ImageFileError, match=r"all voxels have the value 1\.0"):
+    with pytest.raises(ImageFileError, match=r"all voxels of channel 0 have the value 1\.0"):
         load(path, channels=2)
 
 
@@ -387,6 +387,12 @@ def test_configured_transform_reads_with_this_reader(tmp_path: Path, voxels: np.
     assert image.meta["filename_or_obj"] == str(path)
     np.testing.assert_array_equal(image[0].numpy(), voxels)
     np.testing.assert_allclose(image.affine.numpy(), AFFINE)
+
+
+def test_an_empty_channel_is_refused_also_among_others(tmp_path: Path, voxels: np.ndarray) -> None:
+    save(tmp_path / "both.nii.gz", np.stack([voxels, np.zeros_like(voxels)], axis=-1))
+    with pytest.raises(ImageFileError, match=r"both\.nii\.gz: all voxels of channel 1 have the value 0"):
+        load(tmp_path / "both.nii.gz", channels=2)
 
 
 def test_constant_and_nonfinite_on_request(tmp_path: Path, voxels: np.ndarray) -> None:

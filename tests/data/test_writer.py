@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,7 @@ import SimpleITK
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, SaveImaged
+from monai.transforms import Compose, LoadImaged, SaveImaged
 
 from monai_unetpp.data import ImageFileError, SegmentationSaveImaged, VolumeReader, find_cases, write_volume
 from monai_unetpp.data import writer as writer_module
@@ -101,6 +102,22 @@ def assert_same_grid(result: nib.Nifti1Image, original: nib.Nifti1Image) -> None
     for field in ("qoffset_x", "qoffset_y", "qoffset_z", "pixdim", "dim", "xyzt_units"):
         np.testing.assert_array_equal(result.header[field], original.header[field], err_msg=field)
     assert np.issubdtype(result.get_data_dtype(), np.integer)
+
+
+@pytest.mark.parametrize("change", ["rewritten", "removed"])
+def test_an_image_that_changes_while_it_is_in_work_gets_no_result(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(cube_at((0, 0, 0))[0], np.eye(4)), path)
+    read = LoadImaged("pred", reader=VolumeReader(), ensure_channel_first=True)({"pred": str(path), "case": "scan"})
+    save = SegmentationSaveImaged("pred", tmp_path / "out")
+    assert Path(save(dict(read))["pred"].meta["saved_to"]).is_file()
+    if change == "removed":
+        path.unlink()
+    else:
+        nib.save(nib.Nifti1Image(cube_at((1, 1, 1))[0], np.diag([-1.0, 1, 1, 1])), path)
+        os.utime(path, ns=(1, 1))
+    with pytest.raises(ImageFileError, match=r"scan\.nii\.gz: was (changed|removed) while it was in work"):
+        save(dict(read))
 
 
 AXIS_ORDERS = [

@@ -29,6 +29,7 @@ from monai_unetpp.planning import plan
 from monai_unetpp.runner import Segmenter, segmenter
 from monai_unetpp.runner.__main__ import main
 from monai_unetpp.runner.network import load_network
+from monai_unetpp.runner.volume import read_volume
 from monai_unetpp.segmentation import segment_files
 
 pytestmark = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
@@ -388,6 +389,17 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
         Segmenter(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"has no pipeline.json"):
         Segmenter(tmp_path / "nowhere")
+
+
+def test_channels_must_be_joined_and_none_may_be_empty(tmp_path):
+    reading = {"spatial_dims": [3], "channels": 2, "allow_constant": False, "fill_nonfinite": None}
+    one = write_image(tmp_path / "one.nii.gz", (9, 8, 7), surround=False)
+    with pytest.raises(ImageFileError, match=r"2 channel\(s\), got shape .* Join the channels on the last axis"):
+        read_volume(one, reading)
+    voxels = np.asarray(nibabel.load(one).dataobj)
+    nibabel.save(nibabel.Nifti1Image(np.stack([voxels, voxels * 0], axis=-1), np.eye(4)), tmp_path / "both.nii")
+    with pytest.raises(ImageFileError, match="all voxels of channel 1 have the value 0"):
+        read_volume(tmp_path / "both.nii", reading)
 
 
 def test_images_that_cannot_be_used_are_named(brain, tmp_path):

@@ -21,6 +21,7 @@ import numpy as np
 
 from monai_unetpp.data.formats.dicom_planes import DicomFile, DicomPlane, quiet_pydicom, read_dicom_file
 from monai_unetpp.data.formats.dicom_stack import stack_planes
+from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.files import MARK
 
@@ -147,7 +148,7 @@ def read_dicom(paths: Sequence[Path]) -> DicomVolume:
     """
     planes, affine = _stack(paths)
     if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
-        logger.warning("%s: low values are displayed bright (MONOCHROME1); values are used as stored.", paths[0])
+        warn_once(f"{paths[0]}: low values are displayed bright (MONOCHROME1); values are used as stored.")
     return DicomVolume(_voxels(planes), affine)
 
 

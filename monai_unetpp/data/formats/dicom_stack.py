@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from monai_unetpp.data.formats.dicom_planes import COMMON, CONVERT, DISTINGUISHING, DicomPlane
+from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError
 
 __all__ = ["stack_planes"]
 
-logger = logging.getLogger(__name__)
 
 _Array = np.ndarray[Any, Any]
 
@@ -62,7 +61,7 @@ def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomP
     _check_places(ordered, distances, given)
     origin, step = _fit(ordered, positions, normal, given)
     if mixed := _mixtures(planes):
-        logger.warning("%s: its slices are evenly spaced, but differ in kind%s.", given, mixed)
+        warn_once(f"{given}: its slices are evenly spaced, but differ in kind{mixed}.")
     return ordered, _affine(origin, orientation, spacing, step)
 
 
@@ -230,12 +229,12 @@ def _affine_of_one(plane: DicomPlane, given: Path) -> _Array:
         )
     orientation, position = plane.orientation, plane.position_mm
     if orientation is None or position is None:
-        logger.warning("%s: has no position; it is treated as an axial slice at the origin.", given)
+        warn_once(f"{given}: has no position; it is treated as an axial slice at the origin.")
         orientation, position = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0)
     if plane.spacing_source is None:
-        logger.warning("%s: has no PixelSpacing; 1 mm is assumed.", given)
+        warn_once(f"{given}: has no PixelSpacing; 1 mm is assumed.")
     elif plane.spacing_source != "PixelSpacing":
-        logger.warning("%s: has no PixelSpacing; its %s is used instead.", given, plane.spacing_source)
+        warn_once(f"{given}: has no PixelSpacing; its {plane.spacing_source} is used instead.")
     spacing = np.asarray(plane.spacing_mm or (1.0, 1.0))
     if spacing.min() <= 0:
         raise ImageFileError(f"{given}: its {plane.spacing_source} is {spacing.min():g} mm. {_EXPORT}")

@@ -35,7 +35,7 @@ from monai_unetpp.data.formats.pictures import (
     read_picture,
     read_picture_shape,
 )
-from monai_unetpp.data.formats.source_files import note_source_files
+from monai_unetpp.data.formats.source_files import file_state, note_file_state, note_source_files
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
 
 __all__ = ["VolumeReader", "not_supported"]
@@ -131,6 +131,10 @@ class VolumeReader(ImageReader):
             Array ``(H, W[, D])``, or ``(C, H, W[, D])`` for several files or channels, and metadata with the affine in
             RAS, mm.
         """
+        try:
+            state = file_state(img)
+        except OSError:  # reading tells what is wrong
+            state = None
         array, metadata = self._read_image(img)
         found = len(array) if metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] == 0 else 1
         if self.channels > 1 and found != self.channels:
@@ -140,6 +144,8 @@ class VolumeReader(ImageReader):
             )
         if len(img) > 1:
             note_source_files(metadata, img)
+        if state is not None:
+            note_file_state(metadata, state)
         return array, metadata
 
     def _read_image(self, img: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
@@ -212,7 +218,8 @@ class VolumeReader(ImageReader):
         """Check the channels ``(C, H, W[, D])`` of one file, which is stored with ``shape``."""
         voxels = make_finite(voxels, path, self.fill_nonfinite)
         if not self.allow_constant:
-            check_not_constant(voxels, path)
+            # an image may lack a colour
+            check_not_constant([voxels] if is_picture_name(path) else list(voxels), path)
         metadata = _metadata(affine, shape, axes, path)
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return voxels, metadata
@@ -239,7 +246,7 @@ class VolumeReader(ImageReader):
         array = array.reshape([full_shape[axis] for axis in axes])
         array = as_integers(array, path) if self.labels else make_finite(array, path, self.fill_nonfinite)
         if not self.allow_constant:
-            check_not_constant(array, path)
+            check_not_constant([array], path)
         return array, _metadata(affine, full_shape, axes, path)
 
     def _find_axes(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:

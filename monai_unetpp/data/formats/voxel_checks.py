@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -40,13 +41,20 @@ def make_finite(
     )
 
 
-def check_not_constant(voxels: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
-    """Refuse an image that has the same value everywhere.
+def check_not_constant(channels: Sequence[np.ndarray[Any, Any]], path: str | PathLike[str]) -> None:
+    """Refuse an image with a channel that has the same value everywhere.
+
+    Args:
+        channels: the voxels of each; those that mean something only together, as colours do, count as one.
+        path: the file, for the message.
 
     Raises:
-        ImageFileError: it has.
+        ImageFileError: there is such a channel.
     """
-    if voxels.min() == voxels.max():
-        raise ImageFileError(
-            f"{path}: all voxels have the value {voxels.flat[0]}, so there is nothing to segment. Export it again."
-        )
+    for number, voxels in enumerate(channels):
+        if voxels.min() == voxels.max():
+            of_channel = f" of channel {number}" if len(channels) > 1 else ""
+            raise ImageFileError(
+                f"{path}: all voxels{of_channel} have the value {voxels.flat[0]}, so there is nothing to segment. "
+                "Export it again."
+            )
