@@ -39,6 +39,7 @@ from monai_unetpp.results import (
     collecting_warnings,
     hash_image,
     leave_out_finished,
+    outdated_beside,
     read_runs,
     write_bids_description,
 )
@@ -96,6 +97,7 @@ class SegmentationSummary:
         precision: such as ``"bf16"``; empty likewise.
         cases: the finished cases.
         failures: one line for each failed case, with its file.
+        problems: one line for each file beside the label maps that could not be written.
         stages: seconds by stage of the work, summed over the finished cases; empty unless measured.
         depths: windows by the level at which they stopped, also summed; empty unless the depth is chosen for each.
         labels: name of each value of the label maps; empty if objects were numbered.
@@ -116,6 +118,7 @@ class SegmentationSummary:
     output_dir: str = ""
     skipped: int = 0
     within: str = ""
+    problems: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -222,6 +225,7 @@ class _Run:
         self.chain, self.evaluator, self.results = chain, chain.first.evaluator, results
         self.cases: list[SegmentedCase] = []
         self.failures: list[str] = []
+        self.problems: list[str] = []
         self.skipped = 0
         self._warnings: list[str] = []
         self._files_of: dict[str, list[str]] = {}
@@ -255,6 +259,7 @@ class _Run:
             output_dir=str(self.results.path),
             skipped=self.skipped,
             within="" if chain.pair is None else chain.first.folder.name,
+            problems=tuple(self.problems),
         )
 
     def arrange(self, inputs: RunInputs, chosen: SegmentationOptions) -> None:
@@ -280,18 +285,32 @@ class _Run:
             if chosen.dicom_seg:
                 beside.append(lambda image, item: dicom_seg_path(savers[0].result_path(image, item)))
             left_out = leave_out_finished(items, savers[0], earlier, beside)
-            for case, _, output in left_out:
-                has_volume = self.chain.first.network.spatial_dims == 3
-                numbered = self.evaluator.numbers_objects
-                changed = earlier.is_changed(output)
-                if changed:
-                    logger.warning("%s: was changed after it was written. It is kept, and measured again.", output)
-                self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered, changed)
-            self.skipped = len(left_out)
+            damaged = [item for item, output in left_out if not self._keep(item, output, earlier)]
+            items += damaged
+            self.skipped = len(left_out) - len(damaged)
         if chosen.dicom_seg:
             self._add_dicom_seg(items)
         self._protect_results(earlier, chosen, outputs)
         self.evaluator.state.epoch_length = len(items)
+
+    def _keep(self, item: dict[str, Any], output: Path, earlier: EarlierResults) -> bool:
+        """Take over a finished case; it fails, and the answer is False, if its result cannot be read."""
+        has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
+        changed = earlier.is_changed(output)
+        try:
+            self.results.add_earlier(item["case"], output, has_volume, earlier.warnings(output), numbered, changed)
+        except ImageFileError as e:
+            item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
+            return False
+        if changed:
+            masks = (saver.result_path(first_file(item), item) for saver in self.evaluator.savers[1:])
+            old = ", ".join(map(str, outdated_beside(output, [*masks, dicom_seg_path(output)])))
+            logger.warning(
+                "%s: was changed after it was written. It is kept, and measured again.%s",
+                output,
+                f" Of the labels before the change: {old}." if old else "",
+            )
+        return True
 
     def _protect_results(
         self,
@@ -307,6 +326,14 @@ class _Run:
             outputs: the cases of all processes with their results.
         """
         own = self._outputs()
+        for item, output in own:
+            if other := earlier.namesake(str(item.get("case")), output):
+                reason = (
+                    f"{other} is the result of another image of this name, and both would share rows in volumes.csv"
+                )
+                item.setdefault(
+                    "failure", f"{first_file(item)}: {reason}. Name another output folder, or segment both in one run."
+                )
         for item, output in () if chosen.overwrite else own:
             if earlier.is_changed(output):
                 reason = f"its result {output} was changed after it was written"
@@ -422,7 +449,7 @@ class _Run:
         )
         for problem in self.results.write():
             logger.error("%s", problem)
-            self.failures.append(problem)
+            self.problems.append(problem)
 
 
 def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:
@@ -479,4 +506,5 @@ def _joined(parts: Sequence[SegmentationSummary]) -> SegmentationSummary:
         stages=summed(part.stages for part in parts),
         depths=summed(part.depths for part in parts),
         skipped=sum(part.skipped for part in parts),
+        problems=tuple(line for part in parts for line in part.problems),
     )

@@ -4,7 +4,7 @@ from monai_unetpp.results.bids import write_bids_description
 from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
 from monai_unetpp.results.earlier import EarlierResults
 from monai_unetpp.results.folder import ResultFolder
-from monai_unetpp.results.inputs import RunInputs, leave_out_finished
+from monai_unetpp.results.inputs import RunInputs, leave_out_finished, outdated_beside
 from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, collecting_warnings, hash_image, read_runs
 from monai_unetpp.results.volumes import VOLUMES_FILE, LabelVolume, measure_file, measure_labels
 
@@ -23,6 +23,7 @@ __all__ = [
     "leave_out_finished",
     "measure_file",
     "measure_labels",
+    "outdated_beside",
     "read_runs",
     "slicer_table",
     "write_bids_description",

@@ -36,6 +36,7 @@ class EarlierResults:
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         self._wanted = _compared(wanted)
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
+        self._named = {str(case.get("case")): name for name, case, _ in made}
         self._made_by = {name: _compared(run) for name, _, run in made}
         self._written = {name: case.get("output_sha256") for name, case, _ in made}
         self._warnings = {name: case.get("warnings") or () for name, case, _ in made}
@@ -43,6 +44,11 @@ class EarlierResults:
     def warnings(self, output: Path) -> Sequence[str]:
         """The warnings about a result when it was made."""
         return tuple(self._warnings.get(output.name, ()))
+
+    def namesake(self, case: str, output: Path) -> Path | None:
+        """The result of another image in the folder of ``output`` whose case has the same name, if there is one."""
+        other = output.with_name(self._named.get(case, output.name))
+        return other if other != output and other.is_file() else None
 
     def is_changed(self, output: Path) -> bool:
         """Whether a result is not as it was written, such as one that was corrected by hand."""

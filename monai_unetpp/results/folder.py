@@ -59,8 +59,11 @@ class ResultFolder:
     _volumes: dict[str, tuple[Sequence[LabelVolume], Sequence[str]]] = dataclasses.field(
         default_factory=dict, init=False
     )
+    _keeps_sums: set[str] = dataclasses.field(default_factory=set, init=False)
     _listed: set[str] | None = dataclasses.field(default=None, init=False)
-    _replaced: set[str] | None = dataclasses.field(default=None, init=False)
+    #: The names of the cases that earlier runs made each result of, and those of this run.
+    _earlier_names: dict[str, set[str]] | None = dataclasses.field(default=None, init=False)
+    _outputs: dict[str, str] = dataclasses.field(default_factory=dict, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
 
     def check(self) -> None:
@@ -128,11 +131,7 @@ class ResultFolder:
         """
         self._cases[case.case] = case
         self._volumes[case.case] = volumes, case.warnings
-        if self._replaced is None:
-            self._replaced = set()
-            with suppress(ValueError, OSError):  # told when it is written
-                self._replaced = result_names(read_runs(self.path / RUN_FILE))
-        is_replaced = Path(case.output).name in self._replaced
+        is_replaced = bool(self._note_output(case.case, Path(case.output)))
         if is_replaced or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
 
@@ -154,7 +153,11 @@ class ResultFolder:
             warnings: the warnings about it at the time.
             numbered: whether its values number objects and are no labels; it then has no volumes.
             changed: whether the label map is not as it was written.
+
+        Raises:
+            ImageFileError: the label map has to be measured, and cannot be read.
         """
+        self._note_output(case, output)
         if numbered:
             self._volumes[case] = (), ()
             return
@@ -162,6 +165,18 @@ class ResultFolder:
             self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
         if changed or as_written(case) not in self._listed:
             self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)
+            if not self.totals:  # the label map does not tell those that it has
+                self._keeps_sums.add(case)
+
+    def _note_output(self, case: str, output: Path) -> set[str]:
+        """Note the result of a case; the names of the cases that earlier runs made it of."""
+        if self._earlier_names is None:
+            self._earlier_names = {}
+            with suppress(ValueError, OSError):  # told when it is written
+                for made in (each for run in read_runs(self.path / RUN_FILE) for each in run["cases"]):
+                    self._earlier_names.setdefault(result_name(made), set()).add(str(made.get("case")))
+        self._outputs[case] = output.name
+        return self._earlier_names.get(output.name, set())
 
     def write(self) -> list[str]:
         """Write all files, if any case is finished. One that cannot be written does not keep the others from it.
@@ -195,10 +210,13 @@ class ResultFolder:
         if not self._volumes:
             return
         path = self.path / VOLUMES_FILE
-        rows = read_volume_rows(path)
+        # a result may have another name here than in an earlier run: a.png beside a.tif, a alone
+        known = self._earlier_names or {}
+        renamed = {name for output in self._outputs.values() for name in known.get(output, ())} - set(self._outputs)
+        rows = [row for row in read_volume_rows(path) if row[0] not in set(map(as_written, renamed))]
         # cases without labels may have rows of an earlier result
         if rows or any(labels for labels, _ in self._volumes.values()):
-            write_text(path, format_volumes(self._volumes, rows))
+            write_text(path, format_volumes(self._volumes, rows, self._keeps_sums))
 
 
 def _names_in(table: str) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 from os.path import normcase
 from pathlib import Path
@@ -15,7 +15,7 @@ from monai_unetpp.data.writer import SegmentationSaveImaged
 from monai_unetpp.results.bids import BidsImage, default_bids_output, find_bids_images, is_bids
 from monai_unetpp.results.earlier import EarlierResults
 
-__all__ = ["RunInputs", "leave_out_finished"]
+__all__ = ["RunInputs", "leave_out_finished", "outdated_beside"]
 
 _SUFFIX = "T1w"
 #: BIDS names of label maps and masks.
@@ -105,7 +105,7 @@ def leave_out_finished(
     saver: SegmentationSaveImaged,
     earlier: EarlierResults,
     beside: Sequence[Callable[[str, dict[str, Any]], Path]] = (),
-) -> list[tuple[str, str, Path]]:
+) -> list[tuple[dict[str, Any], Path]]:
     """Remove the cases from ``items`` whose results exist.
 
     Args:
@@ -115,7 +115,7 @@ def leave_out_finished(
         beside: other files that must exist and be no older than the results, by image and case.
 
     Returns:
-        Name, image and result of each removed case.
+        Each removed case and its result.
     """
     left_out = []
     for item in list(items):
@@ -124,9 +124,14 @@ def leave_out_finished(
         # a label map that was corrected is newer than what lies beside it, and is kept
         complete = all(_is_of(output, path(image, item)) for path in beside) or earlier.is_changed(output)
         if "failure" not in item and complete and earlier.has(item["image"], output):
-            left_out.append((item["case"], image, output))
+            left_out.append((item, output))
             items.remove(item)
     return left_out
+
+
+def outdated_beside(output: Path, beside: Iterable[Path]) -> list[Path]:
+    """The files beside a result that are of the labels that it had before it was changed."""
+    return [path for path in beside if path.is_file() and not _is_of(output, path)]
 
 
 def _is_of(output: Path, beside: Path) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from monai_unetpp.data.formats.grid import voxel_ml
-from monai_unetpp.data.formats.nifti import open_nifti
-from monai_unetpp.data.formats.pictures import is_picture_name, read_picture
+from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.pictures import is_picture_name
 from monai_unetpp.spreadsheet import format_csv, read_cell
 
 __all__ = [
@@ -78,34 +78,37 @@ def measure_file(
         names: name of each value.
         has_volume: whether its voxels have a size in mm.
         totals: as for :func:`measure_labels`.
+
+    Raises:
+        ImageFileError: the file cannot be read, or holds no labels.
     """
-    if is_picture_name(path):
-        labels, size_ml = read_picture(path, labels=True), 0.0
-    else:
-        image = open_nifti(path)
-        labels = np.asarray(image.dataobj)
-        size_ml = voxel_ml(image.affine)
-    counts = {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+    label_map = read_label_map(path)
+    size_ml = 0.0 if is_picture_name(path) else voxel_ml(label_map.affine)
+    values, voxels = np.unique(label_map.data, return_counts=True)
+    counts = dict(zip(values.tolist(), voxels.tolist(), strict=True))
     volumes_ml = {value: count * size_ml for value, count in counts.items()}
     return measure_labels(names, counts, volumes_ml if has_volume else None, totals)
 
 
 def format_volumes(
-    cases: Mapping[str, tuple[Sequence[LabelVolume], Sequence[str]]], others: Iterable[Sequence[str]] = ()
+    cases: Mapping[str, tuple[Sequence[LabelVolume], Sequence[str]]],
+    others: Iterable[Sequence[str]] = (),
+    keep_sums_of: Collection[str] = (),
 ) -> str:
     """The table as text.
 
     Args:
         cases: sizes of the labels and warnings, by case name.
         others: rows of other cases from :func:`read_volume_rows`.
+        keep_sums_of: cases whose sums stay as in ``others``.
     """
     rows = [
         (case, _number(label), label.name, label.voxels, "" if label.ml is None else f"{label.ml:.6g}", "; ".join(told))
         for case, (labels, told) in cases.items()
         for label in labels
     ]
-    redone = {as_written(case) for case in cases}
-    kept = [row for row in others if row[0] not in redone]
+    redone, summed = ({as_written(case) for case in names} for names in (cases, keep_sums_of))
+    kept = [row for row in others if row[0] not in redone or (row[0] in summed and row[1] == "")]
     return format_csv(HEADER, sorted([*kept, *rows], key=lambda row: (str(row[0]), row[1] == "", int(row[1] or 0))))
 
 

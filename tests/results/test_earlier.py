@@ -56,7 +56,9 @@ def test_numbered_objects_have_no_volumes_and_lose_those_of_labels(tmp_path):
     for again in (True, False):
         plain = folder()
         for name in "ab":
-            plain.add(RecordedCase(name, "a.png", None, "a_seg.png", 0.1), [LabelVolume(1, "cell", 5, None)])
+            plain.add(
+                RecordedCase(name, f"{name}.png", None, f"{name}_seg.png", 0.1), [LabelVolume(1, "cell", 5, None)]
+            )
         plain.write()
         assert rows_of(tmp_path) == [("a", "1", "5"), ("b", "1", "5")]
         numbered = folder()
@@ -94,8 +96,9 @@ def test_a_table_changed_during_the_run_costs_neither_cases_nor_the_record(tiny,
     out = tmp_path / "out"
     summary = segment_files(images, out, tiny, progress=lambda line: (out / "volumes.csv").write_text("mine\n"))
     assert [done.case for done in summary.cases] == ["a", "b", "c"]
-    (failure,) = summary.failures
-    assert failure == (
+    assert summary.failures == ()
+    (problem,) = summary.problems
+    assert problem == (
         f"{out / 'volumes.csv'}: exists and was not written by monai-unetpp. Move it away, or name another folder."
     )
     assert (out / "volumes.csv").read_text() == "mine\n"
@@ -189,6 +192,49 @@ def test_a_result_that_was_corrected_by_hand_is_neither_lost_nor_misquoted(tiny,
     assert (out / "a_seg.nii.gz").read_bytes() != kept
 
 
+def test_a_correction_that_was_saved_as_scaled_floats_is_measured_by_its_labels(tmp_path):
+    folder = ResultFolder(tmp_path, {1: "one", 2: "two", 3: "three"})
+    labels = np.repeat(np.arange(4), [54, 3, 2, 1]).reshape(3, 4, 5)
+    write_volume(tmp_path / "a_seg.nii.gz", labels.astype(np.uint8), write_image(tmp_path / "a.nii.gz", (3, 4, 5)), [])
+    found = nibabel.load(tmp_path / "a_seg.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(found.get_fdata(), found.affine, found.header), tmp_path / "a_seg.nii.gz")
+    assert nibabel.load(tmp_path / "a_seg.nii.gz").get_fdata().max() % 1 > 0
+    (tmp_path / "volumes.csv").write_text("case,label,name,voxels,ml,warnings\na,1,one,9,9,\na,,the head,99,99,\n")
+    folder.add_earlier("a", tmp_path / "a_seg.nii.gz", True, changed=True)
+    folder.write()
+    # the sum is of labels that the label map does not hold
+    assert rows_of(tmp_path) == [("a", "1", "3"), ("a", "2", "2"), ("a", "3", "1"), ("a", "", "99")]
+
+
+def test_a_damaged_result_fails_alone(tiny, tmp_path):
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "abc"]
+    out = tmp_path / "out"
+    segment_files(images[0], out, tiny)
+    (out / "a_seg.nii.gz").write_bytes((out / "a_seg.nii.gz").read_bytes()[:-60])
+    summary = segment_files(images, out, tiny, skip_existing=True)
+    assert ([done.case for done in summary.cases], summary.skipped) == (["b", "c"], 0)
+    (failure,) = summary.failures
+    assert failure.startswith(f"{images[0]}: its earlier result cannot be kept: {out / 'a_seg.nii.gz'}: ")
+
+
+def test_images_of_one_name_share_no_rows(nuclei_bundle, tmp_path):
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
+    out = tmp_path / "out"
+    images = [write_image(tmp_path / "a.nii.gz", (24, 24), surround=False), tmp_path / "a.png"]
+    Image.fromarray(np.random.default_rng(0).integers(0, 200, (24, 24), np.uint8)).save(images[1])
+
+    def cases():
+        return sorted({case for case, _, _ in rows_of(out)})
+
+    segment_files(images[0], out, nuclei_bundle, **options)
+    assert cases() == ["a"]
+    (failure,) = segment_files(images[1], out, nuclei_bundle, **options).failures
+    assert failure.startswith(f"{images[1]}: {out / 'a_seg.nii.gz'} is the result of another image of this name")
+    for skip_existing in (True, False):
+        assert segment_files(images, out, nuclei_bundle, **options, skip_existing=skip_existing).failures == ()
+        assert cases() == ["a.nii.gz", "a.png"]
+
+
 def test_a_folder_holds_results_with_one_set_of_labels(tiny, tmp_path):
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
     out = tmp_path / "out"
@@ -232,7 +278,7 @@ def test_results_that_no_record_knows_are_kept_unless_they_are_the_runners(tiny,
     assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
 
 
-def test_a_corrected_label_map_is_kept_though_it_is_newer_than_its_mask(tmp_path):
+def test_a_corrected_label_map_is_kept_though_it_is_newer_than_its_mask(tmp_path, caplog):
     metadata = {"brain_mask": ["label 1"]}
     bundle = write_bundle(tmp_path / "masked", 3, [], runtime="torch")
     content = json.loads((bundle / "configs" / "metadata.json").read_text())
@@ -245,6 +291,7 @@ def test_a_corrected_label_map_is_kept_though_it_is_newer_than_its_mask(tmp_path
     again = segment_files(image, out, bundle, mask=True, skip_existing=True)
     assert (again.skipped, again.failures) == (1, ())
     assert (out / "a_seg.nii.gz").read_bytes() == kept
+    assert f"measured again. Of the labels before the change: {out / 'a_mask.nii.gz'}." in caplog.text
 
 
 def test_colours_may_be_changed_and_what_stays_needs_its_names(tiny, tmp_path):
