@@ -181,6 +181,13 @@ def test_a_series_that_there_is_not(study):
     assert "4: 'T4' (MR, 16 slices" in items[0]["failure"]
 
 
+def test_an_image_without_series_is_told_unless_all_are_wanted(caplog):
+    items = [{"image": "scan.nii.gz", "case": "scan"}]
+    assert (choose_series(items, "all"), caplog.text) == ({}, "")
+    assert choose_series(items, "4") == {}
+    assert "scan.nii.gz: holds no DICOM series; series 4 is not looked for." in caplog.text
+
+
 @pytest.mark.parametrize(
     ("wanted", "fits"), [("4", True), ("T4", True), ("1", True), ("all", True), ("3", False), ("T1 mprage", False)]
 )

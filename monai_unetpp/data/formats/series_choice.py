@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_unetpp.data.formats.dicom import DicomSeries, dicom_planes_of, find_series
 from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.naming import first_file
 from monai_unetpp.errors import printable
 
 __all__ = ["ALL_SERIES", "choose_series"]
@@ -39,6 +40,8 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
     taken = {item["case"] for item in items}
     for item in items:
         series = _series_of(item)
+        if not series and wanted != ALL_SERIES and "failure" not in item:
+            logger.warning("%s: holds no DICOM series; series %s is not looked for.", first_file(item), wanted)
         if not series or (len(series) == 1 and wanted in (ALL_SERIES, "1")):
             arranged.append(item)
             continue
