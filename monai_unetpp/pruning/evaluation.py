@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch.distributed as dist
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
+from monai_unetpp.files import claimed, make_output_dir
 from monai_unetpp.measuring.environment import command_line, describe_environment
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import teller
@@ -62,6 +65,8 @@ def prune(plan: PruningPlan) -> PruningResult:
         ValueError: inconsistent parts of the plan, or data with problems, all named.
         FileNotFoundError: a data set, checkpoint or bundle is missing.
         FileExistsError: the folder for the pruned bundle exists and may not be replaced.
+        BlockingIOError: another process evaluates in the same folder.
+        OSError: the folder cannot be written to.
         ImportError: a package for the report, or a runtime of the settings, is not installed.
         RuntimeError: no case could be scored.
     """
@@ -70,7 +75,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         levels = plan.pipeline.network.levels
         return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
     prepared = prepare(plan)
-    with waiting_group(prepared.device) as group:
+    with _alone(plan.outputs.output_dir), waiting_group(prepared.device) as group:
         return _conclude(prepared, score_data_sets(prepared), group)
 
 
@@ -105,8 +110,13 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
         for fold, network in zip(scores, networks, strict=bool(networks))
         for row in fold.rows
     }
-    with waiting_group(prepared.device) as group:
+    with _alone(plan.outputs.output_dir), waiting_group(prepared.device) as group:
         return _conclude(prepared, score_data_sets(prepared), group, scored_by)
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Keep evaluations by other programs out of a folder; under ``torchrun`` the first process does it for all."""
+    return claimed(make_output_dir(folder), "evaluates") if rank() == 0 else nullcontext()
 
 
 def _conclude(

@@ -32,7 +32,7 @@ from tiny_pruning import (
 )
 from tiny_pruning import prune_boxes as run
 
-from monai_unetpp import NestedUNet
+from monai_unetpp import NestedUNet, files
 from monai_unetpp.bundles import check_bundle, load_network
 from monai_unetpp.data import load_datalist
 from monai_unetpp.pruning import (
@@ -309,6 +309,17 @@ def test_second_run_scores_nothing_again(tmp_path, few_boxes, quick, scored):
     # other weights with the same settings
     run(half_blind_network(), few_boxes, tmp_path, **make_pipeline(overlap=0.5))
     assert len(scored) == 9
+
+
+def test_another_process_has_the_folder(tmp_path, few_boxes, scored, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.0)
+    (tmp_path / "out").mkdir()
+    with (
+        files.claimed(tmp_path / "out", "evaluates"),
+        pytest.raises(BlockingIOError, match="out: another process evaluates there"),
+    ):
+        run(half_blind_network(), few_boxes, tmp_path / "out")
+    assert not scored
 
 
 def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored):
