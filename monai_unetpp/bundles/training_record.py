@@ -53,7 +53,8 @@ class TrainingRecord:
     Attributes:
         training: :func:`hash_voxels` of the image of each training case, by the case's name.
         selecting: the same for the cases used for model selection; empty if there was none.
-        rule: which weights were taken, such as ``"last, averaged"`` or ``"best on validation"``.
+        rule: which weights were taken, such as ``"last, averaged"``, ``"best on validation"``, or one after the other
+            where the second training used no cases to select weights, but the first did.
     """
 
     training: dict[str, str]
@@ -79,7 +80,9 @@ class TrainingRecord:
     def after(self, earlier: TrainingRecord) -> TrainingRecord:
         """The record of weights that started from others, with the cases of these as well."""
         training = _joined(self.training, earlier.training, ())
-        return TrainingRecord(training, _joined(self.selecting, earlier.selecting, training.values()), self.rule)
+        selecting = _joined(self.selecting, earlier.selecting, training.values())
+        rule = f"{earlier.rule}, then {self.rule}" if earlier.selecting and not self.selecting else self.rule
+        return TrainingRecord(training, selecting, rule)
 
     def role_of(self, voxels: str) -> str | None:
         """The role of a case with these voxels: ``"training"``, ``"selecting"``, or None for an untouched one.

@@ -107,14 +107,17 @@ def check_start(
     record = None if start is None else find_training_record(start)
     if record is None:
         return
-    cases = list_cases(judging)
-    seen = [case.name for case in cases if record.role_of(hash_voxels(case.image)) is not None]
+    roles = [(case.name, record.role_of(hash_voxels(case.image))) for case in list_cases(judging)]
+    trained = [name for name, role in roles if role == "training"]
+    seen = trained or [name for name, role in roles if role == "selecting"]
     if not seen:
         return
-    found = f"{len(seen)} of {len(cases)} judging cases were used for training {init} ({list_values(seen)})"
+    what = "were used for training" if trained else "chose the weights of"
+    found = f"{len(seen)} of {len(roles)} judging cases {what} {init} ({list_values(seen)})"
     if folds:
         raise ValueError(
             f"init must be weights that saw no case where folds are given, but {found}: networks would score what they "
             "have seen. Leave init or folds out."
         )
-    tell(f"{found}, so there will be no verdict. Give weights that never saw them, or other validation cases.")
+    meaning = "there will be no verdict" if trained else "accuracies will be optimistic, above all the deepest level's"
+    tell(f"{found}, so {meaning}. Give weights that never saw them, or other validation cases.")

@@ -81,7 +81,7 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     weights = "the moving average of the weights" if fitted.averaged else "the weights"
     parts = [
         f"Trained on {counted(cases, 'case')} for {counted(fitted.steps, 'step')} in {fitted.seconds / 60:.1f} "
-        f"minutes. The bundle has {weights} after the last step; no cases were used for model selection. A training "
+        f"minutes. The bundle has {weights} after the last step; it used no cases for model selection. A training "
         "with this number of `steps` and no `minutes` is exactly repeatable.",
     ]
     if folds:
@@ -92,6 +92,11 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
         )
     if fitted.transfer is not None:
         parts.append(f"It started from weights {escape(fitted.transfer)}.")
+        record = find_training_record(fitted.weights)
+        if record is not None and record.selecting:
+            parts.append(
+                f"{counted(len(record.selecting), 'case')} had chosen those weights: figures on them are optimistic."
+            )
     if (bundle / "docs" / "training.png").is_file():
         dice = ", and Dice of every level on a few cases" if (bundle / "docs" / "levels.csv").is_file() else ""
         parts.append(f"![Training loss{dice}](training.png)")

@@ -70,7 +70,8 @@ def test_a_record_is_kept_in_the_metadata(files, tmp_path):
 def test_cases_of_earlier_weights_are_added_once_under_names_of_their_own():
     own = TrainingRecord({"a": "1", "b": "2"}, {}, "last")
     earlier = TrainingRecord({"a": "3", "c": "2"}, {"d": "4", "e": "1"}, "best on validation")
-    assert own.after(earlier) == TrainingRecord({"a": "1", "b": "2", "a (earlier)": "3"}, {"d": "4"}, "last")
+    rule = "best on validation, then last"
+    assert own.after(earlier) == TrainingRecord({"a": "1", "b": "2", "a (earlier)": "3"}, {"d": "4"}, rule)
 
 
 def test_a_record_is_that_of_these_very_weights(tmp_path):

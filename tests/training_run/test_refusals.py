@@ -253,6 +253,10 @@ def test_initial_weights_that_saw_judging_cases_are_told_before_the_training(dat
     (line,) = told
     assert f"2 of {len(entries)} judging cases were used for training {weights}" in line
     assert "there will be no verdict" in line
+    save_training_record(weights, TrainingRecord.of(entries[:1], entries[1:3], rule="best on validation"))
+    check_start(weights, entries[1:], folds, told.append)
+    assert f"2 of {len(entries) - 1} judging cases chose the weights of {weights}" in told[-1]
+    assert "accuracies will be optimistic" in told[-1]
 
 
 def test_the_readme_names_what_was_set_for_the_loss(data, tmp_path):
