@@ -303,8 +303,7 @@ class _Run:
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False
         if changed:
-            masks = (saver.result_path(first_file(item), item) for saver in self.evaluator.savers[1:])
-            old = ", ".join(map(str, outdated_beside(output, [*masks, dicom_seg_path(output)])))
+            old = ", ".join(map(str, outdated_beside(output, [*self._masks(item), dicom_seg_path(output)])))
             logger.warning(
                 "%s: was changed after it was written. It is kept, and measured again.%s",
                 output,
@@ -335,8 +334,8 @@ class _Run:
                     "failure", f"{first_file(item)}: {reason}. Name another output folder, or segment both in one run."
                 )
         for item, output in () if chosen.overwrite else own:
-            if earlier.is_changed(output):
-                reason = f"its result {output} was changed after it was written"
+            if changed := next(filter(earlier.is_changed, (output, *self._masks(item))), None):
+                reason = f"its result {changed} was changed after it was written"
                 item.setdefault(
                     "failure", f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
                 )
@@ -347,6 +346,15 @@ class _Run:
         """The cases with their results, if this package names them."""
         items, savers = self._listed or [], self.evaluator.savers
         return [(item, savers[0].result_path(first_file(item), item)) for item in items]
+
+    def _masks(self, item: dict[str, Any]) -> list[Path]:
+        """The files that this run writes beside the label map of a case, but for DICOM SEG."""
+        return [saver.result_path(first_file(item), item) for saver in self.evaluator.savers[1:]]
+
+    def _masks_of(self, image: str) -> list[Path]:
+        if len(self.evaluator.savers) < 2:
+            return []
+        return next((self._masks(item) for item in self._listed or [] if first_file(item) == image), [])
 
     def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
         folder, pair = self.chain.last.folder, self.chain.pair
@@ -402,7 +410,7 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            self.results.add(_recorded(case, done.files), case.volumes)
+            self.results.add(_recorded(case, done.files, self._masks_of(done.file)), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
         # the numbers of objects are not labels
@@ -475,13 +483,23 @@ def _described_bundle(folder: Path) -> dict[str, Any]:
     }
 
 
-def _recorded(case: SegmentedCase, files: Sequence[str]) -> RecordedCase:
+def _recorded(case: SegmentedCase, files: Sequence[str], beside: Sequence[Path]) -> RecordedCase:
     details = {"instances": case.instances, "surround": case.surround}
     found = {key: value for key, value in details.items() if value is not None}
     # a bundle with a saver of its own may write elsewhere
     written = hash_file(case.output) if os.path.isfile(case.output) else None
-    seconds = round(case.seconds, 3)
-    return RecordedCase(case.case, case.image, hash_image(*files), case.output, seconds, case.warnings, found, written)
+    others = {path.name: hash_file(path) for path in beside if path.is_file()}
+    return RecordedCase(
+        case.case,
+        case.image,
+        hash_image(*files),
+        case.output,
+        round(case.seconds, 3),
+        case.warnings,
+        found,
+        written,
+        others,
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -39,6 +39,8 @@ class EarlierResults:
         self._named = {str(case.get("case")): name for name, case, _ in made}
         self._made_by = {name: _compared(run) for name, _, run in made}
         self._written = {name: case.get("output_sha256") for name, case, _ in made}
+        for _, case, _ in made:
+            self._written.update(case.get("beside_sha256") or {})
         self._warnings = {name: case.get("warnings") or () for name, case, _ in made}
 
     def warnings(self, output: Path) -> Sequence[str]:
@@ -51,7 +53,7 @@ class EarlierResults:
         return other if other != output and other.is_file() else None
 
     def is_changed(self, output: Path) -> bool:
-        """Whether a result is not as it was written, such as one that was corrected by hand."""
+        """Whether a result, or a mask beside one, is not as it was written, such as one that was corrected by hand."""
         written = self._written.get(output.name)
         try:
             return written is not None and output.is_file() and hash_file(output) != written

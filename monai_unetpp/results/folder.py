@@ -115,7 +115,7 @@ class ResultFolder:
             known = [case for run in runs for case in run["cases"] if case.get("output_sha256") is not None]
             replacing = [case for case in known if result_name(case) in names]
             for case in replacing:
-                case["output_sha256"] = None
+                case.update(output_sha256=None, beside_sha256={})
             if replacing:
                 write_text(path, runs_as_text(runs))
 

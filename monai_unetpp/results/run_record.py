@@ -45,6 +45,7 @@ class RecordedCase:
         warnings: warnings to consider before using the result.
         details: other results, such as the number of objects.
         output_sha256: hash of the output file as it was written, which tells later changes; None if it is not known.
+        beside_sha256: the same of other files of the case, such as its mask, by name.
     """
 
     case: str
@@ -55,6 +56,7 @@ class RecordedCase:
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     output_sha256: str | None = None
+    beside_sha256: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -278,13 +278,30 @@ def test_results_that_no_record_knows_are_kept_unless_they_are_the_runners(tiny,
     assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
 
 
-def test_a_corrected_label_map_is_kept_though_it_is_newer_than_its_mask(tmp_path, caplog):
-    metadata = {"brain_mask": ["label 1"]}
-    bundle = write_bundle(tmp_path / "masked", 3, [], runtime="torch")
+def masking(folder):
+    """A bundle that writes masks."""
+    bundle = write_bundle(folder / "masked", 3, [], runtime="torch")
     content = json.loads((bundle / "configs" / "metadata.json").read_text())
     named = list(content["network_data_format"]["outputs"]["pred"]["channel_def"].values())[1]
-    metadata = {"brain_mask": [named]}
-    edit_json(bundle / "configs" / "metadata.json", **metadata)
+    edit_json(bundle / "configs" / "metadata.json", brain_mask=[named])
+    return bundle
+
+
+def test_a_mask_that_was_corrected_by_hand_is_kept(tmp_path):
+    bundle = masking(tmp_path)
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    segment_files(image, out, bundle, mask=True)
+    kept = edited(out / "a_mask.nii.gz")
+    (failure,) = segment_files(image, out, bundle, mask=True).failures
+    assert failure.startswith(f"{image}: its result {out / 'a_mask.nii.gz'} was changed after it was written. Move")
+    assert segment_files(image, out, bundle, mask=True, skip_existing=True).skipped == 1
+    assert (out / "a_mask.nii.gz").read_bytes() == kept
+    assert segment_files(image, out, bundle, mask=True, overwrite=True).failures == ()
+    assert (out / "a_mask.nii.gz").read_bytes() != kept
+
+
+def test_a_corrected_label_map_is_kept_though_it_is_newer_than_its_mask(tmp_path, caplog):
+    bundle = masking(tmp_path)
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     assert segment_files(image, out, bundle, mask=True).failures == ()
     kept = edited(out / "a_seg.nii.gz")
