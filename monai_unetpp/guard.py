@@ -23,7 +23,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 from monai_unetpp.data.transforms.after_loading import insert_after_loading
 from monai_unetpp.data.transforms.extent import PERCENTILES, measure_extent, sample_evenly
 from monai_unetpp.plain_values import from_plain, to_plain
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import counted, percent
 
 __all__ = ["FINGERPRINT_FILE", "CaseGuard", "ImageRecord", "Range", "TrainingRanges", "find_guard"]
 
@@ -247,7 +247,7 @@ class CaseGuard:
         except (ValueError, RuntimeError, IndexError) as e:  # the check must not fail the case
             logger.debug("%s: not compared with the training images", file, exc_info=e)
             return
-        self._tell(file, f"unlike the {self.ranges.cases} images that the bundle was trained on", found)
+        self._tell(file, f"unlike the {counted(self.ranges.cases, 'image')} that the bundle was trained on", found)
 
     def check_result(
         self, file: str, volumes_ml: Mapping[str, float], area_shares: Mapping[str, float] | None = None
@@ -260,7 +260,7 @@ class CaseGuard:
             area_shares: share of a 2D image that each label covers, 0 to 1, by label name.
         """
         found = self.ranges.implausible(volumes_ml, area_shares)
-        self._tell(file, f"the result is unlike the labels of the {self.ranges.cases} training cases", found)
+        self._tell(file, f"the result is unlike the labels of the {counted(self.ranges.cases, 'training case')}", found)
 
     def _tell(self, file: str, what: str, found: Sequence[str]) -> None:
         if found:

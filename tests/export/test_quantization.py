@@ -92,7 +92,7 @@ def test_images_unlike_those_of_the_training_are_told(tmp_path, caplog):
     (tmp_path / "dataset.json").write_text(json.dumps({"training": cases, "validation": cases}))
     windows = {"overlap": 0.25, "padding_mode": "constant", "cval": 0.0}
     calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16] * 3, windows)
-    assert "head.nii.gz: unlike the 1 images that the bundle was trained on: its size is" in caplog.text
+    assert "head.nii.gz: unlike the 1 image that the bundle was trained on: its size is" in caplog.text
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
