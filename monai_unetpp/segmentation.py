@@ -297,8 +297,9 @@ class _Run:
         """Take over a finished case; it fails, and the answer is False, if its result cannot be read."""
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
         changed = earlier.is_changed(output)
+        case = earlier.case_name(str(item["case"]), output)
         try:
-            self.results.add_earlier(item["case"], output, has_volume, earlier.warnings(output), numbered, changed)
+            self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered, changed)
         except ImageFileError as e:
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False

@@ -36,7 +36,10 @@ class EarlierResults:
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         self._wanted = _compared(wanted)
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
-        self._named = {str(case.get("case")): name for name, case, _ in made}
+        self._cases = {name: str(case.get("case")) for name, case, _ in made}
+        self._named: dict[str, set[str]] = {}
+        for name, case in self._cases.items():
+            self._named.setdefault(case, set()).add(name)
         self._made_by = {name: _compared(run) for name, _, run in made}
         self._written = {name: case.get("output_sha256") for name, case, _ in made}
         for _, case, _ in made:
@@ -49,8 +52,13 @@ class EarlierResults:
 
     def namesake(self, case: str, output: Path) -> Path | None:
         """The result of another image in the folder of ``output`` whose case has the same name, if there is one."""
-        other = output.with_name(self._named.get(case, output.name))
-        return other if other != output and other.is_file() else None
+        others = sorted(self._named.get(case, set()) - {output.name})
+        return next((path for path in map(output.with_name, others) if path.is_file()), None)
+
+    def case_name(self, case: str, output: Path) -> str:
+        """The name of the rows of a kept result: that in its record, or ``case`` if another result shares that one."""
+        recorded = self._cases.get(output.name, case)
+        return recorded if self._named.get(recorded, set()) <= {output.name} else case
 
     def is_changed(self, output: Path) -> bool:
         """Whether a result, or a mask beside one, is not as it was written, such as one that was corrected by hand."""

@@ -230,9 +230,25 @@ def test_images_of_one_name_share_no_rows(nuclei_bundle, tmp_path):
     assert cases() == ["a"]
     (failure,) = segment_files(images[1], out, nuclei_bundle, **options).failures
     assert failure.startswith(f"{images[1]}: {out / 'a_seg.nii.gz'} is the result of another image of this name")
-    for skip_existing in (True, False):
+    for skip_existing, first in ((True, "a"), (False, "a.nii.gz")):
         assert segment_files(images, out, nuclei_bundle, **options, skip_existing=skip_existing).failures == ()
-        assert cases() == ["a.nii.gz", "a.png"]
+        assert cases() == [first, "a.png"]
+
+
+def test_kept_results_keep_the_names_of_their_rows(nuclei_bundle, tmp_path):
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
+    images = [write_image(tmp_path / "a.nii.gz", (24, 24), surround=False), tmp_path / "a.png"]
+    Image.fromarray(np.random.default_rng(0).integers(0, 200, (24, 24), np.uint8)).save(images[1])
+
+    for number, again in enumerate(((True, True), (True, False), (False, True))):
+        out = tmp_path / f"out{number}"
+        segment_files(images, out, nuclei_bundle, **options)
+        edited(out / "a_seg.nii.gz")
+        for image, skip in zip(images[::-1], again, strict=True):
+            done = segment_files(image, out, nuclei_bundle, **options, skip_existing=skip, overwrite=not skip)
+            assert (done.skipped, done.failures) == (skip, ())
+        held = nibabel.load(out / "a_seg.nii.gz").get_fdata(), np.asarray(Image.open(out / "a_seg.png"))
+        assert sorted(int(row[2]) for row in rows_of(out)) == sorted(map(np.count_nonzero, held))
 
 
 def test_a_folder_holds_results_with_one_set_of_labels(tiny, tmp_path):
