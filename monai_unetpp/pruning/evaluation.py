@@ -74,9 +74,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         entries = fold_entries(plan.data.dataset_dir[0], plan.data.list_key, **plan.data.subject_rules)
         levels = plan.pipeline.network.levels
         return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
-    prepared = prepare(plan)
-    with _alone(plan.outputs.output_dir), waiting_group(prepared.device) as group:
-        return _conclude(prepared, score_data_sets(prepared), group)
+    return _evaluated(plan)
 
 
 def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[NestedUNet] = ()) -> PruningResult:
@@ -104,14 +102,23 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
             "scores must be given without settings, extra and a second dataset_dir, which score cases again. Leave "
             "them out, or leave scores out."
         )
-    prepared = prepare(plan, scores)
     scored_by = {
         (row.dataset, row.case): network
         for fold, network in zip(scores, networks, strict=bool(networks))
         for row in fold.rows
     }
-    with _alone(plan.outputs.output_dir), waiting_group(prepared.device) as group:
-        return _conclude(prepared, score_data_sets(prepared), group, scored_by)
+    return _evaluated(plan, scores, scored_by)
+
+
+def _evaluated(
+    plan: PruningPlan,
+    scores: Sequence[Scores] | None = None,
+    scored_by: Mapping[tuple[str, str], NestedUNet] | None = None,
+) -> PruningResult:
+    with waiting_group(plan.pipeline.device) as group:
+        prepared = prepare(plan, scores)
+        with _alone(plan.outputs.output_dir):
+            return _conclude(prepared, score_data_sets(prepared), group, scored_by)
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:

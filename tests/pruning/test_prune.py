@@ -17,6 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from forked import run_forked
 from json_edits import edit_json
 from monai.transforms import AsDiscreted, Compose, Lambdad, Spacingd
 from tiny_pruning import (
@@ -320,6 +321,21 @@ def test_another_process_has_the_folder(tmp_path, few_boxes, scored, monkeypatch
     ):
         run(half_blind_network(), few_boxes, tmp_path / "out")
     assert not scored
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(tmp_path, few_boxes):
+    bundle = make_prunable_bundle(tmp_path / "bundle")
+    found = []
+    for processes in (2, 1):
+        out = tmp_path / f"by_{processes}"
+        options = ("--dataset_dir", few_boxes, "--bundle", bundle, "-o", out)
+        done = run_forked("monai_unetpp", "prune", *options, folder=tmp_path, processes=processes)
+        # too few cases for a verdict, which has no exit code of its own under torchrun
+        assert done.returncode == (3 if processes == 1 else 0), done.stderr
+        found.append(read_report(out / "report.json"))
+    assert found[0].rows == found[1].rows
+    assert len(found[0].rows) == 3 * 2 * 3
 
 
 def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored):
