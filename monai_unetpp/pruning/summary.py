@@ -267,21 +267,22 @@ def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
 def losses_of_cases(rows: Sequence[ScoreRow], labels: Collection[str], chosen: str, deepest: str) -> list[WorstCase]:
     """The difference in Dice between two levels of every label of every case, the largest loss first.
 
+    Labels that are absent in the truth and at both levels are left out.
+
     Args:
         rows: scores of both levels; others are ignored.
         labels: the labels to compare.
         chosen: name of the level.
         deepest: name of the deepest level.
     """
-    dice = {
-        # a correctly empty prediction has no score and counts as perfect
-        (row.dataset, row.case, row.label, row.point): 1.0 if row.score.dice is None else row.score.dice
-        for row in rows
-        if row.label in labels and row.point in (chosen, deepest)
-    }
+    dice: dict[tuple[str, str, str], dict[str, float | None]] = {}
+    for row in rows:
+        if row.label in labels and row.point in (chosen, deepest):
+            dice.setdefault((row.dataset, row.case, row.label), {})[row.point] = row.score.dice
     losses = []
-    for (dataset, case, label, point), value in dice.items():
-        reference = dice.get((dataset, case, label, deepest))
-        if point == chosen and reference is not None:
-            losses.append(WorstCase(dataset, case, label, reference, value, value - reference))
+    for key, values in dice.items():
+        if {chosen, deepest} == values.keys() and set(values.values()) != {None}:
+            # a correctly empty prediction has no score and counts as perfect
+            less, most = (1.0 if value is None else value for value in (values[chosen], values[deepest]))
+            losses.append(WorstCase(*key, most, less, less - most))
     return sorted(losses, key=lambda loss: loss.difference)

@@ -493,6 +493,11 @@ class TestSubjects:
         names = {"sub-0_run-0": "Ada", "sub-0_run-1": "Bo", "sub-1_run-2": "Ada"}
         assert self.subjects(cases, subjects=names, subject_pattern="(x)") == ["Ada", "Bo", "Ada"]
 
+    def test_the_number_of_an_only_channel_may_be_left_out(self, tmp_path):
+        case = write_case(tmp_path, "case_0000")
+        assert self.subjects([case], subjects={"case": "Ada"}) == ["Ada"]
+        assert self.subjects([case], subjects={"case": "Ada", "case_0000": "Bo"}) == ["Bo"]
+
     def test_own_subject_goes_first(self, tmp_path):
         case = write_case(tmp_path, "case", subject="Cy")
         assert self.subjects([case], subjects={"case": "Ada"}) == ["Cy"]

@@ -20,6 +20,7 @@ from monai_unetpp.pruning.plan import EvaluatedNetwork
 from monai_unetpp.pruning.report.worst_cases import save_worst_cases
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.levels import Scores
+from monai_unetpp.pruning.summary import losses_of_cases
 
 LOSSES = {"case_01": 0.1, "case_02": 0.6, "case_04": 0.3, "case_05": 0.05}
 
@@ -51,6 +52,15 @@ def lose(scores, losses, label="posterior"):
         return dataclasses.replace(row, score=dataclasses.replace(row.score, dice=dice))
 
     return dataclasses.replace(scores, rows=tuple(map(changed, scores.rows)))
+
+
+def test_labels_absent_everywhere_lose_nothing():
+    absent = LabelScore("both_empty", None, None, None, None, 0.0, 0.0, 0.0)
+    invented = dataclasses.replace(absent, state="false_positive", dice=0.0, prediction_ml=1.0)
+    found = {("L1", "a"): absent, ("L2", "a"): absent, ("L1", "b"): absent, ("L2", "b"): invented}
+    rows = [ScoreRow("boxes", "case", "case", point, label, score) for (point, label), score in found.items()]
+    (gain,) = losses_of_cases(rows, ("a", "b"), "L1", "L2")
+    assert (gain.label, gain.chosen_dice, gain.deepest_dice) == ("b", 1.0, 0.0)
 
 
 def test_the_cases_that_lose_most_are_drawn_the_worst_first(tmp_path, evaluated, scores):

@@ -147,9 +147,11 @@ def _subject(
     if entry.get("subject") not in (None, ""):
         return str(entry["subject"])
     if named is not None:
-        if named.get(name) in (None, ""):
+        # nnU-Net names a case without the number of its only channel
+        subject = named.get(name) or named.get(name.removesuffix("_0000"))
+        if not subject:
             raise ValueError(f"subjects must name the subject of every case, got none for {name!r}. Add it.")
-        return str(named[name])
+        return str(subject)
     if pattern is None:
         return None
     match = pattern.search(name)

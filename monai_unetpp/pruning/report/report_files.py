@@ -270,7 +270,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         plain=plain_verdict(result),
         levels_in_words=levels_in_words(result),
         facts=key_facts(result, summary),
-        picture_lead=_picture_lead(result),
+        picture_lead=_picture_lead(result, summary),
         trust=first_lines(result),
         decision_rule=DECISION_RULE,
         earlier_rules=result.settings.get(EARLIER_RULES),
@@ -315,9 +315,9 @@ def _worst_title(result: PruningResult) -> str:
     return f"Worst cases of {loser.name}, which was not accepted"
 
 
-def _picture_lead(result: PruningResult) -> str:
+def _picture_lead(result: PruningResult, summary: Summary) -> str:
     loser = shown_loser(result)
-    return f"The case that loses most at {loser.name}. " if loser else ""
+    return f"The case that loses most at {loser.name}. " if loser and summary.worst_cases else ""
 
 
 def _auroc(value: float) -> str:
