@@ -285,7 +285,7 @@ class _Run:
             if chosen.dicom_seg:
                 beside.append(lambda image, item: dicom_seg_path(savers[0].result_path(image, item)))
             left_out = leave_out_finished(items, savers[0], earlier, beside)
-            damaged = [item for item, output in left_out if not self._keep(item, output, earlier)]
+            damaged = [item for item, output in left_out if not self._keep(item, output, earlier, chosen.overwrite)]
             items += damaged
             self.skipped = len(left_out) - len(damaged)
         if chosen.dicom_seg:
@@ -293,14 +293,16 @@ class _Run:
         self._protect_results(earlier, chosen, outputs)
         self.evaluator.state.epoch_length = len(items)
 
-    def _keep(self, item: dict[str, Any], output: Path, earlier: EarlierResults) -> bool:
-        """Take over a finished case; it fails, and the answer is False, if its result cannot be read."""
+    def _keep(self, item: dict[str, Any], output: Path, earlier: EarlierResults, overwrite: bool) -> bool:
+        """Take over a finished case; False if its result cannot be read: it fails, or is made again to overwrite it."""
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
         changed = earlier.is_changed(output)
         case = earlier.case_name(str(item["case"]), output)
         try:
             self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered, changed)
         except ImageFileError as e:
+            if overwrite:
+                return False
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False
         if changed:
@@ -326,7 +328,8 @@ class _Run:
             outputs: the cases of all processes with their results.
         """
         own = self._outputs()
-        for item, output in own:
+        # numbered objects have no rows to share
+        for item, output in () if self.evaluator.numbers_objects else own:
             if other := earlier.namesake(str(item.get("case")), output):
                 reason = (
                     f"{other} is the result of another image of this name, and both would share rows in volumes.csv"
@@ -341,7 +344,9 @@ class _Run:
                     "failure", f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
                 )
         self.results.check_labels([output.name for item, output in outputs if "failure" not in item])
-        self.results.forget_content([output.name for item, output in own if "failure" not in item])
+        self.results.forget_content(
+            {output.name: [mask.name for mask in self._masks(item)] for item, output in own if "failure" not in item}
+        )
 
     def _outputs(self) -> list[tuple[dict[str, Any], Path]]:
         """The cases with their results, if this package names them."""
@@ -405,6 +410,7 @@ class _Run:
                 self.failures = list(map(str, self.evaluator.failures))
                 self._note_finished()
                 self._write()
+                self.results.restore_content()
 
     def _note_finished(self) -> None:
         """Record the cases that have finished since the last call."""

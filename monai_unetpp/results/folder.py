@@ -64,6 +64,10 @@ class ResultFolder:
     #: The names of the cases that earlier runs made each result of, and those of this run.
     _earlier_names: dict[str, set[str]] | None = dataclasses.field(default=None, init=False)
     _outputs: dict[str, str] = dataclasses.field(default_factory=dict, init=False)
+    #: What was taken out of the record, and the state of the file then, by result.
+    _forgotten: dict[str, tuple[dict[str, Any], Any]] = dataclasses.field(default_factory=dict, init=False)
+    #: Hashes of masks that earlier runs wrote and this one keeps, by result.
+    _beside: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
 
     def check(self) -> None:
@@ -99,25 +103,43 @@ class ResultFolder:
                 "only one set. Name another output folder."
             )
 
-    def forget_content(self, replaced: Collection[str]) -> None:
-        """Take out of the record how results were written that the run replaces.
+    def forget_content(self, replaced: Mapping[str, Collection[str]]) -> None:
+        """Take out of the record how files were written that the run replaces.
 
         So a run that is killed after it has written one does not leave it as one that was changed by hand.
 
         Args:
-            replaced: names of the results.
+            replaced: names of the files that the run writes beside each result, by the name of the result.
         """
-        path, names = self.path / RUN_FILE, set(replaced)
+        path = self.path / RUN_FILE
         if not path.is_file():
             return
         with exclusively(self.path, by_file=self.shard[1] > 1):
             runs = read_runs(path)
-            known = [case for run in runs for case in run["cases"] if case.get("output_sha256") is not None]
-            replacing = [case for case in known if result_name(case) in names]
-            for case in replacing:
-                case.update(output_sha256=None, beside_sha256={})
-            if replacing:
+            for case in (case for run in runs for case in run["cases"] if result_name(case) in replaced):
+                name, beside = result_name(case), case.get("beside_sha256") or {}
+                before = {"output_sha256": case.get("output_sha256"), "beside_sha256": beside}
+                self._forgotten[name] = before, _state(self.path / name)
+                kept = {file: digest for file, digest in beside.items() if file not in replaced[name]}
+                case.update(output_sha256=None, beside_sha256=kept)
+            if self._forgotten:
                 write_text(path, runs_as_text(runs))
+
+    def restore_content(self) -> None:
+        """Put back what :meth:`forget_content` took out about results that the run has not replaced after all."""
+        left = {
+            name: before
+            for name, (before, state) in self._forgotten.items()
+            if name not in self._outputs.values() and state == _state(self.path / name)
+        }
+        if not left:
+            return
+        # without it they are replaced like those of early versions
+        with suppress(ValueError, OSError), exclusively(self.path, by_file=self.shard[1] > 1):
+            runs = read_runs(self.path / RUN_FILE)
+            for case in (case for run in runs for case in run["cases"] if result_name(case) in left):
+                case.update(left[result_name(case)])
+            write_text(self.path / RUN_FILE, runs_as_text(runs))
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
@@ -129,9 +151,10 @@ class ResultFolder:
             case: the case.
             volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
         """
-        self._cases[case.case] = case
-        self._volumes[case.case] = volumes, case.warnings
         is_replaced = bool(self._note_output(case.case, Path(case.output)))
+        beside = {**self._beside.get(Path(case.output).name, {}), **case.beside_sha256}
+        self._cases[case.case] = dataclasses.replace(case, beside_sha256=beside)
+        self._volumes[case.case] = volumes, case.warnings
         if is_replaced or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
 
@@ -175,6 +198,7 @@ class ResultFolder:
             with suppress(ValueError, OSError):  # told when it is written
                 for made in (each for run in read_runs(self.path / RUN_FILE) for each in run["cases"]):
                     self._earlier_names.setdefault(result_name(made), set()).add(str(made.get("case")))
+                    self._beside[result_name(made)] = made.get("beside_sha256") or {}
         self._outputs[case] = output.name
         return self._earlier_names.get(output.name, set())
 
@@ -217,6 +241,15 @@ class ResultFolder:
         # cases without labels may have rows of an earlier result
         if rows or any(labels for labels, _ in self._volumes.values()):
             write_text(path, format_volumes(self._volumes, rows, self._keeps_sums))
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of the last change of a file; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _names_in(table: str) -> list[list[str]]:

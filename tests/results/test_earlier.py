@@ -215,6 +215,28 @@ def test_a_damaged_result_fails_alone(tiny, tmp_path):
     assert ([done.case for done in summary.cases], summary.skipped) == (["b", "c"], 0)
     (failure,) = summary.failures
     assert failure.startswith(f"{images[0]}: its earlier result cannot be kept: {out / 'a_seg.nii.gz'}: ")
+    summary = segment_files(images, out, tiny, skip_existing=True, overwrite=True)
+    assert ([done.case for done in summary.cases], summary.skipped, summary.failures) == (["a"], 2, ())
+
+
+def test_a_case_that_fails_leaves_its_earlier_result_protected(tiny, tmp_path):
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    segment_files(image, out, tiny)
+    content = image.read_bytes()
+    image.write_bytes(b"no image")
+    assert len(segment_files(image, out, tiny).failures) == 1
+    image.write_bytes(content)
+    kept = edited(out / "a_seg.nii.gz")
+    assert len(segment_files(image, out, tiny).failures) == 1
+    assert (out / "a_seg.nii.gz").read_bytes() == kept
+
+
+def test_numbered_objects_of_images_of_one_name_have_no_rows_to_share(nuclei_bundle, tmp_path):
+    pytest.importorskip("skimage")
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "instances": True}
+    for suffix in ("png", "tif"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 200, (24, 24), np.uint8)).save(tmp_path / f"a.{suffix}")
+        assert segment_files(tmp_path / f"a.{suffix}", tmp_path / "out", nuclei_bundle, **options).failures == ()
 
 
 def test_images_of_one_name_share_no_rows(nuclei_bundle, tmp_path):
@@ -311,6 +333,9 @@ def test_a_mask_that_was_corrected_by_hand_is_kept(tmp_path):
     (failure,) = segment_files(image, out, bundle, mask=True).failures
     assert failure.startswith(f"{image}: its result {out / 'a_mask.nii.gz'} was changed after it was written. Move")
     assert segment_files(image, out, bundle, mask=True, skip_existing=True).skipped == 1
+    # a run without masks leaves them and what is known about them
+    assert segment_files(image, out, bundle).failures == ()
+    assert len(segment_files(image, out, bundle, mask=True).failures) == 1
     assert (out / "a_mask.nii.gz").read_bytes() == kept
     assert segment_files(image, out, bundle, mask=True, overwrite=True).failures == ()
     assert (out / "a_mask.nii.gz").read_bytes() != kept

@@ -75,4 +75,6 @@ def check_unchanged(metadata: Mapping[Any, Any]) -> None:
     except OSError as e:
         raise ImageFileError(f"{files[0]}: was removed while it was in work ({e.strerror}). Put it back.") from e
     if state != (noted[0] if isinstance(noted, (list, tuple)) else noted):
-        raise ImageFileError(f"{files[0]}: was changed while it was in work. Segment it again once it is complete.")
+        raise ImageFileError(
+            f"{files[0]}: was changed while it was in work. Segment it again once it is complete, not from a cache."
+        )
