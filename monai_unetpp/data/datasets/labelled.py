@@ -148,8 +148,8 @@ def _subject(
         return str(entry["subject"])
     if named is not None:
         # nnU-Net names a case without the number of its only channel
-        subject = named.get(name) or named.get(name.removesuffix("_0000"))
-        if not subject:
+        subject = named.get(name, named.get(name.removesuffix("_0000")))
+        if subject in (None, ""):
             raise ValueError(f"subjects must name the subject of every case, got none for {name!r}. Add it.")
         return str(subject)
     if pattern is None:
