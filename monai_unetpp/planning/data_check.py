@@ -13,10 +13,11 @@ from monai_unetpp.data import check_labelled_data, load_datalist
 from monai_unetpp.data.datasets.datalist import LISTS
 from monai_unetpp.data.datasets.description import DataSetDescription
 from monai_unetpp.data.datasets.label_names import LabelNames
-from monai_unetpp.data.datasets.labelled import LabelledCase, file_identity, list_cases
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels, keep_hash
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.label_values import list_values
+from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained

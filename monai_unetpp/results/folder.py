@@ -127,10 +127,11 @@ class ResultFolder:
 
     def restore_content(self) -> None:
         """Put back what :meth:`forget_content` took out about results that the run has not replaced after all."""
+        written = set(self._outputs.values())
         left = {
             name: before
             for name, (before, state) in self._forgotten.items()
-            if name not in self._outputs.values() and state == _state(self.path / name)
+            if name not in written and state == _state(self.path / name)
         }
         if not left:
             return

@@ -14,7 +14,8 @@ from typing import Any
 
 from monai_unetpp.bundles import WEIGHTS_FILE
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.datasets.labelled import file_identity, list_cases
+from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import claimed, write_text

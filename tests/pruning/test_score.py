@@ -24,7 +24,8 @@ from monai.transforms import (
 )
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.data.datasets.labelled import LabelledCase, file_identity, hash_files
+from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files
+from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network

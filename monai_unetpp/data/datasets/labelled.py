@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,11 @@ from typing import Any
 from monai_unetpp.data.datasets.subjects import subject_of_image
 from monai_unetpp.data.formats.label_values import list_values
 from monai_unetpp.data.formats.naming import entry_name, image_name
-from monai_unetpp.data.formats.result_marks import image_files
+from monai_unetpp.data.formats.source_files import existing_files
 from monai_unetpp.files import hash_file
 from monai_unetpp.spreadsheet import read_table
 
-__all__ = ["LabelledCase", "file_identity", "hash_files", "list_cases", "repeated_names", "same_name"]
+__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names", "same_name"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,19 +162,6 @@ def _subject(
     return match[1]
 
 
-def file_identity(path: Path) -> list[list[Any]]:
-    """Path, size and modification time of a file and of the voxels that its header names, or of a DICOM series.
-
-    Args:
-        path: the file or folder; files that do not exist are left out.
-    """
-    return [
-        [os.path.abspath(file), status.st_size, status.st_mtime_ns]
-        for file in _files_of(path)
-        for status in [file.stat()]
-    ]
-
-
 def hash_files(paths: Sequence[Path]) -> str:
     """SHA-256 over the content of files, of voxel files that headers name, and of DICOM series in folders.
 
@@ -183,13 +169,6 @@ def hash_files(paths: Sequence[Path]) -> str:
         OSError: a file cannot be read.
     """
     digest = hashlib.sha256()
-    for file in (file for path in paths for file in _files_of(path)):
+    for file in (file for path in paths for file in existing_files(path)):
         digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()
-
-
-def _files_of(path: Path) -> list[Path]:
-    """The existing files that hold an image; a header alone if it holds the voxels as well."""
-    if path.is_file():
-        return sorted(image_files(path)) or [path]
-    return image_files(path) if path.is_dir() else []

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.data.datasets.labelled import file_identity
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.formats.reader import VolumeReader
+from monai_unetpp.data.formats.source_files import file_identity
 
 __all__ = ["hash_voxels", "keep_hash"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, MutableMapping, Sequence
-from os import PathLike, fspath, stat
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from monai.utils import ImageMetaKey
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.result_marks import image_files
 
-__all__ = ["check_unchanged", "file_state", "note_file_state", "note_source_files", "source_files"]
+__all__ = [
+    "check_unchanged",
+    "existing_files",
+    "file_identity",
+    "file_state",
+    "note_file_state",
+    "note_source_files",
+    "source_files",
+]
 
 #: Metadata key of all files, in one string that data loaders pass on unchanged; no path contains its separator.
 _FILES = "source_files"
@@ -42,14 +51,33 @@ def source_files(metadata: Mapping[Any, Any]) -> tuple[str, ...]:
     return () if name is None else tuple(str(name).split(_SEPARATOR))
 
 
+def existing_files(path: Path) -> list[Path]:
+    """The existing files that hold an image; a header alone if it holds the voxels as well."""
+    if path.is_file():
+        return sorted(image_files(path)) or [path]
+    return image_files(path) if path.is_dir() else []
+
+
+def file_identity(path: Path) -> list[list[Any]]:
+    """Path, size and modification time of a file and of the voxels that its header names, or of a DICOM series.
+
+    Args:
+        path: the file or folder; files that do not exist are left out.
+    """
+    return [
+        [os.path.abspath(file), status.st_size, status.st_mtime_ns]
+        for file in existing_files(path)
+        for status in [file.stat()]
+    ]
+
+
 def file_state(files: Sequence[str | PathLike[str]]) -> str:
-    """Sizes and times of the last change of all files of an image, which show whether one was written to.
+    """Text that changes where one of an image's files is written to or removed; see :func:`file_identity`.
 
     Raises:
-        OSError: one is not there.
+        OSError: one may not be looked at.
     """
-    states = [stat(path) for file in files for path in image_files(Path(file))]
-    return " ".join(f"{state.st_size}:{state.st_mtime_ns}" for state in states)
+    return repr([file_identity(Path(file)) for file in files])
 
 
 def note_file_state(metadata: MutableMapping[Any, Any], state: str) -> None:
@@ -70,11 +98,9 @@ def check_unchanged(metadata: Mapping[Any, Any]) -> None:
     if noted is None:
         return
     files = source_files(metadata)
-    try:
-        state = file_state(files)
-    except OSError as e:
-        raise ImageFileError(f"{files[0]}: was removed while it was in work ({e.strerror}). Put it back.") from e
-    if state != (noted[0] if isinstance(noted, (list, tuple)) else noted):
+    if not all(existing_files(Path(file)) for file in files):
+        raise ImageFileError(f"{files[0]}: was removed while it was in work. Put it back.")
+    if file_state(files) != (noted[0] if isinstance(noted, (list, tuple)) else noted):
         raise ImageFileError(
             f"{files[0]}: was changed while it was in work. Segment it again once it is complete, not from a cache."
         )
