@@ -69,7 +69,7 @@ class CaseResult:
             (``LevelSurroundd``); None if it found none or did not look for one.
         depths: number of windows by the level at which they stopped, if the inferer chooses the depth of each window.
         pixels: voxels or pixels of the prediction, with the background; 0 if it is not a map of labels or objects.
-        covered: those of them that are not background.
+        covered: voxels or pixels of numbered objects; 0 without these.
         files: all files of the input: several for a case with one per channel, and for a chosen DICOM series.
     """
 
@@ -362,7 +362,7 @@ class CaseEvaluator(SupervisedEvaluator):
             instances=instances,
             voxels=voxels,
             pixels=prediction.numel() if _is_map(prediction) else 0,
-            covered=int(prediction.count_nonzero()) if _is_map(prediction) else 0,
+            covered=int(prediction.count_nonzero()) if instances is not None and _is_map(prediction) else 0,
         )
 
     def _await_saving(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -357,10 +358,10 @@ class _Run:
         """The files that this run writes beside the label map of a case, but for DICOM SEG."""
         return [saver.result_path(first_file(item), item) for saver in self.evaluator.savers[1:]]
 
-    def _masks_of(self, image: str) -> list[Path]:
-        if len(self.evaluator.savers) < 2:
-            return []
-        return next((self._masks(item) for item in self._listed or [] if first_file(item) == image), [])
+    @functools.cached_property
+    def _masks_of(self) -> dict[str, list[Path]]:
+        """The masks of each case by its image, once the results have their names."""
+        return {first_file(item): self._masks(item) for item in self._listed or []}
 
     def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
         folder, pair = self.chain.last.folder, self.chain.pair
@@ -417,7 +418,7 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            self.results.add(_recorded(case, done.files, self._masks_of(done.file)), case.volumes)
+            self.results.add(_recorded(case, done.files, self._masks_of.get(done.file, [])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
         # the numbers of objects are not labels

@@ -34,7 +34,7 @@ from monai_unetpp.planning.data_rules import (
 )
 from monai_unetpp.planning.fingerprint import LONGEST_AXIS, Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step
-from monai_unetpp.planning.network_rules import NetworkTask, choose_network, choose_window, training_minutes
+from monai_unetpp.planning.network_rules import NetworkTask, check_size, choose_network, choose_window, training_minutes
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
@@ -123,6 +123,7 @@ def make_plan(
         choices["patch_size"], shapes, choices["strides"], choices["norm"], choices["features"][0], machine.memory_bytes
     )
     choices.settle("window_shape", window)
+    check_size("window_shape", choices["window_shape"], choices["strides"])
     for name, choice in {
         **_RECIPE,
         **_choose_for_machine(fingerprint, task.shape, machine),

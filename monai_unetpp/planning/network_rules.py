@@ -20,7 +20,16 @@ from monai_unetpp.window_layout import bytes_per_voxel, overlapping_starts
 if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, StepCost
 
-__all__ = ["NetworkTask", "choose_network", "choose_window", "kernels_of", "patch_of", "strides_of", "training_minutes"]
+__all__ = [
+    "NetworkTask",
+    "check_size",
+    "choose_network",
+    "choose_window",
+    "kernels_of",
+    "patch_of",
+    "strides_of",
+    "training_minutes",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +127,7 @@ def choose_network(
         if values in seen:
             continue
         seen.append(values)
-        _check_patch(values)
+        check_size("patch_size", values["patch_size"], values["strides"])
         config = {name: values[name] for name in ("features", "strides", "kernel_size")}
         config |= {"spatial_dims": task.spatial_dims, "in_channels": task.in_channels, "norm": norm}
         cost = count({**config, "out_channels": task.out_channels}, values["patch_size"], values["batch_size"])
@@ -159,13 +168,22 @@ def choose_network(
     return _explained({**values, "norm": norm}, task, machine.seconds(cost), steps)
 
 
-def _check_patch(values: Mapping[str, Any]) -> None:
-    """Refuse patches of which one voxel is left at the lowest resolution, where norms have nothing to compare."""
-    patch, steps = values["patch_size"], [math.prod(along) for along in zip(*values["strides"], strict=True)]
-    if all(edge <= step for edge, step in zip(patch, steps, strict=True)):
+def check_size(name: str, size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:
+    """Refuse patches or windows that leave one voxel at the lowest resolution, where norms have nothing to compare.
+
+    Args:
+        name: of the value, for the message.
+        size: of the patches or windows.
+        strides: of the network.
+
+    Raises:
+        ValueError: they are too small.
+    """
+    steps = [math.prod(along) for along in zip(*strides, strict=True)]
+    if all(edge <= step for edge, step in zip(size, steps, strict=True)):
         raise ValueError(
-            f"patch_size must leave 2 voxels or more at the lowest resolution, got {patch}, which the strides, "
-            f"{' x '.join(map(str, steps))} in all, reduce to one. Set a larger patch_size, such as "
+            f"{name} must leave 2 voxels or more at the lowest resolution, got {list(size)}, which the strides, "
+            f"{' x '.join(map(str, steps))} in all, reduce to one. Set a larger {name}, such as "
             f"{[2 * step for step in steps]}."
         )
 

@@ -19,6 +19,7 @@ from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.evaluation_stages import (
     Prepared,
     Scored,
+    all_settings,
     compare_adaptive,
     compare_settings,
     decide_cases,
@@ -187,7 +188,7 @@ def _evaluate(
         trade_offs=trade_offs(prepared, scored, costs, adaptive),
         command=command_line(),
         error_auroc=scored.error_auroc,
-        settings=prepared.settings | scored.left_out,
+        settings=all_settings(prepared, scored),
         grid=compare_settings(prepared, scored, costs),
         adaptive=adaptive,
         stability=stability,

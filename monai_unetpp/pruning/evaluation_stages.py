@@ -74,6 +74,7 @@ from monai_unetpp.pruning.scoring.prediction import Pipeline
 __all__ = [
     "Prepared",
     "Scored",
+    "all_settings",
     "compare_adaptive",
     "compare_settings",
     "decide_cases",
@@ -185,11 +186,6 @@ class Scored:
 # ---------------------------------------------------------------- check
 
 
-def _names_of(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> set[tuple[str, str]]:
-    """Data set and name of each case."""
-    return {(name, case.name) for name, listed in entries.items() for case in list_cases(listed)}
-
-
 def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepared:
     """Check everything that can be checked before the first case is scored, and collect what scoring needs.
 
@@ -199,7 +195,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     """
     given = None if folds is None else join_folds(folds, plan.data.names[0])
     check_plan(plan)
-    pipeline, folder = plan.pipeline, plan.outputs.output_dir
+    pipeline = plan.pipeline
     device = torch.device(pipeline.device)
     own, *others = _settings(plan, device)
     if any(parse_budget(budget).key == "energy_j" for budget in plan.rules.budgets) and find_counter(device) is None:
@@ -215,7 +211,6 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         check_complete(given, scored_labels(pipeline.labels))
     further = load_further(pipeline)
     kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
-    settings = run_settings(plan, own, 0 if folds is None else len(folds))
     return Prepared(
         plan=plan,
         device=device,
@@ -227,7 +222,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         ignore_labels=ignore_labels,
         kept_back=kept_back,
         further=further,
-        settings=settings | earlier_rules(folder, plan, settings, _names_of(entries)),
+        settings=run_settings(plan, own, 0 if folds is None else len(folds)),
         configurations=_configurations(plan, own, others, device),
         checked=checked,
         record=record_of(pipeline.network, pipeline.bundle),
@@ -408,6 +403,13 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
     )
 
 
+def all_settings(prepared: Prepared, scored: Scored) -> dict[str, str]:
+    """How this run judged, and earlier rules of the report that it replaces."""
+    cases = {(name, case.name) for name, listed in prepared.entries.items() for case in list_cases(listed)}
+    found = earlier_rules(prepared.plan.outputs.output_dir, prepared.plan, prepared.settings, cases)
+    return prepared.settings | found | scored.left_out
+
+
 def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
     """Doubts about the plan or the cases."""
     plan = prepared.plan
@@ -449,7 +451,8 @@ def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) ->
     names = sorted({(row.dataset, row.case) for row in scored.all_rows})
     voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in names}
     out_of_fold = prepared.plan.data.names[:1] if scored.out_of_fold else ()
-    return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold)
+    unchecked = bool(prepared.plan.data.scores)
+    return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold, unchecked)
 
 
 def trusted_rows(prepared: Prepared, scored: Scored, exposures: Sequence[Exposure] | None) -> tuple[ScoreRow, ...]:

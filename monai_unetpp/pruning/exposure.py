@@ -50,6 +50,7 @@ def exposures_of(
     confirming: Collection[_Case],
     record: TrainingRecord | None,
     out_of_fold: Collection[str] = (),
+    unchecked: bool = False,
 ) -> tuple[Exposure, ...] | None:
     """How many cases of each decision took part in the weights.
 
@@ -59,6 +60,7 @@ def exposures_of(
         confirming: the cases that only confirm.
         record: which cases trained the weights, and which chose them; None if the bundle does not say.
         out_of_fold: names of the data sets whose cases other networks scored, none of which saw their subjects.
+        unchecked: whether the latter is only what tables of scores imply.
 
     Returns:
         One for each decision; None where the bundle does not say, and its network scored cases of one of them.
@@ -81,6 +83,7 @@ def exposures_of(
             selecting=roles.count("selecting"),
             rule="" if record is None else record.rule,
             out_of_fold=decision.dataset in out_of_fold,
+            unchecked=unchecked and decision.dataset in out_of_fold,
         )
         exposures.append(exposure)
     return tuple(exposures)

@@ -351,6 +351,7 @@ class Exposure:
         selecting: how many chose the weights.
         rule: how the weights were chosen; empty if the bundle does not say.
         out_of_fold: whether other networks scored the cases, none of which was trained on the subjects that it scored.
+        unchecked: whether the latter is only what the tables of the scores imply, as their networks are not known.
     """
 
     dataset: str
@@ -360,6 +361,7 @@ class Exposure:
     selecting: int
     rule: str
     out_of_fold: bool = False
+    unchecked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -222,6 +222,8 @@ def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path
         plan(thick_dir, folder, settings=["class_ratios=[1,1]"], measure=machine)
     with pytest.raises(ValueError, match="class_weights must have 3 numbers"):
         plan(thick_dir, folder, settings=["class_weights=[1,1]"], measure=machine)
+    with pytest.raises(ValueError, match=r"window_shape must leave 2 voxels or more .*, got \[1, 1, 1\]"):
+        plan(thick_dir, folder, settings={**TINY, "window_shape": [1, 1, 1]}, measure=machine)
     with pytest.raises(ValueError, match="level_weights must have 2 numbers, one per level with the shallowest first"):
         plan(thick_dir, folder, settings={**TINY, "level_weights": [1]}, measure=machine)
     assert not (folder / "configs").exists()

@@ -95,6 +95,9 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds)
     (halves / "dataset.json").write_text(json.dumps(content, default=str))
     result = prune(plan_of(halves, tmp_path / "out", scores=tables, list_key="validation"))
     assert result.rows == join_folds(folds).rows
+    # which networks these tables are of is not known
+    trusted = "was not trained on its subject, if the given tables are those of folds, which was not checked."
+    assert any(sentence.endswith(trusted) for sentence in trust_sentences(result))
 
 
 def test_subjects_that_are_given_replace_those_of_the_tables(tmp_path, boxes, folds) -> None:

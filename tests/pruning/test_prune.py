@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -321,6 +322,21 @@ def test_another_process_has_the_folder(tmp_path, few_boxes, scored, monkeypatch
     ):
         run(half_blind_network(), few_boxes, tmp_path / "out")
     assert not scored
+
+
+def test_rules_of_the_evaluation_that_this_one_waited_for_are_told(tmp_path, few_boxes, monkeypatch):
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+    run(intensity_network(), few_boxes, tmp_path / "other")
+
+    @contextlib.contextmanager
+    def claimed_late(folder, doing):
+        shutil.copy(tmp_path / "other" / "report.json", folder)
+        yield
+
+    monkeypatch.setattr(evaluation, "claimed", claimed_late)
+    settings = run(intensity_network(), few_boxes, tmp_path / "out", margins="dice=0.1").settings
+    assert settings["earlier rules"].startswith("margins dice=0.01, nsd=0.02")
 
 
 @pytest.mark.slow
