@@ -25,7 +25,7 @@ from monai_unetpp.template import load_template
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = ("segment.md", "train.md", "networks.md", "export.md", "command_line.md", "faq.md")
+GUIDES = ("segment.md", "train.md", "recipe.md", "networks.md", "export.md", "command_line.md", "faq.md")
 TEXT = "\n".join([README, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in GUIDES)])
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 
