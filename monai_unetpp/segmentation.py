@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +51,9 @@ from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
 __all__ = ["SegmentationSummary", "SegmentedCase", "segment_files", "segment_single"]
 
 logger = logging.getLogger(__name__)
+
+#: Entries of a bundle's metadata that results depend on.
+_SHAPING = ("labels", "network_data_format", "within", "brain_mask", "totals", "label_codes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +235,7 @@ class _Run:
         self.skipped = 0
         self._warnings: list[str] = []
         self._files_of: dict[str, list[str]] = {}
+        self._earlier = EarlierResults((), described)
         for saver in self.evaluator.savers:
             if CommonKeys.PRED in saver.keys:  # masks have their own label
                 saver.labels = dict(results.names)
@@ -270,9 +276,9 @@ class _Run:
             ValueError: the bundle does not use this package's data set and saver.
         """
         number, count = self.results.shard
-        earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
+        self._earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
         if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):
-            self._protect_results(earlier, chosen, self._outputs())
+            self._protect_results(chosen, self._outputs())
             return
         items, savers = self._items(), self.evaluator.savers
         inputs.name_results(items, savers)
@@ -285,53 +291,50 @@ class _Run:
             beside: list[Callable[[str, dict[str, Any]], Path]] = [saver.result_path for saver in savers[1:]]
             if chosen.dicom_seg:
                 beside.append(lambda image, item: dicom_seg_path(savers[0].result_path(image, item)))
-            left_out = leave_out_finished(items, savers[0], earlier, beside)
-            damaged = [item for item, output in left_out if not self._keep(item, output, earlier, chosen.overwrite)]
+            left_out = leave_out_finished(items, savers[0], self._earlier, beside)
+            damaged = [item for item, output in left_out if not self._keep(item, output, chosen.overwrite)]
             items += damaged
             self.skipped = len(left_out) - len(damaged)
         if chosen.dicom_seg:
             self._add_dicom_seg(items)
-        self._protect_results(earlier, chosen, outputs)
+        self._protect_results(chosen, outputs)
         self.evaluator.state.epoch_length = len(items)
 
-    def _keep(self, item: dict[str, Any], output: Path, earlier: EarlierResults, overwrite: bool) -> bool:
+    def _keep(self, item: dict[str, Any], output: Path, overwrite: bool) -> bool:
         """Take over a finished case; False if its result cannot be read: it fails, or is made again to overwrite it."""
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
-        changed = earlier.is_changed(output)
-        case = earlier.case_name(str(item["case"]), output)
+        changed = self._earlier.is_changed(output)
+        case = self._earlier.case_name(str(item["case"]), output)
         try:
-            self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered, changed)
+            self.results.add_earlier(case, output, has_volume, self._earlier.warnings(output), numbered, changed)
         except ImageFileError as e:
             if overwrite:
                 return False
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False
         if changed:
-            old = ", ".join(map(str, outdated_beside(output, [*self._masks(item), dicom_seg_path(output)])))
-            logger.warning(
-                "%s: was changed after it was written. It is kept, and measured again.%s",
-                output,
-                f" Of the labels before the change: {old}." if old else "",
-            )
+            kept = "changed after it was written. It is kept, and measured again."
+            self._tell_of(output, kept, self._masks(item), always=True)
         return True
 
-    def _protect_results(
-        self,
-        earlier: EarlierResults,
-        chosen: SegmentationOptions,
-        outputs: Sequence[tuple[dict[str, Any], Path]],
-    ) -> None:
+    def _tell_of(self, output: Path, what: str, masks: Sequence[Path] = (), *, always: bool = False) -> None:
+        """Warn that a result was changed, or only if files beside it are of the labels before."""
+        beside = dict.fromkeys([*masks, *self._earlier.beside(output)])
+        old = ", ".join(map(str, outdated_beside(output, beside)))
+        if old or always:
+            logger.warning("%s: was %s%s", output, what, f" Of the labels before: {old}." if old else "")
+
+    def _protect_results(self, chosen: SegmentationOptions, outputs: Sequence[tuple[dict[str, Any], Path]]) -> None:
         """Let cases fail whose results were changed by hand, and refuse a folder with results of other labels.
 
         Args:
-            earlier: the results in the folder.
             chosen: the options.
             outputs: the cases of all processes with their results.
         """
         own = self._outputs()
         # numbered objects have no rows to share
         for item, output in () if self.evaluator.numbers_objects else own:
-            if other := earlier.namesake(str(item.get("case")), output):
+            if other := self._earlier.namesake(str(item.get("case")), output):
                 reason = (
                     f"{other} is the result of another image of this name, and both would share rows in volumes.csv"
                 )
@@ -339,7 +342,7 @@ class _Run:
                     "failure", f"{first_file(item)}: {reason}. Name another output folder, or segment both in one run."
                 )
         for item, output in () if chosen.overwrite else own:
-            if changed := next(filter(earlier.is_changed, (output, *self._masks(item))), None):
+            if changed := next(filter(self._earlier.is_changed, (output, *self._masks(item))), None):
                 reason = f"its result {changed} was changed after it was written"
                 item.setdefault(
                     "failure", f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
@@ -419,6 +422,7 @@ class _Run:
             case = self._segmented_case(done)
             self.cases.append(case)
             self.results.add(_recorded(case, done.files, self._masks_of.get(done.file, [])), case.volumes)
+            self._tell_of(Path(case.output), "replaced.")
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
         # the numbers of objects are not labels
@@ -453,6 +457,7 @@ class _Run:
 
     def _write(self) -> None:
         inferer = self.chain.last.evaluator.inferer
+        inferer = getattr(inferer, "inferer", inferer)  # of slices
         self.results.run.update(
             finished=_now(),
             runtime=self.ran[0],
@@ -480,14 +485,17 @@ def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:
 
 
 def _described_bundle(folder: Path) -> dict[str, Any]:
+    metadata = read_metadata(folder)
+    shaping = json.dumps({key: metadata[key] for key in _SHAPING if key in metadata}, sort_keys=True)
     weights, settings = folder / WEIGHTS_FILE, folder / "configs" / "inference.json"
     return {
         "name": folder.name,
         "folder": str(folder),
-        "version": str(read_metadata(folder).get("version", "")),
+        "version": str(metadata.get("version", "")),
         "weights": WEIGHTS_FILE,
         "sha256": hash_file(weights) if weights.is_file() else None,
         "settings_sha256": hash_file(settings) if settings.is_file() else None,
+        "metadata_sha256": hashlib.sha256(shaping.encode()).hexdigest(),
     }
 
 

@@ -7,17 +7,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.formats.dicom_seg import dicom_seg_path
 from monai_unetpp.data.formats.nifti_marks import is_of_runner
 from monai_unetpp.data.formats.result_marks import identify_image, read_identity
 from monai_unetpp.files import hash_file
-from monai_unetpp.results.run_record import result_name
+from monai_unetpp.results.run_record import hash_image, result_name
 
 __all__ = ["EarlierResults"]
 
 
 #: Hashes of a bundle in a record, and those that older records lack.
-_HASHES = ("sha256", "settings_sha256")
-_ADDED = ("bundle settings_sha256", "within settings_sha256")
+_HASHES = ("sha256", "settings_sha256", "metadata_sha256")
+_ADDED = tuple(f"{bundle} {part}" for bundle in ("bundle", "within") for part in _HASHES[1:])
 
 
 class EarlierResults:
@@ -28,8 +29,9 @@ class EarlierResults:
         wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
     A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
-    other weights, settings of the bundle, or options, or it is the runner's, which records nothing. So an interrupted
-    run continues, but one with another level starts again. Results are looked up by the names of their files, which are
+    other weights, settings or labels of the bundle, or options, or it is the runner's, which records nothing. Where
+    another program has saved a correction without the mark, the record of its image counts. So an interrupted run
+    continues, but one with another level starts again. Results are looked up by the names of their files, which are
     unique in a folder: the folder may have been renamed or moved.
     """
 
@@ -41,6 +43,8 @@ class EarlierResults:
         for name, case in self._cases.items():
             self._named.setdefault(case, set()).add(name)
         self._made_by = {name: _compared(run) for name, _, run in made}
+        self._images = {name: case.get("sha256") for name, case, _ in made}
+        self._beside = {name: tuple(case.get("beside_sha256") or ()) for name, case, _ in made}
         self._written = {name: case.get("output_sha256") for name, case, _ in made}
         for _, case, _ in made:
             self._written.update(case.get("beside_sha256") or {})
@@ -49,6 +53,10 @@ class EarlierResults:
     def warnings(self, output: Path) -> Sequence[str]:
         """The warnings about a result when it was made."""
         return tuple(self._warnings.get(output.name, ()))
+
+    def beside(self, output: Path) -> list[Path]:
+        """The masks and DICOM SEG that earlier runs may have written beside a result."""
+        return [*map(output.with_name, self._beside.get(output.name, ())), dicom_seg_path(output)]
 
     def namesake(self, case: str, output: Path) -> Path | None:
         """The result of another image in the folder of ``output`` whose case has the same name, if there is one."""
@@ -78,11 +86,12 @@ class EarlierResults:
             for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
         ):
             return False
-        made_of = read_identity(output)
-        if made_of is None or made_of.content is None:
-            return False
         files = [image] if isinstance(image, (str, PathLike)) else image
-        return made_of.content == identify_image(*files).content
+        made_of = read_identity(output)
+        if made_of is None:  # another program has saved a correction without the mark
+            recorded = self._images.get(output.name)
+            return recorded is not None and recorded == hash_image(*files)
+        return made_of.content is not None and made_of.content == identify_image(*files).content
 
 
 def _compared(run: Mapping[str, Any]) -> dict[str, Any]:

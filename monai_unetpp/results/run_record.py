@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.result_marks import image_files
+from monai_unetpp.data.formats.result_marks import RUN_FILE, image_files
 from monai_unetpp.files import MARK, hash_file
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "runs_as_text",
 ]
 
-RUN_FILE = "run.json"
 _PACKAGE = "monai_unetpp"
 
 

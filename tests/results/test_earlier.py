@@ -349,7 +349,58 @@ def test_a_corrected_label_map_is_kept_though_it_is_newer_than_its_mask(tmp_path
     again = segment_files(image, out, bundle, mask=True, skip_existing=True)
     assert (again.skipped, again.failures) == (1, ())
     assert (out / "a_seg.nii.gz").read_bytes() == kept
-    assert f"measured again. Of the labels before the change: {out / 'a_mask.nii.gz'}." in caplog.text
+    assert f"measured again. Of the labels before: {out / 'a_mask.nii.gz'}." in caplog.text
+
+
+def saved_by_another_program(path):
+    """A corrected label map as programs save it that know nothing of the mark in it."""
+    if path.suffix == ".png":
+        Image.fromarray(1 - np.asarray(Image.open(path))).save(path)
+    else:
+        found = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(1 - np.asarray(found.dataobj, np.uint8), found.affine), path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".png"])
+def test_corrections_that_lost_their_mark_are_results_all_the_same(nuclei_bundle, tmp_path, suffix):
+    image, options = tmp_path / f"a{suffix}", {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
+    if suffix == ".png":
+        Image.fromarray(np.random.default_rng(0).integers(0, 200, (24, 24), np.uint8)).save(image)
+    else:
+        write_image(image, (24, 24), surround=False)
+    result = tmp_path / f"a_seg{suffix}"
+    # beside the images, where a result must not become an image
+    segment_files(tmp_path, tmp_path, nuclei_bundle, **options)
+    kept = saved_by_another_program(result)
+    again = segment_files(tmp_path, tmp_path, nuclei_bundle, **options, skip_existing=True)
+    assert (again.skipped, again.failures, again.cases) == (1, (), ())
+    assert result.read_bytes() == kept
+    assert len(segment_files(tmp_path, tmp_path, nuclei_bundle, **options).failures) == 1
+    assert result.read_bytes() == kept
+    assert segment_files(tmp_path, tmp_path, nuclei_bundle, **options, overwrite=True).failures == ()
+    assert result.read_bytes() != kept
+
+
+def test_results_under_other_names_of_the_labels_are_made_again(tiny, tmp_path):
+    bundle = shutil.copytree(tiny, tmp_path / "bundle")
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    out = tmp_path / "out"
+    segment_files(images[0], out, bundle)
+    edit_json(bundle / "configs" / "metadata.json", labels={"1": "something else"})
+    again = segment_files(images, out, bundle, skip_existing=True)
+    assert (again.skipped, len(again.cases)) == (0, 2)
+    assert {row[1] for row in rows_of(out)} == {"1"}
+    assert segment_files(images, out, bundle, skip_existing=True).skipped == 2
+
+
+def test_it_is_told_that_a_mask_is_of_labels_that_were_replaced(tmp_path, caplog):
+    bundle = masking(tmp_path)
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    segment_files(image, out, bundle, mask=True)
+    assert "Of the labels before" not in caplog.text
+    segment_files(image, out, bundle)
+    assert f"a_seg.nii.gz: was replaced. Of the labels before: {out / 'a_mask.nii.gz'}." in caplog.text
 
 
 def test_colours_may_be_changed_and_what_stays_needs_its_names(tiny, tmp_path):

@@ -1,8 +1,10 @@
-"""Recognize results by the mark in their file, which also identifies their image, never by name."""
+"""Recognize results by the mark in their file, which also identifies their image, or by the record of their folder."""
 
 from __future__ import annotations
 
+import json
 import os
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from monai_unetpp.data.formats.pictures import is_picture_name, read_picture_mar
 from monai_unetpp.files import MARK
 
 __all__ = [
+    "RUN_FILE",
     "ImageIdentity",
     "identify_image",
     "image_files",
@@ -30,6 +33,11 @@ __all__ = [
     "picture_mark",
     "read_identity",
 ]
+
+RUN_FILE = "run.json"
+"""The record in a folder of results, which lists them."""
+#: Folders of a BIDS derivative from its record down to a result: subject, session and kind.
+_MOST_FOLDERS = 3
 
 
 def identify_image(*images: str | PathLike[str]) -> ImageIdentity:
@@ -52,8 +60,8 @@ def picture_mark(image: ImageIdentity) -> str:
 
 
 def is_result(path: str | PathLike[str]) -> bool:
-    """Whether a file carries the mark of this package."""
-    return _read_mark(Path(path)) is not None
+    """Whether a file carries the mark of this package, or lost it when another program saved a corrected result."""
+    return _read_mark(Path(path)) is not None or _is_recorded(Path(os.path.abspath(path)))
 
 
 def read_identity(path: str | PathLike[str]) -> ImageIdentity | None:
@@ -65,6 +73,35 @@ def _read_mark(path: Path) -> str | None:
     if is_picture_name(path):
         return read_picture_mark(path)
     return read_nifti_mark(path) if is_nifti_name(path) else None
+
+
+def _is_recorded(path: Path) -> bool:
+    """Whether the record in the folder of a file, or in one above as in BIDS, lists it."""
+    for depth, folder in enumerate(path.parents[: _MOST_FOLDERS + 1], start=1):
+        record = folder / RUN_FILE
+        try:
+            found = record.stat()
+        except OSError:
+            continue
+        return path.parts[-depth:] in _listed(record, found.st_mtime_ns, found.st_size)
+    return False
+
+
+@lru_cache(maxsize=8)
+def _listed(record: Path, *state: int) -> frozenset[tuple[str, ...]]:
+    """The ends of the paths of all results in a record, with up to ``_MOST_FOLDERS`` folders; none if it is none."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        cases = [case for run in content["runs"] for case in run["cases"]] if content["software"] == MARK else []
+        outputs = [Path(case["output"]) for case in cases]
+        masks = [
+            output.with_name(name)
+            for output, case in zip(outputs, cases, strict=True)
+            for name in case.get("beside_sha256") or ()
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return frozenset()
+    return frozenset(path.parts[-depth:] for path in (*outputs, *masks) for depth in range(1, _MOST_FOLDERS + 2))
 
 
 def image_files(image: Path) -> list[Path]:
