@@ -463,6 +463,7 @@ class _Run:
             runtime=self.ran[0],
             precision=self.ran[1],
             window=_plain(getattr(inferer, "roi_size", None)),
+            window_sizes=_plain(sorted(getattr(inferer, "window_sizes", ()))),
             overlap=_plain(getattr(inferer, "overlap", None)),
             flips=_plain(getattr(inferer, "flips", None)),
             failures=self.failures,

@@ -59,9 +59,6 @@ class NestedSlidingWindowInferer(Inferer):
     results agree to float32 rounding. MONAI's ``sw_device``, ``cache_roi_weight_map``, ``cpu_thresh``,
     ``buffer_steps``, ``buffer_dim`` and ``with_coord`` have no counterpart.
 
-    In addition, this inferer supports levels, label maps in bounded memory, test-time flips, and torch, torch.compile
-    or OpenVINO as runtime.
-
     Args:
         roi_size: spatial size of the windows, one for all axes or each; ``None``, 0 or -1 stands for the image's own
             size. Use the patch size of the training: deep levels are worse in smaller windows. ``"auto"`` chooses for
@@ -111,6 +108,7 @@ class NestedSlidingWindowInferer(Inferer):
         timer: if set, it records the time of the stages ``"preparation"`` (conversion or compilation, once per
             network and batch shape), ``"windows"``, ``"network"``, ``"stitching"`` and ``"argmax"``.
         ran: runtime and precision of the last run, never ``"auto"``; None before.
+        window_sizes: sizes of the windows of all runs: several only where they are chosen for each image.
         depths: number of windows (with flips, of mirror images) of the last run that stopped at each level, by name of
             each adaptive level.
 
@@ -170,6 +168,7 @@ class NestedSlidingWindowInferer(Inferer):
         self.progress = progress
         self.timer: StageTimer | None = None
         self.ran: tuple[str, str] | None = None
+        self.window_sizes: set[tuple[int, ...]] = set()
         self.depths: dict[str, dict[str, int]] = {}
         self._network: Callable[..., Any] | None = None
         self._checksum: tuple[int, ...] = ()
@@ -447,6 +446,7 @@ class NestedSlidingWindowInferer(Inferer):
         with self._stage("preparation"):
             predictor = self._predictor(run, batch_size)
         self.ran = predictor.runtime, predictor.precision
+        self.window_sizes.add(run.grid.window_size)
         if run.out_channels is not None:
             self._log_memory(run, predictor, run.out_channels)
         batches = WindowBatches(

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import nibabel as nib
 import numpy as np
 import pytest
+from runner_bundle import write_image
 
 from monai_unetpp.bundles import hash_file
 from monai_unetpp.data.formats.label_table import make_labels
@@ -84,11 +85,22 @@ def test_a_run_can_be_told_and_repeated(segmented, hippocampus_bundle, decathlon
     weights = hippocampus_bundle / "models" / "model.pt"
     assert (run["bundle"]["name"], run["bundle"]["sha256"]) == (hippocampus_bundle.name, hash_file(weights))
     assert (run["level"], run["precision"], run["runtime"], run["flips"]) == ("L1", "fp32", "torch", [])
-    assert (run["window"], run["failures"]) == ([40, 56, 40], [])
+    assert (run["window"], run["window_sizes"], run["failures"]) == ([40, 56, 40], [[40, 56, 40]], [])
     assert run["versions"]["monai-unetpp"]
     assert run["command"]
     image = decathlon_dir / "imagesTr" / "case_0.nii.gz"
     assert run["cases"][0]["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+
+
+def test_the_windows_of_pictures_and_those_that_were_chosen_are_told(nuclei_bundle, tmp_path):
+    write_image(tmp_path / "a.nii.gz", (24, 24), surround=False)
+    options = {"level": "L1", "device": "cpu", "runtime": "torch"}
+    for window, found in ((None, ([256, 256], [[256, 256]])), ("auto", ("auto", [[24, 24]]))):
+        out = tmp_path / str(window)
+        segment_files(tmp_path / "a.nii.gz", out, nuclei_bundle, window_shape=window, **options)
+        (run,) = json.loads((out / "run.json").read_text())["runs"]
+        assert (run["window"], run["window_sizes"]) == found
+        assert (run["overlap"], run["flips"]) == (0.25, [])
 
 
 def test_what_earlier_runs_finished_is_kept(tmp_path):
