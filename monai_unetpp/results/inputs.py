@@ -80,24 +80,29 @@ class RunInputs:
             image = self.images.get(fspath(item["image"])) if isinstance(item["image"], (str, PathLike)) else None
             if image is not None:
                 item["case"], item[RESULT_NAME] = image.case, image.result
+        _refuse_shared(
+            items,
+            lambda image, item: item["case"],
+            "its row in volumes.csv would be that of",
+            "Name both with their subject and session, such as sub-01_ses-1_T1w.nii.gz.",
+        )
         for number, saver in enumerate(savers):
             saver.output_postfix = _POSTFIXES[saver.output_postfix]
-            if number:
-                _refuse_shared(items, saver)
+            if number:  # the postfix of a mask replaces what tells the images apart
+                reason = "its mask would overwrite that of"
+                _refuse_shared(items, saver.result_path, reason, "Leave out the mask, or move one of the two away.")
 
 
-def _refuse_shared(items: Sequence[dict[str, Any]], saver: SegmentationSaveImaged) -> None:
-    """Mark the cases whose mask would overwrite that of an earlier one: it replaces what tells the images apart."""
+def _refuse_shared(
+    items: Sequence[dict[str, Any]], name: Callable[[str, dict[str, Any]], str | Path], reason: str, remedy: str
+) -> None:
+    """Mark the cases whose results have the name of those of an earlier one."""
     first_of: dict[str, str] = {}
     for item in items:
         image = first_file(item)
-        path = saver.result_path(image, item)
-        first = first_of.setdefault(normcase(path), image)
+        first = first_of.setdefault(normcase(name(image, item)), image)
         if first != image:
-            item.setdefault(
-                "failure",
-                f"{image}: its mask would overwrite that of {first}. Leave out the mask, or move one of the two away.",
-            )
+            item.setdefault("failure", f"{image}: {reason} {first}. {remedy}")
 
 
 def leave_out_finished(

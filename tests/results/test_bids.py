@@ -115,6 +115,19 @@ def test_numbered_objects_leave_the_table_of_labels_as_it_is(data_set, tmp_path)
         assert "1\tnucleus\t" in (tmp_path / "dseg.tsv").read_text()
 
 
+def test_images_of_one_name_in_two_sessions_share_no_row(data_set):
+    first, second = (data_set / "sub-02" / f"ses-{name}" / "anat" / "sub-02_T1w.nii.gz" for name in "ab")
+    for path in (first, second):
+        next(path.parent.glob("*.nii.gz")).rename(path)
+    inputs = RunInputs.find([str(data_set)], None)
+    items = find_cases(inputs.paths)
+    inputs.name_results(items, [])
+    assert [item["failure"] for item in items if "failure" in item] == [
+        f"{second}: its row in volumes.csv would be that of {first}. Name both with their subject and session, such as "
+        "sub-01_ses-1_T1w.nii.gz."
+    ]
+
+
 def test_a_mask_of_a_derived_image_has_one_description(data_set):
     anat = data_set / "sub-01" / "anat"
     for name in ("desc-preproc", "space-MNI_desc-denoised", "space-MNI_desc-preproc"):
