@@ -349,7 +349,7 @@ class _Run:
                 )
         self.results.check_labels([output.name for item, output in outputs if "failure" not in item])
         self.results.forget_content(
-            {output.name: [mask.name for mask in self._masks(item)] for item, output in own if "failure" not in item}
+            {output: [mask.name for mask in self._masks(item)] for item, output in own if "failure" not in item}
         )
 
     def _outputs(self) -> list[tuple[dict[str, Any], Path]]:

@@ -64,8 +64,8 @@ class ResultFolder:
     #: The names of the cases that earlier runs made each result of, and those of this run.
     _earlier_names: dict[str, set[str]] | None = dataclasses.field(default=None, init=False)
     _outputs: dict[str, str] = dataclasses.field(default_factory=dict, init=False)
-    #: What was taken out of the record, and the state of the file then, by result.
-    _forgotten: dict[str, tuple[dict[str, Any], Any]] = dataclasses.field(default_factory=dict, init=False)
+    #: What was taken out of the record, the file and its state then, by the name of the result.
+    _forgotten: dict[str, tuple[dict[str, Any], Path, Any]] = dataclasses.field(default_factory=dict, init=False)
     #: Hashes of masks that earlier runs wrote and this one keeps, by result.
     _beside: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
@@ -103,24 +103,24 @@ class ResultFolder:
                 "only one set. Name another output folder."
             )
 
-    def forget_content(self, replaced: Mapping[str, Collection[str]]) -> None:
+    def forget_content(self, replaced: Mapping[Path, Collection[str]]) -> None:
         """Take out of the record how files were written that the run replaces.
 
         So a run that is killed after it has written one does not leave it as one that was changed by hand.
 
         Args:
-            replaced: names of the files that the run writes beside each result, by the name of the result.
+            replaced: names of the files that the run writes beside each result, by the result.
         """
-        path = self.path / RUN_FILE
+        path, outputs = self.path / RUN_FILE, {output.name: output for output in replaced}
         if not path.is_file():
             return
         with exclusively(self.path, by_file=self.shard[1] > 1):
             runs = read_runs(path)
-            for case in (case for run in runs for case in run["cases"] if result_name(case) in replaced):
-                name, beside = result_name(case), case.get("beside_sha256") or {}
+            for case in (case for run in runs for case in run["cases"] if result_name(case) in outputs):
+                output, beside = outputs[result_name(case)], case.get("beside_sha256") or {}
                 before = {"output_sha256": case.get("output_sha256"), "beside_sha256": beside}
-                self._forgotten[name] = before, _state(self.path / name)
-                kept = {file: digest for file, digest in beside.items() if file not in replaced[name]}
+                self._forgotten[output.name] = before, output, _state(output)
+                kept = {file: digest for file, digest in beside.items() if file not in replaced[output]}
                 case.update(output_sha256=None, beside_sha256=kept)
             if self._forgotten:
                 write_text(path, runs_as_text(runs))
@@ -130,8 +130,8 @@ class ResultFolder:
         written = set(self._outputs.values())
         left = {
             name: before
-            for name, (before, state) in self._forgotten.items()
-            if name not in written and state == _state(self.path / name)
+            for name, (before, output, state) in self._forgotten.items()
+            if name not in written and state == _state(output)
         }
         if not left:
             return

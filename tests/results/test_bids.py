@@ -5,9 +5,11 @@ import json
 import shutil
 
 import nibabel as nib
+import numpy as np
 import pytest
+from json_edits import edit_json
 
-from monai_unetpp.data import SegmentationSaveImaged, find_cases
+from monai_unetpp.data import SegmentationSaveImaged, find_cases, writer
 from monai_unetpp.results import RunInputs
 from monai_unetpp.results.bids import find_bids_images, write_bids_description
 from monai_unetpp.segmentation import segment_files
@@ -126,6 +128,24 @@ def test_images_of_one_name_in_two_sessions_share_no_row(data_set):
         f"{second}: its row in volumes.csv would be that of {first}. Name both with their subject and session, such as "
         "sub-01_ses-1_T1w.nii.gz."
     ]
+
+
+def test_a_label_map_whose_mask_could_not_be_written_is_not_taken_for_corrected_by_hand(
+    data_set, hippocampus_bundle, tmp_path, monkeypatch
+):
+    bundle, write_volume = shutil.copytree(hippocampus_bundle, tmp_path / "bundle"), writer.write_volume
+    edit_json(bundle / "configs" / "metadata.json", brain_mask=["anterior", "posterior"])
+    segment(data_set, bundle)
+
+    def write_labels(path, array, *arguments):
+        if path.name.endswith("_mask.nii.gz"):
+            raise OSError(28, "No space left on device")
+        write_volume(path, 1 - np.minimum(array, 1), *arguments)
+
+    with monkeypatch.context() as full:
+        full.setattr(writer, "write_volume", write_labels)
+        assert len(segment(data_set, bundle, mask=True).failures) == 3
+    assert segment(data_set, bundle, mask=True).failures == ()
 
 
 def test_a_mask_of_a_derived_image_has_one_description(data_set):
