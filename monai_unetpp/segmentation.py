@@ -215,10 +215,10 @@ def _prepared(chosen: SegmentationOptions, shard: tuple[int, int]) -> _Run:
     chain = Chain.load(folder, chosen, given)
     own_totals = chain.totals if chain.pair is None else {}
     output_dir = make_output_dir(given.output_dir)
-    results = ResultFolder(output_dir, chain.names, shard=shard, totals=own_totals)
+    results = ResultFolder(output_dir, chain.names, shard=shard, totals=own_totals, is_bids=given.bids is not None)
     results.check()
     if given.bids is not None:
-        write_bids_description(results.path, given.bids, chain.names, folder.name)
+        write_bids_description(results.path, given.bids, folder.name)
     run = _Run(chain, results, _described(chosen, chain))
     run.arrange(given, chosen)
     return run
@@ -347,7 +347,7 @@ class _Run:
                 item.setdefault(
                     "failure", f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
                 )
-        self.results.check_labels([output.name for item, output in outputs if "failure" not in item])
+        self.results.check_labels({output.name for item, output in outputs if "failure" not in item})
         self.results.forget_content(
             {output: [mask.name for mask in self._masks(item)] for item, output in own if "failure" not in item}
         )

@@ -17,7 +17,6 @@ import monai_unetpp
 from monai_unetpp import Segmentation, segment
 from monai_unetpp.data import VolumeReader
 from monai_unetpp.pruning.results import Comparison, Decision
-from monai_unetpp.results import TABLE_FILES
 from monai_unetpp.segmentation import segment_files
 
 OPTIONS = {"level": "L1", "device": "cpu", "runtime": "torch", "precision": "fp32", "flips": []}
@@ -157,11 +156,6 @@ def test_numbered_objects_have_no_names_of_labels(nuclei_bundle, tmp_path):
     done = segment_files(tmp_path / "cells.png", tmp_path / "out", nuclei_bundle, instances=True, **OPTIONS)
     assert (done.labels, done.cases[0].instances) == ({}, found.instances)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["cells_seg.png", "run.json"]
-    shutil.copy(tmp_path / "cells.png", tmp_path / "others.png")
-    segment_files(tmp_path / "others.png", tmp_path / "out", nuclei_bundle, **OPTIONS)
-    tables = [(tmp_path / "out" / name).read_text() for name in TABLE_FILES.values()]
-    segment_files(tmp_path / "cells.png", tmp_path / "out", nuclei_bundle, instances=True, **OPTIONS)
-    assert [(tmp_path / "out" / name).read_text() for name in TABLE_FILES.values()] == tables
 
 
 def test_a_folder_with_one_image(of_path, hippocampus_bundle, nuclei_bundle, path, tmp_path):

@@ -6,11 +6,10 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.files import MARK, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES
 from monai_unetpp.results.run_record import RUN_FILE
@@ -20,7 +19,6 @@ from monai_unetpp.version import __version__
 __all__ = ["BidsImage", "default_bids_output", "find_bids_images", "is_bids", "write_bids_description"]
 
 _DESCRIPTION = "dataset_description.json"
-_LABELS = "dseg.tsv"
 _IGNORED = ".bidsignore"
 _VERSION = "1.10.0"
 _FOLDERS = {"sub": re.compile(r"sub-[0-9A-Za-z+]+"), "ses": re.compile(r"ses-[0-9A-Za-z+]+")}
@@ -84,48 +82,53 @@ def find_bids_images(folder: Path, suffix: str) -> list[BidsImage]:
     return found
 
 
-def write_bids_description(folder: Path, source: Path, names: Mapping[int, str], bundle: str) -> None:
-    """Make a folder a derived data set: write its description, the table of labels, and the list of ignored files.
+def write_bids_description(folder: Path, source: Path, bundle: str) -> None:
+    """Make a folder a derived data set: write its description and the list of ignored files.
+
+    What others have added to these stays.
 
     Args:
         folder: the derived data set.
         source: the original data set.
-        names: name of each value; none if objects are numbered, and no table of them then.
         bundle: name of the bundle.
 
     Raises:
         ValueError: the folder is a data set of another program or bundle.
         OSError: a file cannot be written.
     """
-    path, made_by = folder / _DESCRIPTION, {"Name": MARK, "Version": __version__, "Description": f"bundle {bundle}"}
-    _check_description(path, made_by)
+    path, by = folder / _DESCRIPTION, f"bundle {bundle}"
+    earlier = _read_description(path, by)
+    own, *others = earlier.get("GeneratedBy", [{}])
+    url = f"bids::{os.path.relpath(source.resolve(), folder.resolve())}"
+    sources = [each for each in earlier.get("SourceDatasets") or () if isinstance(each, dict)]
     content = {
         "Name": f"Segmentations of {source.resolve().name} by {MARK}",
         "BIDSVersion": _VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [made_by],
-        "SourceDatasets": [{"URL": f"bids::{os.path.relpath(source.resolve(), folder.resolve())}"}],
+        **earlier,
+        "GeneratedBy": [{**own, "Name": MARK, "Version": __version__, "Description": by}, *others],
+        "SourceDatasets": [*sources, *([] if url in {each.get("URL") for each in sources} else [{"URL": url}])],
     }
-    write_text(path, json.dumps(content, indent=2) + "\n")
-    if names:
-        rows = [("index", "name", "color"), ("0", "background", "#000000")]
-        rows += [(str(label.value), label.name, label.hex_colour) for label in make_labels(names)]
-        write_text(folder / _LABELS, "".join("\t".join(row) + "\n" for row in rows))
-    ignored = (VOLUMES_FILE, RUN_FILE, *TABLE_FILES.values())
-    write_text(folder / _IGNORED, "".join(f"{name}\n" for name in ignored))
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    ignored = folder / _IGNORED
+    lines = ignored.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if ignored.exists() else []
+    missing = [name for name in (VOLUMES_FILE, RUN_FILE, *TABLE_FILES.values()) if name not in lines]
+    write_text(ignored, "".join(f"{line}\n" for line in [*lines, *missing]))
 
 
-def _check_description(path: Path, wanted: Mapping[str, Any]) -> None:
+def _read_description(path: Path, wanted: str) -> dict[str, Any]:
+    """The description that earlier runs of a bundle wrote; empty if there is none."""
     if not path.exists():
-        return
+        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]
-        made_by, by = found["Name"], found["Description"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        made_by, by = (content["GeneratedBy"][0][key] for key in ("Name", "Description"))
     except (OSError, ValueError, TypeError, LookupError):
-        made_by, by = None, None
-    if (made_by, by) != (wanted["Name"], wanted["Description"]):
+        content, made_by, by = {}, None, None
+    if (made_by, by) != (MARK, wanted):
         of_whom = f"segmentations by {by}" if made_by == MARK else f"a data set that {MARK} did not write"
         raise ValueError(f"{path}: describes {of_whom}. Name another output folder with -o.")
+    return dict(content)
 
 
 def _folders(folder: Path, kind: str) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Names and colours of labels, in the formats of ITK-SNAP and 3D Slicer."""
+"""Names and colours of labels, in the formats of ITK-SNAP, 3D Slicer and BIDS."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.files import MARK
 
-__all__ = ["TABLE_FILES", "itk_snap_table", "slicer_table"]
+__all__ = ["BIDS_TABLE_FILE", "TABLE_FILES", "bids_table", "itk_snap_table", "slicer_table"]
 
 #: Their files in a folder of results.
 TABLE_FILES = {"itk_snap": "labels.label", "slicer": "labels.ctbl"}
+#: A further one in BIDS data sets.
+BIDS_TABLE_FILE = "dseg.tsv"
 
 
 def itk_snap_table(names: Mapping[int, str]) -> str:
@@ -39,3 +41,14 @@ def slicer_table(names: Mapping[int, str]) -> str:
         for label in make_labels(names)
     ]
     return "\n".join([f"# written by {MARK}: colour table of 3D Slicer", "0 background 0 0 0 0", *lines, ""])
+
+
+def bids_table(names: Mapping[int, str]) -> str:
+    """A table of BIDS: number, name and colour.
+
+    Args:
+        names: name of each value, without the background.
+    """
+    rows = [("index", "name", "color"), ("0", "background", "#000000")]
+    rows += [(str(label.value), label.name, label.hex_colour) for label in make_labels(names)]
+    return "".join("\t".join(row) + "\n" for row in rows)

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import MARK, exclusively, write_text
-from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
+from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
 from monai_unetpp.results.run_record import (
     RUN_FILE,
     RecordedCase,
     format_runs,
     read_runs,
     result_name,
-    result_names,
     runs_as_text,
 )
 from monai_unetpp.results.volumes import (
@@ -48,6 +47,7 @@ class ResultFolder:
         run: the entry of the run in ``run.json``; it may be extended until :meth:`write`.
         shard: K and N, if N processes write to the folder at the same time, each for its own cases.
         totals: labels to sum, by the name of the sum.
+        is_bids: whether it is a BIDS data set, with a table of labels of its own.
     """
 
     path: Path
@@ -55,6 +55,7 @@ class ResultFolder:
     run: dict[str, Any] = dataclasses.field(default_factory=dict)
     shard: tuple[int, int] = (1, 1)
     totals: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    is_bids: bool = False
     _cases: dict[str, RecordedCase] = dataclasses.field(default_factory=dict, init=False)
     _volumes: dict[str, tuple[Sequence[LabelVolume], Sequence[str]]] = dataclasses.field(
         default_factory=dict, init=False
@@ -82,26 +83,41 @@ class ResultFolder:
             _check_table(self.path / name)
 
     def check_labels(self, replaced: Collection[str]) -> None:
-        """Check before any work that the tables will name the labels of all results in the folder.
+        """Check before any work that the tables will name the values of all results in the folder.
 
         Args:
             replaced: names of the results that the run writes.
 
         Raises:
-            ValueError: others stay whose labels have other names.
+            ValueError: others stay whose labels have other names, or labels are to be mixed with numbered objects.
         """
-        table = self.path / TABLE_FILES["slicer"]
-        if not (self.names and table.is_file()):
-            return
-        if _names_in(table.read_text(encoding="utf-8", errors="replace")) == _names_in(slicer_table(self.names)):
-            return
-        others = result_names(read_runs(self.path / RUN_FILE)).difference(replaced)
-        staying = {name for name in others if (self.path / name).is_file()}
+        are_other = self._are_named() is False
+        staying = {
+            result_name(case): "numbered objects" if "instances" in case else "results with other labels"
+            for run in read_runs(self.path / RUN_FILE)
+            for case in run["cases"]
+            if (self.names if "instances" in case else are_other)
+            and result_name(case) not in replaced
+            and self._has(case)
+        }
         if staying:
+            name = min(staying)
             raise ValueError(
-                f"{self.path}: holds results with other labels, such as {min(staying)}; its colour tables can name "
-                "only one set. Name another output folder."
+                f"{self.path}: holds {staying[name]}, such as {name}; its colour tables can name only one set. "
+                "Name another output folder."
             )
+
+    def _are_named(self) -> bool | None:
+        """Whether the tables in the folder name the same labels; None if there are none."""
+        table = self.path / TABLE_FILES["slicer"]
+        if not table.is_file():
+            return None
+        return _names_in(table.read_text(encoding="utf-8", errors="replace")) == _names_in(slicer_table(self.names))
+
+    def _has(self, case: Mapping[str, Any]) -> bool:
+        """Whether a recorded result is still there: in the folder, or in those of its subject and session."""
+        parts = Path(str(case.get("output"))).parts
+        return any(self.path.joinpath(*parts[-depth:]).is_file() for depth in (1, 3, 4))
 
     def forget_content(self, replaced: Mapping[Path, Collection[str]]) -> None:
         """Take out of the record how files were written that the run replaces.
@@ -228,8 +244,14 @@ class ResultFolder:
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
-        for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)) if self.names else ():
-            write_text(self.path / TABLE_FILES[name], table(self.names))
+        tables = {TABLE_FILES["itk_snap"]: itk_snap_table, TABLE_FILES["slicer"]: slicer_table}
+        are_named = self._are_named()
+        for name, table in {**tables, **({BIDS_TABLE_FILE: bids_table} if self.is_bids else {})}.items():
+            path = self.path / name
+            if not self.names:
+                path.unlink(missing_ok=True)
+            elif not (are_named and path.is_file()):  # colours may have been changed
+                write_text(path, table(self.names))
 
     def _write_volumes(self) -> None:
         if not self._volumes:

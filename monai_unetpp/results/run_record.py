@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,6 @@ __all__ = [
     "hash_image",
     "read_runs",
     "result_name",
-    "result_names",
     "runs_as_text",
 ]
 
@@ -121,11 +120,6 @@ def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: 
 def runs_as_text(runs: Sequence[Mapping[str, Any]]) -> str:
     """What :func:`read_runs` reads."""
     return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
-
-
-def result_names(runs: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The names of all results in a record."""
-    return {result_name(case) for run in runs for case in run["cases"]}
 
 
 @contextmanager

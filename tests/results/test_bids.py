@@ -11,7 +11,7 @@ from json_edits import edit_json
 
 from monai_unetpp.data import SegmentationSaveImaged, find_cases, writer
 from monai_unetpp.results import RunInputs
-from monai_unetpp.results.bids import find_bids_images, write_bids_description
+from monai_unetpp.results.bids import find_bids_images
 from monai_unetpp.segmentation import segment_files
 
 OPTIONS = {"device": "cpu", "runtime": "torch", "precision": "fp32", "flips": []}
@@ -111,10 +111,35 @@ def test_data_sets_of_others_are_not_written_to(data_set, hippocampus_bundle, na
     assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
 
 
-def test_numbered_objects_leave_the_table_of_labels_as_it_is(data_set, tmp_path):
-    for names in ({1: "nucleus"}, {}):
-        write_bids_description(tmp_path, data_set, names, "nuclei")
-        assert "1\tnucleus\t" in (tmp_path / "dseg.tsv").read_text()
+def test_the_table_of_labels_stays_that_of_all_results(data_set, hippocampus_bundle, tmp_path):
+    bundle, out = shutil.copytree(hippocampus_bundle, tmp_path / hippocampus_bundle.name), tmp_path / "out"
+    segment(data_set, bundle, output_dir=out)
+    before = (out / "dseg.tsv").read_text()
+    edit_json(bundle / "configs" / "metadata.json", labels={"1": "tumour", "2": "edema"})
+    shutil.rmtree(data_set / "sub-02")
+    with pytest.raises(ValueError, match=r"holds results with other labels, such as sub-02_ses-a_run-1_dseg\.nii\.gz"):
+        segment(data_set, bundle, output_dir=out)
+    assert (out / "dseg.tsv").read_text() == before
+
+
+def test_what_was_added_to_the_description_of_a_derived_data_set_stays(data_set, hippocampus_bundle):
+    out = data_set / "derivatives" / "monai-unetpp"
+    segment(data_set, hippocampus_bundle)
+    added = {"Authors": ["Ada"], "Name": "Hippocampi", "SourceDatasets": [{"URL": "bids::../..", "Version": "2"}]}
+    path, by_hand = out / "dataset_description.json", {"Name": "correction"}
+    edit_json(path, lambda content: (content["GeneratedBy"].append(by_hand), content["GeneratedBy"][0].pop("Version")))
+    edit_json(path, **added)
+    (out / ".bidsignore").write_text("qc/\nrun.json\n")
+    table = (out / "dseg.tsv").read_text().replace("#e69f00", "#ffffff")
+    (out / "dseg.tsv").write_text(table)
+    assert segment(data_set, hippocampus_bundle).failures == ()
+    described = json.loads(path.read_text())
+    assert described["GeneratedBy"][0].keys() == {"Name", "Version", "Description"}
+    assert described["GeneratedBy"][1:] == [by_hand]
+    assert {key: described[key] for key in added} == added
+    ignored = ["qc/", "run.json", "volumes.csv", "labels.label", "labels.ctbl"]
+    assert (out / ".bidsignore").read_text().splitlines() == ignored
+    assert (out / "dseg.tsv").read_text() == table
 
 
 def test_images_of_one_name_in_two_sessions_share_no_row(data_set):

@@ -410,7 +410,9 @@ def test_colours_may_be_changed_and_what_stays_needs_its_names(tiny, tmp_path):
     table = out / "labels.ctbl"
     lines = [f"{' '.join(line.split()[:2])} 1 2 3 255" for line in table.read_text().splitlines()[1:]]
     table.write_text("\n".join([table.read_text().splitlines()[0], *lines, ""]))
+    changed = table.read_text()
     assert len(segment_files(images[1], out, tiny).cases) == 1
+    assert table.read_text() == changed
     # a is kept, as it was corrected, so that another bundle's names would be wrong
     edited(out / "a_seg.nii.gz")
     other = shutil.copytree(tiny, tmp_path / "other")
@@ -418,6 +420,22 @@ def test_colours_may_be_changed_and_what_stays_needs_its_names(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"holds results with other labels, such as a_seg\.nii\.gz"):
         segment_files(images, out, other)
     assert len(segment_files(images, out, other, overwrite=True).cases) == 2
+
+
+def test_numbered_objects_and_labels_have_folders_of_their_own(nuclei_bundle, tmp_path):
+    pytest.importorskip("skimage")
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
+    images, out = (
+        [write_image(tmp_path / f"{name}.nii.gz", (24, 24), surround=False) for name in "ab"],
+        tmp_path / "out",
+    )
+    segment_files(images[0], out, nuclei_bundle, **options)
+    with pytest.raises(ValueError, match=r"out: holds results with other labels, such as a_seg\.nii\.gz"):
+        segment_files(images[1], out, nuclei_bundle, **options, instances=True)
+    segment_files(images, out, nuclei_bundle, **options, instances=True)
+    assert not list(out.glob("labels.*"))
+    with pytest.raises(ValueError, match=r"out: holds numbered objects, such as a_seg\.nii\.gz"):
+        segment_files(images[1], out, nuclei_bundle, **options)
 
 
 def test_one_result_that_cannot_be_read_does_not_end_the_others(tiny, tmp_path, monkeypatch):
