@@ -11,7 +11,7 @@ from monai_unetpp.data.formats.dicom_seg import dicom_seg_path
 from monai_unetpp.data.formats.nifti_marks import is_of_runner
 from monai_unetpp.data.formats.result_marks import identify_image, read_identity
 from monai_unetpp.files import hash_file
-from monai_unetpp.results.run_record import hash_image, result_name
+from monai_unetpp.results.run_record import REPLACED, hash_image, result_name
 
 __all__ = ["EarlierResults"]
 
@@ -44,6 +44,7 @@ class EarlierResults:
             self._named.setdefault(case, set()).add(name)
         self._made_by = {name: _compared(run) for name, _, run in made}
         self._images = {name: case.get("sha256") for name, case, _ in made}
+        self._replaced = {name: case.get(REPLACED) for name, case, _ in made}
         self._beside = {name: tuple(case.get("beside_sha256") or ()) for name, case, _ in made}
         self._written = {name: case.get("output_sha256") for name, case, _ in made}
         for _, case, _ in made:
@@ -86,6 +87,9 @@ class EarlierResults:
             for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
         ):
             return False
+        replaced = self._replaced.get(output.name)
+        if replaced is not None and hash_file(output) != replaced:
+            return False  # a run that was killed has written it, of which the record says nothing
         files = [image] if isinstance(image, (str, PathLike)) else image
         made_of = read_identity(output)
         if made_of is None:  # another program has saved a correction without the mark

@@ -13,6 +13,7 @@ from typing import Any
 from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
 from monai_unetpp.results.run_record import (
+    REPLACED,
     RUN_FILE,
     RecordedCase,
     format_runs,
@@ -137,7 +138,8 @@ class ResultFolder:
                 before = {"output_sha256": case.get("output_sha256"), "beside_sha256": beside}
                 self._forgotten[output.name] = before, output, _state(output)
                 kept = {file: digest for file, digest in beside.items() if file not in replaced[output]}
-                case.update(output_sha256=None, beside_sha256=kept)
+                digest = case.get("output_sha256") or case.get(REPLACED)
+                case.update({"output_sha256": None, "beside_sha256": kept, REPLACED: digest})
             if self._forgotten:
                 write_text(path, runs_as_text(runs))
 
@@ -156,6 +158,7 @@ class ResultFolder:
             runs = read_runs(self.path / RUN_FILE)
             for case in (case for run in runs for case in run["cases"] if result_name(case) in left):
                 case.update(left[result_name(case)])
+                case.pop(REPLACED, None)
             write_text(self.path / RUN_FILE, runs_as_text(runs))
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:

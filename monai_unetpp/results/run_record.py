@@ -17,6 +17,7 @@ from monai_unetpp.data.formats.result_marks import RUN_FILE, image_files
 from monai_unetpp.files import MARK, hash_file
 
 __all__ = [
+    "REPLACED",
     "RUN_FILE",
     "RecordedCase",
     "collecting_warnings",
@@ -27,6 +28,8 @@ __all__ = [
     "runs_as_text",
 ]
 
+#: Key of the record of a case while a run replaces its result: the hash of the file until then.
+REPLACED = "replaced_sha256"
 _PACKAGE = "monai_unetpp"
 
 

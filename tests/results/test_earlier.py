@@ -309,6 +309,21 @@ def test_what_a_killed_run_has_written_is_not_taken_for_corrected_by_hand(tiny, 
     assert (out / "a_seg.nii.gz").read_bytes() == kept
 
 
+def test_what_a_killed_run_has_written_is_not_kept_as_if_it_were_of_the_run_before(tiny, tmp_path, monkeypatch):
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    segment_files(image, out, tiny, level="L2")
+    made = (out / "a_seg.nii.gz").read_bytes()
+    with monkeypatch.context() as killed:
+        for name in ("add", "write", "restore_content"):
+            killed.setattr(ResultFolder, name, lambda *_: [])
+        segment_files(image, out, tiny, level="L1")
+    assert (out / "a_seg.nii.gz").read_bytes() != made
+    again = segment_files(image, out, tiny, level="L2", skip_existing=True)
+    assert (len(again.cases), again.skipped, again.failures) == (1, 0, ())
+    assert segment_files(image, out, tiny, level="L2", skip_existing=True).skipped == 1
+    assert (out / "a_seg.nii.gz").read_bytes() == made
+
+
 def test_results_that_no_record_knows_are_kept_unless_they_are_the_runners(tiny, tmp_path):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     segment_files(image, out, tiny)
