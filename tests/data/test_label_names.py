@@ -7,7 +7,7 @@ import json
 import pytest
 
 from monai_unetpp.data import find_ignore_label
-from monai_unetpp.data.datasets.label_names import LabelNames, read_label_names
+from monai_unetpp.data.datasets.label_names import LabelNames, name_values, read_label_names
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,8 @@ def test_ignore_is_no_label(labels):
         ({"liver": True}, r"labels must map values to names"),
         ({"liver": 1.5}, r"labels must map values to names"),
         ({"liver": -1}, r"labels must map values to names"),
-        ({"liver": 2**31}, r"labels must map values to names"),
+        ({"liver": 2**24 + 1}, r"labels must have values up to 16777216, got 16777217\. Number them from 1 up, also"),
+        ({"312782546": "visual area"}, r"labels must have values up to 16777216, got 312782546"),
         ({"liver": "1" * 5000}, r"labels must map values to names"),
         ({"1": None}, r"labels must map values to names"),
         ({"1": {"liver": 1}}, r"labels must map values to names"),
@@ -55,6 +56,13 @@ def test_ignore_is_no_label(labels):
 def test_what_cannot_be_understood_is_refused(labels, message):
     with pytest.raises(ValueError, match=rf"^dataset\.json: {message}"):
         read_label_names("dataset.json", labels)
+
+
+def test_values_are_named_as_far_as_float32_tells_them_apart():
+    assert name_values("d", {0, 2**24}) == LabelNames({"label_16777216": 2**24})
+    assert read_label_names("d", {"large": 2**24}) == LabelNames({"large": 2**24})
+    with pytest.raises(ValueError, match=r"^d: labels must have values up to 16777216, got 16777220\. Number them"):
+        name_values("d", {0, 1, 2**24 + 4})
 
 
 def test_the_value_to_ignore_for_configurations(tmp_path):

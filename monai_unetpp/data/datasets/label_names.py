@@ -16,7 +16,10 @@ __all__ = ["IGNORE", "LabelNames", "find_ignore_label", "name_values", "read_lab
 IGNORE = "ignore"
 """nnU-Net's name for unlabelled voxels, which losses and scores leave out."""
 
-_LARGEST = 2**31 - 1
+#: Transforms hold label maps as float32, in which larger values run together.
+_LARGEST = 2**24
+#: More than any value of a file format has, and fewer than Python refuses to read.
+_MOST_DIGITS = 20
 #: Values above 0 that may be labels without names; more are rather what smooth edges of a mask have.
 _MOST_UNNAMED = 30
 
@@ -48,7 +51,7 @@ def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
 
     Raises:
         ValueError: the entry has another form or no label above 0, repeats a name or value, has regions of several
-            values, or ``ignore`` is not the highest value.
+            values, a value is too large, or ``ignore`` is not the highest value.
 
     Example:
         >>> read_label_names("dataset.json", {"background": 0, "liver": 1, "ignore": 2})
@@ -86,7 +89,8 @@ def name_values(folder: str | PathLike[str], found: Collection[int]) -> LabelNam
         found: what occurs in all label maps together.
 
     Raises:
-        ValueError: values below 0, none above, or so many that they are shades of grey rather than labels.
+        ValueError: values below 0, none above, one too large, or so many that they are shades of grey rather than
+            labels.
     """
     values = sorted(value for value in found if value)
     if not values or values[0] < 0:
@@ -100,6 +104,7 @@ def name_values(folder: str | PathLike[str], found: Collection[int]) -> LabelNam
             f"{list_values(values)}. Smooth edges and JPEG make such shades of grey, and each would become a class: "
             "save the masks again without them, as PNG. If all are labels, name them in a dataset.json."
         )
+    _check_size(folder, values[-1])
     return LabelNames({f"label_{value}": value for value in values})
 
 
@@ -131,16 +136,23 @@ def _pairs(path: str | PathLike[str], labels: Any) -> Iterable[tuple[str, int]]:
         number, name = (value, key) if _is_number(value) else (key, value)
         if not _is_number(number) or not isinstance(name, str):
             raise ValueError(_problem(path, labels))
+        _check_size(path, int(number))
         yield name, int(number)
 
 
+def _check_size(path: str | PathLike[str], value: int) -> None:
+    if value > _LARGEST:
+        raise ValueError(
+            f"{path}: labels must have values up to {_LARGEST}, got {value}. Number them from 1 up, also in the label "
+            "maps."
+        )
+
+
 def _is_number(value: Any) -> bool:
-    """Whether ``value`` is a non-negative integer that label maps can hold, or its digits."""
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        return False
-    if isinstance(value, str) and not (value.isascii() and value.isdecimal() and len(value) <= len(str(_LARGEST))):
-        return False
-    return 0 <= int(value) <= _LARGEST
+    """Whether ``value`` is a non-negative integer, or its digits."""
+    if isinstance(value, str):
+        return value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _problem(path: str | PathLike[str], labels: Any) -> str:
