@@ -8,7 +8,24 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["is_deliberate", "printable", "tell_cause_last"]
+__all__ = ["cause_of", "is_deliberate", "printable", "tell_cause_last"]
+
+#: How errors begin in which MONAI wraps others, and which only say what it was doing.
+_WRAPPERS = ("Failed to ", "applying transform")
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error that MONAI wrapped in others as it read a configuration or applied a transform; else ``error`` itself.
+
+    Example:
+        >>> error = RuntimeError("applying transform <LoadImaged>")
+        >>> error.__cause__ = ValueError("a.nii: damaged")
+        >>> cause_of(error)
+        ValueError('a.nii: damaged')
+    """
+    while error.__cause__ is not None and type(error) is RuntimeError and str(error).startswith(_WRAPPERS):
+        error = error.__cause__
+    return error
 
 
 def is_deliberate(error: BaseException) -> bool:
@@ -50,8 +67,6 @@ class _CauseLast:
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         self.shown(kind, error, trace)
-        cause = error
-        while cause.__cause__ is not None and str(cause).startswith("Failed to "):
-            cause = cause.__cause__
+        cause = cause_of(error)
         if cause is not error:
             sys.stderr.write(f"\n{cause}\n")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.bundles.configuration import bundle_code, list_code
+from monai_unetpp.data import ImageFileError
 
 CONTENT = {
     "imports": ["$import pathlib"],
@@ -186,6 +187,17 @@ def test_what_goes_wrong_while_it_runs_is_not_the_files_fault(tmp_path):
         BundleConfig(make_config(tmp_path, failing), "inference.json").run()
     with pytest.raises(ValueError, match=r"inference\.json: 'run' cannot be created from it \(ZeroDivisionError"):
         BundleConfig(make_config(tmp_path, {"run": ["$1/0"]}), "inference.json").run()
+
+
+@pytest.mark.parametrize("key", ["cases", "run"])
+def test_a_case_that_cannot_be_prepared_is_told_by_its_file(tmp_path, key):
+    load = {"_target_": "LoadImaged", "keys": "image", "reader": {"_target_": "monai_unetpp.data.VolumeReader"}}
+    transform = {"_target_": "Compose", "transforms": [load]}
+    cases = {"_target_": "CacheDataset", "data": [{"image": "gone.png"}], "transform": transform, "progress": False}
+    make_config(tmp_path, {"cases": cases, "run": "$@cases"})
+    config = BundleConfig(tmp_path, "inference.json")
+    with pytest.raises(ImageFileError, match=r"^gone\.png: no such file\. Check the path\.$"):
+        config.run() if key == "run" else config.parse(key)
 
 
 @pytest.mark.parametrize("error", ["MemoryError()", "RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')"])

@@ -753,6 +753,13 @@ def test_a_user_without_a_name(run, stub_segment, monkeypatch):
     assert os.environ["USER"] == str(os.getuid())
 
 
+def applying(error):
+    """``error`` as MONAI wraps it where a transform of a configuration fails."""
+    wrapped = RuntimeError("applying transform <LoadImaged object at 0x7f>")
+    wrapped.__cause__ = error
+    return wrapped
+
+
 def raiser(error):
     def fail(**options):
         raise error
@@ -764,6 +771,7 @@ def raiser(error):
     ("error", "expected"),
     [
         (ValueError("scan.nii.gz: damaged. Copy it."), "scan.nii.gz: damaged. Copy it."),
+        (applying(ValueError("scan.nii.gz: damaged. Copy it.")), "monai-unetpp: scan.nii.gz: damaged. Copy it."),
         (TypeError("inputs must be a path, got 5."), "inputs must be a path, got 5."),
         (OSError(28, "No space left on device", "out"), "No space left on device: 'out'"),
         (FileNotFoundError("D: no such folder."), "D: no such folder."),

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.bundles.targets import is_other_code
-from monai_unetpp.errors import is_deliberate
+from monai_unetpp.errors import cause_of, is_deliberate
 from monai_unetpp.measuring.memory import is_out_of_memory
 
 __all__ = ["BundleConfig", "bundle_code", "list_code"]
@@ -141,11 +141,7 @@ class BundleConfig:
 
     def _explain(self, key: str, wrapped: BaseException, is_work: bool) -> NoReturn:
         """Raise the cause of MONAI's errors, which name neither file nor remedy."""
-        error, place = wrapped, ""
-        while error.__cause__ is not None and isinstance(error, RuntimeError) and str(error).startswith("Failed to "):
-            found = re.search(r"ConfigExpression: \n(.*)", str(error), re.DOTALL)
-            place = f", in {' '.join(found[1].split())}" if found else place
-            error = error.__cause__
+        error = cause_of(wrapped)
         if _is_own(error):
             if self._is_at_fault(error):
                 raise type(error)(f"{self}: {error}") from error
@@ -157,9 +153,8 @@ class BundleConfig:
             ) from error
         if is_work and isinstance(error, RuntimeError):
             raise error
-        raise ValueError(
-            f"{self}: {key!r} cannot be created from it ({_in_words(error)}{place}). Correct the configuration."
-        ) from error
+        told = _in_words(error) + _place(wrapped)
+        raise ValueError(f"{self}: {key!r} cannot be created from it ({told}). Correct the configuration.") from error
 
     def _is_at_fault(self, error: BaseException) -> bool:
         """Whether an error is about an argument that was not set from outside, and names no other file."""
@@ -213,6 +208,16 @@ def _in_words(error: BaseException) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = text.strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _place(wrapped: BaseException) -> str:
+    """The innermost expression that MONAI could not evaluate, for a message; empty if there is none."""
+    cause, error, place = cause_of(wrapped), wrapped, ""
+    while error is not cause and error.__cause__ is not None:
+        found = re.search(r"ConfigExpression: \n(.*)", str(error), re.DOTALL)
+        place = f", in {' '.join(found[1].split())}" if found else place
+        error = error.__cause__
+    return place
 
 
 def _is_own(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ from monai_unetpp.cli.segment_command import SEGMENT
 from monai_unetpp.cli.study_command import STUDY
 from monai_unetpp.cli.terminal import BAD_INPUT, DONE, INTERRUPTED, fail, muted
 from monai_unetpp.cli.train_command import TRAIN
-from monai_unetpp.errors import is_deliberate
+from monai_unetpp.errors import cause_of, is_deliberate
 from monai_unetpp.progress import silenced
 from monai_unetpp.version import __version__
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as e:
             if verbose:
                 logging.getLogger(__name__).exception("the command failed")
-            fail(_told(e))
+            fail(_told(cause_of(e)))
             return BAD_INPUT
         finally:
             _let_go_of_output()
@@ -149,7 +149,7 @@ def _name_the_user() -> None:
         os.environ["USER"] = str(os.getuid())
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """An error in one line, with its type if it is unexpected."""
     message = str(error).strip()
     # RuntimeError: torch raises it if a device or memory fails

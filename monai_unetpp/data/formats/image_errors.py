@@ -7,7 +7,7 @@ import os
 import stat
 from os import PathLike
 
-from monai_unetpp.errors import printable
+from monai_unetpp.errors import cause_of, printable
 
 __all__ = ["ImageFileError", "check_regular_file", "damaged_file", "describe_failure"]
 
@@ -65,15 +65,10 @@ def _why_missing(path: str | PathLike[str], error: OSError, folders: bool) -> st
 def describe_failure(error: BaseException) -> str:
     """Describe an exception in one line: an :class:`ImageFileError` by its message, others by type and first line.
 
-    MONAI wraps errors of transforms in others that only name the transform; these are skipped.
+    Errors in which MONAI wraps others are skipped.
     """
-    while error.__cause__ is not None and _only_names_transform(error):
-        error = error.__cause__
+    error = cause_of(error)
     if isinstance(error, ImageFileError):
         return printable(str(error).strip())
     lines = str(error).strip().splitlines()
     return printable(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
-
-
-def _only_names_transform(error: BaseException) -> bool:
-    return type(error) is RuntimeError and str(error).startswith("applying transform")
