@@ -54,7 +54,7 @@ def check_data(
     Raises:
         FileNotFoundError: no such data set.
         ValueError: cases with problems, the same image or name twice, an empty list, fewer subjects than folds, or
-            other cases than a training in ``bundle`` began with.
+            other cases or label maps than a training in ``bundle`` began with.
     """
     lists = {key: list_cases(load_datalist(dataset_dir, key, **subjects)) for key in LISTS}
     cases = [case for listed in lists.values() for case in listed]
@@ -71,7 +71,7 @@ def check_data(
             if case.name in before.get("voxels", {}):
                 keep_hash(case.image, before["voxels"][case.name])
         return
-    check_labelled_data(
+    labels = check_labelled_data(
         dataset_dir,
         spatial_dims=described.spatial_dims,
         in_channels=len(described.channels),
@@ -80,11 +80,12 @@ def check_data(
         progress=progress,
         **subjects,
     )
-    found = {"lists": listed, "voxels": {case.name: hash_voxels(case.image) for case in cases}}
+    found = {"lists": listed, "voxels": {case.name: hash_voxels(case.image) for case in cases}, "label_maps": labels}
     if has_trained(passed.parent) and any(before.get(name, value) != value for name, value in found.items()):
         raise ValueError(
-            f"{dataset_dir}: the cases, their lists or subjects must stay as they were when the training of {bundle} "
-            "began, as cases that have trained could judge. Give another output folder, or restore them."
+            f"{dataset_dir}: the cases, their label maps, lists or subjects must stay as they were when the training of "
+            f"{bundle} began, as cases that have trained, or other label maps, could judge. Give another output folder, "
+            "or restore them."
         )
     if rank() == 0:
         write_text(passed, json.dumps({**state, **found}) + "\n")

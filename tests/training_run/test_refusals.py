@@ -160,7 +160,7 @@ def test_a_report_that_could_not_be_drawn_is_told_before_the_cases_are_read(data
 
 def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, monkeypatch):
     checks = []
-    monkeypatch.setattr(data_check, "check_labelled_data", lambda *_, **facts: checks.append(facts))
+    monkeypatch.setattr(data_check, "check_labelled_data", lambda *_, **facts: checks.append(facts) or {})
 
     def check():
         data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
@@ -186,8 +186,33 @@ def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path):
     os.utime(data / "imagesTr" / "disc_8.nii.gz", (1, 1))
     check()
     edit(data, lambda content: content["training"].append(content["validation"].pop()))
-    with pytest.raises(ValueError, match=r": the cases, their lists or subjects must stay as they were"):
+    with pytest.raises(ValueError, match=r": the cases, their label maps, lists or subjects must stay as they were"):
         check()
+
+
+def test_label_maps_may_not_change_once_a_training_has_begun(data, tmp_path):
+    passed, first = tmp_path / "bundle" / data_check.CHECK_FILE, data / "labelsTr" / "disc_1.nii.gz"
+
+    def check():
+        data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+
+    check()
+    (tmp_path / "bundle" / "training" / "checkpoint_epoch=1.pt").touch()
+    # the same values in another type are no change
+    rewrite(data / "labelsTr", "disc_1", lambda voxels: voxels.astype(np.float32))
+    check()
+    kept = first.read_bytes()
+    rewrite(data / "labelsTr", "disc_1", lambda voxels: np.roll(voxels, 1, axis=0))
+    with pytest.raises(ValueError, match=r"other label maps, could judge\. Give another output folder, or restore them"):
+        check()
+    first.write_bytes(kept)
+    check()
+    # checks of earlier versions know no label maps
+    content = json.loads(passed.read_text())
+    del content["label_maps"]
+    passed.write_text(json.dumps(content))
+    rewrite(data / "labelsTr", "disc_1", lambda voxels: np.roll(voxels, 1, axis=0))
+    check()
 
 
 def test_a_moved_data_set_is_followed_as_the_message_says_if_it_is_the_same(data, bundle, tmp_path, monkeypatch):
@@ -205,7 +230,7 @@ def test_a_moved_data_set_is_followed_as_the_message_says_if_it_is_the_same(data
     with pytest.raises(KeyboardInterrupt):
         train(asked(moved, bundle))
     rewrite(moved / "imagesTr", "disc_1", lambda voxels: voxels + 1)
-    with pytest.raises(ValueError, match="the cases, their lists or subjects must stay as they were"):
+    with pytest.raises(ValueError, match="the cases, their label maps, lists or subjects must stay as they were"):
         train(asked(moved, bundle))
 
 

@@ -48,11 +48,13 @@ class CheckedCase:
         problem: what is wrong, in one line with the file and the remedy; None if the case is sound.
         voxels: ``hash_voxels`` of the image; None if it could not be read, or is constant.
         values: the values in the label map.
+        label: ``hash_voxels`` of the label map of a sound case.
     """
 
     problem: str | None
     voxels: str | None = None
     values: frozenset[int] = frozenset()
+    label: str | None = None
 
 
 def check_case(
@@ -92,7 +94,7 @@ def check_case(
                 f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. "
                 "Give one file per channel, or one file with the channels on its last axis."
             )
-        return CheckedCase(None, voxels, label_values(label.data))
+        return CheckedCase(None, voxels, label_values(label.data), hash_voxels(label.data))
     except (ImageFileError, OSError) as e:
         return CheckedCase(describe_failure(e), voxels)
     except Exception as e:  # libraries fail in many ways on broken files, which must not end the check of the others

@@ -114,7 +114,7 @@ def check_labelled_data(
     refuse_repeats: bool = False,
     progress: Progress = None,
     **subjects: Any,
-) -> None:
+) -> dict[str, str | None]:
     """Refuse a data set that a network cannot be trained or scored on, and warn about what looks doubtful.
 
     For ``initialize`` of a configuration: every image and label is read once, before any work. In a process group
@@ -132,6 +132,9 @@ def check_labelled_data(
             are warned about.
         progress: how progress is shown, in a process group by process 0 for its own share.
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
+
+    Returns:
+        A hash of the shape and values of each case's label map, by the name of the case.
 
     Raises:
         FileNotFoundError: there is no ``dataset.json``.
@@ -165,6 +168,7 @@ def check_labelled_data(
         told = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
         lines = "" if rank() else ":\n" + "\n".join(f"- {line}" for line in _shortened(problems))
         raise ValueError(f"{told}{lines}\nCorrect them, or leave these cases out.")
+    return {case.name: checked[files].label for files, case in unique.items()}
 
 
 def tell_doubtful(
