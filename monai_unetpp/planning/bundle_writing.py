@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.bundles.json_files import METADATA_FILE
+from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.files import MARK, remove_leftovers, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
@@ -16,10 +16,10 @@ from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.readme import readme_text
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
-from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan
+from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
 from monai_unetpp.planning.transforms import augmentation, postprocessing, preparation, preprocessing, takes_slices
 
-__all__ = ["CACHE_FILE", "check_free", "write_bundle"]
+__all__ = ["CACHE_FILE", "check_free", "check_unedited", "write_bundle"]
 
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
@@ -102,6 +102,28 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     (root / _UNFINISHED).unlink(missing_ok=True)
 
 
+def check_unedited(plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
+    """Refuse a plan that was edited, or whose ``train.json`` was: it would document another training than its own.
+
+    Raises:
+        ValueError: they differ in a value.
+        FileNotFoundError: the bundle has no ``train.json``.
+    """
+    path = Path(bundle) / "configs" / "train.json"
+    trained = read_object(path)
+    for name, planned in _trained(plan).items():
+        if trained.get(name, planned) != planned:
+            raise ValueError(
+                f"{Path(bundle) / PLAN_FILE}: has {name} {in_words(planned)}, but {path} {in_words(trained[name])}. "
+                f"Undo the edit, or plan again with --set {name}=..."
+            )
+
+
+def _trained(plan: TrainingPlan) -> dict[str, Any]:
+    """The plan's values in the form of ``train.json``."""
+    return {**{name: plan[name] for name in _TRAINED}, "level_weights": plan.level_weights}
+
+
 def _as_text(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=4) + "\n"
 
@@ -131,8 +153,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content["planned"] = {"_target_": "monai_unetpp.planning.load_plan", "bundle": "@bundle_root"}
     content |= {"dataset_dir": "$@planned.dataset_dir", "output_dir": "$@bundle_root + '/training'"}
     content |= {name: f"$@planned.{name}_for(@dataset_dir)" for name in ("subjects", "subject_pattern")}
-    content |= {**_data(plan), "ignore_label": plan.ignore_label, **{name: plan[name] for name in _TRAINED}}
-    content["level_weights"] = plan.level_weights
+    content |= {**_data(plan), "ignore_label": plan.ignore_label, **_trained(plan)}
     content |= {"minutes": round(training_minutes(plan.minutes, plan.folds), 2), "runtime": "torch", "val_interval": 1}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
     content["postprocessing"] = _chain(postprocessing(plan, discrete=True))

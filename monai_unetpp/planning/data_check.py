@@ -83,9 +83,9 @@ def check_data(
     found = {"lists": listed, "voxels": {case.name: hash_voxels(case.image) for case in cases}, "label_maps": labels}
     if has_trained(passed.parent) and any(before.get(name, value) != value for name, value in found.items()):
         raise ValueError(
-            f"{dataset_dir}: the cases, their label maps, lists or subjects must stay as they were when the training of "
-            f"{bundle} began, as cases that have trained, or other label maps, could judge. Give another output folder, "
-            "or restore them."
+            f"{dataset_dir}: the cases, their label maps, lists or subjects must stay as they were when the training "
+            f"of {bundle} began, as cases that have trained, or other label maps, could judge. Give another output "
+            "folder, or restore them."
         )
     if rank() == 0:
         write_text(passed, json.dumps({**state, **found}) + "\n")

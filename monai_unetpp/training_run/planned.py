@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.planning import TrainingPlan, load_plan
+from monai_unetpp.planning.bundle_writing import check_unedited
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.plan_making import describe_task, plan_checked
@@ -63,8 +64,8 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         tell: called with lines about the progress.
 
     Raises:
-        ValueError: the folder was planned for other data or with other values by hand, its training began with other
-            options, or data with problems.
+        ValueError: the folder was planned for other data or with other values by hand, its plan was edited, its
+            training began with other options, or data with problems.
         FileNotFoundError: no such data set, or no such initial weights.
     """
     bundle = Path(options.output_dir)
@@ -110,6 +111,7 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
                 "to plan again."
             )
     _compare_rules(options, made)
+    check_unedited(made, bundle)
     if _is_for_another_time(options, made) and not has_trained(bundle / "training"):
         tell(f"{bundle}: was planned for other minutes or folds, and is planned anew. Values set by hand are kept.")
         return None

@@ -257,6 +257,24 @@ def test_a_bundle_that_was_planned_otherwise_is_refused(discs_dir, planned, tmp_
         train(options(discs_dir, bundle, settings=("patch_size=8",)))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", 7, r"/plan\.json: has steps 7, but .*/train\.json 6\. Undo .* with --set steps=\.\.\.$"),
+        ("learning_rate", 0.5, r"has learning_rate 0\.5, but "),
+        ("level_weights", [1, 0.5], r"has level_weights L1: 1, L2: 0\.5, but .*train\.json none\."),
+    ],
+)
+def test_a_plan_that_was_edited_is_refused(discs_dir, planned, name, value, message):
+    bundle = planned("edited")
+    path = bundle / "configs" / "plan.json"
+    content = json.loads(path.read_text())
+    content["values"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        train(options(discs_dir, bundle))
+
+
 def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, planned):
     told = []
     given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))
