@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -152,12 +153,18 @@ def _run(config: BundleConfig, name: str) -> None:
         config.run()
     except (MemoryError, RuntimeError) as e:
         if not is_out_of_memory(e):
-            raise RuntimeError(f"{name}: {e}") from e
+            raise RuntimeError(f"{name}: {_in_words(e)}") from e
         size = " x ".join(map(str, config.parse("patch_size")))
         raise MemoryError(
             f"{name}: memory ran out with {config.parse('batch_size')} patches of {size} per batch. Close other "
             "programs and run the same command again, or plan in another folder with a smaller --set patch_size."
         ) from e
+
+
+def _in_words(error: Exception) -> str:
+    """The message of an error; what a worker process says of a file, without the traceback that torch makes of it."""
+    found = re.search(r"^\S+\.ImageFileError: (.+)$", str(error), re.MULTILINE)
+    return str(error) if found is None else found[1]
 
 
 def _tell_progress(trainer: Engine, config: BundleConfig, tell: Callable[[str], None], name: str) -> None:

@@ -350,6 +350,15 @@ def test_preparing_the_cases_counts_as_training(discs_dir, planned, tmp_path, mo
             RuntimeError,
             r"^fold 1: the loss became nan at step 3\. Give a lower learning_rate\.$",
         ),
+        (
+            RuntimeError(
+                "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                "monai_unetpp.data.formats.image_errors.ImageFileError: a.nii: no such file. Check the path.\n\n"
+                "RuntimeError: applying transform <LoadImaged object at 0x7f>\n"
+            ),
+            RuntimeError,
+            r"^fold 1: a\.nii: no such file\. Check the path\.$",
+        ),
     ],
 )
 def test_what_goes_wrong_in_a_training_is_not_put_down_to_the_configuration(
