@@ -17,7 +17,7 @@ from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.nifti1 import Nifti1Image
 
-from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry, lay_flat
+from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry, transform_affine
 from monai_unetpp.data.formats.label_table import label_table_extension
 from monai_unetpp.data.formats.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.formats.nifti import is_nifti_name
@@ -112,8 +112,7 @@ class SegmentationSaveImaged(SaveImaged):
             source = files[0]
             labels = _labels(d[key], key)
             original_affine = np.asarray(metadata[MetaKeys.ORIGINAL_AFFINE], dtype=np.float64)
-            loaded = lay_flat(original_affine) if labels.ndim == 2 else original_affine
-            grid = ImageGeometry(labels.shape, loaded)
+            grid = ImageGeometry(labels.shape, transform_affine(original_affine, labels.ndim))
             difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
             if difference is not None:
                 raise ValueError(f"{key} must be on the grid of {source}: {difference}. Use Invertd first.")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.data.formats.grid import channel_axes, check_grid, lay_flat, spatial_axes
+from monai_unetpp.data.formats.grid import channel_axes, check_grid, spatial_axes, transform_affine
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
@@ -80,7 +80,7 @@ def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
     channels_first = np.moveaxis(voxels.reshape((*size, channels)), -1, 0)
     if not reading["allow_constant"]:
         check_not_constant(list(channels_first), path)
-    return Volume(channels_first.astype(np.float32), lay_flat(affine) if len(axes) == 2 else affine, path)
+    return Volume(channels_first.astype(np.float32), transform_affine(affine, len(axes)), path)
 
 
 def _find_axes(shape: tuple[int, ...], reading: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...], int]:

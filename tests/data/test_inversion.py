@@ -16,6 +16,7 @@ from monai.transforms import (
     Spacingd,
     SpatialPadd,
 )
+from scipy.spatial.transform import Rotation
 
 from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, SegmentationSaveImaged, VolumeReader
 from monai_unetpp.data.transforms import inversion, resampling, spacing
@@ -289,3 +290,34 @@ def test_what_cannot_be_inverted_is_refused():
         InvertProbabilitiesd("pred", preprocessing, "image")({"pred": torch.zeros(2, 3, 3, 3)})
     with pytest.raises(ValueError, match=r"transform must be invertible, got NormalizeIntensityd"):
         InvertProbabilitiesd("pred", NormalizeIntensityd("image"))
+
+
+@pytest.mark.parametrize(
+    ("axes", "angles", "sizes"),
+    [
+        ("xy", (45, 45), (1, 1, 1)),
+        ("xy", (-45, 45), (1, 1, 1)),
+        ("xz", (45, 135), (1, 1, 1)),
+        ("yz", (45, 135), (1.1, 1, 1.2)),
+        ("zyx", (90, 135, -45), (1, 1, 1)),
+        ("zyx", (135, 45, 90), (1, 1, 1)),
+    ],
+)
+def test_axes_equally_near_to_two_of_the_world_come_back(tmp_path, axes, angles, sizes):
+    """MONAI's Orientationd derives the way back anew, so rounding must not decide which axis is which."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler(axes, angles, degrees=True).as_matrix() * sizes
+    labels = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
+    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "a.nii")
+    preprocessing = Compose(
+        [
+            LoadImaged("image", reader=VolumeReader(3), ensure_channel_first=True),
+            Orientationd("image", axcodes="RAS", labels=None),
+            BlockwiseSpacingd("image", pixdim=[-1.0]),
+        ]
+    )
+    item = preprocessing({"image": str(tmp_path / "a.nii")})
+    back = Invertd("pred", preprocessing, orig_keys="image")({**item, "pred": item["image"].clone()})
+    np.testing.assert_array_equal(back["pred"][0], labels)
+    saved = SegmentationSaveImaged("pred", tmp_path)(back)["pred"].meta["saved_to"]
+    np.testing.assert_array_equal(nib.load(saved).affine, nib.load(tmp_path / "a.nii").affine)

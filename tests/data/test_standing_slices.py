@@ -22,7 +22,7 @@ from monai_unetpp.data import (
 )
 from monai_unetpp.data.datasets.case_check import check_case, read_image
 from monai_unetpp.data.datasets.labelled import LabelledCase
-from monai_unetpp.data.formats.grid import lay_flat
+from monai_unetpp.data.formats.grid import transform_affine
 from monai_unetpp.data.formats.labels import read_label_map
 
 ORIENTATIONS = {
@@ -85,7 +85,7 @@ def test_a_standing_slice_is_resampled_as_one_that_lies(tmp_path: Path, axis: in
 def test_laid_flat_a_slice_keeps_its_voxel_sizes_and_distances(angles, sizes, origin) -> None:
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = Rotation.from_rotvec(angles).as_matrix() * sizes, origin
-    flat = lay_flat(affine)
+    flat = transform_affine(affine, 2)
     np.testing.assert_allclose(flat[2, :2], 0, atol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(flat[:2, :2], axis=0), sizes[:2])
     np.testing.assert_allclose(flat[:3].T @ flat[:3], affine[:3].T @ affine[:3], atol=1e-6)
@@ -95,7 +95,7 @@ def test_laid_flat_a_slice_keeps_its_voxel_sizes_and_distances(angles, sizes, or
 def test_a_slice_that_lies_stays_as_it_is(order: list[int]) -> None:
     affine = np.diag([1.5, -1.0, 3.0, 1.0])[:, [*order, 3]]
     affine[:3, 3] = -7, 5, 2
-    np.testing.assert_array_equal(lay_flat(affine), affine)
+    np.testing.assert_array_equal(transform_affine(affine, 2), affine)
 
 
 def test_image_and_label_at_45_degrees_are_laid_flat_alike_however_headers_round() -> None:
@@ -103,7 +103,7 @@ def test_image_and_label_at_45_degrees_are_laid_flat_alike_however_headers_round
     exact = np.eye(4)
     exact[:3, :3] = turn * [1.0, 1.5, 2.0]
     for rounding in (np.float32, np.float16):
-        np.testing.assert_allclose(lay_flat(exact.astype(rounding).astype(float)), lay_flat(exact), atol=1e-2)
+        np.testing.assert_allclose(transform_affine(exact.astype(rounding).astype(float), 2), transform_affine(exact, 2), atol=1e-2)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

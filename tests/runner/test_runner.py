@@ -16,6 +16,7 @@ import torch
 from disc_images import write_disc_images
 from json_edits import edit_json
 from runner_bundle import write_bundle, write_image
+from scipy.spatial.transform import Rotation
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import NestedUNet
@@ -73,6 +74,24 @@ def test_labels_of_a_volume_are_those_of_segment(brain, tmp_path):
     assert marks[0] == marks[1] + b" runner"
     found.header["descrip"] = marks[1]
     assert found.header.binaryblock == expected.header.binaryblock
+
+
+def test_labels_of_a_volume_at_45_degrees_are_those_of_segment(brain, tmp_path):
+    """Where the header leaves open which axis runs along which of the world, both decide alike."""
+    bundle, folder, image = brain
+    images = []
+    for axes, angles in [("xy", (45, 45)), ("xz", (45, 135)), ("zyx", (90, 135, -45))]:
+        affine = nibabel.load(image).affine
+        affine[:3, :3] = Rotation.from_euler(axes, angles, degrees=True).as_matrix()
+        images.append(tmp_path / f"{axes}.nii")
+        nibabel.save(nibabel.Nifti1Image(nibabel.load(image).get_fdata(dtype=np.float32), affine), images[-1])
+    summary, runner = segment_files(images, tmp_path / "out", bundle), Segmenter(folder)
+    assert not summary.failures
+    for case in summary.cases:
+        expected = nibabel.load(case.output)
+        np.testing.assert_array_equal(runner.label(case.image), expected.get_fdata())
+        np.testing.assert_array_equal(expected.affine, nibabel.load(case.image).affine)
+        assert len(np.unique(expected.get_fdata())) > 1
 
 
 def test_labels_from_probabilities_are_those_of_segment(tmp_path):

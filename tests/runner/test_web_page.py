@@ -23,6 +23,7 @@ _RUNTIME = Path(__file__).parents[2] / "examples/web/node_modules/onnxruntime-we
 pytestmark = pytest.mark.skipif(_NODE is None, reason="needs node")
 
 _OBLIQUE = [[0, -1.1, 0.1, 3], [1.0, 0, 0, 5], [0, -0.1, 1.1, -4], [0, 0, 0, 1]]
+_AT_45_DEGREES = [[0.7071068, 0.5, 0.5, 3], [0, 0.7071068, -0.7071068, 5], [-0.7071068, 0.5, 0.5, 8], [0, 0, 0, 1]]
 _SHEARED = [[-1.3, 0.2, 0, 30], [0, 1.1, 0.2, -5], [0, 0, 0.9, 8], [0, 0, 0, 1]]
 _BRAIN = [
     {"step": "orient", "axcodes": "RAS"},
@@ -65,6 +66,7 @@ def test_labels_in_javascript_are_those_of_the_runner(tmp_path, monkeypatch):
             _folder(tmp_path / "plain", [_BRAIN[0], _ABOVE_MEAN, {**_BRAIN[-1], "inside_surround": True}], flips=[1]),
             _image(tmp_path / "d.nii", _SHEARED, forms=()),
         ),
+        (_folder(tmp_path / "turned", _BRAIN), _image(tmp_path / "e.nii", _AT_45_DEGREES)),
     ]
     for (folder, image), found in zip(cases, _run_javascript(cases, tmp_path), strict=True):
         runner = Segmenter(folder)

@@ -10,6 +10,16 @@ import { momentsOf } from "./statistics.js";
 import { searchSurround } from "./surround.js";
 
 const CODES = { L: [0, -1], R: [0, 1], P: [1, -1], A: [1, 1], I: [2, -1], S: [2, 1] };
+const TINY_TURN = [[1, -0.31e-6, 0.59e-6], [0.31e-6, 1, -1e-6], [-0.59e-6, 1e-6, 1]];
+
+/** The affine for the steps, turned by a millionth where rounding alone would decide which axis is which. */
+export function breakTies(affine) {
+  const [turned, other] = [TINY_TURN, transpose(TINY_TURN)].map((turning) => {
+    const axes = multiply(turning, linearPart(affine));
+    return affine.map((row, index) => (index < 3 ? [...axes[index], row[3]] : row));
+  });
+  return String(findOrientation(turned)) === String(findOrientation(other)) ? affine : turned;
+}
 
 /** Turn and mirror the axes so that they run towards `axcodes`, such as "RAS". */
 export function orient(volume, { axcodes }) {

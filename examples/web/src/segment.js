@@ -1,6 +1,7 @@
 // From an image to its labels on the same grid: what monai_unetpp.runner does, in JavaScript.
 
 import { UserError } from "./errors.js";
+import { breakTies } from "./geometry.js";
 import { determinant, linearPart } from "./matrix.js";
 import { STEPS } from "./pipeline.js";
 import { rangeOf } from "./statistics.js";
@@ -26,7 +27,7 @@ export async function segment(image, pipeline, predict, tell) {
 /** The image as the network needs it, with the way back. */
 export function preprocess(image, pipeline) {
   const { name, shape, affine } = image;
-  const volume = { name, shape, affine, voxels: usable(image, pipeline.reading), inverses: [] };
+  const volume = { name, shape, affine: breakTies(affine), voxels: usable(image, pipeline.reading), inverses: [] };
   for (const { step, ...settings } of pipeline.preprocessing) STEPS[step](volume, settings);
   return volume;
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.orientations import io_orientation
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
 
@@ -23,9 +24,9 @@ __all__ = [
     "check_grid",
     "check_spacing",
     "compare_geometry",
-    "lay_flat",
     "shorten_shape",
     "spatial_axes",
+    "transform_affine",
     "voxel_ml",
     "warn_once",
 ]
@@ -47,6 +48,8 @@ _NOTICEABLE_SHEAR = 1e-3
 #: A slice counts as axial, else as coronal, if its normal is nearly as close to that axis as to any: rounding of the
 #: header must not change the kind of a slice at 45 degrees.
 _NEARLY_MOST = 0.9
+#: A turn by a millionth, more than rounding of a header, about an axis that is like no other.
+_TINY_TURN = np.eye(3) + 1e-6 * np.array([[0, -0.31, 0.59], [0.31, 0, -1], [-0.59, 1, 0]])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,7 +191,26 @@ def channel_axes(shape: Sequence[int], dims: int) -> tuple[tuple[int, ...], int]
     return tuple(range(dims)), math.prod(shape[dims:])
 
 
-def lay_flat(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def transform_affine(affine: npt.NDArray[np.float64], dims: int) -> npt.NDArray[np.float64]:
+    """The affine of an image for transforms, whose results for the image's own grid then go to the file's affine.
+
+    That of a 2D image is rotated into the plane. Axes that are equally near to two axes of the world, such as at 45
+    degrees, are turned by a millionth: rounding alone would decide which of them is which, and for MONAI's
+    ``Orientationd`` otherwise than for its inverse.
+
+    Args:
+        affine: ``(4, 4)``, from voxel indices to mm; the first ``dims`` columns are the axes of the image.
+        dims: spatial axes of the image.
+    """
+    result = _lay_flat(affine) if dims == 2 else affine.copy()
+    turns = _TINY_TURN[:dims, :dims], _TINY_TURN.T[:dims, :dims]
+    turned, other = (turn @ result[:dims, :dims] for turn in turns)
+    if not np.array_equal(*(io_orientation(np.pad(axes, (0, 1))) for axes in (turned, other))):
+        result[:dims, :dims] = turned
+    return result
+
+
+def _lay_flat(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Rotate the affine of a 2D image into the plane of the first two coordinates.
 
     MONAI's transforms take voxel size and orientation from these two alone: they would see one axis of a sagittal

@@ -20,8 +20,8 @@ from monai_unetpp.data.formats.grid import (
     channel_axes,
     check_grid,
     compare_geometry,
-    lay_flat,
     spatial_axes,
+    transform_affine,
     warn_once,
 )
 from monai_unetpp.data.formats.image_errors import ImageFileError
@@ -303,7 +303,7 @@ def _remedy(shape: tuple[int, ...], dims: int) -> str:
 def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], axes: tuple[int, ...], path: Path) -> dict[str, Any]:
     """Metadata of the image along ``axes``; the columns of the affines are these axes, then the others.
 
-    The original affine is that in space; the affine for transforms of a 2D image lies in its plane.
+    The original affine is that in space; see :func:`.transform_affine` for the other.
     """
     affine = np.eye(4)
     size = len(stored) - 1
@@ -312,7 +312,7 @@ def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], axes: tuple[in
     check_grid(shape, affine, path)
     affine = affine[:, [*axes, *(axis for axis in range(4) if axis not in axes)]]
     return {
-        MetaKeys.AFFINE: lay_flat(affine) if len(axes) == 2 else affine.copy(),
+        MetaKeys.AFFINE: transform_affine(affine, len(axes)),
         MetaKeys.ORIGINAL_AFFINE: affine,
         MetaKeys.SPATIAL_SHAPE: np.asarray([shape[axis] for axis in axes]),
         MetaKeys.SPACE: SpaceKeys.RAS,
