@@ -103,9 +103,12 @@ def _run(source: str, output: str, format: str | None, **options: Any) -> int:
     from monai_unetpp.export import export_checkpoint
 
     by_suffix = {suffix: name for name, suffix in EXPORT_SUFFIXES.items()}
-    suffix = os.path.splitext(output)[1]
+    suffix = os.path.splitext(output)[1].lower()
     if format is None and suffix not in by_suffix:
-        raise ValueError(f"output must end in one of {', '.join(by_suffix)}, got {output!r}. Or give --format.")
+        raise ValueError(
+            f"output must end in one of {', '.join(by_suffix)}, got {output!r}. For a folder with the whole pipeline, "
+            "give --format runner."
+        )
     result = export_checkpoint(source, output, format or by_suffix[suffix], **options)
     shape = " x ".join("any" if size is None else str(size) for size in result.input_shape)
     print(

@@ -85,7 +85,7 @@ def export_network(
 
     Args:
         network: the network, which is exported in float32; it is not changed.
-        path: the file, with the suffix of its format.
+        path: the file, with the suffix of its format; capitals in the suffix become small letters.
         format: ``"torch_export"`` (.pt2), ``"torchscript"`` (.ts), ``"onnx"`` (.onnx), ``"openvino"`` (.xml, with its
             weights in .bin) or ``"tensorrt"`` (.ep; needs a GPU).
         window_shape: spatial shape of the windows; TorchScript takes any.
@@ -200,7 +200,7 @@ def _check(
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
     suffix = FORMATS[format].suffix
-    if Path(path).suffix != suffix:
+    if Path(path).suffix.lower() != suffix:
         raise ValueError(f"path must end in {suffix} for format {format}, got {fspath(path)!r}.")
     sizes = list(window_shape) if isinstance(window_shape, Sequence) else []
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
@@ -216,7 +216,7 @@ def _check(
             "dynamic_batch must be left out for format tensorrt, as an engine is built for a number of windows. Give "
             "that as batch_size."
         )
-    return Path(path)
+    return Path(path).with_suffix(suffix)
 
 
 def _write(

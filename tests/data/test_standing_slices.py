@@ -103,7 +103,9 @@ def test_image_and_label_at_45_degrees_are_laid_flat_alike_however_headers_round
     exact = np.eye(4)
     exact[:3, :3] = turn * [1.0, 1.5, 2.0]
     for rounding in (np.float32, np.float16):
-        np.testing.assert_allclose(transform_affine(exact.astype(rounding).astype(float), 2), transform_affine(exact, 2), atol=1e-2)
+        np.testing.assert_allclose(
+            transform_affine(exact.astype(rounding).astype(float), 2), transform_affine(exact, 2), atol=1e-2
+        )
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

@@ -173,7 +173,10 @@ class TestCheckpoints:
         assert "window_shape must be given" in capsys.readouterr().err
         arguments[3] = str(tmp_path / "network.txt")
         assert main([*arguments, "--window_shape", "8", "8"]) == 2
-        assert "output must end in" in capsys.readouterr().err
+        assert "network.txt'. For a folder with the whole pipeline, give --format runner." in capsys.readouterr().err
+        arguments[3] = str(tmp_path / "CAPITALS.TS")
+        assert main([*arguments, "--window_shape", "8", "8"]) == 0
+        assert {path.name for path in tmp_path.glob("CAPITALS*")} == {"CAPITALS.ts", "CAPITALS.ts.json"}
 
     def test_bundle(self, hippocampus_bundle, tmp_path):
         result = export_checkpoint(hippocampus_bundle, tmp_path / "network.ts", "torchscript", level="L1")
