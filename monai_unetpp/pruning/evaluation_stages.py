@@ -16,7 +16,7 @@ import torch
 from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import find_ignore_label, load_datalist, read_geometry
 from monai_unetpp.data.datasets.case_check import CheckedCase
-from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
@@ -405,8 +405,8 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
 
 def all_settings(prepared: Prepared, scored: Scored) -> dict[str, str]:
     """How this run judged, and earlier rules of the report that it replaces."""
-    cases = {(name, case.name) for name, listed in prepared.entries.items() for case in list_cases(listed)}
-    found = earlier_rules(prepared.plan.outputs.output_dir, prepared.plan, prepared.settings, cases)
+    subjects = {(row.dataset, row.case): row.subject for row in scored.all_rows}
+    found = earlier_rules(prepared.plan.outputs.output_dir, prepared.plan, prepared.settings, subjects)
     return prepared.settings | found | scored.left_out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0
 
 
 def earlier_rules(
-    folder: Path, plan: PruningPlan, settings: Mapping[str, str], cases: Collection[tuple[str, str]]
+    folder: Path, plan: PruningPlan, settings: Mapping[str, str], subjects: Mapping[tuple[str, str], str]
 ) -> dict[str, str]:
     """Different rules by which an earlier report in the folder judged the same cases, as they must be fixed in advance.
 
@@ -65,7 +65,7 @@ def earlier_rules(
         folder: of the report.
         plan: the plan.
         settings: from :func:`run_settings`.
-        cases: data set and name of each case.
+        subjects: the subject of each case, by data set and name.
     """
     path = folder / "report.json"
     if not path.is_file():
@@ -75,7 +75,9 @@ def earlier_rules(
     except (ValueError, TypeError, KeyError, OSError) as e:
         logger.warning("%s could not be read (%s): its rules are not compared with those of this run.", path, e)
         return {}
-    if not any((row.dataset, row.case) in cases for row in earlier.rows):
+    told = {(row.dataset, row.case): row.subject for row in earlier.rows}
+    pairs = {(subject, subjects[case]) for case, subject in told.items() if case in subjects}
+    if not pairs:
         return {}
     before, rules = earlier.settings.get(EARLIER_RULES), plan.rules
     # reports of earlier versions have no settings
@@ -88,7 +90,9 @@ def earlier_rules(
     texts = [] if before is None else [before]
     tolerances = {label: value for label, value in earlier.tolerance_mm.items() if label in plan.pipeline.labels}
     loosened = any(plan.pipeline.tolerance_mm.get(label) != value for label, value in tolerances.items())
-    if changed or loosened or _compared(earlier.rules) != _compared(rules):
+    # other names for the same groups of cases change nothing
+    regrouped = any(len({pair[side] for pair in pairs}) < len(pairs) for side in range(2))
+    if changed or loosened or regrouped or _compared(earlier.rules) != _compared(rules):
         parts = [
             "margins " + ", ".join(str(margin) for margin in earlier.rules.margins),
             f"alpha {earlier.rules.alpha:g}",
@@ -98,6 +102,7 @@ def earlier_rules(
             f"{earlier.rules.bootstrap_samples} resamples",
             f"seed {earlier.rules.seed}",
             *(["tolerances " + ", ".join(f"{name}={mm:g}" for name, mm in tolerances.items())] if loosened else []),
+            *([f"{len(told)} cases of {len(set(told.values()))} subjects"] if regrouped else []),
             *(f"{key} {value}" for key, value in changed.items()),
         ]
         texts.append("; ".join(parts))

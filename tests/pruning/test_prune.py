@@ -51,6 +51,7 @@ from monai_unetpp.pruning.decision import join
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.report import worst_cases
+from monai_unetpp.pruning.report.report_files import write_report
 from monai_unetpp.pruning.results import OperatingPoint
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import shown_loser
@@ -621,6 +622,17 @@ def test_another_tolerance_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
     run(intensity_network(), few_boxes, tmp_path)
     later = run(intensity_network(), few_boxes, tmp_path, tolerance_mm=dict.fromkeys(LABELS, 6.0)).settings
     assert later["earlier rules"].endswith("; tolerances anterior=1, posterior=1")
+
+
+def test_other_subjects_leave_a_trace(tmp_path, few_boxes, quick, monkeypatch):
+    monkeypatch.setattr(evaluation, "write_report", write_report)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+    pairs = {"case_00": "a", "case_01": "a", "case_02": "b"}
+    run(intensity_network(), few_boxes, tmp_path, subjects=pairs)
+    same = {case: f"subject {subject}" for case, subject in pairs.items()}
+    assert "earlier rules" not in run(intensity_network(), few_boxes, tmp_path, subjects=same).settings
+    later = run(intensity_network(), few_boxes, tmp_path).settings
+    assert later["earlier rules"].endswith("; 3 cases of 2 subjects")
 
 
 def test_rules_for_other_cases_are_none_that_came_before(tmp_path, few_boxes, monkeypatch):
