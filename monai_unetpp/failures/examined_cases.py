@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.data.datasets.case_check import CheckedCase, check_on_grid, label_values, read_image, read_truth
+from monai_unetpp.data.datasets.case_check import CheckedCase, check_on_grid, label_volumes, read_image, read_truth
 from monai_unetpp.data.datasets.datalist import read_content
 from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, read_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase
@@ -193,7 +193,7 @@ def read_arrays(
         truth=labels.pick(label.data),
         segmentation=segmented if segmented is None or ignored is None else np.where(ignored, 0, segmented),
         spacing_mm=spacing_of_affine(label.affine, dims),
-        checked=CheckedCase(None, hash_voxels(np.moveaxis(image.data, 0, -1)), label_values(label.data)),
+        checked=CheckedCase(None, hash_voxels(np.moveaxis(image.data, 0, -1)), label_volumes(label)),
         ignored=ignored,
     )
 

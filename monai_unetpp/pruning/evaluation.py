@@ -94,14 +94,15 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
 
     Raises:
         ValueError: inconsistent folds, cases that must not judge, such as an image that occurs twice, or a plan that
-            requires scoring the cases again (``settings`` and ``extra``).
+            requires scoring the cases again (``settings``, ``extra`` and ``save_uncertainty``).
 
     It also raises all that :func:`prune` raises.
     """
-    if len(plan.data.dataset_dir) > 1 or plan.costs.settings or plan.pipeline.extra:
+    scored_again = plan.costs.settings or plan.pipeline.extra or plan.outputs.save_uncertainty
+    if len(plan.data.dataset_dir) > 1 or scored_again:
         raise ValueError(
-            "scores must be given without settings, extra and a second dataset_dir, which score cases again. Leave "
-            "them out, or leave scores out."
+            "scores must be given without settings, extra, save_uncertainty and a second dataset_dir, which score "
+            "cases again. Leave them out, or leave scores out."
         )
     scored_by = {
         (row.dataset, row.case): network

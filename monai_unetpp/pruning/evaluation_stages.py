@@ -67,7 +67,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.scoring.arguments import Scoring
-from monai_unetpp.pruning.scoring.folds import check_complete, join_folds
+from monai_unetpp.pruning.scoring.folds import check_complete, check_truth, join_folds
 from monai_unetpp.pruning.scoring.levels import Scores, evaluate_levels
 from monai_unetpp.pruning.scoring.prediction import Pipeline
 
@@ -207,8 +207,10 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     }
     checked = check_data_sets(plan, entries, ignore_labels)
     if given is not None:
-        check_scored(plan.data.names[0], checked[plan.data.names[0]])
+        name = plan.data.names[0]
+        check_scored(name, checked[name])
         check_complete(given, scored_labels(pipeline.labels))
+        check_truth(given, {case: each.volumes_ml for case, each in checked[name].items()}, pipeline.labels, name)
     further = load_further(pipeline)
     kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
     return Prepared(

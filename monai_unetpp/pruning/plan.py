@@ -70,7 +70,7 @@ class EvaluationData:
         confirm_share: share of the subjects held out to confirm the choice, such as 0.5.
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
-        exclude_problems: leave out cases with problems in their data instead of stopping.
+        exclude_problems: leave out cases with problems in their data instead of stopping; not those of ``scores``.
         training_list: list of ``dataset.json`` on which the network was trained, such as ``"training"``. It is scored
             too, to show how much better each level is on cases that it knows.
         scores: tables of out-of-fold scores, one per fold, to use instead of scoring the cases of ``dataset_dir``; see

@@ -128,7 +128,8 @@ def check_scored(dataset: str, checked: Mapping[str, CheckedCase]) -> None:
         raise ValueError(
             f"cases of {dataset!r} must be sound for folds, got {len(problems)} of {len(checked)} with a problem:\n"
             + "\n".join(problems)
-            + "\nCorrect them, or leave them out, and split the folds again."
+            + "\nCorrect them, or leave them out, and split the folds again. exclude_problems does not leave them "
+            "out, as networks of other folds may know these images."
         )
 
 

@@ -8,6 +8,8 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from tiny_pruning import (
     LABELS,
@@ -100,6 +102,35 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds)
     assert any(sentence.endswith(trusted) for sentence in trust_sentences(result))
 
 
+def test_tables_of_several_data_sets_are_refused_and_a_renamed_one_is_not(tmp_path, boxes, folds) -> None:
+    entries = load_datalist(boxes, "training")
+    renamed = tables_of(tmp_path, folds, lambda row: dataclasses.replace(row, dataset="before"))
+    read = read_folds(renamed, entries, ["L1", "L2"], "boxes")
+    assert {row.dataset for fold in read for row in fold.rows} == {"boxes"}
+    for other in ({"case_03"}, {case.name for case in folds[1].cases}):
+        mixed = tables_of(
+            tmp_path, folds, lambda row, other=other: dataclasses.replace(row, dataset=f"set {row.case in other}")
+        )
+        with pytest.raises(ValueError, match=r"must be of one data set, got 'set False' in .*, 'set True' in .*1\.csv"):
+            read_folds(mixed, entries, ["L1", "L2"], "boxes")
+
+
+@pytest.mark.parametrize("points", [("L1", "L2"), ("L2",)])
+def test_scores_against_other_labels_are_refused(tmp_path, boxes, folds, points) -> None:
+    tables = tables_of(
+        tmp_path,
+        folds,
+        lambda row: (
+            dataclasses.replace(row, score=dataclasses.replace(row.score, truth_ml=0.1))
+            if (row.case, row.label) == ("case_02", "posterior") and row.point in points
+            else row
+        ),
+    )
+    message = rf"of the cases of 'boxes', got 0\.1 ml as the true volume of posterior in case_02 at {points[0]}, where"
+    with pytest.raises(ValueError, match=message):
+        prune(plan_of(boxes, tmp_path / "out", scores=tables))
+
+
 def test_subjects_that_are_given_replace_those_of_the_tables(tmp_path, boxes, folds) -> None:
     tables = [tmp_path / f"fold_{number}.csv" for number in range(2)]
     rows = [row for fold in folds for row in fold.rows]
@@ -117,13 +148,15 @@ def test_subjects_that_are_given_replace_those_of_the_tables(tmp_path, boxes, fo
         prune(plan_of(boxes, tmp_path / "out", scores=tables, subject_pattern="case_(.)"))
 
 
-def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds) -> None:
+@pytest.mark.parametrize("exclude_problems", [False, True])
+def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds, exclude_problems) -> None:
     original, other = folds[0].cases[0], folds[1].cases[0]
     shutil.copy(original.image[0], tmp_path / "copy.nii.gz")
     copy = dataclasses.replace(other, image=(tmp_path / "copy.nii.gz",), label=original.label)
     copied = dataclasses.replace(folds[1], cases=(copy, *folds[1].cases[1:]))
-    with pytest.raises(ValueError, match=r"must be sound for folds, got 1 of 20 .*\n- case_01: .* the same image as"):
-        judge([folds[0], copied], plan_of(boxes, tmp_path / "out"))
+    message = r"(?s)must be sound for folds, got 1 of 20 .*- case_01: .* the same image as.* exclude_problems does not"
+    with pytest.raises(ValueError, match=message):
+        judge([folds[0], copied], plan_of(boxes, tmp_path / "out", exclude_problems=exclude_problems))
 
 
 @pytest.mark.parametrize(
@@ -200,13 +233,20 @@ def test_scores_with_other_labels_give_no_verdict(tmp_path, boxes, folds, change
 
 def test_empty_cells_of_what_is_nowhere_are_volumes_of_0(tmp_path, boxes, folds) -> None:
     nowhere = LabelScore("both_empty", None, None, None, None, None, None, None)
-    changed = {("case_00", "posterior"), ("case_01", "posterior")}
+    lacking, changed = shutil.copytree(boxes, tmp_path / "boxes"), {"case_00", "case_01"}
+    for case in changed:
+        path = lacking / "labelsTr" / f"{case}.nii.gz"
+        label = nibabel.load(path)
+        voxels = np.asarray(label.dataobj)
+        nibabel.save(nibabel.Nifti1Image(voxels * (voxels == 1), label.affine), path)
+    anterior = {row.case: row.score for fold in folds for row in fold.rows if row.label == "anterior"}
+    scores = {"anterior": anterior, "posterior": dict.fromkeys(changed, nowhere), "foreground": anterior}
     tables = tables_of(
         tmp_path,
         folds,
-        lambda row: dataclasses.replace(row, score=nowhere) if (row.case, row.label) in changed else row,
+        lambda row: dataclasses.replace(row, score=scores[row.label][row.case]) if row.case in changed else row,
     )
-    result = prune(plan_of(boxes, tmp_path / "out", scores=tables))
+    result = prune(plan_of(lacking, tmp_path / "out", scores=tables))
     volumes = {
         (row.score.truth_ml, row.score.prediction_ml, row.score.volume_difference_ml)
         for row in result.rows
@@ -225,8 +265,9 @@ def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:
         join_folds([folds[0], other])
     with pytest.raises(ValueError, match="folds must be of the data set 'others', got boxes"):
         join_folds(folds, "others")
-    with pytest.raises(ValueError, match="scores must be given without settings, extra"):
-        judge(folds, plan_of(boxes, tmp_path, extra={"alone": "alone.pt"}))
+    for again in ({"extra": {"alone": "alone.pt"}}, {"save_uncertainty": True}):
+        with pytest.raises(ValueError, match="scores must be given without settings, extra, save_uncertainty"):
+            judge(folds, plan_of(boxes, tmp_path, **again))
     table = tmp_path / "fold.csv"
     table.write_text("case,dice\na,1\n")
     with pytest.raises(ValueError, match="scores must be a table with the column 'dataset'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import voxel_sizes
 
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
@@ -29,6 +31,7 @@ __all__ = [
     "check_case",
     "check_on_grid",
     "label_values",
+    "label_volumes",
     "read_image",
     "read_truth",
     "repeated_images",
@@ -47,14 +50,19 @@ class CheckedCase:
     Attributes:
         problem: what is wrong, in one line with the file and the remedy; None if the case is sound.
         voxels: ``hash_voxels`` of the image; None if it could not be read, or is constant.
-        values: the values in the label map.
+        volumes_ml: volume of each value in the label map; a 2D image counts as 1 mm thick.
         label: ``hash_voxels`` of the label map of a sound case.
     """
 
     problem: str | None
     voxels: str | None = None
-    values: frozenset[int] = frozenset()
+    volumes_ml: Mapping[int, float] = dataclasses.field(default_factory=dict)
     label: str | None = None
+
+    @property
+    def values(self) -> frozenset[int]:
+        """The values in the label map."""
+        return frozenset(self.volumes_ml)
 
 
 def check_case(
@@ -94,7 +102,7 @@ def check_case(
                 f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. "
                 "Give one file per channel, or one file with the channels on its last axis."
             )
-        return CheckedCase(None, voxels, label_values(label.data), hash_voxels(label.data))
+        return CheckedCase(None, voxels, label_volumes(label), hash_voxels(label.data))
     except (ImageFileError, OSError) as e:
         return CheckedCase(describe_failure(e), voxels)
     except Exception as e:  # libraries fail in many ways on broken files, which must not end the check of the others
@@ -189,9 +197,23 @@ def read_image(
 
 def label_values(data: npt.NDArray[Any]) -> frozenset[int]:
     """The values that occur in an integer label map."""
+    return frozenset(_counts(data))
+
+
+def label_volumes(label: Volume) -> dict[int, float]:
+    """The values that occur in a label map, with their volumes in ml as scores have them."""
+    voxel_ml = math.prod(voxel_sizes(label.affine)[: label.data.ndim]) / 1000
+    return {value: count * voxel_ml for value, count in _counts(label.data).items()}
+
+
+def _counts(data: npt.NDArray[Any]) -> dict[int, int]:
+    """The number of voxels of each value."""
     # for few values counting is faster than sorting
-    found = np.flatnonzero(np.bincount(data.ravel())) if data.dtype == np.uint8 else np.unique(data)
-    return frozenset(int(value) for value in found)
+    if data.dtype == np.uint8:
+        counts = np.bincount(data.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    values, counts = np.unique(data, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def repeated_images(checked: Mapping[_K, CheckedCase]) -> dict[_K, _K]:

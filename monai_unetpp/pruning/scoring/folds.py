@@ -20,6 +20,7 @@ from monai_unetpp.spreadsheet import format_csv, read_cell, read_table
 __all__ = [
     "SCORE_COLUMNS",
     "check_complete",
+    "check_truth",
     "fold_entries",
     "format_scores",
     "join_folds",
@@ -107,6 +108,32 @@ def check_complete(scores: Scores, labels: Sequence[str]) -> None:
                 )
 
 
+def check_truth(
+    scores: Scores, volumes_ml: Mapping[str, Mapping[int, float]], labels: Mapping[str, int], dataset: str
+) -> None:
+    """Refuse scores against other labels than those of the data set.
+
+    Args:
+        scores: of folds.
+        volumes_ml: by name of each case, the volume of each value in its label map.
+        labels: the value of each label by name.
+        dataset: name of the data set, for the message.
+
+    Raises:
+        ValueError: a true volume that is not that of the label.
+    """
+    for row in scores.rows:
+        values = [labels[row.label]] if row.label in labels else labels.values()
+        true = sum(volumes_ml[row.case].get(value, 0.0) for value in values)
+        # spreadsheets may round
+        if not math.isclose(row.score.truth_ml, true, rel_tol=1e-3):
+            raise ValueError(
+                f"scores must be of the cases of {dataset!r}, got {row.score.truth_ml:g} ml as the true volume of "
+                f"{row.label} in {row.case} at {row.point}, where its label has {true:g} ml. Give the tables of this "
+                "data set, or score its cases again."
+            )
+
+
 def fold_entries(dataset_dir: str | PathLike[str], list_key: str, **subjects: Any) -> list[dict[str, Any]]:
     """The cases that folds can be made of: those of the training and the validation list, and of ``list_key``.
 
@@ -131,11 +158,12 @@ def read_folds(
         entries: cases of the data set; those in no table are ignored. Their ``subject``, where they have one, replaces
             that in the tables.
         levels: of the network, shallowest first.
-        dataset: name of the data set, instead of that in the tables.
+        dataset: name of the data set, instead of that in the tables, as folders may have been renamed.
 
     Raises:
         FileNotFoundError: no such table.
-        ValueError: a single table, a different one, one with cases that the data set lacks, or two cases of one name.
+        ValueError: a single table, a different one, tables of several data sets, one with cases that the data set
+            lacks, or two cases of one name.
     """
     if len(paths) < 2:
         raise ValueError(
@@ -149,7 +177,18 @@ def read_folds(
         if entry.get("subject"):
             told[case.name] = case.subject
     points = tuple(OperatingPoint(level, level) for level in levels)
-    return [_read_fold(Path(path), files, told, points, dataset) for path in paths]
+    folds = [_read_fold(Path(path), files, told, points) for path in paths]
+    found = {row.dataset: path for fold, path in zip(folds, paths, strict=True) for row in fold.rows}
+    if len(found) > 1:
+        names = ", ".join(f"{name!r} in {path}" for name, path in found.items())
+        raise ValueError(
+            f"scores must be of one data set, got {names}. Give the tables of one, or one name in the column 'dataset' "
+            "if they are."
+        )
+    return [
+        dataclasses.replace(fold, rows=tuple(dataclasses.replace(row, dataset=dataset) for row in fold.rows))
+        for fold in folds
+    ]
 
 
 def _read_fold(
@@ -157,12 +196,11 @@ def _read_fold(
     files: Mapping[str, Mapping[tuple[Path, ...], LabelledCase]],
     told: Mapping[str, str],
     points: tuple[OperatingPoint, ...],
-    dataset: str,
 ) -> Scores:
     kept = {point.name for point in points}
     rows = [
         dataclasses.replace(row, subject=told.get(row.case, row.subject) or row.case)
-        for row in _read_rows(path, dataset)
+        for row in _read_rows(path)
         if row.point in kept
     ]
     if not rows:
@@ -181,7 +219,7 @@ def _read_fold(
     return Scores(points=points, rows=tuple(rows), problems=(), cases=cases)
 
 
-def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
+def _read_rows(path: Path) -> Iterator[ScoreRow]:
     table = read_table(path, SCORE_COLUMNS, "scores", "Give the per_case.csv of a report.")
     for number, cells in enumerate(table, start=2):
         texts = {name: read_cell(cells[name]) for name in SCORE_COLUMNS}
@@ -189,7 +227,7 @@ def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
             score = _read_score(texts)
         except ValueError as e:
             raise ValueError(f"{path}, line {number}: {e}. Write the table again.") from e
-        yield ScoreRow(dataset, texts["case"], texts["subject"], texts["point"], texts["label"], score)
+        yield ScoreRow(texts["dataset"], texts["case"], texts["subject"], texts["point"], texts["label"], score)
 
 
 def _read_score(texts: Mapping[str, str]) -> LabelScore:
