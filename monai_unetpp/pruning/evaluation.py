@@ -19,6 +19,7 @@ from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.evaluation_stages import (
     Prepared,
     Scored,
+    all_problems,
     all_settings,
     compare_adaptive,
     compare_settings,
@@ -37,7 +38,7 @@ from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report.report_files import write_report
 from monai_unetpp.pruning.report.worst_cases import save_worst_cases
-from monai_unetpp.pruning.results import PruningResult, ScoreRow
+from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.scoring.folds import fold_entries, read_folds
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.pruning.summary import shown_loser, verdict
@@ -157,7 +158,7 @@ def _conclude(
 
 
 def _evaluate(
-    prepared: Prepared, scored: Scored, training: Sequence[ScoreRow], tell: Callable[[str], None]
+    prepared: Prepared, scored: Scored, training: Sequence[Scores], tell: Callable[[str], None]
 ) -> PruningResult:
     """Costs and decisions; ``tell`` announces each step, as it may take minutes."""
     plan = prepared.plan
@@ -179,7 +180,7 @@ def _evaluate(
         labels=tuple(plan.pipeline.labels),
         tolerance_mm=dict(plan.pipeline.tolerance_mm),
         rows=scored.all_rows,
-        problems=tuple(problem for each in scored.data_sets for problem in each.problems),
+        problems=all_problems(prepared, scored, training),
         costs=costs,
         environment=describe_environment(
             prepared.device, inferer_precision(plan.pipeline.inferer), prepared.own.runtime if prepared.own else "torch"
@@ -196,7 +197,9 @@ def _evaluate(
         between_sets=between_sets,
         exposures=exposures,
         doubts=doubts(prepared, scored),
-        training_gap=training_gap(training, scored.rows, plan.pipeline.network.levels),
+        training_gap=training_gap(
+            [row for each in training for row in each.rows], scored.rows, plan.pipeline.network.levels
+        ),
         confirming=tuple(sorted(prepared.kept_back)),
     )
 

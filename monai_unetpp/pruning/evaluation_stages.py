@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from monai_unetpp.bundles import TrainingRecord
-from monai_unetpp.data import find_ignore_label, load_datalist, read_geometry
+from monai_unetpp.data import load_datalist, read_geometry
 from monai_unetpp.data.datasets.case_check import CheckedCase
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.naming import entry_name
@@ -52,10 +52,19 @@ from monai_unetpp.pruning.points.tradeoffs import (
     with_labels,
     within_budget,
 )
-from monai_unetpp.pruning.preflight import check_data_sets, check_plan, check_scored, check_write, load_further
+from monai_unetpp.pruning.preflight import (
+    check_data_sets,
+    check_label_names,
+    check_plan,
+    check_scored,
+    check_training,
+    check_write,
+    load_further,
+)
 from monai_unetpp.pruning.provenance import earlier_rules, run_settings
 from monai_unetpp.pruning.results import (
     AdaptiveDepth,
+    DataProblem,
     Decision,
     Exposure,
     InferenceSetting,
@@ -74,6 +83,7 @@ from monai_unetpp.pruning.scoring.prediction import Pipeline
 __all__ = [
     "Prepared",
     "Scored",
+    "all_problems",
     "all_settings",
     "compare_adaptive",
     "compare_settings",
@@ -111,6 +121,7 @@ class Prepared:
         settings: how images are segmented and cases chosen, in words.
         configurations: text of all that scores depend on, by setting; None for the inferer as given.
         checked: what was found while reading each case, by data set and name.
+        checked_training: the same of the training cases.
         record: which cases trained the weights, from the bundle; None if it does not say.
         given: out-of-fold scores of the only data set that chooses; None where the network scores it.
     """
@@ -128,6 +139,7 @@ class Prepared:
     settings: dict[str, str]
     configurations: dict[InferenceSetting | None, str]
     checked: dict[str, dict[str, CheckedCase]]
+    checked_training: dict[str, dict[str, CheckedCase]]
     record: TrainingRecord | None
     given: Scores | None = None
 
@@ -202,10 +214,9 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         raise ValueError("budget must not limit energy_j here, as this machine does not report it (RAPL or NVML).")
     inference = check_write(pipeline, plan.outputs)
     entries, training = _entries(plan, given), _training_entries(plan.data)
-    ignore_labels = {
-        name: find_ignore_label(directory) for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
-    }
+    ignore_labels = check_label_names(plan)
     checked = check_data_sets(plan, entries, ignore_labels)
+    checked_training = check_training(plan, training, ignore_labels)
     if given is not None:
         name = plan.data.names[0]
         check_scored(name, checked[name])
@@ -227,6 +238,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         settings=run_settings(plan, own, 0 if folds is None else len(folds)),
         configurations=_configurations(plan, own, others, device),
         checked=checked,
+        checked_training=checked_training,
         record=record_of(pipeline.network, pipeline.bundle),
         given=given,
     )
@@ -319,10 +331,26 @@ def score_data_sets(prepared: Prepared) -> Scored:
     )
 
 
-def score_training(prepared: Prepared) -> tuple[ScoreRow, ...]:
-    """The scores of the training cases that the plan asks for, of each data set that chooses."""
-    scores = [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
-    return tuple(row for each in scores for row in each.rows)
+def score_training(prepared: Prepared) -> list[Scores]:
+    """The scores of the training cases that the plan asks for, by data set that chooses; errors name their list."""
+    try:
+        return [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
+    except (ValueError, RuntimeError) as e:
+        listed = prepared.plan.data.training_list
+        raise type(e)(f"training_list must name cases that can be scored, got a failure in {listed!r}: {e}") from e
+
+
+def all_problems(prepared: Prepared, scored: Scored, training: Sequence[Scores]) -> tuple[DataProblem, ...]:
+    """Cases that were left out; of a training case, the reason names its list."""
+    listed = f"in the list {prepared.plan.data.training_list!r}: "
+    return (
+        *(problem for each in scored.data_sets for problem in each.problems),
+        *(
+            dataclasses.replace(problem, reason=listed + problem.reason)
+            for each in training
+            for problem in each.problems
+        ),
+    )
 
 
 def _score(
@@ -353,7 +381,7 @@ def _score(
             configuration=prepared.configurations[setting],
             store=folder / _memory(setting, training),
             exclude_problems=plan.data.exclude_problems,
-            checked=None if training else prepared.checked[name],
+            checked=(prepared.checked_training if training else prepared.checked)[name],
             uncertainty_dir=folder / "uncertainty" / name if as_given and plan.outputs.save_uncertainty else None,
             progress=count,
         )

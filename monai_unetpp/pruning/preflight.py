@@ -13,7 +13,8 @@ import torch
 
 from monai_unetpp.bundles import load_network
 from monai_unetpp.data.datasets.case_check import CheckedCase, check_case, repeated_images, same_image
-from monai_unetpp.data.datasets.labelled import list_cases, repeated_names, same_name
+from monai_unetpp.data.datasets.label_names import find_label_names
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases, repeated_names, same_name
 from monai_unetpp.distributed import gather, share
 from monai_unetpp.installing import install_command
 from monai_unetpp.metrics.scores import scored_labels
@@ -23,7 +24,16 @@ from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
 from monai_unetpp.pruning.write import check_writable
 
-__all__ = ["check_data_sets", "check_plan", "check_report", "check_scored", "check_write", "load_further"]
+__all__ = [
+    "check_data_sets",
+    "check_label_names",
+    "check_plan",
+    "check_report",
+    "check_scored",
+    "check_training",
+    "check_write",
+    "load_further",
+]
 
 
 def check_plan(plan: PruningPlan) -> None:
@@ -70,6 +80,32 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
     return check_inference(bundle, pipeline.inferer, pipeline.device)
 
 
+def check_label_names(plan: PruningPlan) -> dict[str, int | None]:
+    """Refuse data sets that give the name of a label to another value than the network does.
+
+    Names that only one of them has are no matter.
+
+    Returns:
+        By data set, the label value that is not scored, if any.
+
+    Raises:
+        ValueError: such a name, or an unreadable ``dataset.json``.
+    """
+    named = {name: find_label_names(folder) for name, folder in zip(plan.data.names, plan.data.folders, strict=True)}
+    for folder, names in zip(plan.data.folders, named.values(), strict=True):
+        for label, value in plan.pipeline.labels.items():
+            found = {} if names is None else names.foreground
+            same = {name: each for name, each in found.items() if name.casefold() == label.casefold()}
+            if same and value not in same.values():
+                name = next(iter(same))
+                raise ValueError(
+                    f"{folder / 'dataset.json'}: labels must have the values that the network gives them, got "
+                    f"{same[name]} for {name!r} instead of {value}. Give it this value, also in the label maps, or "
+                    "rename the label."
+                )
+    return {dataset: None if names is None else names.ignore for dataset, names in named.items()}
+
+
 def check_data_sets(
     plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[str, Any]]], ignore_labels: Mapping[str, int | None]
 ) -> dict[str, dict[str, CheckedCase]]:
@@ -85,32 +121,64 @@ def check_data_sets(
         ValueError: cases with problems, all named, unless the plan leaves them out. With a single data set,
             ``evaluate_levels`` raises this.
     """
-    network, values = plan.pipeline.network, list(plan.pipeline.labels.values())
     found: dict[tuple[str, str], CheckedCase] = {}
     files: dict[tuple[str, str], str] = {}
     for dataset, listed in entries.items():
         cases = list_cases(listed, plan.data.subjects, plan.data.subject_pattern)
-        repeated = repeated_names(cases)
-        ignored = ignore_labels[dataset]
-        allowed = values if ignored is None else [*values, ignored]
-        single = [case for case in cases if case.name not in repeated]
-        checked = gather(
-            {case.name: check_case(case, allowed, network.spatial_dims, network.in_channels) for case in share(single)}
-        )
-        found |= {(dataset, case.name): checked[case.name] for case in single}
-        files |= {(dataset, case.name): str(case.image[0]) for case in single}
-        found |= {(dataset, name): CheckedCase(same_name(name, same)) for name, same in repeated.items()}
+        checked = _check_cases(plan, cases, ignore_labels[dataset])
+        found |= {(dataset, name): each for name, each in checked.items()}
+        files |= {(dataset, case.name): str(case.image[0]) for case in cases}
     found |= {
         case: dataclasses.replace(found[case], problem=same_image(files[case], f"{files[first]} ({first[0]})"))
         for case, first in repeated_images(found).items()
     }
-    problems = [f"- {dataset}, {name}: {each.problem}" for (dataset, name), each in found.items() if each.problem]
+    problems = _problems(found)
     if problems and len(entries) > 1 and not plan.data.exclude_problems:
         raise ValueError(
             f"cases of all data sets must be sound, got {len(problems)} with a problem:\n" + "\n".join(problems) + "\n"
             "Correct them, or set exclude_problems to leave them out."
         )
     return {dataset: {name: each for (of, name), each in found.items() if of == dataset} for dataset in entries}
+
+
+def check_training(
+    plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[str, Any]]], ignore_labels: Mapping[str, int | None]
+) -> dict[str, dict[str, CheckedCase]]:
+    """Check the cases of the training lists like those of :func:`check_data_sets`; an image may be repeated there.
+
+    Raises:
+        ValueError: cases with problems, all named, unless the plan leaves them out and others remain.
+    """
+    checked = {
+        dataset: _check_cases(plan, list_cases(listed), ignore_labels[dataset]) for dataset, listed in entries.items()
+    }
+    found = {(dataset, name): each for dataset, cases in checked.items() for name, each in cases.items()}
+    problems = _problems(found)
+    none_left = any(all(each.problem for each in cases.values()) for cases in checked.values())
+    if problems and (none_left or not plan.data.exclude_problems):
+        remedy = "." if none_left else ", or set exclude_problems to leave them out."
+        raise ValueError(
+            f"cases of the training_list {plan.data.training_list!r} must be sound, got {len(problems)} of "
+            f"{len(found)} with a problem:\n" + "\n".join(problems) + f"\nCorrect them, leave out the list{remedy}"
+        )
+    return checked
+
+
+def _check_cases(plan: PruningPlan, cases: Sequence[LabelledCase], ignored: int | None) -> dict[str, CheckedCase]:
+    """What is found about each case by name; in a process group each process reads its share."""
+    network, values = plan.pipeline.network, list(plan.pipeline.labels.values())
+    allowed = values if ignored is None else [*values, ignored]
+    repeated = repeated_names(cases)
+    single = [case for case in cases if case.name not in repeated]
+    checked = gather(
+        {case.name: check_case(case, allowed, network.spatial_dims, network.in_channels) for case in share(single)}
+    )
+    found = {case.name: checked[case.name] for case in single}
+    return found | {name: CheckedCase(same_name(name, same)) for name, same in repeated.items()}
+
+
+def _problems(found: Mapping[tuple[str, str], CheckedCase]) -> list[str]:
+    return [f"- {dataset}, {name}: {each.problem}" for (dataset, name), each in found.items() if each.problem]
 
 
 def check_scored(dataset: str, checked: Mapping[str, CheckedCase]) -> None:

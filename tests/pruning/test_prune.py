@@ -649,6 +649,73 @@ def test_a_wrong_training_list_is_refused_before_any_case_is_scored(tmp_path, fe
     assert scored == []
 
 
+@pytest.fixture
+def broken_training(tmp_path, few_boxes):
+    """Two judging cases, and a training list of the others, of which one has a label that nobody named."""
+    folder = shutil.copytree(few_boxes, tmp_path / "broken")
+    break_label(folder)
+    listed = json.loads((folder / "dataset.json").read_text())["training"]
+    edit_json(folder / "dataset.json", training=listed[1:], validation=listed[:1])
+    return folder
+
+
+def test_training_cases_with_problems_are_refused_before_any_case_is_scored(tmp_path, broken_training, scored):
+    with pytest.raises(
+        ValueError, match=r"(?s)training_list 'training' must be sound, got 1 of 2 .* broken, case_01: "
+    ):
+        run(intensity_network(), broken_training, tmp_path / "out", training_list="training")
+    content = json.loads((broken_training / "dataset.json").read_text())
+    edit_json(broken_training / "dataset.json", training=content["training"][:1])
+    with pytest.raises(ValueError, match=r"(?s)got 1 of 1 with a problem:.*\nCorrect them, leave out the list\.$"):
+        run(
+            intensity_network(),
+            broken_training,
+            tmp_path / "out",
+            training_list="training",
+            exclude_problems=True,
+        )
+    assert scored == []
+
+
+def test_training_cases_that_are_left_out_are_told(tmp_path, broken_training, quick):
+    given = {"training_list": "training", "exclude_problems": True}
+    result = run(intensity_network(), broken_training, tmp_path / "out", **given)
+    assert [(problem.case, problem.reason[:24]) for problem in result.problems] == [
+        ("case_01", "in the list 'training': ")
+    ]
+    assert result.training_gap
+
+
+def test_a_training_case_on_which_the_network_fails_is_told_as_one(tmp_path, few_boxes, quick, monkeypatch):
+    evaluate = evaluation_stages.evaluate_levels
+
+    def failing(network, entries, scoring):
+        if "training_scores" in str(scoring.store):
+            raise ValueError("broken")
+        return evaluate(network, entries, scoring)
+
+    monkeypatch.setattr(evaluation_stages, "evaluate_levels", failing)
+    with pytest.raises(ValueError, match=r"training_list must name cases .* got a failure in 'training': broken"):
+        run(intensity_network(), few_boxes, tmp_path, training_list="training")
+
+
+def test_names_of_labels_that_stand_for_other_values_are_refused(tmp_path, few_boxes, scored):
+    folder = shutil.copytree(few_boxes, tmp_path / "swapped")
+    edit_json(folder / "dataset.json", labels={"0": "background", "1": "Posterior", "2": "Anterior"})
+    with pytest.raises(ValueError, match=r"dataset\.json: labels must .* got 2 for 'Anterior' instead of 1\. Give it"):
+        run(intensity_network(), [few_boxes, folder], tmp_path / "out")
+    assert scored == []
+
+
+@pytest.mark.parametrize(
+    "labels", [{"Anterior": 1, "tail": 2}, {"left": 1, "right": 2}, {"ANTERIOR": 3, "anterior": 1}]
+)
+def test_other_names_of_labels_are_taken(tmp_path, few_boxes, quick, labels):
+    folder = shutil.copytree(few_boxes, tmp_path / "renamed")
+    edit_json(folder / "dataset.json", labels=labels)
+    assert len(run(intensity_network(), folder, tmp_path / "out").rows) == 18
+
+
 def test_logits_that_are_not_finite_have_no_score(tmp_path, few_boxes, quick):
     network = intensity_network()
     with torch.no_grad():

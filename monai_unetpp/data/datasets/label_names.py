@@ -11,7 +11,7 @@ from typing import Any
 from monai_unetpp.data.datasets.datalist import read_content
 from monai_unetpp.data.formats.label_values import list_values
 
-__all__ = ["IGNORE", "LabelNames", "find_ignore_label", "name_values", "read_label_names"]
+__all__ = ["IGNORE", "LabelNames", "find_ignore_label", "find_label_names", "name_values", "read_label_names"]
 
 IGNORE = "ignore"
 """nnU-Net's name for unlabelled voxels, which losses and scores leave out."""
@@ -117,9 +117,22 @@ def find_ignore_label(dataset_dir: str | PathLike[str]) -> int | None:
     Raises:
         ValueError: it cannot be read.
     """
+    names = find_label_names(dataset_dir)
+    return None if names is None else names.ignore
+
+
+def find_label_names(dataset_dir: str | PathLike[str]) -> LabelNames | None:
+    """The labels that the ``dataset.json`` of a data set names; None if it is missing or names none.
+
+    Args:
+        dataset_dir: folder of the data set.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
     path = Path(dataset_dir) / "dataset.json"
     labels = read_content(path).get("labels") if path.is_file() else None
-    return None if labels is None else read_label_names(path, labels).ignore
+    return None if labels is None else read_label_names(path, labels)
 
 
 def _pairs(path: str | PathLike[str], labels: Any) -> Iterable[tuple[str, int]]:
