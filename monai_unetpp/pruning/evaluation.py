@@ -213,7 +213,7 @@ def _with_pictures(
     shown, outputs = shown_loser(result), prepared.plan.outputs
     if shown is None:
         return result
-    cases = (shown.level, scored.data_sets, scored_by, outputs.pictures)
+    cases = (shown.level, scored.data_sets, scored_by, outputs.pictures, prepared.ignore_labels)
     found = save_worst_cases(outputs.output_dir, prepared.plan.pipeline, *cases)
     return dataclasses.replace(result, overlays=found)
 

@@ -198,6 +198,19 @@ def test_keeps_the_deepest_where_the_shallow_level_is_blind(tmp_path, boxes, qui
     assert all("0.000 at L1" in title for title in titles)
 
 
+def test_pictures_show_no_errors_where_the_truth_is_unknown(tmp_path, few_boxes, quick, monkeypatch):
+    partial, drawn = Path(shutil.copytree(few_boxes, tmp_path / "partial")), []
+    edit_json(partial / "dataset.json", labels={"background": 0, **LABELS, "ignore": 3})
+    for path in (partial / "labelsTr").iterdir():
+        label = nibabel.load(path)
+        voxels = np.asarray(label.dataobj)
+        nibabel.save(nibabel.Nifti1Image(np.where(voxels == 2, np.uint8(3), voxels), label.affine), path)
+    monkeypatch.setattr(worst_cases, "save_overlay", lambda _, *masks, **__: drawn.extend(masks[:3]))
+    run(half_blind_network(), partial, tmp_path / "out")
+    assert len(drawn) == 9
+    assert all(set(np.unique(mask)) <= {0, 1} for mask in drawn)
+
+
 def test_logs_the_verdict(tmp_path, few_boxes, quick, caplog):
     caplog.set_level("INFO", "monai_unetpp")
     result = run(intensity_network(), few_boxes, tmp_path)

@@ -65,20 +65,43 @@ def test_labels_absent_everywhere_lose_nothing():
 
 def test_the_cases_that_lose_most_are_drawn_the_worst_first(tmp_path, evaluated, scores):
     found = save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES)])
-    assert found == tuple(f"overlays/boxes_case_0{number}.png" for number in (2, 4, 1, 5))
+    assert found == tuple(f"overlays/boxes/case_0{number}.png" for number in (2, 4, 1, 5))
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")} == set(found)
 
 
 def test_a_label_that_gains_hides_no_loss_of_another(tmp_path, evaluated, scores):
     mixed = lose(lose(scores, LOSSES), dict.fromkeys(LOSSES, -1.0), label="anterior")
-    assert save_worst_cases(tmp_path, evaluated, "L1", [mixed])[0] == "overlays/boxes_case_02.png"
+    assert save_worst_cases(tmp_path, evaluated, "L1", [mixed])[0] == "overlays/boxes/case_02.png"
 
 
 def test_cases_of_several_data_sets_are_compared_with_each_other(tmp_path, evaluated, scores):
     worse = lose(scores, {"case_00": 0.4})
     other = dataclasses.replace(worse, rows=tuple(dataclasses.replace(row, dataset="other") for row in worse.rows))
     found = save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES), other])
-    assert found[:3] == ("overlays/boxes_case_02.png", "overlays/other_case_00.png", "overlays/boxes_case_04.png")
+    assert found[:3] == ("overlays/boxes/case_02.png", "overlays/other/case_00.png", "overlays/boxes/case_04.png")
+
+
+def named(scores, dataset, case):
+    """The first case alone, under other names."""
+    (first, *_), rows = scores.cases, [row for row in scores.rows if row.case == scores.cases[0].name]
+    rows = tuple(dataclasses.replace(row, dataset=dataset, case=case) for row in rows)
+    return dataclasses.replace(scores, rows=rows, cases=(dataclasses.replace(first, name=case),))
+
+
+def test_every_case_has_a_picture_of_its_own(tmp_path, evaluated, scores):
+    names = [("a", "b_c"), ("a_b", "c"), ("a" * 250, "c" * 250)]
+    sets = [lose(named(scores, *each), {each[1]: 0.5}) for each in names]
+    found = save_worst_cases(tmp_path, evaluated, "L1", sets)
+    titles = {path: Image.open(tmp_path / path).text["Title"] for path in found}
+    assert {path: title.split(":")[0] for path, title in titles.items()} == {
+        f"overlays/{dataset}/{case}.png": f"{case} ({dataset})" for dataset, case in names
+    }
+
+
+def test_a_picture_that_cannot_be_written_is_told_and_costs_nothing_else(tmp_path, evaluated, scores, caplog):
+    (tmp_path / "overlays" / "boxes" / "case_04.png").mkdir(parents=True)
+    assert save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES)]) == ("overlays/boxes/case_02.png",)
+    assert "case_04 (boxes) and of what follows it are left out: [Errno" in caplog.text
 
 
 def test_the_scale_bar_of_a_picture_counts_pixels(tmp_path, evaluated, monkeypatch):
@@ -98,5 +121,5 @@ def test_the_scale_bar_of_a_picture_counts_pixels(tmp_path, evaluated, monkeypat
     monkeypatch.setattr(module, "save_overlay", lambda *_, **options: told.update(options))
     flat = dataclasses.replace(evaluated, network=NestedUNet(2, 1, 3, features=(2, 2, 2)).eval())
     scores = Scores(tuple(OperatingPoint(level, level) for level in dice), rows, (), (case,))
-    assert save_worst_cases(tmp_path, flat, "L1", [scores]) == ("overlays/set_a.png",)
+    assert save_worst_cases(tmp_path, flat, "L1", [scores]) == ("overlays/set/a.png",)
     assert (told["unit"], told["orientation"]) == ("pixels", None)

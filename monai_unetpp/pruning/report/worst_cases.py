@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from monai_unetpp.pruning.summary import WorstCase, losses_of_cases
 
 __all__ = ["save_worst_cases"]
 
+logger = logging.getLogger(__name__)
+
 
 def save_worst_cases(
     folder: Path,
@@ -33,8 +36,11 @@ def save_worst_cases(
     scores: Sequence[Scores],
     networks: Mapping[tuple[str, str], NestedUNet] | None = None,
     most: int = 4,
+    ignore_labels: Mapping[str, int | None] | None = None,
 ) -> tuple[str, ...]:
-    """Draw the worst cases of a level into ``folder/overlays``.
+    """Draw the worst cases of a level into ``folder/overlays``, in a folder for each data set.
+
+    A picture that cannot be written is the last: the first one is always that of the worst case.
 
     Args:
         folder: folder of the report.
@@ -43,6 +49,7 @@ def save_worst_cases(
         scores: of all data sets.
         networks: by data set and case, the network that scored it instead of that of the pipeline.
         most: how many are drawn.
+        ignore_labels: by data set, the label value that is not scored, if any.
 
     Returns:
         Paths relative to ``folder``, the worst case first.
@@ -52,21 +59,27 @@ def save_worst_cases(
     worst: dict[tuple[str, str], WorstCase] = {}
     for loss in losses_of_cases([row for each in scores for row in each.rows], pipeline.labels, chosen, deepest):
         worst.setdefault((loss.dataset, loss.case), loss)
-    return tuple(
-        _save_case(
-            folder,
-            dataclasses.replace(pipeline, network=(networks or {}).get(key, pipeline.network)),
-            (chosen, deepest),
-            cases[key],
-            loss,
-        )
-        for key, loss in list(worst.items())[:most]
-    )
+    drawn: list[str] = []
+    for (dataset, name), loss in list(worst.items())[:most]:
+        evaluated = dataclasses.replace(pipeline, network=(networks or {}).get((dataset, name), pipeline.network))
+        ignored, path = (ignore_labels or {}).get(dataset), folder / "overlays" / dataset / f"{name}.png"
+        try:
+            _save_case(path, evaluated, (chosen, deepest), cases[dataset, name], loss, ignored)
+        except OSError as e:
+            logger.warning("The pictures of %s (%s) and of what follows it are left out: %s", name, dataset, e)
+            break
+        drawn.append(str(path.relative_to(folder)))
+    return tuple(drawn)
 
 
 def _save_case(
-    folder: Path, pipeline: EvaluatedNetwork, levels: tuple[str, str], case: LabelledCase, loss: WorstCase
-) -> str:
+    path: Path,
+    pipeline: EvaluatedNetwork,
+    levels: tuple[str, str],
+    case: LabelledCase,
+    loss: WorstCase,
+    ignore_label: int | None,
+) -> None:
     chosen, deepest = levels
     text = f"Dice of {loss.label} {loss.chosen_dice:.3f} at {chosen}, {loss.deepest_dice:.3f} at {deepest}"
     truth = read_label_map(case.label, pipeline.network.spatial_dims)
@@ -79,13 +92,12 @@ def _save_case(
         levels=list(levels),
         device=pipeline.device,
     )
-    # labels that are not scored must not show as errors
-    scored = list(pipeline.labels.values())
+    # what is not scored must not show as an error
+    scored, known = list(pipeline.labels.values()), truth.data != ignore_label
     true, less, most = (
-        np.where(np.isin(labels, scored), labels, 0) for labels in (truth.data, maps[chosen], maps[deepest])
+        np.where(known & np.isin(labels, scored), labels, 0) for labels in (truth.data, maps[chosen], maps[deepest])
     )
     geometry = read_geometry(case.label)
-    path = folder / "overlays" / f"{loss.dataset}_{case.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_overlay(
         _background(case, truth.data.shape),
@@ -102,7 +114,6 @@ def _save_case(
         unit="pixels" if is_picture_name(case.label) else "mm",
         orientation="".join(nibabel.aff2axcodes(geometry.affine)) if truth.data.ndim == 3 else None,
     )
-    return str(path.relative_to(folder))
 
 
 def _background(case: LabelledCase, shape: tuple[int, ...]) -> npt.NDArray[Any]:
