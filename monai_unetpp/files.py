@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ __all__ = [
     "hash_file",
     "is_in_use",
     "make_output_dir",
+    "make_writable",
     "naming_full_disk",
     "put_in_place",
     "remove_leftovers",
@@ -198,7 +200,7 @@ def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
         finally:
             if lock is not None:
                 os.close(lock)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def make_output_dir(folder: str | PathLike[str]) -> Path:
@@ -254,10 +256,29 @@ def _remove_if_left(folder: Path) -> None:
         is_free = None if lock is None else _lock(lock, wait=False)
         is_known_free = is_free and folder.name.startswith(_PREFIX)
         if is_known_free or (is_free is not False and time.time() - newest > _OLD_S):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, as far as possible, with read-only copies in it."""
+    with contextlib.suppress(OSError):
+        make_writable(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_writable(folder: str | PathLike[str]) -> None:
+    """Let the owner change a folder and everything in it, such as copies of read-only files.
+
+    Raises:
+        OSError: it belongs to somebody else.
+    """
+    for place, _, names in os.walk(folder):
+        for path in (Path(place), *(Path(place, name) for name in names)):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def hash_file(*paths: str | PathLike[str]) -> str:

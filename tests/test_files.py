@@ -64,6 +64,18 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     assert not ours.exists()
 
 
+def test_read_only_copies_are_removed_as_well(tmp_path):
+    ours = leftover(tmp_path)
+    with temporary_folder(tmp_path) as made:
+        for folder in (ours, made):
+            (folder / "docs").mkdir()
+            (folder / "docs" / "README.md").touch()
+            (folder / "docs").chmod(0o555)
+        remove_leftovers(tmp_path)
+        assert not ours.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folders_in_use_and_those_of_others_stay(tmp_path):
     elsewhere = leftover(tmp_path, ".monai-unetpp-000000-abcd")
     foreign = leftover(tmp_path, ".x_seg.nii.gz.abcd")

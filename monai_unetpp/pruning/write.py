@@ -27,7 +27,7 @@ from monai_unetpp.bundles import (
 )
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.training_record import find_training_record, put_training_record
-from monai_unetpp.files import naming_full_disk, put_in_place, remove_leftovers, temporary_folder
+from monai_unetpp.files import make_writable, naming_full_disk, put_in_place, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.metrics import GUARDED, METRICS
@@ -208,6 +208,7 @@ def _copy_parts(source: Path, new: Path) -> None:
             shutil.copytree(path, new / part, ignore=unwanted)
         elif path.is_file():
             shutil.copy2(path, new / part)
+    make_writable(new)
     for name in _DROPPED_CONFIGS:
         (new / "configs" / name).unlink(missing_ok=True)
 

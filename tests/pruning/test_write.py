@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,12 @@ class TestPrunedBundle:
         write_pruned_bundle(source, "L1", target, result=make_result())
         assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
         assert [path.name for path in target.parent.iterdir()] == ["pruned_bundle"]
+
+    def test_a_read_only_source_gives_a_bundle_that_can_be_changed(self, source: Path, target: Path) -> None:
+        for path in sorted(source.rglob("*"), reverse=True):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        write_pruned_bundle(source, "L1", target)
+        assert all(path.stat().st_mode & stat.S_IWUSR for path in target.rglob("*"))
 
     def test_runs_by_itself(self, source: Path, target: Path, tmp_path: Path) -> None:
         write_pruned_bundle(source, "L1", target)
