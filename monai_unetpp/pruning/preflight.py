@@ -55,6 +55,7 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
     Raises:
         ValueError: no bundle to prune, or one that segments differently from the evaluation.
         FileExistsError: the target exists and may not be replaced.
+        PermissionError: the target cannot be written to.
     """
     target, bundle = outputs.write, pipeline.bundle
     if target is None:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import logging
+import os
 import re
 import shutil
 import statistics
@@ -96,6 +97,7 @@ def write_pruned_bundle(
     Raises:
         FileExistsError: ``target`` exists and may not be replaced.
         FileNotFoundError: the source lacks a required file.
+        PermissionError: ``target`` cannot be written to.
         ValueError: an unknown level, a source that cannot be pruned, or a pruned bundle that fails the checks.
         RuntimeError: the pruned network does not give the level's output.
     """
@@ -158,6 +160,7 @@ def check_writable(source_bundle: str | PathLike[str], target: str | PathLike[st
     Raises:
         FileExistsError: ``target`` exists and may not be replaced.
         FileNotFoundError: the source lacks a required file.
+        PermissionError: ``target`` cannot be written to.
         ValueError: a target inside or around the source, or a source that fails the checks or has a version that
             cannot be incremented.
     """
@@ -186,12 +189,14 @@ def _check_folders(source: Path, target: Path, overwrite: bool) -> None:
             raise FileNotFoundError(f"{source / name}: no such file. A bundle must have it.")
     if source == target or source in target.parents or target in source.parents:
         raise ValueError(f"target must lie outside of the bundle that is pruned, got {target}. Give another folder.")
-    if not target.exists():
-        return
-    if not overwrite:
+    if target.exists() and not overwrite:
         raise FileExistsError(f"target must not exist yet, got {target}. Give another folder, or overwrite=True.")
-    if not (target / METADATA_FILE).is_file():
+    if target.exists() and not (target / METADATA_FILE).is_file():
         raise FileExistsError(f"target must be a bundle to be replaced, got {target}. Give another folder.")
+    nearest = next(folder for folder in target.parents if folder.exists())
+    for folder in filter(Path.exists, (nearest, target)):
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder}: is read-only, but the pruned bundle goes there. Give another folder.")
 
 
 def _point_names(result: PruningResult) -> dict[str, str]:

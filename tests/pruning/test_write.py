@@ -33,7 +33,7 @@ from monai_unetpp.pruning.results import (
     ScoreRow,
 )
 from monai_unetpp.pruning.rules import Margin, Rules
-from monai_unetpp.pruning.write import write_pruned_bundle
+from monai_unetpp.pruning.write import check_writable, write_pruned_bundle
 
 COMPARISON = Comparison(
     point="L1",
@@ -368,6 +368,15 @@ class TestRefusals:
         with pytest.raises(FileExistsError, match="target must be a bundle to be replaced"):
             write_pruned_bundle(source, "L1", target, overwrite=True)
         assert (target / "thesis.txt").read_text(encoding="utf-8") == "precious"
+
+    def test_what_cannot_be_written_to_is_refused_before_any_work(
+        self, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_pruned_bundle(source, "L1", target)
+        for closed, asked in ((target, target), (target.parent, target), (target.parent, target.parent / "a" / "b")):
+            monkeypatch.setattr(os, "access", lambda path, _, closed=closed: path != closed)
+            with pytest.raises(PermissionError, match=f"{closed.name}: is read-only, but the pruned bundle goes"):
+                check_writable(source, asked, overwrite=True)
 
     @pytest.mark.parametrize("place", [".", "pruned", ".."])
     def test_target_inside_or_around_the_source(self, source: Path, place: str) -> None:
