@@ -31,6 +31,7 @@ __all__ = [
     "naming_full_disk",
     "put_in_place",
     "remove_leftovers",
+    "scratch_folder",
     "temporary_folder",
     "write_figure",
     "write_text",
@@ -201,6 +202,18 @@ def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
             if lock is not None:
                 os.close(lock)
             _remove(folder)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder where the system keeps temporary files, removed at the end; if that is full, the error names it.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+    place = f"{tempfile.gettempdir()} (for temporary files, chosen by TMPDIR)"
+    with naming_full_disk(place), tempfile.TemporaryDirectory(prefix=f"{MARK}-") as folder:
+        yield Path(folder)
 
 
 def make_output_dir(folder: str | PathLike[str]) -> Path:

@@ -7,7 +7,6 @@ import dataclasses
 import gzip
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -28,7 +27,7 @@ from monai_unetpp.data.formats.dicom import is_dicom_file
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.formats.nifti_results import nifti_class
 from monai_unetpp.data.formats.pictures import is_picture_name, read_picture
-from monai_unetpp.files import atomic_path
+from monai_unetpp.files import atomic_path, scratch_folder
 from monai_unetpp.reporting.html import embed_figure, html_paragraph, html_table
 from monai_unetpp.results import LabelVolume
 from monai_unetpp.results.overlay import draw_overlay
@@ -165,9 +164,9 @@ def segment(
             f"options must not include {', '.join(refused)}, as segment keeps no files. Leave them out, or use "
             "monai_unetpp.segmentation.segment_files or the command monai-unetpp segment."
         )
-    with tempfile.TemporaryDirectory(prefix="monai-unetpp-") as folder:
-        source = _file_of(image, Path(folder) / _NAME)
-        chosen = SegmentationOptions(source, Path(folder) / "result", bundle, level=level, device=device, **options)
+    with scratch_folder() as folder:
+        source = _file_of(image, folder / _NAME)
+        chosen = SegmentationOptions(source, folder / "result", bundle, level=level, device=device, **options)
         summary, files, channels = segment_single(chosen)
         for failure in summary.failures:
             if isinstance(image, MetaTensor) and len(image) != channels:

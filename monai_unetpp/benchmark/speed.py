@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -31,6 +30,7 @@ from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCo
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, load_network, read_network_def
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.devices import resolve_device
+from monai_unetpp.files import scratch_folder
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.environment import Environment, describe_environment, software_versions
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -81,8 +81,8 @@ def measure_inference(
     """
     device = resolve_device(str(device))
     chosen = SpeedOptions(**options)
-    with tempfile.TemporaryDirectory() as folder:
-        task = make_task(chosen, device, folder)
+    with scratch_folder() as folder:
+        task = make_task(chosen, device, str(folder))
         known = build_own_network(task).levels
         contenders = choose_contenders(chosen, known, device)
         ceilings, costs, missing = _measured(task, contenders, known[-1], chosen.rounds, teller(progress, logger))

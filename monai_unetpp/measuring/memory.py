@@ -11,7 +11,6 @@ import pickle
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from monai_unetpp.devices import synchronize
+from monai_unetpp.files import naming_full_disk, scratch_folder
 
 __all__ = [
     "PeakMemory",
@@ -60,10 +60,11 @@ def measure_in_new_processes(
 
     Raises:
         ValueError: an argument cannot be pickled.
+        OSError: the arguments cannot be written to a temporary file.
         RuntimeError: a process failed; the message contains its last line.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder, f"{number}.pkl") for number, name in enumerate(arguments)}
+    with scratch_folder() as folder:
+        paths = {name: folder / f"{number}.pkl" for number, name in enumerate(arguments)}
         for name, path in paths.items():
             path.write_bytes(_pickled(name, measure, arguments[name]))
         names = list(paths)
@@ -128,7 +129,8 @@ def _do_job(path: Path) -> None:
     measure, arguments, threads = pickle.loads(path.read_bytes())
     torch.set_num_threads(threads)
     result = pickle.dumps(measure(*arguments))
-    _result_of(path).write_bytes(result)
+    with naming_full_disk(_result_of(path)):
+        _result_of(path).write_bytes(result)
 
 
 class PeakMemory:

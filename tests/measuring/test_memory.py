@@ -1,3 +1,4 @@
+import errno
 import json
 import mmap
 import os
@@ -83,6 +84,18 @@ class TestNewProcess:
             ValueError, match=r"L1: the network and its inferer must be picklable, .* instead of lambdas"
         ):
             measure_in_new_processes(lambda: 1, {"L1": []}, remedy="wait")
+
+    def test_a_full_temporary_folder_is_named(self, monkeypatch, tmp_path):
+        def refuse(path, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.setattr(memory.Path, "write_bytes", refuse)
+        message = (
+            rf"{tmp_path} \(for temporary files, chosen by TMPDIR\): cannot be written \(No space left on device\)"
+        )
+        with pytest.raises(OSError, match=message):
+            measure_in_new_processes(json.dumps, {"L1": [1]}, remedy="wait")
 
     @pytest.mark.parametrize(
         ("code", "written", "reason"),
