@@ -301,18 +301,23 @@ class _Run:
         self.evaluator.state.epoch_length = len(items)
 
     def _keep(self, item: dict[str, Any], output: Path, overwrite: bool) -> bool:
-        """Take over a finished case; False if its result cannot be read: it fails, or is made again to overwrite it."""
+        """Take over a finished case; False if its result is doubtful: it fails, or is made again to overwrite it."""
+        if self._earlier.is_doubtful(output):
+            reason = f"its result {output} was changed after it was written, or is of a run that was killed"
+            if not overwrite:
+                item["failure"] = f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
+            return False
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
-        changed = self._earlier.is_changed(output)
+        warnings, measure = self._earlier.warnings(output), self._earlier.may_be_changed(output)
         case = self._earlier.case_name(str(item["case"]), output)
         try:
-            self.results.add_earlier(case, output, has_volume, self._earlier.warnings(output), numbered, changed)
+            self.results.add_earlier(case, output, has_volume, warnings, numbered, measure)
         except ImageFileError as e:
             if overwrite:
                 return False
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False
-        if changed:
+        if self._earlier.is_changed(output):
             kept = "changed after it was written. It is kept, and measured again."
             self._tell_of(output, kept, self._masks(item), always=True)
         return True

@@ -140,7 +140,7 @@ def _conclude(
     if rank() > 0:
         return from_first(None, group)
     tell = teller(prepared.plan.outputs.progress, logger)
-    result = _evaluate(prepared, scored, training, tell)
+    result = _evaluate(prepared, scored, training, tell, unchecked=not scored_by)
     if scored_by or not scored.out_of_fold:
         # drawing needs the networks that gave these scores
         tell("drawing the worst cases ...")
@@ -158,13 +158,13 @@ def _conclude(
 
 
 def _evaluate(
-    prepared: Prepared, scored: Scored, training: Sequence[Scores], tell: Callable[[str], None]
+    prepared: Prepared, scored: Scored, training: Sequence[Scores], tell: Callable[[str], None], *, unchecked: bool
 ) -> PruningResult:
     """Costs and decisions; ``tell`` announces each step, as it may take minutes."""
     plan = prepared.plan
     tell("deciding: comparing the levels, case by case, on all subjects ...")
     decisions = decide_cases(scored, plan.rules, prepared.kept_back)
-    exposures = expose(prepared, scored, decisions)
+    exposures = expose(prepared, scored, decisions, unchecked)
     if exposures is not None:
         decisions = with_exposures(decisions, exposures, plan.pipeline.network.levels[-1])
     tell("deciding: repeating the verdict on other samples of the subjects ...")

@@ -337,7 +337,7 @@ def score_training(prepared: Prepared) -> list[Scores]:
         return [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
     except (ValueError, RuntimeError) as e:
         listed = prepared.plan.data.training_list
-        raise type(e)(f"training_list must name cases that can be scored, got a failure in {listed!r}: {e}") from e
+        raise _told(f"training_list must name cases that can be scored, got a failure in {listed!r}", e) from e
 
 
 def all_problems(prepared: Prepared, scored: Scored, training: Sequence[Scores]) -> tuple[DataProblem, ...]:
@@ -400,7 +400,12 @@ def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Score
     try:
         return _score(prepared, name, setting)
     except (ValueError, RuntimeError) as e:
-        raise type(e)(f"settings must work on the cases, got a failure at {setting.name}: {e}") from e
+        raise _told(f"settings must work on the cases, got a failure at {setting.name}", e) from e
+
+
+def _told(where: str, error: ValueError | RuntimeError) -> Exception:
+    """An error with its place; its own type may need other arguments."""
+    return (ValueError if isinstance(error, ValueError) else RuntimeError)(f"{where}: {error}")
 
 
 def _of_points(scores: Scores, points: tuple[OperatingPoint, ...]) -> Scores:
@@ -476,12 +481,13 @@ def inferer_precision(inferer: Any) -> str:
 # ---------------------------------------------------------------- decide
 
 
-def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) -> tuple[Exposure, ...] | None:
+def expose(
+    prepared: Prepared, scored: Scored, decisions: Sequence[Decision], unchecked: bool
+) -> tuple[Exposure, ...] | None:
     """Whether the cases of each decision took part in the weights; None if the bundle does not say."""
     names = sorted({(row.dataset, row.case) for row in scored.all_rows})
     voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in names}
     out_of_fold = prepared.plan.data.names[:1] if scored.out_of_fold else ()
-    unchecked = bool(prepared.plan.data.scores)
     return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold, unchecked)
 
 

@@ -60,7 +60,7 @@ def exposures_of(
         confirming: the cases that only confirm.
         record: which cases trained the weights, and which chose them; None if the bundle does not say.
         out_of_fold: names of the data sets whose cases other networks scored, none of which saw their subjects.
-        unchecked: whether the latter is only what tables of scores imply.
+        unchecked: whether only the scores that were given imply the latter.
 
     Returns:
         One for each decision; None where the bundle does not say, and its network scored cases of one of them.

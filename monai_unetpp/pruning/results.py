@@ -351,7 +351,7 @@ class Exposure:
         selecting: how many chose the weights.
         rule: how the weights were chosen; empty if the bundle does not say.
         out_of_fold: whether other networks scored the cases, none of which was trained on the subjects that it scored.
-        unchecked: whether the latter is only what the tables of the scores imply, as their networks are not known.
+        unchecked: whether only the scores that were given imply the latter, as their networks are not known.
     """
 
     dataset: str

@@ -13,7 +13,7 @@ from monai_unetpp.data.formats.result_marks import identify_image, read_identity
 from monai_unetpp.files import hash_file
 from monai_unetpp.results.run_record import REPLACED, hash_image, result_name
 
-__all__ = ["EarlierResults"]
+__all__ = ["EarlierResults", "compared_options"]
 
 
 #: Hashes of a bundle in a record, and those that older records lack.
@@ -36,17 +36,18 @@ class EarlierResults:
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
-        self._wanted = _compared(wanted)
+        self._wanted = compared_options(wanted)
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
         self._cases = {name: str(case.get("case")) for name, case, _ in made}
         self._named: dict[str, set[str]] = {}
         for name, case in self._cases.items():
             self._named.setdefault(case, set()).add(name)
-        self._made_by = {name: _compared(run) for name, _, run in made}
+        self._made_by = {name: compared_options(run) for name, _, run in made}
         self._images = {name: case.get("sha256") for name, case, _ in made}
         self._replaced = {name: case.get(REPLACED) for name, case, _ in made}
         self._beside = {name: tuple(case.get("beside_sha256") or ()) for name, case, _ in made}
         self._written = {name: case.get("output_sha256") for name, case, _ in made}
+        self._forgotten = {name for name, case, _ in made if case.get("output_sha256", "") is None}
         for _, case, _ in made:
             self._written.update(case.get("beside_sha256") or {})
         self._warnings = {name: case.get("warnings") or () for name, case, _ in made}
@@ -71,11 +72,15 @@ class EarlierResults:
 
     def is_changed(self, output: Path) -> bool:
         """Whether a result, or a mask beside one, is not as it was written, such as one that was corrected by hand."""
-        written = self._written.get(output.name)
-        try:
-            return written is not None and output.is_file() and hash_file(output) != written
-        except OSError:  # told when it would be replaced
-            return False
+        return _differs(output, self._written.get(output.name))
+
+    def may_be_changed(self, output: Path) -> bool:
+        """Whether a result is not as it was written, or a run that was killed has left nothing to tell it by."""
+        return output.name in self._forgotten or self.is_changed(output)
+
+    def is_doubtful(self, output: Path) -> bool:
+        """Whether a run with other options, which was killed, may have written a result that was not recorded."""
+        return _differs(output, self._replaced.get(output.name))
 
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
@@ -87,9 +92,6 @@ class EarlierResults:
             for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
         ):
             return False
-        replaced = self._replaced.get(output.name)
-        if replaced is not None and hash_file(output) != replaced:
-            return False  # a run that was killed has written it, of which the record says nothing
         files = [image] if isinstance(image, (str, PathLike)) else image
         made_of = read_identity(output)
         if made_of is None:  # another program has saved a correction without the mark
@@ -98,6 +100,14 @@ class EarlierResults:
         return made_of.content is not None and made_of.content == identify_image(*files).content
 
 
-def _compared(run: Mapping[str, Any]) -> dict[str, Any]:
+def _differs(output: Path, digest: str | None) -> bool:
+    try:
+        return digest is not None and output.is_file() and hash_file(output) != digest
+    except OSError:  # told when it would be replaced
+        return False
+
+
+def compared_options(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What results depend on besides the image, from the entry of a run in ``run.json``."""
     hashes = {f"{key} {part}": (run.get(key) or {}).get(part) for key in ("bundle", "within") for part in _HASHES}
     return {**hashes, "options": run.get("options")}

@@ -12,6 +12,7 @@ from typing import Any
 
 from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
+from monai_unetpp.results.earlier import compared_options
 from monai_unetpp.results.run_record import (
     REPLACED,
     RUN_FILE,
@@ -133,15 +134,24 @@ class ResultFolder:
             return
         with exclusively(self.path, by_file=self.shard[1] > 1):
             runs = read_runs(path)
-            for case in (case for run in runs for case in run["cases"] if result_name(case) in outputs):
-                output, beside = outputs[result_name(case)], case.get("beside_sha256") or {}
-                before = {"output_sha256": case.get("output_sha256"), "beside_sha256": beside}
-                self._forgotten[output.name] = before, output, _state(output)
-                kept = {file: digest for file, digest in beside.items() if file not in replaced[output]}
-                digest = case.get("output_sha256") or case.get(REPLACED)
-                case.update({"output_sha256": None, "beside_sha256": kept, REPLACED: digest})
+            for run in runs:
+                is_alike = compared_options(run) == compared_options(self.run)
+                for case in run["cases"]:
+                    if output := outputs.get(result_name(case)):
+                        self._forget(case, output, replaced[output], is_alike)
             if self._forgotten:
                 write_text(path, runs_as_text(runs))
+
+    def _forget(self, case: dict[str, Any], output: Path, replaced: Collection[str], is_alike: bool) -> None:
+        """Take out of the record of a case how its files were written; ``is_alike``: with the options of this run."""
+        beside, digest = case.get("beside_sha256") or {}, case.get("output_sha256")
+        before = {"output_sha256": digest, "beside_sha256": beside}
+        before |= {key: case[key] for key in (REPLACED,) if key in case}
+        self._forgotten[output.name] = before, output, _state(output)
+        kept = {file: value for file, value in beside.items() if file not in replaced}
+        case.update(output_sha256=None, beside_sha256=kept)
+        if digest and not is_alike:
+            case[REPLACED] = digest
 
     def restore_content(self) -> None:
         """Put back what :meth:`forget_content` took out about results that the run has not replaced after all."""
@@ -157,8 +167,8 @@ class ResultFolder:
         with suppress(ValueError, OSError), exclusively(self.path, by_file=self.shard[1] > 1):
             runs = read_runs(self.path / RUN_FILE)
             for case in (case for run in runs for case in run["cases"] if result_name(case) in left):
-                case.update(left[result_name(case)])
                 case.pop(REPLACED, None)
+                case.update(left[result_name(case)])
             write_text(self.path / RUN_FILE, runs_as_text(runs))
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:

@@ -28,7 +28,7 @@ __all__ = [
     "runs_as_text",
 ]
 
-#: Key of the record of a case while a run replaces its result: the hash of the file until then.
+#: Key of the record of a case while a run with other options replaces its result: the hash of the file until then.
 REPLACED = "replaced_sha256"
 _PACKAGE = "monai_unetpp"
 

@@ -318,10 +318,27 @@ def test_what_a_killed_run_has_written_is_not_kept_as_if_it_were_of_the_run_befo
             killed.setattr(ResultFolder, name, lambda *_: [])
         segment_files(image, out, tiny, level="L1")
     assert (out / "a_seg.nii.gz").read_bytes() != made
-    again = segment_files(image, out, tiny, level="L2", skip_existing=True)
+    for _ in range(2):  # nothing is known of it whatever happens
+        (failure,) = segment_files(image, out, tiny, level="L2", skip_existing=True).failures
+        assert failure.startswith(f"{image}: its result {out / 'a_seg.nii.gz'} was changed after it was written, or is")
+    again = segment_files(image, out, tiny, level="L2", skip_existing=True, overwrite=True)
     assert (len(again.cases), again.skipped, again.failures) == (1, 0, ())
     assert segment_files(image, out, tiny, level="L2", skip_existing=True).skipped == 1
     assert (out / "a_seg.nii.gz").read_bytes() == made
+
+
+def test_a_killed_run_with_the_same_options_does_not_cost_a_correction(tiny, tmp_path, monkeypatch):
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    segment_files(image, out, tiny)
+    for name in ("add", "restore_content"):
+        monkeypatch.setattr(ResultFolder, name, lambda *_: [])
+    segment_files(image, out, tiny)
+    monkeypatch.undo()
+    kept = edited(out / "a_seg.nii.gz")
+    assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
+    assert (out / "a_seg.nii.gz").read_bytes() == kept
+    labels = np.asarray(nibabel.load(out / "a_seg.nii.gz").dataobj)
+    assert rows_of(out)[0][2] == str(np.count_nonzero(labels == 1))
 
 
 def test_results_that_no_record_knows_are_kept_unless_they_are_the_runners(tiny, tmp_path):

@@ -159,7 +159,7 @@ def _out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:
     for dataset in dict.fromkeys(each.dataset for each in exposures):
         own = [each for each in exposures if each.dataset == dataset]
         sentence = f"Each case of {dataset} was scored by a network that was not trained on its subject"
-        sentence += ", if the given tables are those of folds, which was not checked." if own[0].unchecked else "."
+        sentence += ", if the given scores are those of folds, which was not checked." if own[0].unchecked else "."
         training = sum(each.training for each in own)
         if training:
             sentence += (
