@@ -37,7 +37,7 @@ from monai_unetpp.data.transforms.instances import INSTANCE_COUNT, SplitInstance
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stage_timer import StageTimer
 
-__all__ = ["CaseEvaluator", "CaseFailure", "CaseResult"]
+__all__ = ["CaseEvaluator", "CaseFailure", "CaseResult", "describe_case"]
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ class CaseEvaluator(SupervisedEvaluator):
         return output
 
     def _attempt(self, engine: Engine, batchdata: Mapping[str, Any]) -> Any:
-        case, file = _describe_case(batchdata)
+        case, file = describe_case(batchdata)
         self._case_failed = "failure" in batchdata
         failure = _only(batchdata["failure"]) if self._case_failed else self._refusal(batchdata)
         if failure is not None:
@@ -509,7 +509,8 @@ def _stage_of(transform: Any, default: str) -> str:
     return "resample" if type(transform).__module__.startswith("monai.transforms.spatial") else default
 
 
-def _describe_case(batchdata: Mapping[str, Any]) -> tuple[str, str]:
+def describe_case(batchdata: Any) -> tuple[str, str]:
+    """The name of a case, and the first file of its image, from a batch with it alone."""
     image = batchdata.get(CommonKeys.IMAGE) if isinstance(batchdata, Mapping) else None
     file = batchdata.get("file") if isinstance(batchdata, Mapping) else None
     if file is None and isinstance(image, MetaTensor):

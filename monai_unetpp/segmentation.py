@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
@@ -26,7 +26,7 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import first_file
 from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.distributed import gathered
-from monai_unetpp.engines import CaseResult
+from monai_unetpp.engines import CaseResult, describe_case
 from monai_unetpp.errors import printable
 from monai_unetpp.files import hash_file, make_output_dir
 from monai_unetpp.measuring.environment import command_line, software_versions
@@ -353,9 +353,6 @@ class _Run:
                     "failure", f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
                 )
         self.results.check_labels({output.name for item, output in outputs if "failure" not in item})
-        self.results.forget_content(
-            {output: [mask.name for mask in self._masks(item)] for item, output in own if "failure" not in item}
-        )
 
     def _outputs(self) -> list[tuple[dict[str, Any], Path]]:
         """The cases with their results, if this package names them."""
@@ -365,6 +362,11 @@ class _Run:
     def _masks(self, item: dict[str, Any]) -> list[Path]:
         """The files that this run writes beside the label map of a case, but for DICOM SEG."""
         return [saver.result_path(first_file(item), item) for saver in self.evaluator.savers[1:]]
+
+    @functools.cached_property
+    def _result_of(self) -> dict[str, Path]:
+        """The result of each case by its image, once the results have their names."""
+        return {first_file(item): output for item, output in self._outputs() if "failure" not in item}
 
     @functools.cached_property
     def _masks_of(self) -> dict[str, list[Path]]:
@@ -411,6 +413,7 @@ class _Run:
             self.evaluator.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
             )
+            self.evaluator.add_event_handler(Events.ITERATION_STARTED, self._note_started)
             self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._note_finished)
             try:
                 if self.evaluator.state.epoch_length:
@@ -420,6 +423,13 @@ class _Run:
                 self._note_finished()
                 self._write()
                 self.results.restore_content()
+
+    def _note_started(self, engine: Engine) -> None:
+        """Take out of the record how a result was written that may now be replaced; others stay known as they are."""
+        _, image = describe_case(engine.state.batch)
+        output = self._result_of.get(image)
+        if output is not None and self._earlier.knows(output):
+            self.results.forget_content(output, [mask.name for mask in self._masks_of.get(image, [])])
 
     def _note_finished(self) -> None:
         """Record the cases that have finished since the last call."""

@@ -13,7 +13,7 @@ from monai_unetpp.data.formats.result_marks import identify_image, read_identity
 from monai_unetpp.files import hash_file
 from monai_unetpp.results.run_record import REPLACED, hash_image, result_name
 
-__all__ = ["EarlierResults", "compared_options"]
+__all__ = ["EarlierResults", "compared_options", "is_made_alike"]
 
 
 #: Hashes of a bundle in a record, and those that older records lack.
@@ -52,6 +52,10 @@ class EarlierResults:
             self._written.update(case.get("beside_sha256") or {})
         self._warnings = {name: case.get("warnings") or () for name, case, _ in made}
 
+    def knows(self, output: Path) -> bool:
+        """Whether an earlier run recorded a result."""
+        return output.name in self._cases
+
     def warnings(self, output: Path) -> Sequence[str]:
         """The warnings about a result when it was made."""
         return tuple(self._warnings.get(output.name, ()))
@@ -85,12 +89,7 @@ class EarlierResults:
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
         made_by = self._made_by.get(output.name, self._wanted)
-        if not output.is_file() or is_of_runner(output):
-            return False
-        if any(
-            made != wanted and (made is not None or key not in _ADDED)
-            for (key, made), wanted in zip(made_by.items(), self._wanted.values(), strict=True)
-        ):
+        if not output.is_file() or is_of_runner(output) or not is_made_alike(made_by, self._wanted):
             return False
         files = [image] if isinstance(image, (str, PathLike)) else image
         made_of = read_identity(output)
@@ -98,6 +97,14 @@ class EarlierResults:
             recorded = self._images.get(output.name)
             return recorded is not None and recorded == hash_image(*files)
         return made_of.content is not None and made_of.content == identify_image(*files).content
+
+
+def is_made_alike(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a run was made with the options of another, by :func:`compared_options`, as far as its record tells."""
+    return all(
+        before == now or (before is None and key in _ADDED)
+        for (key, before), now in zip(made.items(), wanted.values(), strict=True)
+    )
 
 
 def _differs(output: Path, digest: str | None) -> bool:

@@ -10,9 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.files import MARK, exclusively, write_text
+from monai_unetpp.files import MARK, exclusively, hash_file, write_text
 from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
-from monai_unetpp.results.earlier import compared_options
+from monai_unetpp.results.earlier import compared_options, is_made_alike
 from monai_unetpp.results.run_record import (
     REPLACED,
     RUN_FILE,
@@ -121,37 +121,36 @@ class ResultFolder:
         parts = Path(str(case.get("output"))).parts
         return any(self.path.joinpath(*parts[-depth:]).is_file() for depth in (1, 3, 4))
 
-    def forget_content(self, replaced: Mapping[Path, Collection[str]]) -> None:
-        """Take out of the record how files were written that the run replaces.
+    def forget_content(self, output: Path, beside: Collection[str]) -> None:
+        """Take out of the record how a result was written, before the run replaces it.
 
         So a run that is killed after it has written one does not leave it as one that was changed by hand.
 
         Args:
-            replaced: names of the files that the run writes beside each result, by the result.
+            output: the result.
+            beside: names of the files that the run writes beside it.
         """
-        path, outputs = self.path / RUN_FILE, {output.name: output for output in replaced}
-        if not path.is_file():
-            return
-        with exclusively(self.path, by_file=self.shard[1] > 1):
+        path = self.path / RUN_FILE
+        # without it, one that was killed meanwhile is told as changed
+        with suppress(ValueError, OSError), exclusively(self.path, by_file=self.shard[1] > 1):
             runs = read_runs(path)
             for run in runs:
-                is_alike = compared_options(run) == compared_options(self.run)
-                for case in run["cases"]:
-                    if output := outputs.get(result_name(case)):
-                        self._forget(case, output, replaced[output], is_alike)
-            if self._forgotten:
+                is_alike = is_made_alike(compared_options(run), compared_options(self.run))
+                for case in (case for case in run["cases"] if result_name(case) == output.name):
+                    self._forget(case, output, beside, is_alike)
+            if output.name in self._forgotten:
                 write_text(path, runs_as_text(runs))
 
-    def _forget(self, case: dict[str, Any], output: Path, replaced: Collection[str], is_alike: bool) -> None:
+    def _forget(self, case: dict[str, Any], output: Path, beside: Collection[str], is_alike: bool) -> None:
         """Take out of the record of a case how its files were written; ``is_alike``: with the options of this run."""
-        beside, digest = case.get("beside_sha256") or {}, case.get("output_sha256")
-        before = {"output_sha256": digest, "beside_sha256": beside}
+        digest, masks = case.get("output_sha256"), case.get("beside_sha256") or {}
+        before = {"output_sha256": digest, "beside_sha256": masks}
         before |= {key: case[key] for key in (REPLACED,) if key in case}
         self._forgotten[output.name] = before, output, _state(output)
-        kept = {file: value for file, value in beside.items() if file not in replaced}
+        if not is_alike and output.is_file():
+            case[REPLACED] = digest or case.get(REPLACED) or hash_file(output)
+        kept = {file: value for file, value in masks.items() if file not in beside}
         case.update(output_sha256=None, beside_sha256=kept)
-        if digest and not is_alike:
-            case[REPLACED] = digest
 
     def restore_content(self) -> None:
         """Put back what :meth:`forget_content` took out about results that the run has not replaced after all."""

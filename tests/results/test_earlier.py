@@ -327,6 +327,22 @@ def test_what_a_killed_run_has_written_is_not_kept_as_if_it_were_of_the_run_befo
     assert (out / "a_seg.nii.gz").read_bytes() == made
 
 
+@pytest.mark.parametrize("level", ["L2", "L1"])
+def test_what_a_killed_run_has_not_come_to_stays_known(tiny, tmp_path, monkeypatch, level):
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    out = tmp_path / "out"
+    segment_files(images, out, tiny, level="L2")
+    with monkeypatch.context() as killed:
+        for name in ("add", "write", "restore_content"):
+            killed.setattr(ResultFolder, name, lambda *_: [])
+        segment_files(images[0], out, tiny, level=level)
+    kept = edited(out / "b_seg.nii.gz")
+    (failure,) = segment_files(images[1], out, tiny, level=level).failures
+    assert failure.startswith(f"{images[1]}: its result {out / 'b_seg.nii.gz'} was changed after it was written. Move")
+    assert segment_files(images[1], out, tiny, level="L2", skip_existing=True).skipped == 1
+    assert (out / "b_seg.nii.gz").read_bytes() == kept
+
+
 def test_a_killed_run_with_the_same_options_does_not_cost_a_correction(tiny, tmp_path, monkeypatch):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     segment_files(image, out, tiny)
