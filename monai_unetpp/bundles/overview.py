@@ -17,6 +17,10 @@ from monai_unetpp.topology import keys_of_level, levels_of_keys
 __all__ = ["BundleLevel", "BundleOverview", "list_overviews"]
 
 
+#: Ends of the keys of what norms have counted, which are no parameters.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
 @dataclasses.dataclass(frozen=True)
 class BundleLevel:
     """One level of a bundle's network.
@@ -106,7 +110,11 @@ def _levels(weights: Path, metrics: Any) -> tuple[BundleLevel, ...]:
             return tuple(
                 BundleLevel(
                     level,
-                    sum(tensors[key].numel() for key in keys_of_level(tensors, level, variant)),
+                    sum(
+                        tensors[key].numel()
+                        for key in keys_of_level(tensors, level, variant)
+                        if not key.endswith(_STATISTICS)
+                    ),
                     _scores(metrics, level),
                 )
                 for level in names
