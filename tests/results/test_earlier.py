@@ -357,6 +357,18 @@ def test_a_killed_run_with_the_same_options_does_not_cost_a_correction(tiny, tmp
     assert rows_of(out)[0][2] == str(np.count_nonzero(labels == 1))
 
 
+def test_last_results_of_a_killed_run_are_of_its_level_though_it_has_not_recorded_them(tiny, tmp_path, monkeypatch):
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    out = tmp_path / "out"
+    segment_files(images[0], out, tiny, level="L1")
+    with monkeypatch.context() as killed:
+        for name in ("add", "write"):
+            killed.setattr(ResultFolder, name, lambda *_: [])
+        segment_files(images[1], out, tiny, level="L1")
+    assert segment_files(images[1], out, tiny, level="L1", skip_existing=True).skipped == 1
+    assert segment_files(images[1], out, tiny, level="L2", skip_existing=True).skipped == 0
+
+
 def test_results_that_no_record_knows_are_kept_unless_they_are_the_runners(tiny, tmp_path):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     segment_files(image, out, tiny)
