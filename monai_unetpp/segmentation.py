@@ -235,7 +235,6 @@ class _Run:
         self.skipped = 0
         self._warnings: list[str] = []
         self._files_of: dict[str, list[str]] = {}
-        self._earlier = EarlierResults((), described)
         for saver in self.evaluator.savers:
             if CommonKeys.PRED in saver.keys:  # masks have their own label
                 saver.labels = dict(results.names)
@@ -243,6 +242,7 @@ class _Run:
         results.run.update(started=_now(), **described, level=level, device=device)
         if results.shard[1] > 1:
             results.run["shard"] = "{}/{}".format(*results.shard)
+        self._earlier = EarlierResults(read_runs(results.path / RUN_FILE), results.run)
 
     @property
     def ran(self) -> tuple[str, str]:
@@ -276,7 +276,6 @@ class _Run:
             ValueError: the bundle does not use this package's data set and saver.
         """
         number, count = self.results.shard
-        self._earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
         if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):
             self._protect_results(chosen, self._outputs())
             return
@@ -308,7 +307,8 @@ class _Run:
                 item["failure"] = f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
             return False
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
-        warnings, measure = self._earlier.warnings(output), self._earlier.may_be_changed(output)
+        warnings, changed = self._earlier.warnings(output), self._earlier.is_changed(output)
+        measure = changed or self._earlier.is_forgotten(output)
         case = self._earlier.case_name(str(item["case"]), output)
         try:
             self.results.add_earlier(case, output, has_volume, warnings, numbered, measure)
@@ -317,7 +317,7 @@ class _Run:
                 return False
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False
-        if self._earlier.is_changed(output):
+        if changed:
             kept = "changed after it was written. It is kept, and measured again."
             self._tell_of(output, kept, self._masks(item), always=True)
         return True

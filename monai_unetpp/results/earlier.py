@@ -31,9 +31,9 @@ class EarlierResults:
     A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
     other weights, settings or labels of the bundle, or options, or it is the runner's, which records nothing. Where
     another program has saved a correction without the mark, the record of its image counts; a result that no run has
-    recorded counts as one of the last, which may have been killed. So an interrupted run
-    continues, but one with another level starts again. Results are looked up by the names of their files, which are
-    unique in a folder: the folder may have been renamed or moved.
+    recorded counts as one of the last, which may have been killed. So an interrupted run continues, but one with
+    another level starts again. Results are looked up by the names of their files, which are unique in a folder: the
+    folder may have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
@@ -42,31 +42,26 @@ class EarlierResults:
         # a run that was killed has not recorded its last results
         self._last = compared_options(runs[-1]) if runs else self._wanted
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
-        self._cases = {name: str(case.get("case")) for name, case, _ in made}
-        self._named: dict[str, set[str]] = {}
-        for name, case in self._cases.items():
-            self._named.setdefault(case, set()).add(name)
+        self._recorded: dict[str, Mapping[str, Any]] = {name: case for name, case, _ in made}
         self._made_by = {name: compared_options(run) for name, _, run in made}
-        self._images = {name: case.get("sha256") for name, case, _ in made}
-        self._replaced = {name: case.get(REPLACED) for name, case, _ in made}
-        self._beside = {name: tuple(case.get("beside_sha256") or ()) for name, case, _ in made}
+        self._named: dict[str, set[str]] = {}
+        for name, case in self._recorded.items():
+            self._named.setdefault(str(case.get("case")), set()).add(name)
         self._written = {name: case.get("output_sha256") for name, case, _ in made}
-        self._forgotten = {name for name, case, _ in made if case.get("output_sha256", "") is None}
         for _, case, _ in made:
             self._written.update(case.get("beside_sha256") or {})
-        self._warnings = {name: case.get("warnings") or () for name, case, _ in made}
 
     def knows(self, output: Path) -> bool:
         """Whether an earlier run recorded a result."""
-        return output.name in self._cases
+        return output.name in self._recorded
 
     def warnings(self, output: Path) -> Sequence[str]:
         """The warnings about a result when it was made."""
-        return tuple(self._warnings.get(output.name, ()))
+        return tuple(self._record(output).get("warnings") or ())
 
     def beside(self, output: Path) -> list[Path]:
         """The masks and DICOM SEG that earlier runs may have written beside a result."""
-        return [*map(output.with_name, self._beside.get(output.name, ())), dicom_seg_path(output)]
+        return [*map(output.with_name, self._record(output).get("beside_sha256") or ()), dicom_seg_path(output)]
 
     def namesake(self, case: str, output: Path) -> Path | None:
         """The result of another image in the folder of ``output`` whose case has the same name, if there is one."""
@@ -75,20 +70,20 @@ class EarlierResults:
 
     def case_name(self, case: str, output: Path) -> str:
         """The name of the rows of a kept result: that in its record, or ``case`` if another result shares that one."""
-        recorded = self._cases.get(output.name, case)
+        recorded = str(self._record(output).get("case")) if self.knows(output) else case
         return recorded if self._named.get(recorded, set()) <= {output.name} else case
 
     def is_changed(self, output: Path) -> bool:
         """Whether a result, or a mask beside one, is not as it was written, such as one that was corrected by hand."""
         return _differs(output, self._written.get(output.name))
 
-    def may_be_changed(self, output: Path) -> bool:
-        """Whether a result is not as it was written, or a run that was killed has left nothing to tell it by."""
-        return output.name in self._forgotten or self.is_changed(output)
+    def is_forgotten(self, output: Path) -> bool:
+        """Whether a run that was killed has left nothing to tell by whether a result is as it was written."""
+        return self._record(output).get("output_sha256", "") is None
 
     def is_doubtful(self, output: Path) -> bool:
         """Whether a run with other options, which was killed, may have written a result that was not recorded."""
-        return _differs(output, self._replaced.get(output.name))
+        return _differs(output, self._record(output).get(REPLACED))
 
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
@@ -98,9 +93,13 @@ class EarlierResults:
         files = [image] if isinstance(image, (str, PathLike)) else image
         made_of = read_identity(output)
         if made_of is None:  # another program has saved a correction without the mark
-            recorded = self._images.get(output.name)
+            recorded = self._record(output).get("sha256")
             return recorded is not None and recorded == hash_image(*files)
         return made_of.content is not None and made_of.content == identify_image(*files).content
+
+    def _record(self, output: Path) -> Mapping[str, Any]:
+        """What the last run that made a result recorded of it; empty if none did."""
+        return self._recorded.get(output.name, {})
 
 
 def is_made_alike(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
