@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.result_marks import RUN_FILE, image_files
+from monai_unetpp.data.formats.result_marks import RUN_FILE, image_files, read_runs
 from monai_unetpp.files import MARK, hash_file
 
 __all__ = [
@@ -81,23 +81,6 @@ def hash_image(*images: str | PathLike[str]) -> str | None:
     if len(hashes) < 2:
         return hashes[0] if hashes else None
     return hashlib.sha256("".join(f"{line}\n" for line in hashes).encode()).hexdigest()
-
-
-def read_runs(path: Path) -> list[dict[str, Any]]:
-    """Read the runs in an earlier record; empty if there is no file.
-
-    Raises:
-        ValueError: it is not such a record.
-    """
-    if not path.exists():
-        return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["software"] == MARK and all(isinstance(run["cases"], list) for run in content["runs"]):
-            return list(content["runs"])
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")
 
 
 def result_name(case: Mapping[str, Any]) -> str:

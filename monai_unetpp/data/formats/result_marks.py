@@ -7,6 +7,7 @@ import os
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.itk_images import detached_files
@@ -32,6 +33,7 @@ __all__ = [
     "nifti_mark",
     "picture_mark",
     "read_identity",
+    "read_runs",
 ]
 
 RUN_FILE = "run.json"
@@ -91,17 +93,33 @@ def _is_recorded(path: Path) -> bool:
 def _listed(record: Path, *state: int) -> frozenset[tuple[str, ...]]:
     """The ends of the paths of all results in a record, with up to ``_MOST_FOLDERS`` folders; none if it is none."""
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        cases = [case for run in content["runs"] for case in run["cases"]] if content["software"] == MARK else []
+        cases = [case for run in read_runs(record) for case in run["cases"]]
         outputs = [Path(case["output"]) for case in cases]
         masks = [
             output.with_name(name)
             for output, case in zip(outputs, cases, strict=True)
             for name in case.get("beside_sha256") or ()
         ]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return frozenset()
     return frozenset(path.parts[-depth:] for path in (*outputs, *masks) for depth in range(1, _MOST_FOLDERS + 2))
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """Read the runs in an earlier record; empty if there is no file.
+
+    Raises:
+        ValueError: it is not such a record.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["software"] == MARK and all(isinstance(run["cases"], list) for run in content["runs"]):
+            return list(content["runs"])
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")
 
 
 def image_files(image: Path) -> list[Path]:
