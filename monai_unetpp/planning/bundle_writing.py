@@ -17,7 +17,14 @@ from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.readme import readme_text
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
-from monai_unetpp.planning.transforms import augmentation, postprocessing, preparation, preprocessing, takes_slices
+from monai_unetpp.planning.transforms import (
+    augmentation,
+    postprocessing,
+    preparation,
+    preprocessing,
+    takes_slices,
+    tells_objects,
+)
 
 __all__ = ["CACHE_FILE", "check_free", "check_unedited", "write_bundle"]
 
@@ -46,6 +53,8 @@ _INFERRED = (
 )
 #: Fine-tuning is gentler than training.
 _FINETUNING_RATE = 0.25
+#: Objects of fewer pixels are removed when objects are numbered.
+_SMALLEST_OBJECT = 10
 
 
 def check_free(bundle: str | PathLike[str]) -> None:
@@ -184,9 +193,11 @@ def _inference(plan: TrainingPlan) -> dict[str, Any]:
     content = _read("inference")
     content |= {**_data(plan), **{name: plan[name] for name in _INFERRED}}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=False))
-    smooth = plan.spatial_dims == 3
+    smooth, objects = plan.spatial_dims == 3, tells_objects(plan)
     save = content.pop("saving")
-    content["postprocessing"] = _chain([*postprocessing(plan, discrete=False, smooth=smooth), save])
+    content["postprocessing"] = _chain([*postprocessing(plan, discrete=False, smooth=smooth, objects=objects), save])
+    if objects:
+        content |= {"instances": False, "min_instance_size": _SMALLEST_OBJECT}
     if not smooth:
         del content["smooth"]
         content["inferer"]["output"] = "labels"

@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_unetpp.data.transforms.image_kinds import Kind, have_two_backgrounds, is_bright, place_of_median, sort_kinds
 from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint
+from monai_unetpp.planning.values import SCALED
 from monai_unetpp.reporting.numbers import percent
 
 __all__ = [
@@ -248,7 +249,7 @@ def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
     """Whether images with a bright background are inverted."""
     if fingerprint.spatial_dims == 3 or fingerprint.modality in _RADIOLOGY:
         return Choice(False, "Only 2D images without a physical scale can have either background.")
-    if len(fingerprint.channels) > 1 or normalization != "volume":
+    if len(fingerprint.channels) > 1 or normalization not in SCALED:
         return Choice(False, "Only single-channel images, each normalised by itself, can have either background.")
     places = _places(fingerprint)
     if have_two_backgrounds(places):

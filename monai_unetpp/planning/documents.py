@@ -52,6 +52,13 @@ _HARDLY_ANY = 0.001
 _MOST_KINDS = 12
 #: Strings that start with one of these have a meaning for MONAI, also in metadata.
 _SIGNS = ("$", "@", "%")
+#: What each normalisation does, for one that was set by hand.
+_NORMALIZED = {
+    "range": "All images are clipped to the same intensities and standardised by the same numbers.",
+    "volume": "Each image is normalised to mean 0 and deviation 1.",
+    "unit": "Each image is scaled so that its percentiles below become 0 and 1.",
+    "inside": "Each image is normalised to mean 0 and deviation 1 inside its constant surround.",
+}
 
 
 def plan_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
@@ -213,7 +220,10 @@ def preprocessing_text(plan: TrainingPlan) -> str:
         lines.append(f"Resampling to {_joined(tuple(spacing))} mm. {escape(plan.reasons['spacing_mm'].text)}")
     names = ("crop_background", "invert_bright_background")
     lines += [escape(plan.reasons[name].text) for name in names if plan[name]]
-    lines.append(escape(plan.reasons["normalization"].text))
+    if plan["gamma"] != 1:
+        lines.append(f"Intensities, scaled to 0 to 1, are raised to the power of {plan['gamma']:g}.")
+    by_hand = "normalization" in plan.by_hand
+    lines.append(_NORMALIZED[plan["normalization"]] if by_hand else escape(plan.reasons["normalization"].text))
     lower, upper = plan["clip_percentiles"]
     fixed = plan["normalization"] == "range"
     # a range that was set by hand is not that of the percentiles

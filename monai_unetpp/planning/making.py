@@ -58,6 +58,7 @@ _RECIPE = {
         "In the last quarter of the training, the augmentation is light and all classes weigh the same, so that the "
         "network adapts to realistic images.",
     ),
+    "gamma": Choice(1.0, "Intensities are kept in proportion; below 1 it lifts faint structures, above 1 bright ones."),
     "overlap": Choice(OVERLAP, "Enough for smooth transitions between windows with Gaussian weights."),
     "flips": Choice([], "Test-time flips take several times as long for little gain."),
 }

@@ -11,6 +11,7 @@ from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import data_text, preprocessing_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
+from monai_unetpp.planning.transforms import tells_objects
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.numbers import counted, percent
 
@@ -18,6 +19,11 @@ __all__ = ["readme_text", "write_readme"]
 
 #: The end of every README: the commands, and the licence of code and weights.
 _COMMANDS = Path(__file__).with_name("template") / "commands.md"
+_OBJECTS = (
+    " With `--instances` (`--instances True` with\n`python -m monai.bundle run`) each object has a number of its own: "
+    "connected components, those that touch split by a\nwatershed on the distance to the border, those of fewer than "
+    "`min_instance_size` pixels removed."
+)
 _NOT_TRAINED = "The network has not been trained yet: run `monai-unetpp train` with the same data and folder."
 
 
@@ -92,7 +98,7 @@ Every value with its reason is in [plan.md](plan.md).
 
 ### Output
 
-One {form} per case on the input's grid: 0 background; {values}.
+One {form} per case on the input's grid: 0 background; {values}.{_OBJECTS if tells_objects(plan) else ""}
 
 ## Performance
 

@@ -217,6 +217,7 @@ def _added(values: Mapping[str, Any]) -> dict[str, Any]:
         "level_weights": None,
         "clip_percentiles": [lowest, 99.5],
         "rare_kind_factor": 1.0,
+        "gamma": 1.0,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from monai_unetpp.planning.data_rules import CROP_MARGIN, is_anisotropic
 from monai_unetpp.planning.training_plan import TrainingPlan
 
-__all__ = ["augmentation", "postprocessing", "preparation", "preprocessing"]
+__all__ = ["augmentation", "postprocessing", "preparation", "preprocessing", "takes_slices", "tells_objects"]
 
 _BOTH = ["@image", "@label"]
 #: Percentiles of an image beyond which there is nothing to clip.
@@ -74,6 +74,11 @@ def takes_slices(plan: TrainingPlan) -> bool:
     return plan.spatial_dims == 2 and plan["spacing_mm"] is None and len(plan.channels) == 1
 
 
+def tells_objects(plan: TrainingPlan) -> bool:
+    """Whether the result can be split into numbered objects: one label in 2D images such as those of microscopes."""
+    return plan.spatial_dims == 2 and len(plan.labels) == 1 and plan.modality == "other"
+
+
 def _label_loading(plan: TrainingPlan) -> list[_Config]:
     reader = _reader(plan, channels=1, allow_constant=True, labels=True)
     return [
@@ -105,16 +110,16 @@ def _intensities(plan: TrainingPlan) -> list[_Config]:
             )
         ]
     lower, upper = plan["clip_percentiles"]
-    if plan["invert_bright_background"]:
-        bounds = {"lower": lower, "upper": upper, "b_min": 0.0, "b_max": 1.0, "clip": True}
-        return [
-            _transform("ScaleIntensityRangePercentilesd", "@image", **bounds),
-            _transform("monai_unetpp.data.InvertBrightBackgroundd", "@image"),
-            _transform("monai_unetpp.data.StandardizeIntensityd", "@image"),
-        ]
     several = {"channel_wise": True} if len(plan.channels) > 1 else {}
     inside = {"inside_surround": True} if kind == "inside" else {}
     standardize = _transform("monai_unetpp.data.StandardizeIntensityd", "@image", **several, **inside)
+    inverts, bends = plan["invert_bright_background"], plan["gamma"] != 1
+    if inverts or bends or kind == "unit":
+        bounds = {"lower": lower, "upper": upper, "b_min": 0.0, "b_max": 1.0, "clip": True}
+        chain = [_transform("ScaleIntensityRangePercentilesd", "@image", **bounds, **several)]
+        chain += [_transform("monai_unetpp.data.InvertBrightBackgroundd", "@image")] * inverts
+        chain += [_transform("AdjustContrastd", "@image", gamma=plan["gamma"])] * bends
+        return chain if kind == "unit" else [*chain, standardize]
     if plan["clip_percentiles"] == _EVERYTHING:
         return [standardize]
     return [_transform("ClipIntensityPercentilesd", "@image", lower=lower, upper=upper, **several), standardize]
@@ -221,13 +226,14 @@ def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
     return [*bias, *blurring, *light]
 
 
-def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False) -> list[_Config]:
+def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False, objects: bool = False) -> list[_Config]:
     """Turn the network's output into a label map with the values of the data set, on the input's grid.
 
     Args:
         plan: the plan.
         discrete: whether the input is logits, not classes.
         smooth: whether the key ``smooth`` can choose to resample probabilities.
+        objects: whether the key ``instances`` can choose to number the objects.
     """
     chain = []
     if plan["crop_background"]:
@@ -252,4 +258,7 @@ def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False) 
                 dtype="$torch.int32",
             )
         )
+    if objects:
+        split = _transform("monai_unetpp.data.SplitInstancesd", "pred", min_size="@min_instance_size")
+        chain.append({"_disabled_": "$not @instances", **split})
     return chain

@@ -15,6 +15,7 @@ __all__ = [
     "LEAST_LEVELS",
     "MOST_LEVELS",
     "NORMALIZATIONS",
+    "SCALED",
     "SETTABLE",
     "check_one",
     "check_values",
@@ -27,9 +28,13 @@ LEAST_LEVELS = 2
 MOST_LEVELS = 4
 """More levels have shown no gain in the papers, and each multiplies the number of weights."""
 
-NORMALIZATIONS = ("range", "volume", "inside")
+NORMALIZATIONS = ("range", "volume", "unit", "inside")
 """``range``: clipped to fixed intensities and standardised by fixed numbers, for images in physical units such as CT;
-``volume``: each image by its own mean and deviation; ``inside``: the same without the constant surround."""
+``volume``: each image by its own mean and deviation; ``inside``: the same without the constant surround; ``unit``: each
+image so that its percentiles become 0 and 1."""
+
+SCALED = ("volume", "unit")
+"""Normalizations for which images may first be scaled to 0 to 1, for inversion and gamma."""
 
 AUGMENTATIONS = ("none", "light", "strong")
 
@@ -199,6 +204,7 @@ SETTABLE: dict[str, _Check] = {
     "clip_percentiles": _percentiles,
     "intensity_range": _range,
     "invert_bright_background": _flag,
+    "gamma": _number(0),
     "patch_size": _per_axis(_whole(1)),
     "strides": _per_level(1),
     "kernel_size": _per_level(1),
@@ -355,7 +361,13 @@ def _check_intensities(found: Mapping[str, Any], channels: int) -> None:
         raise ValueError(
             "crop_background must be false for the normalization 'range', as it changes intensities. Set one of them."
         )
-    if found["invert_bright_background"] and (channels > 1 or found["normalization"] == "range"):
+    if found["gamma"] != 1 and found["normalization"] not in SCALED:
         raise ValueError(
-            "invert_bright_background must be false for several channels and for the normalization 'range'. Set it so."
+            f"gamma must be 1 for the normalization {found['normalization']!r}, got {found['gamma']:g}. Leave it "
+            f"out, or set the normalization to {' or '.join(SCALED)}."
+        )
+    if found["invert_bright_background"] and (channels > 1 or found["normalization"] not in SCALED):
+        raise ValueError(
+            "invert_bright_background must be false for several channels and for the normalization "
+            f"{found['normalization']!r}. Set it so, or set the normalization to {' or '.join(SCALED)}."
         )
