@@ -83,6 +83,11 @@ class PlanOptions:
         # the pruned bundle is named after the folder, and lies beside it
         object.__setattr__(self, "output_dir", output.resolve() if output.name in ("", "..") else output)
         object.__setattr__(self, "init", None if self.init is None else fspath(self.init))
+        if self.init is not None and os.path.realpath(self.init) == os.path.realpath(self.output_dir):
+            raise ValueError(
+                f"init must not be the folder of the new bundle, {self.output_dir}. Give another output folder, or the "
+                "path of the bundle or checkpoint to start from."
+            )
         object.__setattr__(self, "subjects", None if self.subjects is None else os.path.abspath(self.subjects))
         object.__setattr__(self, "settings", parse_settings(self.settings))
         if not (isinstance(self.budget_minutes, (int, float)) and 0 < self.budget_minutes < math.inf):

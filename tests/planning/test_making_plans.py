@@ -6,6 +6,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from bundle_runs import configs, missing_properties, run_here
 from fingerprints import fingerprint
 from PIL import Image
@@ -176,6 +177,37 @@ def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     # for hosts that read images themselves
     assert inference["preprocessing"]["transforms"][1]["_target_"] == "EnsureChannelFirstd"
     assert "network" not in inference
+
+
+def test_images_can_be_scaled_bent_and_split_into_objects(tmp_path):
+    root = write_data_set(tmp_path / "cells", save_picture, {"cell": 7}, (48, 40), 1, {"0": "microscopy"})
+    bundle = tmp_path / "bundle"
+    settings = {"features": [2, 4, 4], "normalization": "unit", "clip_percentiles": [0, 100], "gamma": 0.5}
+    plan(root, bundle, settings=settings, measure=machine)
+    inference, image = BundleConfig(bundle, "inference.json"), root / "imagesTr" / "case_0.png"
+    prepared = inference.parse("preprocessing")({"image": str(image)})["image"]
+    pixels = np.asarray(Image.open(image)).T.astype(float)
+    expected = ((pixels - pixels.min()) / np.ptp(pixels)) ** 0.5
+    np.testing.assert_allclose(prepared[0].numpy(), expected, atol=1e-4)
+    readme = (bundle / "docs" / "README.md").read_text()
+    assert "raised to the power of 0.5." in readme
+    assert "Each image is scaled so that its percentiles below become 0 and 1." in readme
+    assert "With `--instances`" in readme
+    network = inference.parse("network_def")
+    (bundle / "models").mkdir()
+    torch.save({"state_dict": network.state_dict(), "config": network.config}, bundle / "models" / "model.pt")
+    options = {"bundle": bundle, "device": "cpu", "runtime": "torch"}
+    plain = segment_files(image, tmp_path / "plain", **options).cases[0]
+    numbered = segment_files(image, tmp_path / "numbered", **options, instances=True).cases[0]
+    found, numbers = (np.asarray(Image.open(case.output)) for case in (plain, numbered))
+    assert set(np.unique(found)) <= {0, 7}
+    assert numbers.max() == numbered.instances
+
+
+def test_an_image_without_a_scale_of_its_own_is_not_bent(thick_dir, tmp_path):
+    settings = {**TINY, "normalization": "inside", "gamma": 0.5}
+    with pytest.raises(ValueError, match=r"gamma must be 1 for the normalization 'inside', got 0\.5\. Leave it out"):
+        plan(thick_dir, tmp_path / "bundle", settings=settings, measure=machine)
 
 
 def test_rare_kinds_of_images_are_drawn_more_often_by_the_bundle_also_from_other_lists(tmp_path):

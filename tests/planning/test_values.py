@@ -98,6 +98,14 @@ def test_limits_are_checked():
         PlanOptions("data", "bundle", folds=4)
 
 
+def test_a_bundle_cannot_start_from_itself(tmp_path, monkeypatch):
+    """Also where another bundle has its name: once it is there, the name means this one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"init must not be the folder of the new bundle, hippocampus\. Give another"):
+        PlanOptions("data", "hippocampus", init="hippocampus")
+    assert PlanOptions("data", "out/hippocampus", init="hippocampus").init == "hippocampus"
+
+
 def test_the_folder_of_a_bundle_has_a_name(tmp_path, monkeypatch):
     """The pruned one is named after it."""
     monkeypatch.chdir(tmp_path)
