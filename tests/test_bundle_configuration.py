@@ -60,6 +60,7 @@ def folder(tmp_path_factory):
     return make_config(tmp_path_factory.mktemp("bundle"))
 
 
+@pytest.mark.slow
 @quickly
 @given(value=VALUES)
 def test_any_value_arrives_as_it_is(folder, value):
@@ -74,6 +75,7 @@ def test_any_value_arrives_as_it_is(folder, value):
     assert config.parse("tuple") == (value, value)
 
 
+@pytest.mark.slow
 @quickly
 @given(name=TEXTS.filter(lambda text: "\0" not in text and "/" not in text and text not in ("", ".", "..")))
 def test_a_bundle_in_a_folder_of_any_name(tmp_path_factory, name):
@@ -97,6 +99,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @settings(quickly, max_examples=50)
 @given(folder=NAMES, name=NAMES | st.just("\udcff"), output=NAMES, listed=st.booleans())
 def test_a_scan_of_any_name_is_one_case_whose_result_lies_in_the_output_folder(

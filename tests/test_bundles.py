@@ -426,6 +426,7 @@ class TestCheckBundle:
         key = "configs/metadata.json: network_data_format#outputs#pred#channel_def "
         assert any(problem.startswith(f"{key}{message}") for problem in check_bundle(tiny_bundle))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["metadata.json", "inference.json", "train.json"])
     @pytest.mark.parametrize("value", [None, 5, "$1/0", "@gone", "%gone.json#x", [], [5], {"_target_": 5}])
     def test_entries_of_another_kind_are_told_of(

@@ -212,6 +212,7 @@ def test_they_do_not_end_the_first_by_an_error_while_it_prints(run, monkeypatch,
     assert [run(*arguments) for arguments in calls] == [(0, "", "")] * 3
 
 
+@pytest.mark.slow
 def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     (images / "broken.nii.gz").unlink()
     code, out, err = segment(images)
@@ -232,6 +233,7 @@ def test_segment_prints_a_table(segment, images, tmp_path, caplog):
         assert rows["a"][value - 1] == pytest.approx(expected, abs=6e-4)
 
 
+@pytest.mark.slow
 def test_segment_names_what_failed_and_does_the_rest(segment, images, tmp_path):
     missing = tmp_path / "missing.nii.gz"
     code, out, err = segment(images, missing)
@@ -259,6 +261,7 @@ def test_segment_of_what_does_not_exist(segment, tmp_path):
     assert err.splitlines() == [f"monai-unetpp: {tmp_path / 'missing.nii.gz'}: no such file or folder. Check the path."]
 
 
+@pytest.mark.slow
 def test_segment_as_json(segment, images, tmp_path):
     code, out, err = segment(images, "--json")
     assert code == 1
@@ -380,6 +383,7 @@ def test_a_profile_as_a_table(run, stub_segment):
     assert "Where the time went" not in run("segment", "a", "-o", "O")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("terminal", "options", "shown"), [(True, [], True), (False, [], False), (True, ["--json"], True)]
 )
@@ -410,12 +414,14 @@ def test_segment_with_arguments_that_name_nothing(segment, images, tmp_path, opt
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_details_do_not_repeat_what_the_summary_says(segment, images, caplog):
     (images / "broken.nii.gz").write_text("no image")
     segment(images, "--verbose")
     assert not any("broken" in record.getMessage() or "Engine run" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_finished(segment, images, tmp_path, monkeypatch):
     from monai_unetpp import engines
 
@@ -577,6 +583,7 @@ def test_exit_codes_of_prune(run, stub_prune, verdict, problems, expected):
     assert ("left out: case_3 (set): no label" in err) is bool(problems)
 
 
+@pytest.mark.slow
 def test_prune_says_in_words_what_the_cases_are_for(run, stub_prune):
     decisions = (
         dataclasses.replace(decision("prune"), role="choose"),
@@ -879,6 +886,7 @@ def test_quiet_says_nothing_but_errors(run, stub_segment):
     assert "no/such/bundle" in err
 
 
+@pytest.mark.slow
 def test_bundles_are_listed_with_their_levels(run, hippocampus_bundle):
     code, out, err = run("bundles")
     assert (code, err) == (0, "")
@@ -960,6 +968,7 @@ def test_the_command_that_installs_an_extra_changes_by_one_constant(published, c
     assert re.fullmatch(command, installing.install_command("report"))
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(run, monkeypatch):
     def refuse(*arguments):
         raise BrokenPipeError(32, "Broken pipe")
@@ -969,6 +978,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(run, monkeypatch):
     assert (code, err) == (0, "")
 
 
+@pytest.mark.slow
 def test_output_that_nobody_takes_is_no_error_at_the_end_of_the_program(monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)

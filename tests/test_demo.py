@@ -280,6 +280,7 @@ def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, module):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_device_that_is_not_here(tmp_path):
     pytest.importorskip("nilearn")

@@ -119,6 +119,7 @@ def test_gpus_get_nccl_unless_the_cpu_is_asked_for(monkeypatch):
     assert chosen["backend"] == "gloo"
 
 
+@pytest.mark.slow
 def test_start_train_and_finish(one_process):
     distributed.start()
     distributed.start()
@@ -137,6 +138,7 @@ def test_a_single_process_gathers_its_own_value():
         assert not dist.is_initialized()
 
 
+@pytest.mark.slow
 def test_finishing_without_a_group_does_nothing():
     distributed.finish()
     distributed.finish(nn.Linear(1, 1))

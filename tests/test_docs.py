@@ -81,6 +81,7 @@ class TestArchitecture:
         floors = [set(words_in_code(rooms)) for _, rooms in rows_of("The floors")]
         assert floors == list(reversed(FLOORS))
 
+    @pytest.mark.slow
     def test_its_drawing_shows_imports_that_there_are(self):
         drawing = (DOCS / "architecture.svg").read_text(encoding="utf-8")
         arrows = re.findall(r"<title>(\w+) imports (\w+)</title>", drawing)

@@ -139,6 +139,7 @@ LOADERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", LOADERS)
 def test_good_cases_are_done_and_broken_ones_named(
     tmp_path: Path, mixed: Path, loader: dict[str, Any], caplog: pytest.LogCaptureFixture
@@ -533,6 +534,7 @@ def test_the_network_is_loaded_once_for_many_cases(tmp_path: Path, monkeypatch: 
 # where the time goes
 
 
+@pytest.mark.slow
 def test_stages_explain_the_time_of_a_case(tmp_path: Path, mixed: Path) -> None:
     plain, profiled = (
         ConfigParser(config(mixed, tmp_path / name)).get_parsed_content("evaluator") for name in ("plain", "profiled")

@@ -30,6 +30,7 @@ def loader(dims):
     return DataLoader(Dataset(cases), batch_size=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["unet", "unet_e", "unet+", "unet++"])
 def test_training_reduces_the_loss(dims, loader, variant):
     torch.manual_seed(0)
@@ -71,6 +72,7 @@ def test_evaluation_gives_metrics(dims, loader, sliding):
     assert 0 <= evaluator.state.metrics["dice"] <= 1
 
 
+@pytest.mark.slow
 def test_windows_of_one_level_equal_windows_of_the_pruned_network(dims):
     net = NestedUNet(dims, 1, 2, features=(4, 6, 8)).eval()
     image = torch.rand(1, 1, *(19, 16, 13)[:dims])

@@ -91,6 +91,7 @@ def by_name(report):
     return {case.case: case for case in report.cases}
 
 
+@pytest.mark.slow
 def test_figures_by_hand(cells, tmp_path):
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg")
     half = by_name(report)["half"].score
@@ -105,6 +106,7 @@ def test_figures_by_hand(cells, tmp_path):
     assert (good.foreground_iou, good.dice, good.mean_iou) == (1, 1, 1)
 
 
+@pytest.mark.slow
 def test_missed_and_empty(cells, tmp_path):
     cases = by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))
     missed, empty = cases["bright"].score, cases["empty"].score
@@ -114,6 +116,7 @@ def test_missed_and_empty(cells, tmp_path):
     assert (empty.foreground_iou, empty.dice, empty.mean_iou) == (None, None, 1)
 
 
+@pytest.mark.slow
 def test_kinds_and_ranks(cells, tmp_path):
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg")
     assert report.ranked_by == "foreground_iou"
@@ -141,6 +144,7 @@ def test_a_validation_list_is_drawn_by_the_subjects_that_are_given(cells, tmp_pa
     assert {case["case"] for case in cases} == {"good", "half"}
 
 
+@pytest.mark.slow
 def test_the_files(cells, tmp_path):
     out = tmp_path / "out"
     report = find_failures(cells, out, tmp_path / "seg")
@@ -173,6 +177,7 @@ def test_the_files(cells, tmp_path):
         assert (np.abs(pixels - colour).max(axis=1) < 3).sum() > 100
 
 
+@pytest.mark.slow
 def test_several_labels(volumes, tmp_path):
     report = find_failures(volumes, tmp_path / "out", tmp_path / "seg")
     assert report.labels == {"anterior": 1, "posterior": 2}
@@ -192,6 +197,7 @@ def test_several_labels(volumes, tmp_path):
         assert picture.size[0] > picture.size[1] > 300
 
 
+@pytest.mark.slow
 def test_one_of_several_labels(volumes, tmp_path):
     report = find_failures(volumes, tmp_path / "out", tmp_path / "seg", labels=["posterior"])
     score = by_name(report)["case_5"].score
@@ -218,6 +224,7 @@ def test_mean_iou_leaves_out_what_is_nowhere():
         score_arrays(CaseArrays(truth, truth, None, (1.0, 1.0)), {"a": 1})
 
 
+@pytest.mark.slow
 def test_only_counts(cells, tmp_path):
     out = tmp_path / "out"
     find_failures(cells, out, tmp_path / "seg")
@@ -287,6 +294,7 @@ def test_pictures(cells, tmp_path, edit_dataset):
     assert by_name(report)["good"].image_kind == ImageKind((20, 30), "dark")
 
 
+@pytest.mark.slow
 def test_numbered_objects(cells, tmp_path):
     path = tmp_path / "seg" / "half_seg.nii.gz"
     numbered = np.asarray(nib.load(path).dataobj).copy()
@@ -302,6 +310,7 @@ def test_numbered_objects(cells, tmp_path):
     assert report.labels == {"nucleus": 1}
 
 
+@pytest.mark.slow
 def test_without_names_of_labels_all_above_0_is_one(cells, tmp_path, edit_dataset):
     edit_dataset(labels=None)
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg")
@@ -356,6 +365,7 @@ def test_all_cases_are_like_the_first(cells, tmp_path):
     assert "half.nii.gz: the label must be 2D, got shape" in find_failures(cells, tmp_path / "out").failures["half"]
 
 
+@pytest.mark.slow
 def test_channels_and_voxels_outside_of_the_scan(volumes, tmp_path):
     """A fourth axis holds channels, of which the first is looked at; voxels that are NaN do no harm."""
     path = volumes / "imagesTr" / "case_5.nii.gz"
@@ -415,6 +425,7 @@ def test_the_window_of_something_small(shape, expected):
     assert (rows.stop, columns.stop) == shape
 
 
+@pytest.mark.slow
 def test_a_large_image_is_cropped_and_drawn(cells, tmp_path, edit_dataset):
     label = np.zeros((300, 200), np.uint8)
     label[250:270, 150:160] = 1
@@ -492,6 +503,7 @@ def run(capsys, *arguments):
     return (code, *capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_names_that_no_font_shows_are_drawn_and_told_in_escapes(cells, tmp_path, edit_dataset, capsys):
     name = os.fsdecode(b"b\xe9n\nd")
     try:
@@ -516,6 +528,7 @@ def test_an_output_that_is_a_file_is_refused_before_any_case_is_read(cells, tmp_
     assert err.startswith("monai-unetpp: output_dir must be a folder that can be written to, got")
 
 
+@pytest.mark.slow
 def test_the_command(cells, tmp_path, capsys):
     common = ("failures", "--dataset_dir", cells, "-o", tmp_path / "out")
     code, out, err = run(capsys, *common, "--segmentations", tmp_path / "seg", "--worst", 1)
@@ -545,6 +558,7 @@ def test_the_command(cells, tmp_path, capsys):
     assert err.startswith("monai-unetpp: labels must be among nucleus, got 'tumour'")
 
 
+@pytest.mark.slow
 def test_what_is_to_be_ignored_counts_for_nothing(cells, tmp_path, edit_dataset):
     edit_dataset(labels={"background": 0, "nucleus": 1, "ignore": 2})
     path = cells / "labelsTr" / "half.nii.gz"
@@ -562,6 +576,7 @@ def test_what_is_to_be_ignored_counts_for_nothing(cells, tmp_path, edit_dataset)
         find_failures(cells, tmp_path / "out", tmp_path / "seg", instances=True)
 
 
+@pytest.mark.slow
 def test_scaled_labels_are_read_as_what_they_mean(cells, tmp_path):
     path = cells / "labelsTr" / "half.nii.gz"
     before = by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score
@@ -569,6 +584,7 @@ def test_scaled_labels_are_read_as_what_they_mean(cells, tmp_path):
     assert by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score == before
 
 
+@pytest.mark.slow
 def test_equal_images_and_labels_that_no_case_has_are_told(cells, tmp_path, caplog):
     content = json.loads((cells / "dataset.json").read_text())
     content["labels"]["2"] = "wall"

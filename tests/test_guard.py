@@ -97,6 +97,7 @@ def test_a_look_costs_no_case(caplog):
     assert (len(untouched.transforms), guard.warnings, caplog.text) == (1, {}, "")
 
 
+@pytest.mark.slow
 def test_segmenting_tells_in_one_line_and_in_the_summary(hippocampus_bundle, tmp_path, caplog):
     long = np.random.default_rng(0).normal(100, 20, (60, 50, 36)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(long, np.eye(4)), tmp_path / "long.nii.gz")
@@ -155,6 +156,7 @@ def test_volumes_are_compared_by_their_slices_where_a_2d_bundle_takes_these():
     assert told.startswith("its size is 300 x 24 mm")
 
 
+@pytest.mark.slow
 def test_segmenting_a_volume_slice_by_slice_tells_of_slices_unlike_the_training(nuclei_bundle, tmp_path):
     small = np.random.default_rng(0).integers(0, 200, (40, 44, 2)).astype(np.uint8)
     nibabel.save(nibabel.Nifti1Image(small, np.eye(4)), tmp_path / "small.nii.gz")
@@ -162,6 +164,7 @@ def test_segmenting_a_volume_slice_by_slice_tells_of_slices_unlike_the_training(
     assert "its size is 40 x 44 pixels" in case.warnings[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instances", [False, True])
 @pytest.mark.parametrize("shape", [(300, 280), (300, 280, 2)])
 def test_results_of_stacks_and_of_numbered_objects_are_looked_at(nuclei_bundle, tmp_path, shape, instances):
@@ -208,6 +211,7 @@ def test_the_bundle_for_nuclei_takes_pictures_in_silence_and_tells_thumbnails_an
     assert ranges.implausible({}, {"nucleus": 0.2}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VOLUMES)
 def test_shipped_bundles_take_their_own_kind_in_silence_and_tell_a_head_and_ct(name):
     guard = find_guard(find_bundle(name))

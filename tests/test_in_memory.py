@@ -37,6 +37,7 @@ def test_dir_shows_the_public_names_only():
     assert {"NestedUNet", "Segmentation", "segment", "__version__"} <= set(dir(monai_unetpp))
 
 
+@pytest.mark.slow
 def test_the_same_as_segmenting_files(of_path, hippocampus_bundle, path, tmp_path):
     (done,) = segment_files(path, tmp_path, hippocampus_bundle, **OPTIONS).cases
     written = nib.load(done.output)
@@ -66,6 +67,7 @@ def test_a_thin_volume_keeps_its_voxels(tiny, shape):
     assert found.show().axes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("holder", ["Nifti2Image", "MetaTensor", "SimpleITK"])
 def test_an_axis_too_long_for_nifti_1_is_kept(tmp_path, holder):
     long = write_bundle(tmp_path / "long", 3, [], runtime="torch", overlap=0, roi_size=[4, 4096, 4])
@@ -143,6 +145,7 @@ def test_a_picture(nuclei_bundle, tmp_path):
         found.save(tmp_path / "labels.nii")
 
 
+@pytest.mark.slow
 def test_numbered_objects_have_no_names_of_labels(nuclei_bundle, tmp_path):
     pytest.importorskip("skimage")
     rows = np.full((40, 50), 10, np.uint8)

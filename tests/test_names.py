@@ -100,11 +100,13 @@ def test_every_room_has_a_rank():
     assert rooms <= set(RANKS), f"give a rank to {sorted(rooms - set(RANKS))}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "monai_unetpp"])
 def test_imports_point_one_way(module):
     assert list(wrong_imports(module, tree_of(module))) == []
 
 
+@pytest.mark.slow
 def test_no_module_comes_back_to_itself():
     """Neither between rooms nor inside one, by imports at the top, inside functions or for type checkers."""
     imports = {module: {name for name, _ in imported_modules(module, tree_of(module))} for module in MODULES}
@@ -164,6 +166,7 @@ def test_the_import_check_sees_wrong_imports(source):
     assert len(list(wrong_imports("monai_unetpp.segmentation", ast.parse(source)))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_says_what_it_is_and_what_it_offers(module):
     tree = tree_of(module)

@@ -56,6 +56,7 @@ def test_the_readme_has_no_blocks_of_other_kinds():
     assert "@" not in re.sub(r"`[^`]*`|```.*?```", "", TEXT, flags=re.DOTALL), "an unfilled place"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(blocks("python"))))
 def test_python_blocks(users_folder, index):
     exec(compile(blocks("python")[index], f"README python block {index}", "exec"), {})

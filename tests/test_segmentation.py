@@ -42,6 +42,7 @@ def copied_bundle(hippocampus_bundle, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_volumes_are_those_of_the_written_file(hippocampus_bundle, case, tmp_path):
     summary = segment_files(case, tmp_path / "out", hippocampus_bundle, device="cpu")
     assert isinstance(summary, SegmentationSummary)
@@ -82,6 +83,7 @@ def test_on_a_gpu_from_resampling_to_inversion(hippocampus_bundle, case, tmp_pat
     assert (voxels(found.output) != voxels(expected.output)).mean() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [None, "L1"])
 def test_the_same_as_the_bundles_own_configuration(hippocampus_bundle, case, tmp_path, level):
     summary = segment_files(case, tmp_path / "ours", hippocampus_bundle, level, device="cpu")
@@ -100,6 +102,7 @@ def test_the_same_as_the_bundles_own_configuration(hippocampus_bundle, case, tmp
     assert np.array_equal(nib.load(summary.cases[0].output).affine, nib.load(theirs).affine)
 
 
+@pytest.mark.slow
 def test_a_level_is_the_pruned_network(copied_bundle, case, tmp_path):
     """What ``level`` gives is what a bundle with nothing but the pruned network gives."""
     by_level = segment_files(case, tmp_path / "by_level", copied_bundle, "L1", device="cpu")
@@ -114,6 +117,7 @@ def test_a_level_is_the_pruned_network(copied_bundle, case, tmp_path):
     assert np.array_equal(voxels(by_level.cases[0].output), voxels(alone.cases[0].output))
 
 
+@pytest.mark.slow
 def test_the_list_that_is_scored_can_be_segmented(hippocampus_bundle, decathlon_dir, tmp_path):
     root = shutil.copytree(decathlon_dir, tmp_path / "data")
     edit_json(root / "dataset.json", test=["./imagesTr/case_0.nii.gz"])
@@ -217,6 +221,7 @@ def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_pa
     assert (own.output, given.output) == ("labels", "labels")
 
 
+@pytest.mark.slow
 def test_smooth_borders(hippocampus_bundle, case, tmp_path, built):
     """Here voxels are 1 x 1.2 x 1.5 mm and windows 1 mm: borders differ, the rest is the same."""
     both = [
@@ -283,6 +288,7 @@ def two_subjects(decathlon_dir, tmp_path):
     return paths
 
 
+@pytest.mark.slow
 def test_the_result_of_another_subject_is_kept_before_the_network_works(
     hippocampus_bundle, two_subjects, tmp_path, monkeypatch
 ):
@@ -306,6 +312,7 @@ def test_the_result_of_another_subject_is_kept_before_the_network_works(
     assert Path(done.output).read_bytes() != before
 
 
+@pytest.mark.slow
 def test_the_bundles_configuration_replaces_results_with_its_key_overwrite(hippocampus_bundle, two_subjects, tmp_path):
     def run(image, **keys):
         workflow = ConfigWorkflow(
@@ -331,6 +338,7 @@ def test_two_subjects_in_one_run_get_names_of_their_own(hippocampus_bundle, two_
     assert [Path(done.output).name for done in summary.cases] == ["s1_T1_seg.nii.gz", "s2_T1_seg.nii.gz"]
 
 
+@pytest.mark.slow
 def test_the_output_folder_may_be_the_input_folder(hippocampus_bundle, two_subjects):
     folder = two_subjects[0].parent
     for _ in range(2):
@@ -349,6 +357,7 @@ def test_names_that_are_long_and_those_that_are_too_long(hippocampus_bundle, two
     assert failure == f"{too_long}: the name of its result would be too long for the file system. Rename it."
 
 
+@pytest.mark.slow
 def test_tildes(hippocampus_bundle, two_subjects, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
@@ -375,6 +384,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
 NAMES = ("$open('ran', 'w')", "@level", "%level", "a#1", "a::b", "$import os", "@", "$", "%x.json#y", "{}", "_target_")
 
 
+@pytest.mark.slow
 def test_names_of_files_and_folders_are_never_read_as_configuration(hippocampus_bundle, case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(hippocampus_bundle, "$x#1")
@@ -408,6 +418,7 @@ def test_settings_are_never_read_as_configuration(hippocampus_bundle, case, tmp_
         segment_files(case, tmp_path / "out", hippocampus_bundle, device="cpu", **setting)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -448,6 +459,7 @@ def test_a_broken_configuration_is_named(copied_bundle, case, tmp_path, key, val
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_depth_of_each_window_can_be_chosen_and_is_told(hippocampus_bundle, case, tmp_path):
     deepest = segment_files(case, tmp_path / "deepest", hippocampus_bundle, device="cpu", runtime="torch", flips=[])
     options = {"device": "cpu", "runtime": "torch", "flips": []}
@@ -461,6 +473,7 @@ def test_the_depth_of_each_window_can_be_chosen_and_is_told(hippocampus_bundle, 
     assert sum(shallow.depths.values()) == 1
 
 
+@pytest.mark.slow
 def test_the_depth_that_is_asked_for_takes_the_place_of_the_bundles_own(copied_bundle, case, tmp_path):
     file = copied_bundle / "configs" / "inference.json"
     options = {"device": "cpu", "runtime": "torch", "flips": []}

@@ -73,6 +73,7 @@ def split(tmp_path):
     return paths
 
 
+@pytest.mark.slow
 def test_another_second_channel_is_another_image(bundle, split, tmp_path):
     def skipped():
         options = {"device": "cpu", "runtime": "torch", "skip_existing": True}

@@ -22,6 +22,7 @@ def test_numbers_and_other_text_stay(value):
     assert escape_cell(value) is value
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.text(), min_size=2, max_size=2)))
 def test_a_table_has_all_its_cells_and_no_formula(rows):
     text = format_csv(["=a", "b"], rows)

@@ -69,6 +69,7 @@ class TestFairness:
     def expected_by_level(cls, tmp_path_factory):
         return expected_logits(make_task(tmp_path_factory.mktemp("converted")))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("level", ["L1", "L2", "L3", "L4"])
     def test_each_level_gives_what_monais_network_gives(self, task, expected_by_level, level):
         started = ContenderRun(Contender(level, "torch", "fp32"), task).start()
@@ -76,18 +77,21 @@ class TestFairness:
         assert started.logits.shape == expected.shape == (3, 32, 32, 32)
         assert np.abs(started.logits - expected).max() < 1e-5 * np.abs(expected).max()
 
+    @pytest.mark.slow
     def test_the_volume_gets_the_same_labels(self, task):
         found = [ContenderRun(contender, task).run(stages=False, labels=True).labels for contender in (MONAI, DEEP)]
         assert found[0].shape == (48, 32, 32)
         assert len(np.unique(found[0])) == 3
         assert (found[0] == found[1]).mean() > 0.9999
 
+    @pytest.mark.slow
     def test_one_class_is_a_threshold_for_both(self, tmp_path):
         task = make_task(tmp_path, out_channels=1)
         found = [ContenderRun(contender, task).run(stages=False, labels=True).labels for contender in (MONAI, DEEP)]
         assert 0 < found[0].mean() < 1
         assert (found[0] == found[1]).mean() > 0.9999
 
+    @pytest.mark.slow
     def test_monais_route(self, task):
         run = ContenderRun(MONAI, task)
         assert isinstance(run.network, BasicUNetPlusPlus)
@@ -102,6 +106,7 @@ class TestFairness:
         # one output, the two windows in one batch
         assert seen == [(1, 2, True)]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("contender", [Contender(None, "torch", "bf16"), Contender("L1", "torch", "bf16")])
     def test_precision_is_that_of_the_network(self, task, contender):
         run = ContenderRun(contender, task)
@@ -111,6 +116,7 @@ class TestFairness:
         run.run(stages=False, labels=False)
         assert types == {torch.bfloat16}
 
+    @pytest.mark.slow
     def test_networks_are_really_pruned(self, task):
         networks = [ContenderRun(each, task).network for each in (SHALLOW, DEEP, MONAI)]
         assert networks[0].levels == ("L1",)
@@ -131,6 +137,7 @@ class TestFairness:
         assert float(volume.std()) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_operations_of_a_network_counted_by_hand(tmp_path):
     """L1 in 2D with 2 and 3 channels on 32x32 and 16x16 pixels; MONAI's way up keeps the 3 channels."""
     task = make_task(tmp_path, features=(2, 3, 3, 3, 3), out_channels=2, volume_shape=(32, 32), window_shape=(32, 32))
@@ -145,6 +152,7 @@ def test_operations_of_a_network_counted_by_hand(tmp_path):
 
 
 class TestOneContender:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("contender", "names"),
         [(MONAI, {"network", "windows, stitching", "argmax"}), (DEEP, {"network", "windows", "stitching", "argmax"})],
@@ -283,6 +291,7 @@ class TestFigures:
         assert cost.flops_per_s == pytest.approx(200 / 3)
         assert cost.ceiling_share == pytest.approx(200 / 3 / 1000)
 
+    @pytest.mark.slow
     def test_stages_and_memory(self, result):
         cost = self.cost(result, "L4 torch fp32")
         assert cost.stages_s == {"network": 2.25, "argmax": 0.375, "other": 0.375}
@@ -330,6 +339,7 @@ class TestFigures:
         assert again["costs"][2]["speed_up"]["median"] == 4
         assert again["environment"]["versions"]["torch"] == torch.__version__
 
+    @pytest.mark.slow
     def test_plot(self, result, tmp_path):
         speed_plot.save_speed_plot(result, tmp_path / "speed.png")
         with Image.open(tmp_path / "speed.png") as image:
@@ -440,6 +450,7 @@ class TestProcesses:
         assert told[0] == "Preparing MONAI fp32 (1 of 2)."
         assert told[-1].startswith("Round 2 of 2: MONAI fp32 ")
 
+    @pytest.mark.slow
     def test_an_error_in_the_process_is_told(self, task):
         with (
             ContenderProcess(Contender("L7", "torch", "fp32"), task) as process,
@@ -447,6 +458,7 @@ class TestProcesses:
         ):
             process.start()
 
+    @pytest.mark.slow
     def test_a_process_that_dies_is_told(self, task):
         with (
             ContenderProcess(MONAI, task) as process,
@@ -467,12 +479,14 @@ class TestBundle:
         assert chosen.window_shape == chosen.volume_shape == (40, 56, 40)
         assert chosen.overlap == 0.25
 
+    @pytest.mark.slow
     def test_where_monais_network_cannot_be_so_deep_the_bundles_is_the_reference(self, chosen):
         run = ContenderRun(MONAI, dataclasses.replace(chosen, window_shape=(16,) * 3, volume_shape=(16,) * 3))
         assert isinstance(run.network, NestedUNet)
         assert run.network.levels == ("L1", "L2", "L3")
         assert run.start().logits.shape == (3, 16, 16, 16)
 
+    @pytest.mark.slow
     def test_weights_are_the_bundles(self, chosen):
         small = dataclasses.replace(chosen, window_shape=(16,) * 3, volume_shape=(16,) * 3)
         expected = expected_logits(small)
@@ -535,6 +549,7 @@ def test_contenders_on_a_gpu():
 
 
 class TestByName:
+    @pytest.mark.slow
     def test_inference_is_what_is_measured_if_nothing_else_is_named(self, fake, monkeypatch, tmp_path):
         result = fake({}, levels=["L1"], precisions=["fp32"])
         asked = {}

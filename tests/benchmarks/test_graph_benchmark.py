@@ -11,6 +11,7 @@ from monai_unetpp.export import export_runner
 from monai_unetpp.openvino_loading import has_openvino, openvino_core
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 def test_the_graph_without_concatenations_gives_the_same_logits(tmp_path, capsys):
     folder = Path(export_runner(write_bundle(tmp_path / "tiny", 2, []), tmp_path / "folder").path)

@@ -25,6 +25,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_process_is_measured_by_itself():
     block = launch([sys.executable, "-S", "-c", "block = bytearray(10**8)"])
     assert block.peak_bytes > 10**8
@@ -41,6 +42,7 @@ def test_variables_reach_the_process():
     assert instruction_sets("avx2").endswith("; libraries held to AVX2")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 def test_every_way_is_measured_beside_monais(tmp_path, monkeypatch):
     calls = []
@@ -78,6 +80,7 @@ def test_every_way_is_measured_beside_monais(tmp_path, monkeypatch):
     assert figures["parameters"] is None
 
 
+@pytest.mark.slow
 def test_monais_route_has_monais_network_and_transforms(brain_bundle, tmp_path):
     copied = shutil.copytree(brain_bundle / "configs", tmp_path / "brain" / "configs").parent
     config = json.loads((copied / "configs" / "inference.json").read_text())

@@ -161,6 +161,7 @@ def trained_bundles(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_each_half_of_the_unseen_cases_is_scored_with_what_the_other_half_chose(trained_bundles, tmp_path, monkeypatch):
     scored, best = defaultdict(list), {}
     score_fold = recipe.score_fold
@@ -197,6 +198,7 @@ def test_who_chooses_is_not_who_is_scored(tmp_path, monkeypatch):
     assert all(case["truth"] == "l.nii" and "label" not in case for each in given["choosing"] for case in each)
 
 
+@pytest.mark.slow
 def test_the_weights_of_folds_are_averaged(trained_bundles, tmp_path):
     result = trained_bundles("mean of the weights of three folds")
     assert {len(cases) for cases in result.dice.values()} == {4}
@@ -209,6 +211,7 @@ def test_the_weights_of_folds_are_averaged(trained_bundles, tmp_path):
             assert torch.allclose(value, torch.stack([fold[key] for fold in folds]).mean(0), atol=1e-6), key
 
 
+@pytest.mark.slow
 def test_patches_of_random_size_are_trained_on_and_scored_in_the_usual_windows(trained_bundles, tmp_path, monkeypatch):
     drawn, cut = [], RandomPatchSizes.__call__
 
@@ -263,6 +266,7 @@ def test_all_that_was_asked_for_is_run_and_written(tmp_path, monkeypatch, capsys
     assert (tmp_path / "table.md").read_text() == capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_crops_can_be_moved_into_the_image_as_by_monai(trained_bundles, tmp_path):
     trained_bundles("crops moved into the image")
     augmentation = read_object(tmp_path / "work" / "bundle" / "configs" / "train.json")["train"]["augmentation"]
@@ -271,6 +275,7 @@ def test_crops_can_be_moved_into_the_image_as_by_monai(trained_bundles, tmp_path
     assert "crop_size" not in crop
 
 
+@pytest.mark.slow
 def test_parts_of_the_strong_augmentation_can_be_left_out(trained_bundles, tmp_path):
     def chain(name):
         bundle = tmp_path / name.replace(" ", "_")

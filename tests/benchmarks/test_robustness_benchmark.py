@@ -62,6 +62,7 @@ def result():
     return measure_robustness(kinds=("pictures", "labelled"))
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong(result):
     assert [row for row in result.rows if row.outcome == WRONG] == []
     assert not result.failed
@@ -74,6 +75,7 @@ def test_nothing_is_wrong_of_the_kinds_that_segment(kind):
     assert [row for row in measure_robustness(kinds=(kind,)).rows if row.outcome == WRONG] == []
 
 
+@pytest.mark.slow
 def test_the_document_has_every_situation_and_its_limits(result):
     text = format_robustness_benchmark(result)
     assert text.startswith("# Unusual and hostile inputs\n")

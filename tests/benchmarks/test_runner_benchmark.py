@@ -12,6 +12,7 @@ from benchmarks.__main__ import main
 from monai_unetpp.openvino_loading import has_openvino
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 def test_every_level_has_its_size_time_memory_and_accuracy(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_POINTS", (("fp32", "openvino"),))

@@ -20,12 +20,14 @@ def result():
 
 
 class TestMeasurement:
+    @pytest.mark.slow
     def test_levels_and_rounds(self, result):
         assert result.all_levels.levels == ("L1", "L2")
         assert result.deepest.levels == ("L2",)
         assert result.ratio.count == result.network_ratio.count == result.deepest.total_s.count == 3
         assert result.volume_shape == TINY["volume_shape"]
 
+    @pytest.mark.slow
     def test_network_and_the_rest_are_parts_of_the_total(self, result):
         for each in (result.all_levels, result.deepest):
             assert 0 < each.network_s.median < each.total_s.median
@@ -37,6 +39,7 @@ class TestMeasurement:
         assert result.environment.threads == torch.get_num_threads()
         assert {"torch", "monai", "monai-unetpp"} <= set(result.environment.versions)
 
+    @pytest.mark.slow
     def test_both_take_turns_and_predictions_are_good(self, monkeypatch):
         asked, dice = [], []
 

@@ -22,6 +22,7 @@ def result(volume):
     return measure_skipping(features=(4, 4, 4), window_sizes=(16, 32), overlap=0, repeats=2, volume=volume)
 
 
+@pytest.mark.slow
 def test_only_windows_with_something_and_one_without_are_computed(result):
     small, large = result.savings
     assert (small.window_size, small.windows, small.computed) == (16, 8, 2)
@@ -29,6 +30,7 @@ def test_only_windows_with_something_and_one_without_are_computed(result):
     assert result.background == pytest.approx(1 - 10 * 12 * 9 / 32**3)
 
 
+@pytest.mark.slow
 def test_times_are_shares_within_rounds_and_labels_agree(result):
     for saving in result.savings:
         assert saving.same_labels == 1

@@ -63,6 +63,7 @@ def test_activation_bytes_count_what_backward_needs():
         assert activation_bytes(net, image) == 2 * 64 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_checkpointing_halves_activation_memory(dims):
     kept = [

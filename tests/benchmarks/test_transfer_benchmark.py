@@ -29,6 +29,7 @@ def asked(tmp_path, monkeypatch):
     return [str(data), str(source), "--work", str(tmp_path / "work"), "--steps", "6", *settings]
 
 
+@pytest.mark.slow
 def test_the_same_cases_from_other_weights(asked, tmp_path, monkeypatch, capsys):
     trained = []
     fit = transfer.fit
@@ -56,6 +57,7 @@ def test_the_same_cases_from_other_weights(asked, tmp_path, monkeypatch, capsys)
     assert main([*asked, "--cases", "2"]) == 0
 
 
+@pytest.mark.slow
 def test_more_cases_than_there_are(asked, capsys):
     with pytest.raises(SystemExit):
         main([*asked, "--cases", "5"])

@@ -53,6 +53,7 @@ def test_train_and_evaluate(brain_bundle, brains, tmp_path):
     assert (out / "val_mean_dice_summary.csv").is_file()
 
 
+@pytest.mark.slow
 def test_inference_on_the_grid_of_the_input(brain_bundle, brains, tmp_path):
     """With the trained weights: three tissues in a ball are no brain, but what is empty must stay so."""
     run_here(

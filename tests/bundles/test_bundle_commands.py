@@ -73,6 +73,7 @@ def in_freesurfers_numbers(data_set, folder):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workflow_type", ["train", "infer"])
 def test_monai_finds_all_properties_of_a_workflow(bundle, decathlon_dir, nuclei_dir, tmp_path, workflow_type):
     labelled = nuclei_dir if "nuclei" in bundle.name else decathlon_dir
@@ -82,6 +83,7 @@ def test_monai_finds_all_properties_of_a_workflow(bundle, decathlon_dir, nuclei_
     assert missing_properties(bundle, workflow_type, dataset_dir=images, output_dir=tmp_path) == []
 
 
+@pytest.mark.slow
 def test_ckpt_export_gives_the_same_numbers(bundle, tmp_path):
     exported = tmp_path / "model.ts"
     config = bundle / "configs" / "inference.json"
@@ -103,6 +105,7 @@ def test_commands_that_check_and_export_in_a_process_of_their_own(hippocampus_bu
     assert (tmp_path / "model.ts").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [None, "L1"])
 def test_inference_writes_labels_on_the_grid_of_the_input(hippocampus_bundle, decathlon_dir, tmp_path, level):
     case = decathlon_dir / "imagesTr" / "case_4.nii.gz"
@@ -159,6 +162,7 @@ def test_train_resume_and_evaluate(hippocampus_bundle, decathlon_dir, tmp_path):
     assert [Path(row["filename"]).name for row in cases] == ["case_4.nii.gz", "case_5.nii.gz"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_of_the_bundle(hippocampus_bundle, decathlon_dir, tmp_path):
     """With next to no learning rate they stay where they are; only the statistics of batch norms move."""
     run_here(
@@ -174,6 +178,7 @@ def test_fine_tuning_starts_from_the_weights_of_the_bundle(hippocampus_bundle, d
             torch.testing.assert_close(found[name], weights, atol=1e-6, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decathlon_dir, tmp_path):
     run_here(
         *("run", "--config_file", configs(hippocampus_bundle, "train.json"), "--bundle_root", hippocampus_bundle),
@@ -200,6 +205,7 @@ def test_hosts_that_read_images_themselves_find_what_they_need(bundle):
     assert "network" not in inference
 
 
+@pytest.mark.slow
 def test_monai_label_finds_the_model_that_it_trained(written_bundle, monkeypatch):
     def trained() -> BundleConfig:
         config = BundleConfig(written_bundle, "train.json")

@@ -50,6 +50,7 @@ def test_the_window_has_one_name_in_training_and_inference(shipped):
     assert "@patch_size" not in json.dumps(train["validate"])
 
 
+@pytest.mark.slow
 def test_the_level_that_runs_by_default_is_the_one_that_is_evaluated(shipped):
     run, evaluated = (BundleConfig(shipped, *files) for files in (["inference.json"], ["train.json", "evaluate.json"]))
     assert evaluated.parse("level") == run.parse("level") == default_level(shipped)
@@ -58,6 +59,7 @@ def test_the_level_that_runs_by_default_is_the_one_that_is_evaluated(shipped):
     assert config_of(shipped, "train")["level"] is None
 
 
+@pytest.mark.slow
 def test_a_bundle_evaluated_with_another_window_can_be_written(shipped, tmp_path):
     window = [size - 16 for size in config_of(shipped, "train")["window_shape"]]
     precision, flips = (config_of(shipped, "prune")[key] for key in ("precision", "flips"))

@@ -100,6 +100,7 @@ def test_a_label_on_another_grid_is_refused(parsed, tmp_path):
         assert f"{name}_label.nii.gz: not on the grid of {tmp_path / name}_image.nii.gz: its corners lie" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [(), ("finetune",), ("evaluate",)])
 def test_data_are_checked_before_any_work(parsed, tmp_path, names):
     parser = parsed(*names)

@@ -54,6 +54,7 @@ def infer(bundle, checkpoint, *options):
     )
 
 
+@pytest.mark.slow
 def test_every_kind_of_file_gives_labels_of_its_kind(nuclei_bundle, checkpoint, pictures, tmp_path, caplog, capfd):
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as stopped:
@@ -77,6 +78,7 @@ def test_every_kind_of_file_gives_labels_of_its_kind(nuclei_bundle, checkpoint, 
     assert np.mean(slices[0] != labels) < 0.01
 
 
+@pytest.mark.slow
 def test_objects_are_numbered(nuclei_bundle, checkpoint, pictures, tmp_path):
     for name, options in (("plain", []), ("objects", ["--instances", "True", "--min_instance_size", "3"])):
         out = tmp_path / name
@@ -87,6 +89,7 @@ def test_objects_are_numbered(nuclei_bundle, checkpoint, pictures, tmp_path):
     assert set(np.unique(objects)) - {0} == set(range(1, int(objects.max()) + 1))
 
 
+@pytest.mark.slow
 def test_train_and_evaluate(nuclei_bundle, nuclei_dir, tmp_path):
     out = tmp_path / "training"
     common = ["--bundle_root", nuclei_bundle, "--dataset_dir", nuclei_dir]

@@ -139,6 +139,7 @@ def test_tables_tell_of_both_sides_and_of_the_sums_of_the_first_bundle(bundles, 
     assert len(run["within"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_a_dicom_seg_has_the_side_of_each_crop(bundles, tmp_path):
     root = shutil.copytree(bundles, tmp_path / "bundles")
     path = root / "inner" / "configs" / "metadata.json"
@@ -206,6 +207,7 @@ def test_depths_are_those_of_the_second_bundle_over_all_crops(bundles, tmp_path,
     assert summary.depths == summary.cases[0].depths == {"L2": 4, "L3": 2}
 
 
+@pytest.mark.slow
 def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complete(bundles, tmp_path):
     make_scan(tmp_path / "scan.nii.gz", np.eye(3))
 

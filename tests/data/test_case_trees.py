@@ -89,6 +89,7 @@ def found(paths: list[Path]) -> list[dict]:
     return find_cases(folders_of(paths), strict=False, pictures=True)
 
 
+@pytest.mark.slow
 @trees
 @given(files)
 @example([("", "x", ".nii", "file"), ("", "x", ".nii.gz", "file"), ("", "x.nii", ".nii", "file")])
@@ -117,6 +118,7 @@ def test_names_are_unique_also_where_file_systems_are_less_exact(entries: list[t
         assert not any(os.sep in case["case"] for case in cases)
 
 
+@pytest.mark.slow
 @trees
 @given(files, st.integers(0, 9), st.booleans())
 def test_results_anywhere_make_no_difference(entries: list[tuple[str, str, str, str]], where: int, named: bool) -> None:

@@ -413,6 +413,7 @@ class TestBeforeWork:
         with pytest.raises(ValueError, match=found):
             check_labelled_data(folder, classes=classes)
 
+    @pytest.mark.slow
     def test_long_listings_are_cut(self, folder: Path) -> None:
         for number in range(30):
             save(folder / "images" / f"{number}.nii.gz", np.zeros(SHAPE, np.uint8))

@@ -194,6 +194,7 @@ CONTENTS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=JSON_VALUES | CONTENTS)
 def test_any_json_is_read_or_told_in_one_line_that_names_the_file(tmp_path, content):

@@ -275,6 +275,7 @@ def test_several_files_of_many_frames_are_refused(tmp_path: Path) -> None:
     assert "holds 2 multi-frame files in one series, such as 0.dcm. Name one file." in refusal(tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(angle=st.floats(3, 40), direction=st.floats(0, 6.2), step=st.floats(0.5, 6), order=st.permutations(range(6)))
 def test_any_tilt_is_told(angle: float, direction: float, step: float, order: list[int]) -> None:
@@ -285,6 +286,7 @@ def test_any_tilt_is_told(angle: float, direction: float, step: float, order: li
         assert f"tilted by {angle:.3g} degrees" in refusal(write_all(Path(name), tilted, order))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(missing=st.integers(1, 4), order=st.permutations(range(5)), step=st.floats(0.5, 6))
 def test_any_missing_slice_is_told_with_its_neighbours(missing: int, order: list[int], step: float) -> None:
@@ -457,6 +459,7 @@ class TestCompression:
 ENHANCED = enhanced_dataset(VOXELS.transpose(2, 1, 0).astype(np.uint16), GRID, _frames(range(6)))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     frames=st.booleans(),

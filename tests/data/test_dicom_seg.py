@@ -82,6 +82,7 @@ def test_labels_that_are_nowhere(tmp_path, voxels, labels):
     assert not highdicom.seg.segread(tmp_path / "a.dcm").get_volume(combine_segments=True).array.any()
 
 
+@pytest.mark.slow
 def test_codes_of_every_bundle(tmp_path, voxels, bundle, labels):
     path = bundle / "configs" / "metadata.json"
     content = json.loads(path.read_text())
@@ -203,6 +204,7 @@ def test_the_only_series_of_a_folder_must_be_the_one_that_is_wanted(study, wante
         assert f"has no DICOM series '{wanted}' that is a volume; it has 4: 'T4'" in item["failure"]
 
 
+@pytest.mark.slow
 def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, decathlon_dir, tmp_path, caplog):
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "series": "all", "dicom_seg": True}
     plain = decathlon_dir / "imagesTr" / "case_0.nii.gz"
@@ -240,6 +242,7 @@ def test_what_a_dicom_seg_would_lack_is_told_before_the_network_runs(study, hipp
     assert not list((tmp_path / "out").glob("*_seg.*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["study", "study/results"])
 def test_results_among_the_images_are_no_images(study, hippocampus_bundle, folder):
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "series": "3", "dicom_seg": True}
@@ -249,6 +252,7 @@ def test_results_among_the_images_are_no_images(study, hippocampus_bundle, folde
         assert (summary.failures, summary.skipped) == ((), skipped)
 
 
+@pytest.mark.slow
 def test_one_series_of_a_study_is_one_image(study, hippocampus_bundle):
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
     found = segment_one(study, hippocampus_bundle, series="4", **options)

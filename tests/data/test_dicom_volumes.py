@@ -72,6 +72,7 @@ def assert_slices_lie_where_they_say(volume: DicomVolume, datasets: Sequence[Dat
             np.testing.assert_allclose((volume.affine @ [i, j, k, 1])[:3], lps * [-1, -1, 1], atol=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     grid=grids(),
@@ -93,6 +94,7 @@ def test_a_series_is_read_as_its_slices_say_in_any_order(
     assert_slices_lie_where_they_say(volume, datasets)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     grid=grids(),
@@ -118,6 +120,7 @@ def test_frames_of_one_file_are_read_as_they_say_in_any_order(
 ROTATIONS = Rotation.create_group("O").as_matrix().round().tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [None, [0.1, -0.2, 0.3]])
 def test_series_lie_where_simpleitk_puts_them(tmp_path: Path, turn: list[float] | None) -> None:
     for index, axes in enumerate(ROTATIONS):
@@ -136,6 +139,7 @@ def test_series_lie_where_simpleitk_puts_them(tmp_path: Path, turn: list[float] 
             np.testing.assert_allclose((volume.affine @ [*voxel, 1])[:3], lps * [-1, -1, 1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_highdicom_makes_the_same_volume_and_its_own_files_are_read(tmp_path: Path) -> None:
     turn = Rotation.from_rotvec([0.3, -0.4, 0.5]).as_matrix()
     grid = Grid((*turn[:, 0], *turn[:, 1]))
@@ -342,6 +346,7 @@ def test_the_files_of_a_volume_are_known_slice_by_slice(tmp_path: Path) -> None:
     assert (series.uid, series.modality, series.slices) == (SERIES, "MR", 5)
 
 
+@pytest.mark.slow
 def test_a_long_series_takes_the_memory_of_its_voxels_once(tmp_path: Path) -> None:
     voxels = random_voxels(shape=(64, 64, 100))
     tags = [{"RescaleSlope": "0.5", "RescaleIntercept": "0"}] * 100

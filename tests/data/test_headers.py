@@ -168,6 +168,7 @@ def read_or_refuse(path: Path) -> tuple[str | None, np.ndarray | None]:
         return str(e), None
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=FIELDS)
 def test_any_header_is_read_or_refused_in_one_line(tmp_path: Path, changes: dict[str, object]) -> None:
@@ -340,6 +341,7 @@ def some(fields: dict[str, st.SearchStrategy[str]]) -> st.SearchStrategy[dict[st
     return st.lists(changes, max_size=3).map(dict)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     change=some(NRRD_FIELDS).map(lambda fields: ("a.nrrd", fields))

@@ -113,6 +113,7 @@ def test_the_likeliest_class_of_all_inverted_probabilities(name):
     assert not labels.as_tensor()[0][first == 0].any()  # what was cropped away is background
 
 
+@pytest.mark.slow
 def test_small_classes_are_not_resampled_where_they_cannot_win(monkeypatch):
     """The labels are those of all probabilities, while most blocks of a small class are left out."""
     monkeypatch.setattr(resampling, "_BLOCK_VALUES", 300)
@@ -154,6 +155,7 @@ def test_logits_in_half_precision_and_in_2d():
     assert (full != half).float().mean() < 0.02
 
 
+@pytest.mark.slow
 def test_more_classes_than_bytes_have_values():
     preprocessing, image = prepare([Orientationd("image", axcodes="RAS", labels=None)], (3, 4, 5))
     logits = torch.zeros(300, *image.shape[1:])

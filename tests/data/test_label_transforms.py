@@ -119,6 +119,7 @@ def crop(label, pos, ignore_label=3, count=200):
     return [each["label"].item() for each in transform({**item, "label": torch.as_tensor(label[None])})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pos", "expected"), [(1, {1, 2}), (0, {0}), (0.5, {0, 1, 2})])
 def test_crops_lie_around_voxels_that_somebody_labelled(pos, expected):
     label = np.resize(np.array([0, 1, 2, 3, 3, 3], np.float32), (6, 7))

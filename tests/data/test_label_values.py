@@ -29,6 +29,7 @@ def read_both_ways(path):
     return reader.get_data(reader.read(path))[0], read_label_map(path).data
 
 
+@pytest.mark.slow
 @SLOW_SETUP
 @given(
     values=st.lists(st.integers(0, 250), min_size=60, max_size=60),
@@ -63,6 +64,7 @@ def test_scaled_labels_that_were_saved_as_real_numbers_are_read_too(tmp_path):
             assert np.array_equal(found, true)
 
 
+@pytest.mark.slow
 @SLOW_SETUP
 @given(fraction=st.floats(0.02, 0.98), dtype=st.sampled_from(["int16", "float32", "float64"]))
 def test_what_is_really_between_two_labels_is_refused(tmp_path, fraction, dtype):

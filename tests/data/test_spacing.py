@@ -185,6 +185,7 @@ def test_however_a_volume_is_turned_the_voxels_are_the_same(rounding, pixdim):
         np.testing.assert_allclose(back["image"].affine, affine, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_large_blocks")
 @pytest.mark.parametrize("turned", [False, True], ids=["straight", "oblique"])
 @pytest.mark.parametrize("nearest", [False, True], ids=["linear", "nearest"])
@@ -228,6 +229,7 @@ def test_a_box_of_right_angles_encloses_sheared_volumes_and_those_on_the_axes_of
     np.testing.assert_allclose(back.affine, affine, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_large_blocks")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
@@ -371,6 +373,7 @@ def test_labels_of_2_mm_come_back_from_1_mm_as_they_were(rounding):
     assert torch.equal(transform.inverse({"image": fine})["image"].as_tensor(), labels.as_tensor())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_large_blocks")
 @pytest.mark.parametrize("rounding", ["exact", "sform", "qform"])
 def test_labels_of_1_mm_keep_their_places_and_volumes_through_2_mm(rounding):

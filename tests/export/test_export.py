@@ -38,6 +38,7 @@ def network():
     return NestedUNet(2, 1, 2, features=(2, 4, 6), norm="batch", act="relu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["torch_export", "torchscript", "onnx", "openvino"])
 @pytest.mark.parametrize("dynamic_batch", [False, True])
 def test_files_agree_with_the_level(format, dynamic_batch, network, tmp_path):
@@ -63,6 +64,7 @@ def test_files_agree_with_the_level(format, dynamic_batch, network, tmp_path):
     assert {each.name for each in tmp_path.iterdir()} == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_networks_of_another_precision_are_exported_in_float32(dtype, network, tmp_path):
     path = tmp_path / "network.ts"
@@ -73,6 +75,7 @@ def test_networks_of_another_precision_are_exported_in_float32(dtype, network, t
         assert torch.allclose(FORMATS["torchscript"].load(path)(windows), network.float().eval()(windows), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_file_that_disagrees_is_not_kept(network, tmp_path, monkeypatch):
     chosen = FORMATS["torchscript"]
     wrong = dataclasses.replace(chosen, load=lambda path: lambda windows: chosen.load(path)(windows) + 1)
@@ -85,6 +88,7 @@ def test_a_file_that_disagrees_is_not_kept(network, tmp_path, monkeypatch):
     assert path.read_text() == "an earlier file"
 
 
+@pytest.mark.slow
 def test_not_a_number_is_no_agreement(network, tmp_path):
     with torch.no_grad():
         network.heads["L2"].bias.fill_(float("nan"))
@@ -92,6 +96,7 @@ def test_not_a_number_is_no_agreement(network, tmp_path):
         export_network(network, tmp_path / "network.ts", "torchscript", (8, 8))
 
 
+@pytest.mark.slow
 def test_not_a_number_for_one_of_the_batches_is_no_agreement(network, tmp_path, monkeypatch):
     chosen = FORMATS["torchscript"]
 
@@ -104,6 +109,7 @@ def test_not_a_number_for_one_of_the_batches_is_no_agreement(network, tmp_path, 
         export_network(network, tmp_path / "network.ts", "torchscript", (8, 8))
 
 
+@pytest.mark.slow
 def test_the_network_stays_as_it_is(network, tmp_path):
     network.train()
     export_network(network, tmp_path / "network.ts", "torchscript", (8, 8))
@@ -155,6 +161,7 @@ def test_a_missing_package_is_named(network, tmp_path, monkeypatch):
 
 
 class TestCheckpoints:
+    @pytest.mark.slow
     def test_checkpoint(self, network, tmp_path):
         torch.save(network.state_dict(), tmp_path / "model.pt")
         path = tmp_path / "network.ts"
@@ -163,6 +170,7 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match="window_shape must be given for a checkpoint, got None"):
             export_checkpoint(tmp_path / "model.pt", path, "torchscript")
 
+    @pytest.mark.slow
     def test_command_line(self, network, tmp_path, capsys):
         torch.save(network.state_dict(), tmp_path / "model.pt")
         arguments = ["export", str(tmp_path / "model.pt"), "-o", str(tmp_path / "network.ts"), "--level", "L1"]
@@ -178,11 +186,13 @@ class TestCheckpoints:
         assert main([*arguments, "--window_shape", "8", "8"]) == 0
         assert {path.name for path in tmp_path.glob("CAPITALS*")} == {"CAPITALS.ts", "CAPITALS.ts.json"}
 
+    @pytest.mark.slow
     def test_bundle(self, hippocampus_bundle, tmp_path):
         result = export_checkpoint(hippocampus_bundle, tmp_path / "network.ts", "torchscript", level="L1")
         assert result.source.endswith("model.pt")
         assert len(result.input_shape) == 5
 
+    @pytest.mark.slow
     def test_the_default_level_is_that_of_segment(self, hippocampus_bundle, tmp_path):
         exported = export_checkpoint(hippocampus_bundle, tmp_path / "network.ts", "torchscript", (8, 8, 8))
         network = BundleConfig(hippocampus_bundle, "inference.json").parse("evaluator#network")
@@ -191,6 +201,7 @@ class TestCheckpoints:
         assert export_checkpoint(weights, tmp_path / "whole.ts", "torchscript", (8, 8, 8)).level == "L3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "suffix"), [("torchscript", ".ts"), ("torch_export", ".pt2")])
 def test_the_export_of_a_bundle_carries_its_metadata_and_inference(hippocampus_bundle, tmp_path, kind, suffix):
     path = tmp_path / f"hippocampus{suffix}"
@@ -210,6 +221,7 @@ def test_the_export_of_a_bundle_carries_its_metadata_and_inference(hippocampus_b
         assert {name: json.loads(inside[f"{name}.json"]) for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_openvino_names_its_tensors_as_onnx_does(network, tmp_path):
     require("openvino")
     export_network(network, tmp_path / "a.xml", "openvino", (8, 8))

@@ -20,6 +20,7 @@ from monai_unetpp.runner import Segmenter
 needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="needs the extra int8")
 
 
+@pytest.mark.slow
 @needs_nncf
 def test_a_quantized_folder_segments_nearly_alike_and_is_smaller(tmp_path):
     step = {"_target_": "monai_unetpp.data.StandardizeIntensityd", "keys": "image"}

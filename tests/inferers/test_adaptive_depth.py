@@ -64,6 +64,7 @@ def counted(net, image, **options):
     return whole(image, net)[f"adaptive={TOLERANCE}"], whole.depths[f"adaptive={TOLERANCE}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("options", [{}, {"flips": [0], "sw_batch_size": 1}, {"output": "labels", "mode": "constant"}])
 def test_windows_that_stop_early_give_what_a_gate_over_all_levels_gives(net, image, cache_dir, runtime, options):
@@ -76,6 +77,7 @@ def test_windows_that_stop_early_give_what_a_gate_over_all_levels_gives(net, ima
     assert run.depths == {"adaptive": depths}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_at_tolerance_zero_all_windows_go_to_the_deepest_level_and_changed_weights_are_seen(
     net, image, cache_dir, runtime
@@ -91,6 +93,7 @@ def test_at_tolerance_zero_all_windows_go_to_the_deepest_level_and_changed_weigh
     torch.testing.assert_close(run(image, changed), before + 1.0, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_volumes_of_sizes_that_strides_do_not_divide_equal_the_whole_network(cache_dir, runtime):
     torch.manual_seed(0)

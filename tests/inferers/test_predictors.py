@@ -73,6 +73,7 @@ def relative_error(found, expected):
 
 @pytest.mark.parametrize("kind", RUNTIMES)
 class TestContract:
+    @pytest.mark.slow
     @pytest.mark.parametrize("levels", [None, ["L1"], ["L2", "L1"]])
     def test_agrees_with_the_network(self, kind, levels, cache_dir):
         network, windows = build(), torch.rand(2, 1, *SHAPE)
@@ -86,6 +87,7 @@ class TestContract:
             assert logits.dtype == torch.float32
             assert relative_error(logits, expected[level]) < 1e-4
 
+    @pytest.mark.slow
     def test_bf16_is_near(self, kind, cache_dir):
         network, windows = build(), torch.rand(2, 1, *SHAPE)
         predictor = predictor_of(kind, network, cache_dir, precision="bf16")
@@ -93,6 +95,7 @@ class TestContract:
             assert relative_error(predictor(windows), network(windows)) < 0.05
         assert predictor.precision == "bf16"
 
+    @pytest.mark.slow
     def test_half_precision_windows_and_views(self, kind, cache_dir):
         network = build()
         windows = torch.rand(2, *SHAPE, 1).half().permute(0, 4, 1, 2, 3)
@@ -102,6 +105,7 @@ class TestContract:
             windows = windows.float()
         assert relative_error(predictor_of(kind, network, cache_dir)(windows), expected) < 1e-4
 
+    @pytest.mark.slow
     def test_fewer_windows_than_a_batch(self, kind, cache_dir):
         network, windows = build(), torch.rand(1, 1, *SHAPE)
         found = predictor_of(kind, network, cache_dir, batch_size=3)(windows)
@@ -109,6 +113,7 @@ class TestContract:
             assert found.shape == (1, 2, *SHAPE)
             assert relative_error(found, network(windows)) < 1e-4
 
+    @pytest.mark.slow
     def test_results_stay_after_the_next_batch(self, kind, cache_dir):
         predictor = predictor_of(kind, build(), cache_dir)
         first = predictor(torch.zeros(2, 1, *SHAPE))
@@ -116,6 +121,7 @@ class TestContract:
         predictor(torch.rand(2, 1, *SHAPE))
         assert torch.equal(first, kept)
 
+    @pytest.mark.slow
     def test_changed_weights_are_seen(self, kind, cache_dir):
         network, windows = build(), torch.rand(2, 1, *SHAPE)
         predictor = predictor_of(kind, network, cache_dir)
@@ -124,6 +130,7 @@ class TestContract:
             network.heads["L2"].bias.add_(1.0)
         assert torch.allclose(predictor(windows), before + 1, atol=1e-4)
 
+    @pytest.mark.slow
     def test_the_network_stays_as_it_is(self, kind, cache_dir):
         network, windows = build().train(), torch.rand(2, 1, *SHAPE)
         network.heads["L1"].eval()
@@ -136,6 +143,7 @@ class TestContract:
         assert weights == {name: (value.data_ptr(), value.stride()) for name, value in network.state_dict().items()}
         assert all(parameter.requires_grad for parameter in network.parameters())
 
+    @pytest.mark.slow
     def test_other_modules(self, kind, cache_dir):
         torch.manual_seed(0)
         network, windows = nn.Conv2d(1, 2, 3, padding=1), torch.rand(2, 1, 6, 5)
@@ -172,6 +180,7 @@ class Doubled(NestedUNet):
         return 2 * super().forward(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNTIMES)
 def test_a_subclass_computes_what_it_says(kind, tmp_path):
     network, windows = build(2), torch.rand(2, 1, 8, 8)
@@ -238,6 +247,7 @@ def _missing(name):
 
 
 class TestCompiled:
+    @pytest.mark.slow
     def test_one_compilation_for_all_batches_and_weights(self):
         counter, network = CompileCounter(), build(2)
         predictor = CompiledPredictor(
@@ -249,6 +259,7 @@ class TestCompiled:
                 network.heads["L1"].bias.add_(1)
         assert counter.frame_count == 1
 
+    @pytest.mark.slow
     def test_more_predictors_than_torch_compiles_variants_of_one_function(self):
         small = nn.Conv2d(1, 1, 3, padding=1)
         # the name of the limit in torch 2.6, which later versions know too
@@ -271,6 +282,7 @@ class TestOpenVINO:
         with pytest.raises(ValueError, match="precision must be fp32 or bf16 for runtime 'openvino', got 'fp16'"):
             OpenVINOPredictor(build(2), **options, device="cpu", precision="fp16")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "arguments",
         [
@@ -285,12 +297,14 @@ class TestOpenVINO:
         with torch.no_grad():
             assert relative_error(predictor(windows), network(windows)) < 1e-4
 
+    @pytest.mark.slow
     def test_instance_norm_is_one_operation(self):
         model = openvino_conversion.convert_to_openvino(build(), ["L1"], torch.rand(2, 1, *SHAPE))
         kinds = [operation.get_type_name() for operation in model.get_ops()]
         # all levels share the encoder: without pruning, L1 needs two nodes of the encoder and one of the decoder
         assert kinds.count("MVN") == 6
 
+    @pytest.mark.slow
     def test_instance_norm_far_from_zero(self, tmp_path):
         """A norm that subtracts the square of the mean from the mean of squares would lose all digits here."""
         network = nn.InstanceNorm3d(1, affine=True)
@@ -358,6 +372,7 @@ class TestOpenVINO:
         monkeypatch.setattr(openvino_conversion, "_MOST_BYTES", 10)
         assert len(use(4)) == 1
 
+    @pytest.mark.slow
     def test_what_was_prepared_is_not_converted_again(self, tmp_path, monkeypatch):
         converted = []
         convert = openvino_runtime.load_or_convert
@@ -374,12 +389,14 @@ class TestOpenVINO:
         predictor.prepare(torch.rand(2, 1, 8, 8))
         assert len(converted) == 2
 
+    @pytest.mark.slow
     def test_a_folder_that_cannot_be_written_to(self, tmp_path, caplog):
         (tmp_path / "file").write_text("")
         predictor = predictor_of(OpenVINOPredictor, small(), tmp_path / "file" / "cache", window_shape=(8, 8))
         assert predictor(torch.rand(2, 1, 8, 8)).shape == (2, 2, 8, 8)
         assert "cannot be cached there" in caplog.text
 
+    @pytest.mark.slow
     def test_a_folder_that_can_only_be_read(self, tmp_path, monkeypatch, caplog):
         def refuse(*_, **__):
             raise OSError(30, "Read-only file system")
@@ -406,6 +423,7 @@ class TestOpenVINO:
             monkeypatch.setenv("XDG_CACHE_HOME", relative)
             assert openvino_conversion.default_cache_dir() == tmp_path / ".cache" / "monai-unetpp" / "openvino"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("temporary", [True, False])
     def test_without_a_home_models_are_converted_every_time(self, monkeypatch, tmp_path, temporary):
         monkeypatch.setenv("HOME", "")
@@ -473,6 +491,7 @@ class TestGPU:
         assert relative_error(predictor(windows)["L2"], expected["L2"] + 1) < 2 * tolerance
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_threads_do_not_mix_up_their_windows(tmp_path):
     predict = predictor_of(OpenVINOPredictor, build(), tmp_path, batch_size=1)

@@ -315,6 +315,7 @@ class TestKeptPredictors:
             net.bias.copy_(torch.tensor([1.0, 2.0]))
         assert torch.allclose(used(image, net)[:, 1], torch.tensor(2.0))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("runtime", ["torch", "openvino"])
     @pytest.mark.parametrize("levels", ["L2", "adaptive"])
     def test_weights_changed_without_a_new_version_are_seen(self, image, runtime, levels):
@@ -333,6 +334,7 @@ class TestKeptPredictors:
             assert not torch.equal(found, before)
             assert torch.equal(found, inferer(**options)(image, net))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("copied", [copy.deepcopy, lambda used: pickle.loads(pickle.dumps(used))])
     @pytest.mark.parametrize("runtime", ["torch", "openvino"])
     def test_copies_work_after_a_run(self, net, image, copied, runtime):

@@ -17,6 +17,7 @@ from monai_unetpp.window_layout import most_window_voxels
 SIZES = st.tuples(*[st.integers(1, 300)] * 3)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(size=SIZES, most=st.integers(2**17, 2**24), overlap=st.floats(0, 0.75))
 def test_windows_cover_the_image_and_fit_and_compute_little_twice(size, most, overlap):

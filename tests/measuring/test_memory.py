@@ -127,6 +127,7 @@ class TestNewProcess:
             measure_in_new_processes(signal.raise_signal, jobs, remedy="wait")
 
 
+@pytest.mark.slow
 def test_a_peak_counts_from_where_it_began():
     size = 64 * 2**20
     filled = b"1" * size

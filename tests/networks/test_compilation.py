@@ -32,6 +32,7 @@ def assert_close(outputs, expected):
 
 
 class TestCompile:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("dims", "variant"), [(2, "unet_e"), (2, "unet+"), (3, "unet++")])
     def test_one_graph_in_evaluation_and_training(self, dims, variant):
         net = build(dims, variant, block="residual" if dims == 2 else "plain")
@@ -41,6 +42,7 @@ class TestCompile:
         net.train()
         assert_close(compiled(image), net(image))
 
+    @pytest.mark.slow
     def test_gradients_agree(self):
         net = build().train()
         image = torch.rand(2, 1, 10, 9)
@@ -51,6 +53,7 @@ class TestCompile:
             gradients.append([parameter.grad.clone() for parameter in net.parameters()])
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
+    @pytest.mark.slow
     def test_checkpointing_counts_each_batch_once(self):
         plain = build(features=(2, 4), norm="batch").train()
         lean = NestedUNet(**{**plain.config, "use_checkpoint": True}).train()
@@ -61,6 +64,7 @@ class TestCompile:
         for name, value in plain.state_dict().items():
             torch.testing.assert_close(lean.state_dict()[name], value, msg=name)
 
+    @pytest.mark.slow
     def test_levels_in_one_graph(self):
         net = build()
         image = torch.rand(1, 1, 8, 8)
@@ -94,6 +98,7 @@ class TestCompile:
 
 
 class TestExport:
+    @pytest.mark.slow
     @pytest.mark.parametrize("dims", [2, 3])
     def test_fixed_size(self, dims):
         net = build(dims)
@@ -102,6 +107,7 @@ class TestExport:
             program = torch.export.export(net, (image,))
             assert_close(program.module()(image), net(image))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("example", "options"),
         [
@@ -119,6 +125,7 @@ class TestExport:
                 image = torch.rand(shape[: len(example)])
                 assert_close(program(image), net(image))
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 cannot tell before it runs")
     def test_sizes_that_the_strides_divide_need_no_cropping(self):
         net = build()
@@ -129,6 +136,7 @@ class TestExport:
 
 
 class TestScript:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("dims", "arguments"),
         [
@@ -153,12 +161,14 @@ class TestScript:
         assert isinstance(outputs, list)
         assert_close(outputs, net.train()(image))
 
+    @pytest.mark.slow
     def test_inputs_are_checked(self):
         scripted = torch.jit.script(build())
         with pytest.raises(torch.jit.Error, match=r"input must have shape \(batch, 1, 2 spatial axes\)"):
             scripted(torch.rand(1, 3, 8, 8))
 
 
+@pytest.mark.slow
 def test_onnx_with_any_batch():
     onnx = pytest.importorskip("onnx", reason="ONNX export needs onnx and onnxscript")
     pytest.importorskip("onnxscript", reason="ONNX export needs onnx and onnxscript")

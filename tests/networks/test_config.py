@@ -106,6 +106,7 @@ def test_config_is_complete_plain_and_a_copy():
     assert net.config["features"] == [4, 8, 12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "act",
     [

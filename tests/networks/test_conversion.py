@@ -41,6 +41,7 @@ def assert_same_outputs(net, converted, *shapes):
             assert (output - level).abs().max() <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upsample", ["deconv", "nontrainable", "pixelshuffle", "deconvgroup"])
 @pytest.mark.parametrize(("spatial_dims", "sizes"), [(2, [(32, 48), (33, 47)]), (3, [(32, 16, 16), (17, 33, 19)])])
 def test_all_four_heads_agree_then_it_prunes(spatial_dims, sizes, upsample):
@@ -62,6 +63,7 @@ def test_any_features(features):
     assert_same_outputs(net, converted, (1, 2, 35, 33))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 def test_a_converted_network_with_batch_norm_folds_and_runs_in_openvino(tmp_path):
     net = trained(norm="batch").eval()
@@ -85,6 +87,7 @@ NORMS += [("instance", {"track_running_stats": True, "eps": 1e-3}), ("group", {"
 NORMS += [("localresponse", {"size": 3, "alpha": 0.5}), ("batch", {"affine": False})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [{"act": act} for act in ACTS]
@@ -110,6 +113,7 @@ def test_any_layers_that_the_factories_name(arguments):
         )
 
 
+@pytest.mark.slow
 def test_mode_type_and_frozen_parameters_are_taken_over_and_the_original_is_left_alone():
     net = trained().double()
     net.conv_1_0.requires_grad_(False)
@@ -136,6 +140,7 @@ def test_mode_type_and_frozen_parameters_are_taken_over_and_the_original_is_left
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_conversion_is_deterministic_and_leaves_the_random_state_alone():
     net = trained()
     state = torch.get_rng_state()

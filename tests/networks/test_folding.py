@@ -53,6 +53,7 @@ def test_a_predictor_sees_weights_and_statistics_that_change():
         torch.testing.assert_close(predictor(windows), network(windows), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 def test_openvino_folds_by_itself():
     from monai_unetpp.inferers.predictors.openvino_conversion import convert_to_openvino

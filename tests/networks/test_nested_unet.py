@@ -87,6 +87,7 @@ class TestContract:
             assert torch.equal(output, by_level[level])
         assert isinstance(net.eval()(image), torch.Tensor)
 
+    @pytest.mark.slow
     def test_config_rebuilds_the_network_through_json(self, dims, variant, block, upsample, shape):
         net = build(dims, variant, block, upsample, shape)
         for network in (net, *(net.prune(level) for level in net.levels)):

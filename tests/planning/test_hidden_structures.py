@@ -54,6 +54,7 @@ def transforms(bundle, name, key):
     return {each["_target_"].rpartition(".")[2]: each for each in content[key]["transforms"]}
 
 
+@pytest.mark.slow
 def test_neither_bright_voxels_nor_labels_in_the_surround_are_lost(data, tmp_path, caplog):
     asked = []
 
@@ -79,6 +80,7 @@ def test_neither_bright_voxels_nor_labels_in_the_surround_are_lost(data, tmp_pat
     assert inside.min() > 10
 
 
+@pytest.mark.slow
 def test_what_is_set_by_hand_holds_and_what_it_costs_is_told(data, tmp_path, caplog):
     by_hand = {**TINY, "crop_background": True, "clip_percentiles": [0.5, 99.5]}
     made = plan(data, tmp_path / "bundle", settings=by_hand, measure=machine)
@@ -87,6 +89,7 @@ def test_what_is_set_by_hand_holds_and_what_it_costs_is_told(data, tmp_path, cap
     assert "Voxels of rim lie in the constant surround, where nothing will be found. Leave crop_back" in caplog.text
 
 
+@pytest.mark.slow
 def test_ordinary_volumes_are_prepared_as_before_there_was_a_choice(tmp_path):
     data = write(tmp_path / "data", vessel=104.0, rim=False)
     made = plan(data, tmp_path / "bundle", settings=TINY, measure=machine)

@@ -76,10 +76,12 @@ def thick_bundle(thick_dir, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_bundle_lacks_nothing_but_weights(thick_bundle):
     assert check_bundle(thick_bundle) == ["models/model.pt: missing."]
 
 
+@pytest.mark.slow
 def test_monai_finds_all_properties_of_the_training(thick_bundle, tmp_path):
     # inference needs weights; the plan knows the data set
     assert missing_properties(thick_bundle, "train", output_dir=tmp_path) == []
@@ -137,6 +139,7 @@ def test_the_plan_says_what_was_set_by_hand_and_why_the_rest_is_as_it_is(thick_b
     assert "RandGaussianSmoothd" not in [each["_target_"] for each in late]
 
 
+@pytest.mark.slow
 def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tmp_path):
     bundle = shutil.copytree(thick_bundle, tmp_path / "bundle")
     common = ("--bundle_root", bundle)
@@ -161,6 +164,7 @@ def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tm
         plan(thick_dir, bundle, minutes=1, settings=TINY, measure=machine)
 
 
+@pytest.mark.slow
 def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
     monkeypatch.setattr("monai_unetpp.planning.plan_making.plan.__defaults__", (60.0, 0, *[None] * 5, False, machine))
@@ -179,6 +183,7 @@ def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     assert "network" not in inference
 
 
+@pytest.mark.slow
 def test_images_can_be_scaled_bent_and_split_into_objects(tmp_path):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 7}, (48, 40), 1, {"0": "microscopy"})
     bundle = tmp_path / "bundle"
@@ -210,6 +215,7 @@ def test_an_image_without_a_scale_of_its_own_is_not_bent(thick_dir, tmp_path):
         plan(thick_dir, tmp_path / "bundle", settings=settings, measure=machine)
 
 
+@pytest.mark.slow
 def test_rare_kinds_of_images_are_drawn_more_often_by_the_bundle_also_from_other_lists(tmp_path):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"}, count=14)
     entries = json.loads((root / "dataset.json").read_text())["training"]
@@ -248,6 +254,7 @@ def test_rare_kinds_of_images_are_drawn_more_often_by_the_bundle_also_from_other
     assert "kinds of images:" not in (tmp_path / "one" / "docs" / "plan.md").read_text()
 
 
+@pytest.mark.slow
 def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path, capsys):
     folder = tmp_path / "bundle"
     with pytest.raises(ValueError, match="class_ratios must have 3 numbers"):
@@ -272,6 +279,7 @@ def made_by_hand(data, **settings):
     return make_plan(data, PlanOptions("data", "bundle", settings=settings), machine(3, None, 2), "two cases")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flip_axes", "flips"])
 def test_it_is_told_where_mirroring_confuses_left_and_right(name, caplog):
     sided = fingerprint(labels={"left x": 1, "right x": 2}, left_right=(("left x", "right x"),))
@@ -309,6 +317,7 @@ def test_dropout_and_the_weights_of_the_levels_reach_the_training(thick_dir, tmp
     assert (read["dropout"], read["rare_kind_factor"]) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_subjects_that_are_given_are_those_of_this_data_set_alone(thick_dir, tmp_path):
     folder, table = tmp_path / "bundle", tmp_path / "subjects.csv"
     table.write_text("case,subject\ncase_0,a\ncase_1,a\ncase_2,a\ncase_3,b\n")

@@ -98,6 +98,7 @@ def test_without_enough_time_the_smallest_network_is_taken_and_the_plan_says_so(
     assert "several hundred to learn anything. Give --minutes " in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -226,6 +227,7 @@ def test_machines_of_one_class_are_equal():
     assert str(Machine.of(4e10, int(23.4 * 2**30), 2, "cpu")).endswith("64 billion operations/s, 2 cores, 24 GiB")
 
 
+@pytest.mark.slow
 def test_a_step_is_counted_without_computing_and_grows_with_the_patch():
     config = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "features": [4, 8], "norm": "batch"}
     small, large = count_step(config, [64, 64], 1), count_step(config, [64, 64], 4)
@@ -233,6 +235,7 @@ def test_a_step_is_counted_without_computing_and_grows_with_the_patch():
     assert 2 * small.memory_bytes < large.memory_bytes < 4 * small.memory_bytes
 
 
+@pytest.mark.slow
 def test_the_loss_of_many_classes_needs_memory():
     config = {"spatial_dims": 2, "in_channels": 1, "features": [4, 8, 8], "norm": "batch"}
     few, many = (count_step({**config, "out_channels": classes}, [64, 64], 2) for classes in (2, 102))
@@ -260,6 +263,7 @@ def test_the_loss_of_many_classes_takes_time():
     assert steps(measured) < steps(CPU) / 4
 
 
+@pytest.mark.slow
 def test_the_loss_that_is_timed_is_that_of_the_training_with_its_classes_and_heads(monkeypatch):
     seen, real = [], machine._training_loss()
 
@@ -320,6 +324,7 @@ def test_the_cache_is_in_the_memory_of_the_computer():
     assert str(gpu).endswith("8 cores, 0.015625 GiB, 1024 GiB of the computer")
 
 
+@pytest.mark.slow
 def test_this_machine_has_a_class(monkeypatch):
     monkeypatch.setattr(machine, "_usable_cores", lambda: 4)
     monkeypatch.setattr(machine, "_total_bytes", lambda: 2**34)

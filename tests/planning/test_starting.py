@@ -34,6 +34,7 @@ def planned(discs_dir, folder, weights, *settings):
     return plan(discs_dir, folder, settings=settings, device="cpu", init=weights, measure=machine)
 
 
+@pytest.mark.slow
 def test_the_plan_has_the_network_whose_weights_are_given_and_says_what_starts_from_them(discs_dir, weights, tmp_path):
     made = planned(discs_dir, tmp_path / "one", weights)
     assert {name: made[name] for name in SHAPE} == SHAPE
@@ -53,6 +54,7 @@ def test_the_plan_has_the_network_whose_weights_are_given_and_says_what_starts_f
     assert load_plan(tmp_path / "one").start == made.start
 
 
+@pytest.mark.slow
 def test_what_is_set_by_hand_goes_before_the_weights(discs_dir, weights, tmp_path):
     made = planned(discs_dir, tmp_path / "some", weights, "features=[4,8,16]")
     assert (made["features"], made["kernel_size"]) == ([4, 8, 16], SHAPE["kernel_size"])
@@ -68,6 +70,7 @@ def test_weights_for_images_of_other_axes_are_refused(discs_dir, tmp_path):
         planned(discs_dir, tmp_path / "bundle", tmp_path / "solid.pt")
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_say_how_they_were_built_are_taken_where_they_fit(discs_dir, weights, tmp_path):
     content = torch.load(weights, weights_only=True)
     torch.save({"state_dict": dict(content)}, tmp_path / "bare.pt")

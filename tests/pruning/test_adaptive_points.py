@@ -60,6 +60,7 @@ def run(*given, **settings):
     return prune_boxes(*given, **{"inferer": inferer, "settings": "adaptive=0.05,1", "settings_repeats": 1, **settings})
 
 
+@pytest.mark.slow
 def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network, few_boxes, tmp_path):
     result = run(network, few_boxes, tmp_path)
     found = result.adaptive
@@ -112,6 +113,7 @@ def test_what_has_no_depth_to_choose_is_refused_before_any_case(network, few_box
         run(NestedUNet(**NETWORK).eval(), few_boxes, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
 def test_what_the_stages_cost_is_measured_with_every_runtime_of_the_evaluation(network, few_boxes, tmp_path):
     found = run(network, few_boxes, tmp_path, settings=["adaptive=1", "runtime=torch,openvino"]).adaptive
@@ -133,6 +135,7 @@ def test_tolerances_come_from_text_or_dict_and_are_no_part_of_the_grid():
         adaptive_tolerances("adaptive=")
 
 
+@pytest.mark.slow
 def test_operations_grow_with_depth_and_end_a_little_above_the_deepest_level_alone():
     network = NestedUNet(2, 1, 2, features=(4, 8, 16, 32))
     operations = level_operations(network, (32, 32))

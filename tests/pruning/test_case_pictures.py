@@ -83,6 +83,7 @@ class TestSaveOverlay:
         path = draw(tmp_path / "a.png", truth)
         assert np.asarray(Image.open(path).convert("RGBA"))[0, 0, 3] == 0
 
+    @pytest.mark.slow
     def test_contour_colours_are_there_and_errors_are_tinted(self, tmp_path, truth):
         def pixels(chosen):
             path = draw(tmp_path / "a.png", truth, chosen, image=truth * 0.0)
@@ -95,6 +96,7 @@ class TestSaveOverlay:
         tint = tuple(int(0.45 * value) for value in (0xFF, 0x3B, 0x30))
         assert near(wrong, tint) > near(exact, tint) + 1000
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("spacing", [(1.0, 1.0, 9.0), (3.0, 1.0, 9.0), (1.0, 2.0, 9.0)])
     def test_voxels_keep_their_proportions(self, tmp_path, truth, monkeypatch, spacing):
         seen = {}
@@ -111,6 +113,7 @@ class TestSaveOverlay:
         width, height = box.width / columns, box.height / rows
         assert height / width == pytest.approx(spacing[1] / spacing[0], rel=1e-3)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dimensions", [2, 3])
     def test_draws_empty_masks_constant_and_broken_images(self, tmp_path, dimensions):
         shape = (9, 7, 5)[:dimensions]
@@ -119,6 +122,7 @@ class TestSaveOverlay:
             path = draw(tmp_path / f"{name}.png", empty, image=image)
             assert path.stat().st_size > 1000
 
+    @pytest.mark.slow
     def test_label_at_the_border_and_a_single_voxel(self, tmp_path):
         mask = np.zeros((6, 6), dtype=int)
         mask[0, 0], mask[5, :] = 1, 3
@@ -141,6 +145,7 @@ class TestSaveOverlay:
         assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
+@pytest.mark.slow
 def test_the_legend_of_many_labels_stays_inside_the_picture(tmp_path, monkeypatch):
     seen = {}
     original = Figure.legend

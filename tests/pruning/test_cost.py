@@ -123,6 +123,7 @@ class TestOrder:
         # the last call of each network counts its operations
         return calls[: -len(pruned)]
 
+    @pytest.mark.slow
     def test_rounds_take_every_network_once(self, full: NestedUNet, pruned: dict[str, NestedUNet]) -> None:
         calls = self.calls({**pruned, "whole": full}, seed=0)
         # a window and a volume each: two calls
@@ -130,6 +131,7 @@ class TestOrder:
         assert len(rounds) == 2 + 6
         assert all(Counter(each) == {"L1": 2, "L2": 2, "whole": 2} for each in rounds)
 
+    @pytest.mark.slow
     def test_order_changes_between_rounds_and_follows_the_seed(self, full: NestedUNet) -> None:
         orders = []
         for seed in (0, 0, 1):
@@ -188,6 +190,7 @@ class TestArguments:
             self.measure({"L2": full}, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_memory")
 def test_energy_is_measured_where_the_machine_tells(
     pruned: dict[str, NestedUNet], monkeypatch: pytest.MonkeyPatch

@@ -346,6 +346,7 @@ class TestGuards:
         loose = decide(rows_of(dice), POINTS, [Margin("dice", 0.02)], dataset="A", max_case_drop={"dice": 0.26}, **FAST)
         assert loose.level == "L1"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n", [160, 400])
     def test_more_subjects_never_turn_symmetric_noise_into_a_refusal(self, n: int) -> None:
         rng = np.random.default_rng(4)
@@ -787,6 +788,7 @@ class TestSimulatedDecisions:
             pruned += decision.verdict == "prune"
         return pruned / self.REPETITIONS
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n", [10, 30])
     @pytest.mark.parametrize(
         "shape", [simulate.MODERATE_SHAPES[0], simulate.MODERATE_SHAPES[7]], ids=["normal", "drops"]
@@ -795,5 +797,6 @@ class TestSimulatedDecisions:
         allowed = 0.05 + 3 * math.sqrt(0.05 * 0.95 / self.REPETITIONS)
         assert self.share_to_prune(n, shape, sd=0.02, mean=-0.01) <= allowed
 
+    @pytest.mark.slow
     def test_no_difference_is_mostly_accepted(self) -> None:
         assert self.share_to_prune(27, simulate.MODERATE_SHAPES[0], sd=0.02, mean=0.0) >= 0.75

@@ -62,6 +62,7 @@ def plan_of(boxes: Path, folder: Path, **changes) -> PruningPlan:
     return PruningPlan.of(**fields | changes)
 
 
+@pytest.mark.slow
 def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, boxes, folds) -> None:
     result = judge(folds, plan_of(boxes, tmp_path))
     final = verdict(result)
@@ -78,6 +79,7 @@ def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, bo
     assert told in trust_sentences(known)
 
 
+@pytest.mark.slow
 def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(tmp_path, boxes, folds) -> None:
     bundle = make_prunable_bundle(tmp_path / "bundle", half_blind_network())
     write_training_record(bundle, training=load_datalist(boxes, "training"), rule=LAST)
@@ -89,6 +91,7 @@ def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(tmp_
     assert any("The network of the bundle was trained on 20 of these 20 cases" in sentence for sentence in sentences)
 
 
+@pytest.mark.slow
 def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds) -> None:
     tables = [tmp_path / f"fold_{number}.csv" for number in range(2)]
     for table, fold in zip(tables, folds, strict=True):
@@ -105,6 +108,7 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds)
     assert any(sentence.endswith(trusted) for sentence in trust_sentences(result))
 
 
+@pytest.mark.slow
 def test_tables_of_several_data_sets_are_refused_and_a_renamed_one_is_not(tmp_path, boxes, folds) -> None:
     entries = load_datalist(boxes, "training")
     renamed = tables_of(tmp_path, folds, lambda row: dataclasses.replace(row, dataset="before"))
@@ -234,6 +238,7 @@ def test_scores_with_other_labels_give_no_verdict(tmp_path, boxes, folds, change
         prune(plan_of(boxes, tmp_path / "out", scores=tables))
 
 
+@pytest.mark.slow
 def test_empty_cells_of_what_is_nowhere_are_volumes_of_0(tmp_path, boxes, folds) -> None:
     nowhere = LabelScore("both_empty", None, None, None, None, None, None, None)
     lacking, changed = shutil.copytree(boxes, tmp_path / "boxes"), {"case_00", "case_01"}

@@ -32,6 +32,7 @@ def test_bundle_with_the_shipped_prune_json_passes_the_checks(bundle):
     assert check_bundle(bundle) == []
 
 
+@pytest.mark.slow
 def test_prunes_as_the_configuration_says(bundle, few_boxes, tmp_path, quick):
     result = prune_bundle(bundle, few_boxes, tmp_path)
     assert (result.title, result.labels) == ("hippocampus_mri_unetpp", ("anterior", "posterior"))
@@ -42,6 +43,7 @@ def test_prunes_as_the_configuration_says(bundle, few_boxes, tmp_path, quick):
     assert verdict(result).verdict == "inconclusive"
 
 
+@pytest.mark.slow
 def test_settings_take_the_place_of_the_configuration(bundle, few_boxes, tmp_path, quick):
     torch.save(half_blind_network().prune("L1").state_dict(), tmp_path / "alone.pt")
     result = prune_bundle(
@@ -63,6 +65,7 @@ def test_settings_take_the_place_of_the_configuration(bundle, few_boxes, tmp_pat
     assert {row.subject for row in result.rows} == {"case_0"}
 
 
+@pytest.mark.slow
 def test_what_users_name_is_never_read_as_configuration(bundle, few_boxes, tmp_path, quick, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(bundle, "@bundle#1")
@@ -150,6 +153,7 @@ def test_problems_in_the_data_come_out_as_they_are(bundle, few_boxes, tmp_path):
 # ---------------------------------------------------------------- command line and monai.bundle
 
 
+@pytest.mark.slow
 def test_command_line_ends_with_three_where_nothing_is_shown(bundle, few_boxes, tmp_path, quick, capsys):
     arguments = ["prune", "--bundle", str(bundle), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "out")]
     assert cli.main([*arguments, "--device", "cpu", "--margin", "dice=0.05", "--write", str(tmp_path / "p")]) == 3
@@ -159,6 +163,7 @@ def test_command_line_ends_with_three_where_nothing_is_shown(bundle, few_boxes, 
     assert "confirm_share must lie between 0 and 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_line_names_an_older_pruned_bundle(bundle, few_boxes, tmp_path, quick, capsys):
     old = write_pruned_bundle(bundle, "L1", tmp_path / "old")
     table = tmp_path / "subjects.csv"

@@ -85,6 +85,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_every_level_is_scored_at_every_setting(complete):
     _, result = complete
     grid = result.grid
@@ -97,6 +98,7 @@ def test_every_level_is_scored_at_every_setting(complete):
         assert grid.accuracy[point.name] == (0 if point.level == "L1" else pytest.approx(1.0, abs=0.02))
 
 
+@pytest.mark.slow
 def test_levels_are_as_without_a_grid(complete, few_boxes, tmp_path, quick):
     _, result = complete
     plain = run(half_blind_network(), few_boxes, tmp_path)
@@ -108,6 +110,7 @@ def test_levels_are_as_without_a_grid(complete, few_boxes, tmp_path, quick):
     assert own == [row.score for row in result.rows if row.point == "L2"]
 
 
+@pytest.mark.slow
 def test_times_are_of_the_volume_and_relative_to_the_reference(complete):
     grid = complete[1].grid
     assert grid.time_ratios[grid.reference] == Quartiles(1.0, 1.0, 1.0, 1)
@@ -122,6 +125,7 @@ def test_times_are_of_the_volume_and_relative_to_the_reference(complete):
     assert windows["L2 overlap=0 fp32 torch"] != windows["L2 overlap=0 bf16 torch"]
 
 
+@pytest.mark.slow
 def test_windows_of_the_whole_volume_are_points_of_their_own(few_boxes, tmp_path, quick):
     result = run(half_blind_network(), few_boxes, tmp_path, settings="windows=own,auto")
     names = [point.name for point in result.grid.points if point.level == "L2"]
@@ -175,6 +179,7 @@ def test_table_has_a_row_for_each_point_and_network(complete):
     assert len(grid_networks_table(result).rows) == 2 * 2
 
 
+@pytest.mark.slow
 def test_a_report_without_grid_removes_the_file_of_an_earlier_one(complete, tmp_path):
     _, result = complete
     result = dataclasses.replace(result, overlays=())
@@ -187,6 +192,7 @@ def test_a_report_without_grid_removes_the_file_of_an_earlier_one(complete, tmp_
 # ---------------------------------------------------------------- resuming, other data
 
 
+@pytest.mark.slow
 def test_finished_cases_are_kept_by_setting(few_boxes, tmp_path, quick, scored):
     run(intensity_network(), few_boxes, tmp_path, settings="overlap=0")
     assert [overlap for _, overlap in scored] == [0.25] * 3 + [0.0] * 3
@@ -200,6 +206,7 @@ def test_finished_cases_are_kept_by_setting(few_boxes, tmp_path, quick, scored):
     assert kept[0] == "operating_points/overlap=0.5_fp32_torch/few/case_00.json"
 
 
+@pytest.mark.slow
 def test_points_are_compared_on_cases_that_choose_only(few_boxes, tmp_path, quick, scored):
     other = write_boxes(tmp_path / "other", 3, seed=5)
     result = run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=other, settings="overlap=0")
@@ -211,6 +218,7 @@ def test_points_are_compared_on_cases_that_choose_only(few_boxes, tmp_path, quic
     assert {row.case for row in split.grid.rows if "overlap=0 " in row.point} == choosing
 
 
+@pytest.mark.slow
 def test_a_setting_that_fails_stops_the_run_or_is_left_out(few_boxes, tmp_path, quick, monkeypatch):
     def failing(pipeline, image, source, device):
         if pipeline.inferer.overlap == 0.0 and image.mean() != 0 and len(seen) == 0:
@@ -259,6 +267,7 @@ def test_our_inferer_scores_as_monais_does(few_boxes):
     assert ours.rows == theirs.rows
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(RUNTIME != "openvino", reason="needs openvino")
 def test_openvino_scores_like_torch(few_boxes, tmp_path):
     cases = load_datalist(few_boxes, "validation")[:1]

@@ -93,6 +93,7 @@ def complete(tmp_path_factory, boxes):
 # ---------------------------------------------------------------- the whole path
 
 
+@pytest.mark.slow
 def test_writes_all_files_of_the_report(complete):
     root, result = complete
     assert {path.name for path in (root / "out").iterdir()} >= REPORT_FILES
@@ -104,6 +105,7 @@ def test_writes_all_files_of_the_report(complete):
         assert len(list(csv.DictReader(file))) == len(result.rows) == 20 * 3 * 3
 
 
+@pytest.mark.slow
 def test_prunes_where_the_shallow_level_is_as_good(complete):
     _, result = complete
     final = verdict(result)
@@ -177,6 +179,7 @@ def test_the_command_is_told(complete):
 # ---------------------------------------------------------------- verdicts
 
 
+@pytest.mark.slow
 def test_fewer_than_ten_cases_are_inconclusive(tmp_path, decathlon_dir, quick, caplog):
     bundle = make_prunable_bundle(tmp_path / "bundle")
     result = run(intensity_network(), decathlon_dir, tmp_path / "out", bundle=bundle, write=tmp_path / "pruned")
@@ -187,6 +190,7 @@ def test_fewer_than_ten_cases_are_inconclusive(tmp_path, decathlon_dir, quick, c
     assert "No pruned bundle was written" in caplog.text
 
 
+@pytest.mark.slow
 def test_keeps_the_deepest_where_the_shallow_level_is_blind(tmp_path, boxes, quick, monkeypatch):
     titles = []
     monkeypatch.setattr(worst_cases, "save_overlay", lambda *args, **_: titles.append(args[6]))
@@ -198,6 +202,7 @@ def test_keeps_the_deepest_where_the_shallow_level_is_blind(tmp_path, boxes, qui
     assert all("0.000 at L1" in title for title in titles)
 
 
+@pytest.mark.slow
 def test_pictures_show_no_errors_where_the_truth_is_unknown(tmp_path, few_boxes, quick, monkeypatch):
     partial, drawn = Path(shutil.copytree(few_boxes, tmp_path / "partial")), []
     edit_json(partial / "dataset.json", labels={"background": 0, **LABELS, "ignore": 3})
@@ -211,6 +216,7 @@ def test_pictures_show_no_errors_where_the_truth_is_unknown(tmp_path, few_boxes,
     assert all(set(np.unique(mask)) <= {0, 1} for mask in drawn)
 
 
+@pytest.mark.slow
 def test_logs_the_verdict(tmp_path, few_boxes, quick, caplog):
     caplog.set_level("INFO", "monai_unetpp")
     result = run(intensity_network(), few_boxes, tmp_path)
@@ -218,6 +224,7 @@ def test_logs_the_verdict(tmp_path, few_boxes, quick, caplog):
     assert str(tmp_path / "report.html") in caplog.text
 
 
+@pytest.mark.slow
 def test_two_data_sets_give_a_verdict_each_and_one_for_all(tmp_path, boxes, few_boxes, quick):
     result = run(intensity_network(), [boxes, few_boxes], tmp_path)
     assert [(d.dataset, d.verdict) for d in result.decisions] == [
@@ -229,6 +236,7 @@ def test_two_data_sets_give_a_verdict_each_and_one_for_all(tmp_path, boxes, few_
     assert {row.dataset for row in result.rows} == {"boxes", "few"}
 
 
+@pytest.mark.slow
 def test_confirms_on_another_data_set(tmp_path, boxes, other_boxes, quick):
     result = run(intensity_network(), boxes, tmp_path, confirm_dir=other_boxes)
     assert [(d.dataset, d.role, d.verdict, d.optimistic) for d in result.decisions] == [
@@ -238,17 +246,20 @@ def test_confirms_on_another_data_set(tmp_path, boxes, other_boxes, quick):
     assert verdict(result) == result.decisions[-1]
 
 
+@pytest.mark.slow
 def test_does_not_confirm_on_too_few_cases(tmp_path, boxes, few_boxes, quick):
     result = run(intensity_network(), boxes, tmp_path, confirm_dir=few_boxes)
     final = verdict(result)
     assert (final.dataset, final.role, final.verdict, final.level) == ("few", "confirm", "inconclusive", "L2")
 
 
+@pytest.mark.slow
 def test_nothing_is_confirmed_where_nothing_was_chosen(tmp_path, boxes, few_boxes, quick):
     result = run(half_blind_network(), boxes, tmp_path, confirm_dir=few_boxes)
     assert [(d.role, d.verdict) for d in result.decisions] == [("choose", "keep")]
 
 
+@pytest.mark.slow
 def test_confirm_share_is_the_share_that_confirms(tmp_path, boxes, quick):
     result = run(intensity_network(), boxes, tmp_path, confirm_share=0.1)
     assert len(result.confirming) == 2
@@ -258,6 +269,7 @@ def test_confirm_share_is_the_share_that_confirms(tmp_path, boxes, quick):
     ]
 
 
+@pytest.mark.slow
 def test_the_choice_must_be_confirmed_on_every_data_set(tmp_path, boxes, other_boxes, quick, monkeypatch):
     # nine in ten cases choose; both data sets have two left, which are too few
     result = run(intensity_network(), [boxes, other_boxes], tmp_path, confirm_share=0.1)
@@ -296,6 +308,7 @@ def test_one_data_set_can_stop_the_confirmation(complete, verdicts, expected):
     assert (joint.dataset, joint.cases) == ("all", 40)
 
 
+@pytest.mark.slow
 def test_settings_of_the_rule_are_kept(tmp_path, few_boxes, quick):
     margins = [Margin("dice", 0.05, ("anterior",)), "nsd=0.1"]
     result = run(intensity_network(), few_boxes, tmp_path, margins=margins, max_case_drop=["dice=0.5"], alpha=0.025)
@@ -315,6 +328,7 @@ def test_settings_of_the_rule_are_kept(tmp_path, few_boxes, quick):
 # ---------------------------------------------------------------- going on after an interruption
 
 
+@pytest.mark.slow
 def test_second_run_scores_nothing_again(tmp_path, few_boxes, quick, scored):
     first = run(intensity_network(), few_boxes, tmp_path)
     assert len(scored) == 3
@@ -338,6 +352,7 @@ def test_another_process_has_the_folder(tmp_path, few_boxes, scored, monkeypatch
     assert not scored
 
 
+@pytest.mark.slow
 def test_rules_of_the_evaluation_that_this_one_waited_for_are_told(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
@@ -368,6 +383,7 @@ def test_two_processes_evaluate_as_one(tmp_path, few_boxes):
     assert len(found[0].rows) == 3 * 2 * 3
 
 
+@pytest.mark.slow
 def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored):
     lines = []
 
@@ -385,6 +401,7 @@ def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored):
     assert len({row.case for row in result.rows}) == 3
 
 
+@pytest.mark.slow
 def test_what_goes_on_after_scoring_is_told(tmp_path, few_boxes, quick):
     lines = []
     run(intensity_network(), few_boxes, tmp_path, progress=lines.append)
@@ -400,6 +417,7 @@ def test_what_goes_on_after_scoring_is_told(tmp_path, few_boxes, quick):
     assert all(line.startswith(start) for line, start in zip(after, order, strict=True))
 
 
+@pytest.mark.slow
 def test_further_checkpoint_does_not_cost_the_scores_of_the_first(tmp_path, few_boxes, quick, scored):
     run(intensity_network(), few_boxes, tmp_path)
     torch.save(half_blind_network().state_dict(), tmp_path / "full.pt")
@@ -443,6 +461,7 @@ def test_cases_of_one_name_are_refused_with_their_files(tmp_path, few_boxes, no_
         run(intensity_network(), twice, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_problems_are_left_out_with_the_flag(tmp_path, few_boxes, quick):
     broken = write_boxes(tmp_path / "broken", 3, seed=9)
     break_label(broken)
@@ -596,6 +615,7 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, few_boxes, no_network
         write(tmp_path / "pruned")
 
 
+@pytest.mark.slow
 def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
@@ -614,6 +634,7 @@ def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
     assert later["earlier rules"].startswith("margins dice=0.01, nsd=0.02; alpha 0.05; largest drops dice=0.2")
 
 
+@pytest.mark.slow
 def test_a_lower_least_dice_of_the_reference_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
@@ -622,6 +643,7 @@ def test_a_lower_least_dice_of_the_reference_leaves_a_trace(tmp_path, few_boxes,
     assert "least Dice of the deepest level 0.5" in later["earlier rules"]
 
 
+@pytest.mark.slow
 def test_another_seed_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
@@ -629,6 +651,7 @@ def test_another_seed_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
     assert run(intensity_network(), few_boxes, tmp_path, seed=1).settings["earlier rules"].endswith("; seed 0")
 
 
+@pytest.mark.slow
 def test_another_tolerance_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
@@ -637,6 +660,7 @@ def test_another_tolerance_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
     assert later["earlier rules"].endswith("; tolerances anterior=1, posterior=1")
 
 
+@pytest.mark.slow
 def test_other_subjects_leave_a_trace(tmp_path, few_boxes, quick, monkeypatch):
     monkeypatch.setattr(evaluation, "write_report", write_report)
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
@@ -648,6 +672,7 @@ def test_other_subjects_leave_a_trace(tmp_path, few_boxes, quick, monkeypatch):
     assert later["earlier rules"].endswith("; 3 cases of 2 subjects")
 
 
+@pytest.mark.slow
 def test_rules_for_other_cases_are_none_that_came_before(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
@@ -743,6 +768,7 @@ def test_energy_is_no_budget_where_the_machine_does_not_tell_it(tmp_path, few_bo
         run(intensity_network(), few_boxes, tmp_path, budgets="energy_j=5")
 
 
+@pytest.mark.slow
 def test_an_older_pruned_bundle_is_said_not_to_belong(tmp_path, few_boxes, quick, caplog):
     bundle = make_prunable_bundle(tmp_path / "bundle")
     old = write_pruned_bundle(bundle, "L1", tmp_path / "old")

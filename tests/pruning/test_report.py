@@ -339,6 +339,7 @@ document.title = "SORTED" + JSON.stringify(found);
 
 
 class TestSameNumbers:
+    @pytest.mark.slow
     def test_four_files_with_these_names(self, written):
         assert {key: path.name for key, path in written.items()} == {
             "html": "report.html",
@@ -348,6 +349,7 @@ class TestSameNumbers:
         }
         assert {path.name for path in written["html"].parent.iterdir()} == {p.name for p in written.values()}
 
+    @pytest.mark.slow
     def test_every_markdown_table_is_the_html_table(self, written, page):
         tables = markdown_tables(written["markdown"].read_text(encoding="utf-8"))
         assert set(tables) == set(page.tables)
@@ -573,6 +575,7 @@ class TestHtml:
         )
         assert f'class="sentence">{sentence}<' in text
 
+    @pytest.mark.slow
     def test_overlays_are_inside(self, tmp_path):
         mask = np.zeros((12, 12), dtype=int)
         mask[3:8, 3:8] = 1
@@ -595,6 +598,7 @@ class TestHtml:
         texts = [write_report(single(), tmp_path / name)["html"].read_bytes() for name in "ab"]
         assert texts[0] == texts[1]
 
+    @pytest.mark.slow
     def test_names_are_never_markup(self, tmp_path):
         nasty = '<b>&"|`*_<script>alert(1)</script>'
         base = make_result()
@@ -625,6 +629,7 @@ class TestHtml:
 
 
 class TestTradeOffPlots:
+    @pytest.mark.slow
     def test_accuracy_is_shown_against_every_cost_that_was_measured(self):
         silent = plot_trade_offs(make_result())
         assert [picture.alt.split(".")[0] for picture in silent] == [
@@ -640,6 +645,7 @@ class TestTradeOffPlots:
         assert "size of the network 1.51 million parameters" in told[2].alt
         assert plot_trade_offs(make_result(costs={})) == plot_trade_offs(single()) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("confirming", [(), tuple(("oslo", f"oslo_{n:03d}") for n in range(8))])
     def test_everything_rests_on_the_cases_of_the_table(self, confirming, tmp_path):
         base = make_result()
@@ -665,6 +671,7 @@ class TestTradeOffPlots:
         assert ("Only the cases that choose the level count here" in page) == bool(confirming)
         assert ("All cases count." in page) != bool(confirming)
 
+    @pytest.mark.slow
     def test_a_depth_per_window_is_a_point_of_the_time_alone(self):
         base = make_result()
         gate = "adaptive=0.033"
@@ -680,6 +687,7 @@ class TestTradeOffPlots:
 
 
 class TestTrust:
+    @pytest.mark.slow
     def test_the_first_screen_and_two_tables_say_how_far_to_trust_the_verdict(self, tmp_path):
         shares = {"L2": 0.75, "inconclusive": 0.25}
         differences = [("L1", -0.0107, -0.0175, -0.0039, True), ("L2", 0.001, -0.002, 0.004, False)]
@@ -821,6 +829,7 @@ def test_the_schema_document_names_every_entry():
 
 
 class TestHonesty:
+    @pytest.mark.slow
     def test_no_heading_is_a_name_of_the_code(self, page, tmp_path):
         rules = (
             "pareto accuracy/latency_ms+memory_mb",
@@ -853,6 +862,7 @@ class TestHonesty:
         verdict = dataclasses.replace(found, comparisons=(*l2, *others), summary="Keep L3.")
         return dataclasses.replace(base, rows=rows, decisions=(verdict,))
 
+    @pytest.mark.slow
     def test_what_lies_beyond_the_stop_is_not_a_pass(self, stopped):
         table = comparisons_table(stopped, stopped.decisions[0])
         cells = {row[0].text: row[table.columns.index("Result")] for row in table.rows}
@@ -906,6 +916,7 @@ class TestHonesty:
     def test_means_of_different_cases_are_owned_up_to(self, result):
         assert "their means are over different cases" in accuracy_table(result, summarise(result), "oslo").notes[0]
 
+    @pytest.mark.slow
     def test_worst_cases_of_a_refused_level_are_called_so(self, stopped, result, written, page, tmp_path):
         assert "Worst cases of the chosen level" in page.text
         refused = Page(write_report(stopped, tmp_path)["html"].read_text(encoding="utf-8"))
@@ -913,6 +924,7 @@ class TestHonesty:
         assert "Worst cases of the chosen level" not in refused.text
         assert "Where L2 loses most against L3" in refused.tables
 
+    @pytest.mark.slow
     def test_settings_are_shown_and_kept(self, tmp_path):
         settings = {"window": f"40 {TIMES} 56", "earlier rules": "dice=0.05 | <b>", "flips": ""}
         result = make_result(settings=settings)
@@ -946,6 +958,7 @@ class TestConfirmation:
         check = dataclasses.replace(decision(rows, "oslo", LABELS, "L3", "confirm"), summary="Keep L3: not confirmed.")
         return dataclasses.replace(base, rows=rows, decisions=(choice, check))
 
+    @pytest.mark.slow
     def test_has_the_last_word(self, split, tmp_path):
         assert verdict(split).role == "confirm"
         page = Page(write_report(split, tmp_path)["html"].read_text(encoding="utf-8"))

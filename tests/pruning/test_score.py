@@ -220,6 +220,7 @@ class TestScores:
         whole = evaluate_levels(Thresholds(), cases, **settings())
         assert evaluate_levels(Thresholds(), cases, **settings(inferer=inferer)).rows == whole.rows
 
+    @pytest.mark.slow
     def test_callable_whose_levels_share_a_tensor(self, cases):
         def network(x):
             logits = torch.cat([0.3 - x, x - 0.3], dim=1)
@@ -229,6 +230,7 @@ class TestScores:
         scores = evaluate_levels(network, cases, levels=["shallow", "deep"], **settings(inferer=inferer))
         assert set(dice(scores).values()) == {1.0}
 
+    @pytest.mark.slow
     def test_transforms_of_the_label_are_left_out(self, cases):
         plain = evaluate_levels(Thresholds(), cases, **settings())
         assert evaluate_levels(Thresholds(), cases, **settings(keys=("image", "label"))).rows == plain.rows
@@ -264,6 +266,7 @@ class TestNetworks:
             torch.nn.init.normal_(head.weight)
         return net
 
+    @pytest.mark.slow
     def test_pruned_network_as_extra_point_scores_as_its_level(self, cases, net):
         extra = {ALONE: net.prune("L1")}
         scores = evaluate_levels(net, cases, extra=extra, **settings())
@@ -280,6 +283,7 @@ class TestNetworks:
         # x - 1.5 is more than -x where x is more than 0.75
         assert scores.rows[-1].score == scores.rows[0].score != scores.rows[1].score
 
+    @pytest.mark.slow
     def test_converted_basic_unetplusplus(self, cases):
         trained = BasicUNetPlusPlus(3, 1, 2, features=(4,) * 6, deep_supervision=True)
         scores = evaluate_levels(NestedUNet.from_basic_unetplusplus(trained), cases[:1], **settings())
@@ -575,9 +579,11 @@ class TestStore:
         names = sorted(path.name for path in (tmp_path / "store" / "cubes").iterdir())
         assert names == ["sub-0_run-0.json", "sub-0_run-1.json", "sub-1_run-2.json"]
 
+    @pytest.mark.slow
     def test_scores_do_not_depend_on_the_store(self, run, cases):
         assert run()[0] == evaluate_levels(Thresholds(), cases, **settings(), dataset="cubes")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("changes", "part"),
         [
@@ -594,6 +600,7 @@ class TestStore:
         assert f"sub-0_run-0 (levels): {part} changed. The case is scored again." in caplog.text
         assert run(**changes)[1] == 0
 
+    @pytest.mark.slow
     def test_another_version_scores_again(self, run, monkeypatch):
         run()
         monkeypatch.setattr("monai_unetpp.pruning.scoring.case_scores.__version__", "99.0")
@@ -615,6 +622,7 @@ class TestStore:
         assert hash_network(second) == hash_network(first)
         assert hash_network(second.bfloat16()) != hash_network(first)
 
+    @pytest.mark.slow
     def test_further_checkpoint_does_not_cost_the_scores_of_the_first(self, run):
         run()
         extra = Thresholds()
@@ -635,6 +643,7 @@ class TestStore:
         assert steps[-1] == (3, 3)
         assert len(scores.rows) == 6
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 0}', '{"format": 1, "networks": {"levels": {}}}'])
     def test_damaged_files_are_scored_again(self, run, tmp_path, damage, caplog):
         whole = run()[0]
@@ -652,6 +661,7 @@ class TestStore:
         path.write_text(json.dumps(content))
         assert run() == (whole, 1)
 
+    @pytest.mark.slow
     def test_uncertainty_that_was_not_kept_is_computed(self, run, tmp_path):
         run()
         assert run(uncertainty=True)[1] == 3

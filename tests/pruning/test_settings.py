@@ -124,6 +124,7 @@ def test_the_own_setting_is_there_where_the_grid_leaves_it_out(inferer, network)
     assert [each.overlap for each in found] == [(0.25,), (0.0,)]
 
 
+@pytest.mark.slow
 def test_auto_is_written_as_what_runs(inferer, network):
     automatic = inferer.with_options(runtime="auto", precision="auto")
     (own,) = list_settings(automatic, {}, network, "cpu")

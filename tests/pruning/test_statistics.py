@@ -67,6 +67,7 @@ class TestBounds:
         ]
         assert max(np.diff(power)) < 0.12
 
+    @pytest.mark.slow
     def test_lower_bound_is_the_lower_of_both_methods(self) -> None:
         methods = set()
         for seed in range(40):
@@ -178,6 +179,7 @@ class TestSimulation:
         if shape.skewness > -5:
             assert stats.skew(values) == pytest.approx(shape.skewness, abs=0.1)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n", [10, 30, 100])
     @pytest.mark.parametrize("shape", simulate.MODERATE_SHAPES, ids=lambda s: s.name)
     def test_a_drop_of_the_margin_is_accepted_no_more_often_than_alpha(self, shape: simulate.Shape, n: int) -> None:
@@ -195,6 +197,7 @@ class TestSimulation:
         shares = simulate.acceptance_at_margin(shape, 10, ratios=(0.25, 0.5, 1, 2), repetitions=REPETITIONS)
         assert max(shares.values()) <= 0.01, shares
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("ratio", "n"), [(3, 56), (5, 155)])
     def test_power_at_the_published_sample_sizes(self, ratio: float, n: int) -> None:
         assert sample_size(ratio, 1) == n
@@ -217,6 +220,7 @@ class TestCommand:
         for shape in (*simulate.MODERATE_SHAPES, *simulate.HEAVY_SHAPES):
             assert f"| {shape.name} |" in printed
 
+    @pytest.mark.slow
     def test_renews_the_tables_of_a_document(self, tmp_path: Path) -> None:
         path = tmp_path / "doc.md"
         path.write_text("before\n<!-- simulated tables: begin -->\nold\n<!-- simulated tables: end -->\nafter\n")

@@ -76,6 +76,7 @@ class TestStability:
         ((stability,), _) = trust(rows_of(levels(9)), POINTS, RULES)
         assert stability.new_samples == stability.leave_one_out == {"inconclusive": 1.0}
 
+    @pytest.mark.slow
     def test_the_rule_of_the_samples_is_that_of_the_verdict(self) -> None:
         for seed in range(12):
             rng = np.random.default_rng(seed)
@@ -187,6 +188,7 @@ def recorded(folder, network, **lists):
     return {"bundle": bundle, "network": load_network(bundle / "models" / "model.pt")}
 
 
+@pytest.mark.slow
 def test_training_cases_among_the_judging_ones_leave_no_verdict(tmp_path, boxes, quick) -> None:
     entries = load_datalist(boxes, "validation")
     result = run(dataset_dir=boxes, output_dir=tmp_path / "out", **recorded(tmp_path / "b", None, training=entries[:1]))
@@ -195,6 +197,7 @@ def test_training_cases_among_the_judging_ones_leave_no_verdict(tmp_path, boxes,
     assert final.summary.startswith("No verdict, keep L2 for now: 1 of 20 judging cases were used for training")
 
 
+@pytest.mark.slow
 def test_the_selecting_list_lets_prune_stand_and_marks_all_else(tmp_path, boxes, quick) -> None:
     entries = load_datalist(boxes, "validation")
     lists = {"training": [], "selecting": entries}
@@ -208,6 +211,7 @@ def test_the_selecting_list_lets_prune_stand_and_marks_all_else(tmp_path, boxes,
     assert {(gap.point, gap.label) for gap in bad.training_gap} >= {("L1", "anterior"), ("L2", "posterior")}
 
 
+@pytest.mark.slow
 def test_other_weights_than_the_bundles_have_no_record(tmp_path, boxes, quick) -> None:
     entries = load_datalist(boxes, "validation")
     given = recorded(tmp_path / "b", None, training=entries) | {"network": half_blind_network()}
@@ -216,12 +220,14 @@ def test_other_weights_than_the_bundles_have_no_record(tmp_path, boxes, quick) -
     assert "does not say which cases" in " ".join(trust_sentences(result))
 
 
+@pytest.mark.slow
 def test_weights_that_replaced_those_of_the_record_have_no_record(tmp_path, boxes, quick) -> None:
     given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation"))
     edit_json(tmp_path / "b" / "configs" / "metadata.json", sha256={"models/model.pt": "0" * 64})
     assert run(dataset_dir=boxes, output_dir=tmp_path / "out", **given).exposures is None
 
 
+@pytest.mark.slow
 def test_confirming_cases_that_chose_the_weights_are_optimistic(tmp_path, quick) -> None:
     boxes = write_boxes(tmp_path / "boxes", 50)
     lists = {"training": [], "selecting": load_datalist(boxes, "validation")}
@@ -234,6 +240,7 @@ def test_confirming_cases_that_chose_the_weights_are_optimistic(tmp_path, quick)
     assert [stability.subjects for stability in result.stability] == [25]
 
 
+@pytest.mark.slow
 def test_training_cases_among_the_confirming_ones_leave_the_stability_of_the_choice(tmp_path, quick) -> None:
     boxes = write_boxes(tmp_path / "boxes", 50)
     plain = run(intensity_network(), dataset_dir=boxes, output_dir=tmp_path / "plain", confirm_share=0.5)
@@ -253,11 +260,13 @@ def test_a_single_label_called_foreground_has_its_gap_told() -> None:
     )
 
 
+@pytest.mark.slow
 def test_training_cases_have_no_stability(tmp_path, boxes, quick) -> None:
     given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation")[:1])
     assert run(dataset_dir=boxes, output_dir=tmp_path / "out", **given).stability == ()
 
 
+@pytest.mark.slow
 def test_the_same_voxels_under_two_names_are_refused(tmp_path, boxes, quick, capsys) -> None:
     def copy(name, source, target, folder=boxes):
         root = shutil.copytree(folder, tmp_path / name)

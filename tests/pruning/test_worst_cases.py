@@ -63,17 +63,20 @@ def test_labels_absent_everywhere_lose_nothing():
     assert (gain.label, gain.chosen_dice, gain.deepest_dice) == ("b", 1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_the_cases_that_lose_most_are_drawn_the_worst_first(tmp_path, evaluated, scores):
     found = save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES)])
     assert found == tuple(f"overlays/boxes/case_0{number}.png" for number in (2, 4, 1, 5))
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")} == set(found)
 
 
+@pytest.mark.slow
 def test_a_label_that_gains_hides_no_loss_of_another(tmp_path, evaluated, scores):
     mixed = lose(lose(scores, LOSSES), dict.fromkeys(LOSSES, -1.0), label="anterior")
     assert save_worst_cases(tmp_path, evaluated, "L1", [mixed])[0] == "overlays/boxes/case_02.png"
 
 
+@pytest.mark.slow
 def test_cases_of_several_data_sets_are_compared_with_each_other(tmp_path, evaluated, scores):
     worse = lose(scores, {"case_00": 0.4})
     other = dataclasses.replace(worse, rows=tuple(dataclasses.replace(row, dataset="other") for row in worse.rows))
@@ -88,6 +91,7 @@ def named(scores, dataset, case):
     return dataclasses.replace(scores, rows=rows, cases=(dataclasses.replace(first, name=case),))
 
 
+@pytest.mark.slow
 def test_every_case_has_a_picture_of_its_own(tmp_path, evaluated, scores):
     names = [("a", "b_c"), ("a_b", "c"), ("a" * 250, "c" * 250)]
     sets = [lose(named(scores, *each), {each[1]: 0.5}) for each in names]
@@ -98,6 +102,7 @@ def test_every_case_has_a_picture_of_its_own(tmp_path, evaluated, scores):
     }
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_written_is_told_and_costs_nothing_else(tmp_path, evaluated, scores, caplog):
     (tmp_path / "overlays" / "boxes" / "case_04.png").mkdir(parents=True)
     assert save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES)]) == ("overlays/boxes/case_02.png",)

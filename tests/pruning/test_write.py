@@ -135,6 +135,7 @@ def read_config(bundle: Path, name: str) -> dict[str, Any]:
 
 
 class TestPrunedBundle:
+    @pytest.mark.slow
     @pytest.mark.parametrize("level", ["L1", "L2"])
     def test_gives_exactly_the_output_of_the_level(self, source: Path, target: Path, level: str) -> None:
         assert write_pruned_bundle(source, level, target) == target
@@ -145,6 +146,7 @@ class TestPrunedBundle:
             assert torch.equal(pruned(image), full.forward_levels(image, [level])[level])
         assert pruned.levels == (level,)
 
+    @pytest.mark.slow
     def test_is_smaller_and_passes_all_checks(self, source: Path, target: Path) -> None:
         record = TrainingRecord({"case": "hash"}, {}, "last")
         save_training_record(source / "models" / "model.pt", record)
@@ -196,6 +198,7 @@ class TestPrunedBundle:
         write_pruned_bundle(source, "L1", target)
         assert all(path.stat().st_mode & stat.S_IWUSR for path in target.rglob("*"))
 
+    @pytest.mark.slow
     def test_runs_by_itself(self, source: Path, target: Path, tmp_path: Path) -> None:
         write_pruned_bundle(source, "L1", target)
         (tmp_path / "images").mkdir()
@@ -218,12 +221,14 @@ class TestPrunedBundle:
         assert np.array_equal(*labels)
         assert len(np.unique(labels[0])) > 1
 
+    @pytest.mark.slow
     def test_can_be_pruned_again(self, source: Path, target: Path, tmp_path: Path) -> None:
         write_pruned_bundle(source, "L2", target)
         again = write_pruned_bundle(target, "L2", tmp_path / "again")
         assert read_metadata(again)["version"] == "1.4.0"
         assert read_metadata(again)["pruned_from"]["name"] == "pruned_bundle"
 
+    @pytest.mark.slow
     def test_weights_without_configuration(self, source: Path, target: Path) -> None:
         path = source / "models" / "model.pt"
         torch.save(dict(load_network(path).state_dict()), path)
@@ -354,6 +359,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"result must be of the network that is pruned, got one without level L1"):
             write_pruned_bundle(source, "L1", target, result=result)
 
+    @pytest.mark.slow
     def test_existing_target(self, source: Path, target: Path) -> None:
         write_pruned_bundle(source, "L1", target)
         with pytest.raises(FileExistsError, match=r"target must not exist yet, got .*pruned_bundle"):
@@ -406,6 +412,7 @@ class TestRefusals:
             write_pruned_bundle(source, "L1", target)
         assert self.nothing_left(target)
 
+    @pytest.mark.slow
     def test_other_output_leaves_nothing_behind(
         self, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -422,6 +429,7 @@ class TestRefusals:
             write_pruned_bundle(source, "L1", target)
         assert self.nothing_left(target)
 
+    @pytest.mark.slow
     def test_failed_replacement_keeps_the_old_bundle(
         self, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -41,6 +41,7 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_derived_data_set_with_one_table_of_volumes(data_set, hippocampus_bundle):
     summary = segment(data_set, hippocampus_bundle)
     out = data_set / "derivatives" / "monai-unetpp"
@@ -63,6 +64,7 @@ def test_a_derived_data_set_with_one_table_of_volumes(data_set, hippocampus_bund
     assert (out / ".bidsignore").read_text().split() == ["volumes.csv", "run.json", "labels.label", "labels.ctbl"]
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(data_set, hippocampus_bundle):
     out = data_set / "derivatives" / "monai-unetpp"
     segment(data_set, hippocampus_bundle)
@@ -111,6 +113,7 @@ def test_data_sets_of_others_are_not_written_to(data_set, hippocampus_bundle, na
     assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
 
 
+@pytest.mark.slow
 def test_the_table_of_labels_stays_that_of_all_results(data_set, hippocampus_bundle, tmp_path):
     bundle, out = shutil.copytree(hippocampus_bundle, tmp_path / hippocampus_bundle.name), tmp_path / "out"
     segment(data_set, bundle, output_dir=out)
@@ -122,6 +125,7 @@ def test_the_table_of_labels_stays_that_of_all_results(data_set, hippocampus_bun
     assert (out / "dseg.tsv").read_text() == before
 
 
+@pytest.mark.slow
 def test_what_was_added_to_the_description_of_a_derived_data_set_stays(data_set, hippocampus_bundle):
     out = data_set / "derivatives" / "monai-unetpp"
     segment(data_set, hippocampus_bundle)
@@ -155,6 +159,7 @@ def test_images_of_one_name_in_two_sessions_share_no_row(data_set):
     ]
 
 
+@pytest.mark.slow
 def test_a_label_map_whose_mask_could_not_be_written_is_not_taken_for_corrected_by_hand(
     data_set, hippocampus_bundle, tmp_path, monkeypatch
 ):

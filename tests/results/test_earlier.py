@@ -70,6 +70,7 @@ def test_numbered_objects_have_no_volumes_and_lose_those_of_labels(tmp_path):
         assert rows_of(tmp_path) == [("b", "1", "5")]
 
 
+@pytest.mark.slow
 def test_skipped_images_with_numbered_objects_get_no_rows(nuclei_bundle, tmp_path):
     pytest.importorskip("skimage")
     pixels = np.full((40, 50), 10, np.uint8)
@@ -106,6 +107,7 @@ def test_a_table_changed_during_the_run_costs_neither_cases_nor_the_record(tiny,
     assert [case["case"] for case in run["cases"]] == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_warnings_about_headers_are_those_of_every_run(tiny, tmp_path):
     image = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False)
     stored = nibabel.load(image)
@@ -164,6 +166,7 @@ def test_other_settings_of_the_bundle_make_other_results(tmp_path):
     assert skipped() == 1
 
 
+@pytest.mark.slow
 def test_a_result_that_was_corrected_by_hand_is_neither_lost_nor_misquoted(tiny, tmp_path):
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
     out = tmp_path / "out"
@@ -206,6 +209,7 @@ def test_a_correction_that_was_saved_as_scaled_floats_is_measured_by_its_labels(
     assert rows_of(tmp_path) == [("a", "1", "3"), ("a", "2", "2"), ("a", "3", "1"), ("a", "", "99")]
 
 
+@pytest.mark.slow
 def test_a_damaged_result_fails_alone(tiny, tmp_path):
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "abc"]
     out = tmp_path / "out"
@@ -239,6 +243,7 @@ def test_numbered_objects_of_images_of_one_name_have_no_rows_to_share(nuclei_bun
         assert segment_files(tmp_path / f"a.{suffix}", tmp_path / "out", nuclei_bundle, **options).failures == ()
 
 
+@pytest.mark.slow
 def test_images_of_one_name_share_no_rows(nuclei_bundle, tmp_path):
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
     out = tmp_path / "out"
@@ -257,6 +262,7 @@ def test_images_of_one_name_share_no_rows(nuclei_bundle, tmp_path):
         assert cases() == [first, "a.png"]
 
 
+@pytest.mark.slow
 def test_kept_results_keep_the_names_of_their_rows(nuclei_bundle, tmp_path):
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
     images = [write_image(tmp_path / "a.nii.gz", (24, 24), surround=False), tmp_path / "a.png"]
@@ -294,6 +300,7 @@ def edited(path):
     return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_has_written_is_not_taken_for_corrected_by_hand(tiny, tmp_path, monkeypatch):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     segment_files(image, out, tiny, level="L1")
@@ -309,6 +316,7 @@ def test_what_a_killed_run_has_written_is_not_taken_for_corrected_by_hand(tiny, 
     assert (out / "a_seg.nii.gz").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_has_written_is_not_kept_as_if_it_were_of_the_run_before(tiny, tmp_path, monkeypatch):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     segment_files(image, out, tiny, level="L2")
@@ -343,6 +351,7 @@ def test_what_a_killed_run_has_not_come_to_stays_known(tiny, tmp_path, monkeypat
     assert (out / "b_seg.nii.gz").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_the_same_options_does_not_cost_a_correction(tiny, tmp_path, monkeypatch):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     segment_files(image, out, tiny)
@@ -357,6 +366,7 @@ def test_a_killed_run_with_the_same_options_does_not_cost_a_correction(tiny, tmp
     assert rows_of(out)[0][2] == str(np.count_nonzero(labels == 1))
 
 
+@pytest.mark.slow
 def test_last_results_of_a_killed_run_are_of_its_level_though_it_has_not_recorded_them(tiny, tmp_path, monkeypatch):
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
     out = tmp_path / "out"
@@ -385,6 +395,7 @@ def masking(folder):
     return bundle
 
 
+@pytest.mark.slow
 def test_a_mask_that_was_corrected_by_hand_is_kept(tmp_path):
     bundle = masking(tmp_path)
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
@@ -401,6 +412,7 @@ def test_a_mask_that_was_corrected_by_hand_is_kept(tmp_path):
     assert (out / "a_mask.nii.gz").read_bytes() != kept
 
 
+@pytest.mark.slow
 def test_a_corrected_label_map_is_kept_though_it_is_newer_than_its_mask(tmp_path, caplog):
     bundle = masking(tmp_path)
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
@@ -422,6 +434,7 @@ def saved_by_another_program(path):
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".nii.gz", ".png"])
 def test_corrections_that_lost_their_mark_are_results_all_the_same(nuclei_bundle, tmp_path, suffix):
     image, options = tmp_path / f"a{suffix}", {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
@@ -442,6 +455,7 @@ def test_corrections_that_lost_their_mark_are_results_all_the_same(nuclei_bundle
     assert result.read_bytes() != kept
 
 
+@pytest.mark.slow
 def test_results_under_other_names_of_the_labels_are_made_again(tiny, tmp_path):
     bundle = shutil.copytree(tiny, tmp_path / "bundle")
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
@@ -454,6 +468,7 @@ def test_results_under_other_names_of_the_labels_are_made_again(tiny, tmp_path):
     assert segment_files(images, out, bundle, skip_existing=True).skipped == 2
 
 
+@pytest.mark.slow
 def test_it_is_told_that_a_mask_is_of_labels_that_were_replaced(tmp_path, caplog):
     bundle = masking(tmp_path)
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
@@ -463,6 +478,7 @@ def test_it_is_told_that_a_mask_is_of_labels_that_were_replaced(tmp_path, caplog
     assert f"a_seg.nii.gz: was replaced. Of the labels before: {out / 'a_mask.nii.gz'}." in caplog.text
 
 
+@pytest.mark.slow
 def test_colours_may_be_changed_and_what_stays_needs_its_names(tiny, tmp_path):
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
     out = tmp_path / "out"
@@ -482,6 +498,7 @@ def test_colours_may_be_changed_and_what_stays_needs_its_names(tiny, tmp_path):
     assert len(segment_files(images, out, other, overwrite=True).cases) == 2
 
 
+@pytest.mark.slow
 def test_numbered_objects_and_labels_have_folders_of_their_own(nuclei_bundle, tmp_path):
     pytest.importorskip("skimage")
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
@@ -498,6 +515,7 @@ def test_numbered_objects_and_labels_have_folders_of_their_own(nuclei_bundle, tm
         segment_files(images[1], out, nuclei_bundle, **options)
 
 
+@pytest.mark.slow
 def test_one_result_that_cannot_be_read_does_not_end_the_others(tiny, tmp_path, monkeypatch):
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
     segment_files(images, tmp_path / "out", tiny)

@@ -35,6 +35,7 @@ def segmented(hippocampus_bundle, decathlon_dir, tmp_path_factory):
     return segment_files(images, out, hippocampus_bundle, **OPTIONS), out
 
 
+@pytest.mark.slow
 def test_a_label_map_carries_names_and_colours(segmented):
     result = nib.load(segmented[0].cases[0].output)
     (extension,) = result.header.extensions
@@ -92,6 +93,7 @@ def test_a_run_can_be_told_and_repeated(segmented, hippocampus_bundle, decathlon
     assert run["cases"][0]["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_windows_of_pictures_and_those_that_were_chosen_are_told(nuclei_bundle, tmp_path):
     write_image(tmp_path / "a.nii.gz", (24, 24), surround=False)
     options = {"level": "L1", "device": "cpu", "runtime": "torch"}

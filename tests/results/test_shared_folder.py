@@ -62,6 +62,7 @@ def test_two_processes_share_what_is_left_and_the_first_tells_of_all(cohort, tmp
     assert runs == {"1/3": ["case_0", "case_3"], "1/2": ["case_4"], "2/2": ["case_1"]}
 
 
+@pytest.mark.slow
 def test_a_further_run_passes_over_what_the_shards_have_done(cohort, tmp_path):
     bundle, images = cohort
     first = segment_files(images, tmp_path, bundle, shard="1/3")

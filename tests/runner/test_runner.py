@@ -62,6 +62,7 @@ def brain(tmp_path_factory):
     return bundle, root / "folder", write_image(root / "head.nii.gz", (28, 31, 26))
 
 
+@pytest.mark.slow
 def test_labels_of_a_volume_are_those_of_segment(brain, tmp_path):
     bundle, folder, image = brain
     (case,) = segment_files(image, tmp_path / "a", bundle).cases
@@ -76,6 +77,7 @@ def test_labels_of_a_volume_are_those_of_segment(brain, tmp_path):
     assert found.header.binaryblock == expected.header.binaryblock
 
 
+@pytest.mark.slow
 def test_labels_of_a_volume_at_45_degrees_are_those_of_segment(brain, tmp_path):
     """Where the header leaves open which axis runs along which of the world, both decide alike."""
     bundle, folder, image = brain
@@ -94,6 +96,7 @@ def test_labels_of_a_volume_at_45_degrees_are_those_of_segment(brain, tmp_path):
         assert len(np.unique(expected.get_fdata())) > 1
 
 
+@pytest.mark.slow
 def test_labels_from_probabilities_are_those_of_segment(tmp_path):
     bundle = write_bundle(tmp_path / "tiny", 3, _BRAIN, clear=True, smooth=True)
     image = write_image(tmp_path / "head.nii.gz", (22, 25, 20))
@@ -103,6 +106,7 @@ def test_labels_from_probabilities_are_those_of_segment(tmp_path):
     assert len(np.unique(found)) > 1
 
 
+@pytest.mark.slow
 def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
     bundle = write_bundle(tmp_path / "tiny", 2, _PICTURE, skip_constant=True, mode="constant")
     folder = export_runner(bundle, tmp_path / "folder", level="L1", network_format="onnx").path
@@ -116,6 +120,7 @@ def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
         np.testing.assert_array_equal(runner.label(case.image), nibabel.load(case.output).get_fdata())
 
 
+@pytest.mark.slow
 def test_labels_of_a_planned_bundle_of_images_are_those_of_segment(tmp_path):
     """With one pixel size for all images nothing is resampled, so there is nothing to invert."""
     discs = write_disc_images(tmp_path, training=3, validation=1)
@@ -142,6 +147,7 @@ def _write_weights(bundle, image):
     torch.save(network.state_dict(), bundle / "models" / "model.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [2**20, 2**12])
 def test_windows_of_each_image_are_those_of_segment(brain, tmp_path, monkeypatch, most):
     """In one window, and in several: the same layout, and the same labels."""
@@ -157,6 +163,7 @@ def test_windows_of_each_image_are_those_of_segment(brain, tmp_path, monkeypatch
     assert runner.pipeline.windows["channels"] == 4
 
 
+@pytest.mark.slow
 def test_windows_of_each_image_need_a_network_that_can_be_reshaped(brain, tmp_path):
     with pytest.raises(ValueError, match="network_format must be openvino for windows chosen per image"):
         export_runner(brain[0], tmp_path / "folder", window_shape="auto", network_format="onnx")
@@ -170,6 +177,7 @@ def _with_network(bundle, **changes):
     return bundle
 
 
+@pytest.mark.slow
 def test_networks_without_ceil_mode_take_windows_of_each_image(tmp_path):
     bundle = _with_network(write_bundle(tmp_path / "tiny", 2, []), ceil_mode=False)
     edit_json(
@@ -183,6 +191,7 @@ def test_networks_without_ceil_mode_take_windows_of_each_image(tmp_path):
     np.testing.assert_array_equal(found, nibabel.load(case.output).get_fdata())
 
 
+@pytest.mark.slow
 def test_sizes_of_images_may_be_rules(brain, tmp_path):
     image = brain[2]
     bundle = Path(shutil.copytree(brain[0], tmp_path / "tiny"))
@@ -197,6 +206,7 @@ def test_sizes_of_images_may_be_rules(brain, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_networks_whose_logits_are_no_numbers_once_written_are_refused(brain, tmp_path, monkeypatch):
     logits = np.full((1, 1, 1, 1), np.nan, np.float32)
     monkeypatch.setattr(runner_folder, "load_network", lambda *_, **__: lambda window: logits)
@@ -204,6 +214,7 @@ def test_networks_whose_logits_are_no_numbers_once_written_are_refused(brain, tm
         export_runner(brain[0], tmp_path / "folder", window_shape="auto")
 
 
+@pytest.mark.slow
 def test_networks_that_write_their_sizes_are_refused_for_windows_of_each_image(tmp_path):
     bundle = _with_network(write_bundle(tmp_path / "tiny", 2, []), upsample="pixelshuffle")
     with pytest.raises(NoTranslationError, match=r"takes windows of one size only.* Give --window_shape"):
@@ -226,6 +237,7 @@ def test_smoothing_needs_a_channel_for_each_class(tmp_path):
         export_runner(bundle, tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_a_level_needs_its_key_and_takes_the_place_of_a_tolerance(tmp_path):
     bundle = write_bundle(tmp_path / "tiny", 2, [])
     config = bundle / "configs" / "inference.json"
@@ -241,6 +253,7 @@ def test_a_level_needs_its_key_and_takes_the_place_of_a_tolerance(tmp_path):
         export_runner(bundle, tmp_path / "folder", level="L1")
 
 
+@pytest.mark.slow
 def test_it_runs_where_torch_and_monai_cannot_be_imported(brain, tmp_path):
     _, folder, image = brain
     code = "import sys; sys.modules.update(dict.fromkeys(['torch', 'monai', 'ignite', 'SimpleITK', 'pydicom', 'PIL']));"
@@ -251,6 +264,7 @@ def test_it_runs_where_torch_and_monai_cannot_be_imported(brain, tmp_path):
     assert (tmp_path / "head_seg.nii.gz").exists()
 
 
+@pytest.mark.slow
 def test_one_broken_image_does_not_end_the_others(brain, tmp_path, capsys):
     _, folder, image = brain
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
@@ -260,6 +274,7 @@ def test_one_broken_image_does_not_end_the_others(brain, tmp_path, capsys):
     assert (tmp_path / "head_seg.nii.gz").exists()
 
 
+@pytest.mark.slow
 def test_results_of_others_stay(brain, tmp_path):
     _, folder, image = brain
     runner = Segmenter(folder)
@@ -274,6 +289,7 @@ def test_results_of_others_stay(brain, tmp_path):
     assert runner.segment(image, tmp_path, overwrite=True) == tmp_path / "head_seg.nii.gz"
 
 
+@pytest.mark.slow
 def test_results_of_segment_keep_their_tables(brain, tmp_path):
     bundle, folder, image = brain
     before = Path(segment_files(image, tmp_path, bundle).cases[0].output)
@@ -283,6 +299,7 @@ def test_results_of_segment_keep_their_tables(brain, tmp_path):
     assert before.read_bytes() == labels
 
 
+@pytest.mark.slow
 def test_segment_does_not_take_results_of_the_runner_for_its_own(brain, tmp_path):
     bundle, folder, image = brain
     Segmenter(folder).segment(image, tmp_path)
@@ -290,6 +307,7 @@ def test_segment_does_not_take_results_of_the_runner_for_its_own(brain, tmp_path
     assert [summary.skipped for summary in summaries] == [0, 1]
 
 
+@pytest.mark.slow
 def test_images_of_one_name_are_refused_before_any_is_segmented(brain, tmp_path, capsys):
     _, folder, image = brain
     (tmp_path / "b").mkdir()
@@ -360,6 +378,7 @@ def test_the_current_folder_is_not_replaced(brain, tmp_path, monkeypatch):
         export_runner(brain[0], ".")
 
 
+@pytest.mark.slow
 def test_results_are_not_segmented_again(brain, tmp_path, capsys):
     _, folder, image = brain
     assert main([str(folder), str(image), "-o", str(tmp_path)]) == 0
@@ -478,6 +497,7 @@ def test_a_folder_with_other_things_is_not_replaced(brain, tmp_path):
         export_runner(brain[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_the_script_of_the_guide_reads_the_folder(tmp_path, monkeypatch):
     steps = [step for step in _BRAIN if step["_target_"].endswith(("Percentilesd", "Orientationd", "Intensityd"))]
     bundle = write_bundle(tmp_path / "tiny", 3, steps, mode="constant")

@@ -26,6 +26,7 @@ from monai_unetpp.segmentation import segment_files
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 @pytest.mark.filterwarnings("ignore")
 def test_the_labels_of_a_shipped_bundle_are_those_of_segment(bundle, tmp_path):

@@ -50,6 +50,7 @@ _ALONG_THE_WORLD = [
 ]
 
 
+@pytest.mark.slow
 def test_labels_in_javascript_are_those_of_the_runner(tmp_path, monkeypatch):
     monkeypatch.setattr(segmenter, "load_network", lambda *_: _stand_in)
     cases = [

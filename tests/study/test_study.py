@@ -49,6 +49,7 @@ def interrupted(discs_dir, tmp_path, tiny, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_finished_study(tiny_study):
     folder, outcome = tiny_study
     assert outcome.failures == ()
@@ -77,6 +78,7 @@ def test_a_finished_study(tiny_study):
     assert scores["UNet++ L1, embedded"] != scores["UNet++ L1, alone"]
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_behind(tiny_study):
     folder = tiny_study[0] / "runs" / "unet++_ds" / "seed_0"
     assert sorted(path.name for path in folder.glob("[!.]*")) == ["curve.csv", "model.pt", "result.json"]
@@ -88,6 +90,7 @@ def test_what_a_run_leaves_behind(tiny_study):
     assert content["sizes"]["L1"]["parameters"] < content["sizes"]["L2"]["parameters"]
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_repeated(tiny_study, discs_dir, drawn):
     folder, before = tiny_study
     # settings that are not given are those of the folder
@@ -97,6 +100,7 @@ def test_finished_runs_are_not_repeated(tiny_study, discs_dir, drawn):
     assert outcome.report == before.report
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_gives_what_it_would_have_given(tiny_study, interrupted, discs_dir, tiny, drawn):
     listed = run_study(discs_dir, interrupted, variants=["unet_L2"], list_only=True, **tiny)
     assert states(listed) == {"unet_L2, seed 0": "interrupted"}
@@ -113,6 +117,7 @@ def test_an_interrupted_run_gives_what_it_would_have_given(tiny_study, interrupt
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_no_multiple_of_the_checkpoints(discs_dir, tmp_path, tiny, drawn):
     outcome = run_study(discs_dir, tmp_path, variants=["unet_L1"], **{**tiny, "budget": 3})
     assert outcome.failures == ()
@@ -120,6 +125,7 @@ def test_a_budget_that_is_no_multiple_of_the_checkpoints(discs_dir, tmp_path, ti
     assert len((tmp_path / "runs" / "unet_L1" / "seed_0" / "curve.csv").read_text().splitlines()) == 1 + 3
 
 
+@pytest.mark.slow
 def test_scoring_that_was_interrupted_needs_no_training(tiny_study, discs_dir, tmp_path, tiny, drawn):
     folder = tmp_path / "study"
     shutil.copytree(tiny_study[0], folder)
@@ -131,6 +137,7 @@ def test_scoring_that_was_interrupted_needs_no_training(tiny_study, discs_dir, t
     assert json.loads(result.read_text())["scores"] == before["scores"]
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(tiny_study, discs_dir, tiny):
     with pytest.raises(ValueError, match=r"output_dir must hold runs of the same settings only.*budget was 6 and is 7"):
         run_study(discs_dir, tiny_study[0], **{**tiny, "budget": 7})
@@ -145,6 +152,7 @@ def test_runs_of_other_settings_are_refused_in_the_report(tiny_study, discs_dir,
         run_study(discs_dir, folder, variants=["unet_L1"], report_only=True, **tiny)
 
 
+@pytest.mark.slow
 def test_shards_share_the_runs_and_the_last_one_reports(discs_dir, tmp_path, tiny):
     options = {"variants": ["unet_L1"], "seeds": [0, 1], **tiny}
     first = run_study(discs_dir, tmp_path, shard="1/2", **options)
@@ -178,6 +186,7 @@ def test_a_failed_run_of_one_process_does_not_end_the_other(discs_dir, tmp_path)
     assert "U-Net L2" in content["missing"]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_the_others(discs_dir, tmp_path, tiny, monkeypatch):
     original = orchestration.train_network
 
@@ -214,6 +223,7 @@ def test_a_run_of_another_study_in_the_same_folder_is_refused(discs_dir, tmp_pat
     assert not (run / "failure.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_fails_the_run(discs_dir, tmp_path, tiny):
     outcome = run_study(discs_dir, tmp_path, variants=["unet_L1"], **{**tiny, "learning_rate": 1e30})
     assert len(outcome.failures) == 1
@@ -261,6 +271,7 @@ def test_another_data_set_for_a_folder(tiny_study, decathlon_dir):
         run_study(decathlon_dir, tiny_study[0], device="cpu")
 
 
+@pytest.mark.slow
 def test_any_label_values_train_the_same_network(tiny_study, discs_dir, tmp_path, tiny):
     root = shutil.copytree(discs_dir, tmp_path / "data")
     for path in (root / "labelsTr").iterdir():
@@ -278,6 +289,7 @@ def test_any_label_values_train_the_same_network(tiny_study, discs_dir, tmp_path
     assert mine["scores"] == theirs["scores"]
 
 
+@pytest.mark.slow
 def test_voxels_that_are_to_be_ignored(discs_dir, tmp_path, tiny):
     root = shutil.copytree(discs_dir, tmp_path / "data")
     for path in (root / "labelsTr").iterdir():
@@ -293,6 +305,7 @@ def test_voxels_that_are_to_be_ignored(discs_dir, tmp_path, tiny):
     assert set(result["scores"]["L1"]["disc_5"]) == {"disc"}
 
 
+@pytest.mark.slow
 def test_a_wide_network_that_does_not_exist_is_left_out(discs_dir, tmp_path, tiny):
     told = []
     listed = run_study(discs_dir, tmp_path, variants=["unet_*"], list_only=True, progress=told.append, **tiny)
@@ -308,6 +321,7 @@ def test_a_report_does_not_miss_a_wide_network_that_does_not_exist(tiny_study):
     assert "wide U-Net" not in missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2])
 def test_channels_on_a_fourth_axis(decathlon_dir, tmp_path, tiny, channels):
     root = shutil.copytree(decathlon_dir, tmp_path / "data")
@@ -352,6 +366,7 @@ def test_arguments_that_cannot_work(discs_dir, tmp_path, tiny, options, error, m
         run_study(discs_dir, tmp_path, **{"variants": ["unet_L1"], **tiny, **options})
 
 
+@pytest.mark.slow
 def test_volumes_with_two_classes_and_a_config_file(decathlon_dir, tmp_path, tiny):
     root = shutil.copytree(decathlon_dir, tmp_path / "data")
     path = root / "dataset.json"
@@ -366,6 +381,7 @@ def test_volumes_with_two_classes_and_a_config_file(decathlon_dir, tmp_path, tin
     assert set(content["scores"]["U-Net L1"]["3"]["case_4"]) == {"front", "back"}
 
 
+@pytest.mark.slow
 def test_the_command_line(tiny_study, discs_dir, capsys):
     common = ["study", "--dataset_dir", str(discs_dir), "-o", str(tiny_study[0]), "--device", "cpu"]
     assert cli.main([*common, "--variants", "unet_L?", "unet+", "--list"]) == 0

@@ -159,6 +159,7 @@ def test_a_study_without_the_reference_or_latencies(study):
     assert "## A level" not in text
 
 
+@pytest.mark.slow
 def test_pictures_from_the_json_file_alone(study, tmp_path):
     pytest.importorskip("matplotlib")
     again = json.loads(json.dumps(study))

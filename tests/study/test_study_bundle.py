@@ -10,6 +10,7 @@ import torch
 from monai_unetpp.study import run_study
 
 
+@pytest.mark.slow
 def test_monai_alone_trains_and_evaluates_what_the_study_did(tiny_study, discs_dir, tmp_path):
     folder = tiny_study[0]
     bundle, run = folder / "bundle", folder / "runs" / "unet++_ds" / "seed_0"
@@ -26,6 +27,7 @@ def test_monai_alone_trains_and_evaluates_what_the_study_did(tiny_study, discs_d
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$1 / 0", "@seed", "%seed", "a#b::c"])
 def test_folders_and_labels_with_signs_of_monai_are_names(discs_dir, tmp_path, tiny, name):
     root = shutil.copytree(discs_dir, tmp_path / f"data {name.replace('/', ':')}" / name.replace("/", ":"))

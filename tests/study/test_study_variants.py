@@ -88,6 +88,7 @@ def test_without_wide_features_there_is_no_wide_network():
     assert "unet_wide" not in [each.name for each in list_variants(FEATURES, None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_wide_network_has_the_parameters_of_unetplusplus(dims):
     features = (4, 8, 16, 32)
@@ -103,6 +104,7 @@ def test_the_wide_network_has_the_parameters_of_unetplusplus(dims):
     assert low < high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("features", "dims"), [((8, 16, 32), 2), ((8, 8, 8), 2), ((8, 8, 8), 3), ((4, 4, 4), 3), ((8,) * 5, 2)]
 )

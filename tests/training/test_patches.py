@@ -43,6 +43,7 @@ def patches(cases, seed=0):
     return config.parse("train#dataset")
 
 
+@pytest.mark.slow
 def test_a_patch_depends_on_seed_and_number_only(cases):
     first, again, other = patches(cases), patches(cases), patches(cases, seed=1)
     assert len(first) == 40
@@ -57,6 +58,7 @@ def test_a_patch_depends_on_seed_and_number_only(cases):
     assert not torch.equal(forward[0]["image"], first[5]["image"])
 
 
+@pytest.mark.slow
 def test_augmentation_leaves_the_kept_cases_alone(cases):
     before = [{key: value.clone() for key, value in case.items()} for case in cases]
     dataset = patches(cases)
@@ -108,6 +110,7 @@ def drawn_cases(weights, length, start=0):
     return [int(dataset[number]["image"]) for number in range(start, length)]
 
 
+@pytest.mark.slow
 def test_cases_are_drawn_by_weight_and_each_in_every_pass():
     # with the least weight as one case, a pass has 9.3, rounded up to 10
     weights = [0.1, 0.1, 0.1, 0.13, 0.5]
@@ -195,6 +198,7 @@ def test_patches_of_a_case_without_any_class_to_draw_lie_anywhere():
     assert set(found) == {0, 1}
 
 
+@pytest.mark.slow
 def test_the_share_of_background_is_the_same_in_cases_that_lack_classes():
     label = torch.zeros(1, 8, 8)
     label[0, 0, 0] = 7

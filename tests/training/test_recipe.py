@@ -81,6 +81,7 @@ def test_the_share_of_a_late_loss_is_checked(share):
         LateLoss(torch.nn.L1Loss(), torch.nn.L1Loss(), TrainingBudget(8), share)
 
 
+@pytest.mark.slow
 def test_class_weights_count_until_the_last_part_of_a_training(train):
     """As long as weights count, the loss of the same patches is another one."""
     _, with_weights = train("weights", class_weights=[0.1, 5.0], late_share=0.5)
@@ -104,6 +105,7 @@ def clock(monkeypatch):
     return now
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_like_one_that_was_not(train, discs_dir, tmp_path):
     config, whole = train("whole", **RECIPE)
     with pytest.MonkeyPatch.context() as patched:
@@ -130,6 +132,7 @@ def test_an_interrupted_training_ends_like_one_that_was_not(train, discs_dir, tm
     assert are_equal(weights(whole), config.parse("average").averaged.state_dict())
 
 
+@pytest.mark.slow
 def test_the_cases_of_the_weights_are_recorded_beside_them(train, discs_dir, caplog):
     entries = load_datalist(discs_dir, "training")
     first, second = ({"train#cases#data": part} for part in (entries[:3], entries[2:]))
@@ -152,6 +155,7 @@ def test_the_cases_of_the_weights_are_recorded_beside_them(train, discs_dir, cap
     assert (folder / "other.pt").is_file()
 
 
+@pytest.mark.slow
 def test_curves_are_written_while_it_runs_and_observe_only(train):
     _, watched = train("watched", observed_cases=2, observed_seconds=0)
     _, alone = train("alone")
@@ -165,6 +169,7 @@ def test_curves_are_written_while_it_runs_and_observe_only(train):
     assert are_equal(weights(watched), weights(alone))
 
 
+@pytest.mark.slow
 def test_a_look_that_memory_does_not_suffice_for_is_the_last(train, monkeypatch, caplog):
     looks = []
 
@@ -181,6 +186,7 @@ def test_a_look_that_memory_does_not_suffice_for_is_the_last(train, monkeypatch,
     assert not (folder / "levels.csv").exists()
 
 
+@pytest.mark.slow
 def test_minutes_end_a_training_with_its_learning_rate_down(train, clock):
     # a second for each step, and one for the start
     config, folder = train("timed", steps=1000, minutes=20.5 / 60, checkpoint_steps=4)
@@ -192,6 +198,7 @@ def test_minutes_end_a_training_with_its_learning_rate_down(train, clock):
     assert (folder / "model.pt").is_file()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_has_the_time_that_was_left(train, clock):
     with pytest.MonkeyPatch.context() as patched:
         original = patches_module.NumberedPatches.__getitem__
@@ -334,6 +341,7 @@ def test_the_layout_stays_once_a_network_is_wrapped_for_several_processes():
     assert [weight.stride() for weight in network.parameters()] != strides
 
 
+@pytest.mark.slow
 def test_an_accelerated_training_keeps_plain_weights(train, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: compiled.append((self, settings)))

@@ -74,6 +74,7 @@ def read_curves(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path):
     whole, *_, network, _ = make_training(tmp_path / "whole", 4)
     whole.run()
@@ -96,6 +97,7 @@ def test_curves_hold_one_row_per_epoch(tmp_path):
     assert [bool(row["val_mean_dice"]) for row in rows] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     make_training(tmp_path, 2)[0].run()
     (tmp_path / "checkpoint_epoch=2.pt").write_bytes(b"half a file")
@@ -119,6 +121,7 @@ def test_a_full_disk_is_told_with_the_folder_of_the_checkpoints(error, tmp_path,
         make_training(tmp_path / "checkpoints", 1)[0].run()
 
 
+@pytest.mark.slow
 def test_old_checkpoints_do_not_pile_up(tmp_path):
     make_training(tmp_path, 2)[0].run()
     make_training(tmp_path, 4)[0].run()
@@ -158,6 +161,7 @@ def test_a_checkpoint_beyond_the_last_epoch_is_an_error(tmp_path):
         make_training(tmp_path, 2)[0].run()
 
 
+@pytest.mark.slow
 def test_more_epochs_get_the_learning_rates_of_the_longer_schedule(tmp_path):
     def cosine(epochs):
         return lambda optimizer: WarmupCosineSchedule(optimizer, warmup_steps=1, t_total=epochs, warmup_multiplier=0.1)

@@ -32,6 +32,7 @@ def trained(tmp_path_factory):
     return root, bundle
 
 
+@pytest.mark.slow
 def test_a_bundle_of_coloured_pictures_reads_and_normalises_three_channels(trained):
     root, bundle = trained
     made = load_plan(bundle)
@@ -53,6 +54,7 @@ def test_a_bundle_of_coloured_pictures_reads_and_normalises_three_channels(train
     assert {case.name: hash_voxels(case.image) for case in cases} == record.training
 
 
+@pytest.mark.slow
 def test_coloured_pictures_are_segmented_and_grey_ones_with_a_warning(trained, tmp_path):
     root, bundle = trained
     (tmp_path / "in").mkdir()
@@ -72,6 +74,7 @@ def test_coloured_pictures_are_segmented_and_grey_ones_with_a_warning(trained, t
     assert any("its grey values are taken as red, green and blue" in line.lower() for line in grey.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 def test_the_runner_reads_their_channels_from_nifti_and_refuses_pictures(trained, tmp_path):
     root, bundle = trained
@@ -87,6 +90,7 @@ def test_the_runner_reads_their_channels_from_nifti_and_refuses_pictures(trained
         np.testing.assert_array_equal(runner.label(tmp_path / "colours.nii.gz"), np.asarray(labels).T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grey", [0, 1])
 def test_the_plan_of_a_folder_says_what_becomes_of_colours(tmp_path, caplog, grey):
     root = write_folder(tmp_path / "data", 5, grey=grey)

@@ -73,6 +73,7 @@ def name_alike(data):
     edit(data, change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -111,6 +112,7 @@ def test_what_a_verdict_would_refuse_is_refused_before_anything_is_done(
     assert not (bundle / "training" / "start.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planned_before", [False, True])
 def test_planning_goes_on_after_an_interruption(planned_before, data, tmp_path, monkeypatch):
     folder = tmp_path / "interrupted"
@@ -176,6 +178,7 @@ def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, m
     assert check() == 4
 
 
+@pytest.mark.slow
 def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path):
     def check():
         data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
@@ -190,6 +193,7 @@ def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path):
         check()
 
 
+@pytest.mark.slow
 def test_label_maps_may_not_change_once_a_training_has_begun(data, tmp_path):
     passed, first = tmp_path / "bundle" / data_check.CHECK_FILE, data / "labelsTr" / "disc_1.nii.gz"
 
@@ -215,6 +219,7 @@ def test_label_maps_may_not_change_once_a_training_has_begun(data, tmp_path):
     check()
 
 
+@pytest.mark.slow
 def test_a_moved_data_set_is_followed_as_the_message_says_if_it_is_the_same(data, bundle, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -243,6 +248,7 @@ def test_the_first_process_alone_tells_of_a_drawn_list(data, caplog, monkeypatch
     assert caplog.text.count("has no 'validation' list") == 1
 
 
+@pytest.mark.slow
 def test_subjects_in_both_lists_are_told(data, tmp_path, caplog, monkeypatch):
     def share(content):
         for key in ("training", "validation"):
@@ -323,6 +329,7 @@ def test_subjects_that_are_given_count_before_the_plan_is_made(data, tmp_path):
     assert take_fingerprint(folder, **rules).labels == {"label_7": 7}
 
 
+@pytest.mark.slow
 def test_a_value_that_only_cases_drawn_for_validation_have_is_a_label(data, tmp_path, monkeypatch, caplog):
     folder = tmp_path / "plain"
     shutil.copytree(data / "imagesTr", folder / "images")
@@ -339,6 +346,7 @@ def test_a_value_that_only_cases_drawn_for_validation_have_is_a_label(data, tmp_
     assert train(asked(folder, tmp_path / "bundle")).steps == 2
 
 
+@pytest.mark.slow
 def test_a_training_that_began_goes_on_with_its_own_minutes_folds_and_weights(data, bundle, tmp_path):
     weights = tmp_path / "weights.pt"
     weights.touch()
@@ -362,6 +370,7 @@ def test_a_training_that_began_goes_on_with_its_own_minutes_folds_and_weights(da
         assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -385,6 +394,7 @@ def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, m
         train(asked(data, bundle, minutes=60))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["checkpoint_epoch=3.pt", "fold_1/checkpoint_epoch=3.pt", "model.pt"])
 def test_a_plan_whose_training_has_saved_something_is_not_replaced(data, bundle, left):
     # these are from before
@@ -398,6 +408,7 @@ def test_a_plan_whose_training_has_saved_something_is_not_replaced(data, bundle,
     assert (bundle / "configs" / "plan.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_plan_whose_training_has_saved_nothing_is_replaced(data, bundle):
     write_beginning(bundle, Beginning(20.0, 0, None))
     (bundle / "training" / "time.json").touch()
@@ -407,6 +418,7 @@ def test_a_plan_whose_training_has_saved_nothing_is_replaced(data, bundle):
     assert not (bundle / "training" / "time.json").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_another_process_plans_or_trains_is_refused(data, bundle, tmp_path, monkeypatch):
     """Such as a job that was started twice: each would go on from the checkpoints of the other."""
     monkeypatch.setattr(files, "_PATIENCE_S", 0.0)

@@ -83,6 +83,7 @@ def assert_told_what_it_holds(bundle, dataset_dir):
     assert "docs/worst_*.png" in told
 
 
+@pytest.mark.slow
 def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, monkeypatch, capsys):
     bundle, lines = planned("whole", compile=True), []
     outcome = train(options(discs_dir, bundle, minutes=5), progress=lines.append)
@@ -108,6 +109,7 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert f"Report: {outcome.report}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeypatch, capsys):
     one, other = planned("one"), planned("other")
     monkeypatch.setattr(stages._Run, "judge", lambda self, folds: None)
@@ -133,6 +135,7 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
+@pytest.mark.slow
 def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     bundle, looked_at = planned("folds", folds=3), []
 
@@ -184,6 +187,7 @@ def _all_alike(network, entries, scoring):
     return dataclasses.replace(scores, rows=tuple(dataclasses.replace(row, score=same) for row in scores.rows))
 
 
+@pytest.mark.slow
 def test_a_verdict_to_prune_ends_in_a_pruned_bundle_which_replaces_no_other(tmp_path, monkeypatch):
     root, bundle = tmp_path / "data", tmp_path / "whole"
     root.mkdir()
@@ -207,6 +211,7 @@ def test_a_verdict_to_prune_ends_in_a_pruned_bundle_which_replaces_no_other(tmp_
         check_target(bundle, "L1")
 
 
+@pytest.mark.slow
 def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_path, monkeypatch):
     root, bundle, lines = tmp_path / "data", tmp_path / "whole", []
     root.mkdir()
@@ -236,6 +241,7 @@ def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_pa
         train(options(root, bundle))
 
 
+@pytest.mark.slow
 def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monkeypatch, tmp_path):
     path = tmp_path / "before.pt"
     torch.save(NestedUNet(2, 1, 5, features=(2, 4, 4), norm="batch").state_dict(), path)
@@ -282,6 +288,7 @@ def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, plann
     assert told[-1].endswith("already planned.")
 
 
+@pytest.mark.slow
 def test_other_minutes_are_planned_for_anew_with_the_same_values_by_hand(discs_dir, tmp_path, monkeypatch):
     slowly = functools.partial(plan_checked, measure=slow_machine)
     monkeypatch.setattr("monai_unetpp.training_run.planned.plan_checked", slowly)
@@ -298,6 +305,7 @@ def test_other_minutes_are_planned_for_anew_with_the_same_values_by_hand(discs_d
     assert planned_bundle(options(discs_dir, bundle, minutes=2.1), told.append).plan.minutes == 2
 
 
+@pytest.mark.slow
 def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp_path):
     first, second, bundle, table = (tmp_path / name for name in ("first.pt", "second.pt", "bundle", "subjects.csv"))
     for path in (first, second):
@@ -319,6 +327,7 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
         planned_bundle(options(discs_dir, bundle, subject_pattern="(.)"), print)
 
 
+@pytest.mark.slow
 def test_preparing_the_cases_counts_as_training(discs_dir, planned, tmp_path, monkeypatch):
     """With a clock that only the preparation moves on."""
     now = [0.0]
@@ -337,6 +346,7 @@ def test_preparing_the_cases_counts_as_training(discs_dir, planned, tmp_path, mo
     assert counted == [60.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
@@ -373,6 +383,7 @@ def test_what_goes_wrong_in_a_training_is_not_put_down_to_the_configuration(
         fit(planned("failing"), tmp_path / "fit", values, print, name="fold 1")
 
 
+@pytest.mark.slow
 def test_the_cases_of_a_training_do_not_stay_in_memory(discs_dir, planned, tmp_path, monkeypatch):
     """They may be a quarter of the memory, and the next fold prepares its own."""
     prepare, held = CacheDataset.set_data, []
@@ -484,6 +495,7 @@ def test_cases_that_judge_are_spread_over_whole_subjects():
     assert spread_cases(entries, 1) == entries[:1]
 
 
+@pytest.mark.slow
 def test_a_verdict_on_some_cases_says_so_and_a_later_one_takes_all(discs_dir, planned, monkeypatch):
     bundle, lines = planned("some"), []
     _limit(monkeypatch, scored=2, warm_up=0, pictures=1)
@@ -500,6 +512,7 @@ def test_a_verdict_on_some_cases_says_so_and_a_later_one_takes_all(discs_dir, pl
     assert "cases not scored" not in again.settings
 
 
+@pytest.mark.slow
 def test_folds_with_little_time_score_some_cases_of_each(discs_dir, planned, monkeypatch):
     bundle, lines = planned("few", folds=3), []
     _limit(monkeypatch, scored=4, warm_up=0, pictures=1)
@@ -526,6 +539,7 @@ def _limit(monkeypatch, **changes):
     monkeypatch.setattr(stages, "share_time", share)
 
 
+@pytest.mark.slow
 def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_dir, planned, monkeypatch):
     waited = []
     monkeypatch.setattr(timing, "synchronize", lambda device: waited.append(device.type))

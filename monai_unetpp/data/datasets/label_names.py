@@ -102,8 +102,8 @@ def name_values(folder: str | PathLike[str], found: Collection[int]) -> LabelNam
         raise ValueError(
             f"{folder}: labels without names must have at most {_MOST_UNNAMED} values above 0, got {len(values)}: "
             f"{list_values(values)}. Smooth edges and JPEG make such shades of grey, and each would become a class: "
-            "save the masks again without them, as PNG. Where each object has a number, as cells often have, set all of "
-            "them to 1. If all are labels, name them in a dataset.json."
+            "save the masks again without them, as PNG. Where each object has a number, as cells often have, set "
+            "all of them to 1. If all are labels, name them in a dataset.json."
         )
     _check_size(folder, values[-1])
     return LabelNames({f"label_{value}": value for value in values})
