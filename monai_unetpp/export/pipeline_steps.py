@@ -19,6 +19,7 @@ from monai.transforms import (
     LoadImaged,
     NormalizeIntensityd,
     Orientationd,
+    ScaleIntensityd,
     ScaleIntensityRanged,
     ScaleIntensityRangePercentilesd,
 )
@@ -223,6 +224,12 @@ def _scale_range(transform: ScaleIntensityRanged) -> Step:
     return {"step": "scale_range", **_values(transform.scaler, "a_min", "a_max", "b_min", "b_max", "clip")}
 
 
+def _scale(transform: ScaleIntensityd) -> Step:
+    _float32(transform, transform.scaler.dtype)
+    _plain(transform, transform.scaler, minv=0.0, maxv=1.0)
+    return {"step": "scale", **_values(transform.scaler, "channel_wise")}
+
+
 def _adjust_contrast(transform: AdjustContrastd) -> Step:
     _plain(transform, transform.adjuster, invert_image=False, retain_stats=False)
     return {"step": "adjust_contrast", **_values(transform.adjuster, "gamma")}
@@ -247,6 +254,7 @@ _TRANSLATIONS: dict[type, Callable[[Any], Step]] = {
     ClipIntensityPercentilesd: _clip_percentiles,
     ScaleIntensityRangePercentilesd: _scale_range_percentiles,
     ScaleIntensityRanged: _scale_range,
+    ScaleIntensityd: _scale,
     InvertBrightBackgroundd: lambda transform: {
         "step": "invert_bright_background",
         **_values(transform.transform, "low", "high"),

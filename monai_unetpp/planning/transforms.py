@@ -117,6 +117,8 @@ def _intensities(plan: TrainingPlan) -> list[_Config]:
     if inverts or bends or kind == "unit":
         bounds = {"lower": lower, "upper": upper, "b_min": 0.0, "b_max": 1.0, "clip": True}
         chain = [_transform("ScaleIntensityRangePercentilesd", "@image", **bounds, **several)]
+        # changes only images of which nearly all voxels are alike, with equal percentiles, which MONAI leaves unscaled
+        chain.append(_transform("ScaleIntensityd", "@image", **several))
         chain += [_transform("monai_unetpp.data.InvertBrightBackgroundd", "@image")] * inverts
         chain += [_transform("AdjustContrastd", "@image", gamma=plan["gamma"])] * bends
         return chain if kind == "unit" else [*chain, standardize]

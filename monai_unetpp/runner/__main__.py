@@ -30,9 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the exported folder")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="NIfTI file")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for <case>_seg.nii.gz")
-    parser.add_argument(
-        "--threads", type=_count, metavar="N", help="number of threads (default: chosen by the runtime)"
-    )
+    threads = "number of threads (default: OMP_NUM_THREADS, or chosen by the runtime)"
+    parser.add_argument("--threads", type=_count, metavar="N", help=threads)
     parser.add_argument("--overwrite", action="store_true", help="replace results of other images of the same name")
     given = parser.parse_args(arguments)
     try:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.resampling import (
+    axis_neighbours,
     check_resampled_size,
     choose_spacing,
     is_same_place,
@@ -149,20 +150,29 @@ def _interpolate(voxels: Array, matrix: Array, size: tuple[int, ...], padding: s
     straight = np.count_nonzero(matrix[:rank, :rank]) == np.count_nonzero(np.diag(matrix[:rank, :rank]))
     for block in list_blocks(result.shape, np.abs(matrix[:rank, :rank])):
         box, local = needed_box(matrix, block, voxels.shape[1:])
-        linear = np.diag(local[:rank, :rank]) if straight else local[:rank, :rank]
+        size_of_block = tuple(part.stop - part.start for part in block)
         for channel, written in zip(voxels, result, strict=True):
             if not channel[box].any():
                 written[block] = 0
                 continue
+            needed = channel[box].astype(np.float64)
+            if straight:
+                written[block] = _interpolate_along_axes(needed, local, size_of_block, padding)
+                continue
             written[block] = ndimage.affine_transform(
-                channel[box].astype(np.float64),
-                linear,
-                local[:rank, rank],
-                tuple(part.stop - part.start for part in block),
-                order=1,
-                mode=PADDINGS[padding],
+                needed, local[:rank, :rank], local[:rank, rank], size_of_block, order=1, mode=PADDINGS[padding]
             )
     return result
+
+
+def _interpolate_along_axes(image: Array, matrix: Array, size: Sequence[int], padding: str) -> Array:
+    """Interpolate linearly between grids with the same axes, with the weights that ``BlockwiseSpacingd`` takes."""
+    for axis in reversed(range(image.ndim)):
+        shape = [-1 if each == axis else 1 for each in range(image.ndim)]
+        step, start = float(matrix[axis, axis]), float(matrix[axis, -1])
+        (below, share), (above, rest) = axis_neighbours(step, start, size[axis], image.shape[axis], padding)
+        image = image.take(below, axis) * share.reshape(shape) + image.take(above, axis) * rest.reshape(shape)
+    return image
 
 
 def _pick_nearest(labels: Array, matrix: Array, size: tuple[int, ...], padding: str) -> Array:

@@ -17,6 +17,7 @@ __all__ = [
     "invert_bright_background",
     "level_surround",
     "normalize",
+    "scale",
     "scale_range",
     "scale_range_percentiles",
     "standardize",
@@ -73,6 +74,16 @@ def scale_range(
     volume.voxels = _scaled(
         volume.voxels, np.asarray(a_min, np.float32), np.asarray(a_max, np.float32), b_min, b_max, clip
     )
+
+
+def scale(volume: Volume, channel_wise: bool) -> None:
+    """Scale so that the lowest and the highest value become 0 and 1."""
+
+    def to_unit(values: Array) -> Array:
+        low, high = values.min(), values.max()
+        return np.zeros_like(values) if low == high else np.asarray((values - low) / (high - low))
+
+    volume.voxels = _by_channel(volume.voxels, to_unit, channel_wise)
 
 
 def invert_bright_background(volume: Volume, low: float, high: float) -> None:

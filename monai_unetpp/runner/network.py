@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def load_network(
     Args:
         folder: folder of its files.
         network: network of a :class:`monai_unetpp.runner.Pipeline`.
-        threads: number of threads; None leaves it to the runtime.
+        threads: number of threads; None takes ``OMP_NUM_THREADS``, as torch does, or else leaves it to the runtime.
         most_voxels: largest window, if windows differ between images: the network is compiled when a shape first
             occurs, and kept for shapes with up to this many voxels in total.
 
@@ -37,6 +38,7 @@ def load_network(
         RuntimeError: the runtime cannot load the network.
     """
     path = folder / Path(network["files"][0]).name
+    threads = _usual_threads() if threads is None else threads
     if network["format"] == "onnx" and importlib.util.find_spec("onnxruntime") is not None:
         return _with_onnxruntime(path, threads)
     if not has_openvino():
@@ -50,6 +52,11 @@ def load_network(
     if most_voxels is not None:
         return _OfAnyShape(path, settings, most_voxels)
     return _compiled(path, settings)
+
+
+def _usual_threads() -> int | None:
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else None
 
 
 def _compiled(model: Any, settings: Mapping[str, Any]) -> Predict:

@@ -53,7 +53,7 @@ class Segmenter:
 
     Args:
         folder: the folder from ``monai-unetpp export --format runner``.
-        threads: number of threads; None leaves it to the runtime.
+        threads: number of threads; None takes ``OMP_NUM_THREADS``, or else leaves it to the runtime.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.

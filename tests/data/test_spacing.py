@@ -349,6 +349,17 @@ def test_voxels_of_a_quarter_of_the_size_by_hand():
     assert fine[0, :, 0, 0].tolist() == [0, 0, 0, 8, 8]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.usefixtures("_large_blocks")
+def test_a_place_on_a_voxel_has_its_value_alone(axis):
+    """Else a surround of zeros has traces of what it surrounds, and is cropped elsewhere."""
+    image = MetaTensor(torch.zeros(1, 60, 60, 61), affine=np.diag([-3.0, 2.7, -1.8, 1]))
+    image.movedim(1 + axis, 0)[::2] = 200
+    fine = BlockwiseSpacingd("image", (1.0, 0.9, 0.6))({"image": image})["image"].movedim(1 + axis, 0)
+    assert fine[0::6].unique().tolist() == [200]
+    assert fine[3::6].unique().tolist() == [0]
+
+
 @pytest.mark.parametrize("direction", [1, -1])
 def test_between_two_labels_the_even_one_decides_so_that_none_moves(direction):
     """Voxels of 2 mm come back as three or one of 1 mm, in turn, each around its own centre; blocks leave no trace."""

@@ -187,13 +187,19 @@ def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
 def test_images_can_be_scaled_bent_and_split_into_objects(tmp_path):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 7}, (48, 40), 1, {"0": "microscopy"})
     bundle = tmp_path / "bundle"
-    settings = {"features": [2, 4, 4], "normalization": "unit", "clip_percentiles": [0, 100], "gamma": 0.5}
+    settings = {"features": [2, 4, 4], "normalization": "unit", "clip_percentiles": [0, 99.9], "gamma": 0.5}
     plan(root, bundle, settings=settings, measure=machine)
     inference, image = BundleConfig(bundle, "inference.json"), root / "imagesTr" / "case_0.png"
     prepared = inference.parse("preprocessing")({"image": str(image)})["image"]
     pixels = np.asarray(Image.open(image)).T.astype(float)
-    expected = ((pixels - pixels.min()) / np.ptp(pixels)) ** 0.5
+    low, high = np.percentile(pixels, (0, 99.9))
+    expected = np.clip((pixels - low) / (high - low), 0, 1) ** 0.5
     np.testing.assert_allclose(prepared[0].numpy(), expected, atol=1e-4)
+    # nearly black, so that its percentiles are equal
+    sparse = tmp_path / "sparse.png"
+    Image.fromarray(np.pad(np.full((1, 2), 200, np.uint8), 40)).save(sparse)
+    prepared = inference.parse("preprocessing")({"image": str(sparse)})["image"]
+    assert prepared.unique().tolist() == pytest.approx([0, 1])
     readme = (bundle / "docs" / "README.md").read_text()
     assert "raised to the power of 0.5." in readme
     assert "Each image is scaled so that its percentiles below become 0 and 1." in readme

@@ -15,13 +15,14 @@ import pytest
 import torch
 from disc_images import write_disc_images
 from json_edits import edit_json
+from monai.data import MetaTensor
 from runner_bundle import write_bundle, write_image
 from scipy.spatial.transform import Rotation
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import read_network_def
-from monai_unetpp.data import ImageFileError
+from monai_unetpp.data import BlockwiseSpacingd, ImageFileError
 from monai_unetpp.export import export_runner, runner_folder
 from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.inferers import sliding_windows
@@ -30,7 +31,8 @@ from monai_unetpp.planning import plan
 from monai_unetpp.runner import Segmenter, segmenter
 from monai_unetpp.runner.__main__ import main
 from monai_unetpp.runner.network import load_network
-from monai_unetpp.runner.volume import read_volume
+from monai_unetpp.runner.segmenter import STEPS
+from monai_unetpp.runner.volume import Volume, read_volume
 from monai_unetpp.segmentation import segment_files
 
 pytestmark = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
@@ -47,6 +49,7 @@ _BRAIN = [
 _PICTURE = [
     {"_target_": "ScaleIntensityRangePercentilesd", "keys": "image", "lower": 0.1, "upper": 99.9, "b_min": 0.0}
     | {"b_max": 1.0, "clip": True},
+    {"_target_": "ScaleIntensityd", "keys": "image"},
     {"_target_": "monai_unetpp.data.InvertBrightBackgroundd", "keys": "image"},
     {"_target_": "AdjustContrastd", "keys": "image", "gamma": 0.7},
     {"_target_": "NormalizeIntensityd", "keys": "image", "channel_wise": True},
@@ -472,6 +475,28 @@ def test_what_has_no_translation_is_refused(tmp_path, step, reason):
     with pytest.raises(NoTranslationError, match=reason):
         export_runner(bundle, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+def test_voxels_of_another_size_are_those_of_the_bundle(tmp_path):
+    """A trace of a neighbour in a surround of zeros would move the crop."""
+    path = write_image(tmp_path / "image.nii", (60, 61, 62), surround=False)
+    zeros = np.zeros((60, 61, 62), np.float32)
+    zeros[::2, 1::3, 5:50] = nibabel.load(path).get_fdata(dtype=np.float32)[::2, 1::3, 5:50]
+    affine = np.diag([-3.0, 2.7, -1.8, 1])
+    expected = BlockwiseSpacingd("image", (1.0, 0.9, 0.6))({"image": MetaTensor(zeros[None], affine=affine)})["image"]
+    volume = Volume(zeros[None], affine, path)
+    STEPS["spacing"](volume, pixdim=(1.0, 0.9, 0.6), padding="border", diagonal=False)
+    np.testing.assert_allclose(volume.voxels, expected.numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(volume.voxels == 0, expected.numpy() == 0)
+
+
+def test_as_many_threads_as_elsewhere(monkeypatch, brain):
+    settings = []
+    monkeypatch.setattr("monai_unetpp.runner.network._compiled", lambda _, given: settings.append(given))
+    for asked, threads in (("3", None), ("3", 2), ("", None), ("many", None)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        Segmenter(brain[1], threads)
+    assert [given.get("INFERENCE_NUM_THREADS") for given in settings] == [3, 2, None, None]
 
 
 def test_what_changes_the_grid_must_be_inverted(tmp_path):

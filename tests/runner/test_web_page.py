@@ -39,6 +39,7 @@ _SKEWED = [
     {"step": "orient", "axcodes": "ILP"},
     {"step": "scale_range_percentiles", "lower": 1.0, "upper": 99.0, "b_min": 0.0, "b_max": 1.0, "clip": True}
     | {"channel_wise": False},
+    {"step": "scale", "channel_wise": False},
     {"step": "invert_bright_background", "low": 0.0, "high": 1.0},
     {"step": "adjust_contrast", "gamma": 0.7},
 ]

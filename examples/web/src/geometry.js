@@ -10,6 +10,8 @@ import { momentsOf } from "./statistics.js";
 import { searchSurround } from "./surround.js";
 
 const CODES = { L: [0, -1], R: [0, 1], P: [1, -1], A: [1, 1], I: [2, -1], S: [2, 1] };
+/** Distance to a voxel, in voxels, that is rounding. */
+const ON_VOXEL = 1e-6;
 const TINY_TURN = [[1, -0.31e-6, 0.59e-6], [0.31e-6, 1, -1e-6], [-0.59e-6, 1e-6, 1]];
 
 /** The affine for the steps, turned by a millionth where rounding alone would decide which axis is which. */
@@ -123,7 +125,9 @@ function interpolate(voxels, shape, matrix, size, isBorder) {
     i < 0 || j < 0 || k < 0 || i >= height || j >= width || k >= depth ? 0 : voxels[(i * width + j) * depth + k];
   const place = (row, length, i, j, k) => {
     const found = row[0] * i + row[1] * j + row[2] * k + row[3];
-    return isBorder ? Math.min(Math.max(found, 0), length - 1) : found;
+    const whole = Math.round(found);
+    const snapped = Math.abs(found - whole) < ON_VOXEL ? whole : found;
+    return isBorder ? Math.min(Math.max(snapped, 0), length - 1) : snapped;
   };
   let written = 0;
   for (let i = 0; i < size[0]; i++)

@@ -32,6 +32,13 @@ export function scaleRange(volume, settings) {
   scale(volume, [fround(settings.a_min), fround(settings.a_max)], settings);
 }
 
+/** Let the lowest and the highest value become 0 and 1. */
+export function scaleToUnit(volume) {
+  const [low, high] = rangeOf(volume.voxels);
+  const extent = fround(high - low);
+  change(volume, (value) => (extent ? fround(value - low) / extent : 0));
+}
+
 /** Make an image whose median is above the middle of the range its negative. */
 export function invertBrightBackground(volume, { low, high }) {
   const step = Math.max(1, Math.floor(volume.voxels.length / MEDIAN_PIXELS));

@@ -15,6 +15,7 @@ export const STEPS = {
   clip_percentiles: intensity.clipPercentiles,
   scale_range_percentiles: intensity.scaleRangePercentiles,
   scale_range: intensity.scaleRange,
+  scale: intensity.scaleToUnit,
   invert_bright_background: intensity.invertBrightBackground,
   adjust_contrast: intensity.adjustContrast,
   standardize: intensity.standardize,

@@ -15,6 +15,7 @@ from monai_unetpp.data.transforms.surround_search import box_around
 from monai_unetpp.data.transforms.target_grid import HEADER_ROUNDING, round_half_to_even
 
 __all__ = [
+    "axis_neighbours",
     "check_resampled_size",
     "choose_spacing",
     "find_candidate_box",
@@ -36,6 +37,8 @@ _SAME_SPACING, _SAME_SPACING_MM = 1e-3, 1e-3
 _LOST_FACTOR, _LOST_VOXELS = 10, 4
 #: Available bytes if the system does not report them.
 _ASSUMED_MEMORY = 2**40
+#: Largest distance to a voxel, in voxels, that is rounding: its neighbours would leave a trace in a surround of zeros.
+_ON_VOXEL = 1e-6
 
 _Array = npt.NDArray[np.float64]
 
@@ -128,6 +131,29 @@ def needed_box(matrix: _Array, block: Sequence[slice], shape: Sequence[int]) -> 
     local = matrix.copy()
     local[:rank, rank] += matrix[:rank, :rank] @ first - low
     return tuple(slice(int(start), int(stop) + 1) for start, stop in zip(low, high, strict=True)), local
+
+
+def axis_neighbours(
+    step: float, start: float, size: int, length: int, padding_mode: str
+) -> Iterator[tuple[npt.NDArray[np.int64], _Array]]:
+    """Yield the voxels below and above evenly spaced places along one axis, with their weights in linear interpolation.
+
+    Args:
+        step: distance of two places, in voxels of the image.
+        start: the first place, in voxels of the image.
+        size: number of places.
+        length: of the image along the axis, in voxels.
+        padding_mode: ``"border"`` or ``"zeros"``.
+    """
+    places = start + step * np.arange(size)
+    whole = np.rint(places)
+    places = np.where(np.abs(places - whole) < _ON_VOXEL, whole, places)
+    if padding_mode == "border":
+        places = places.clip(0, length - 1)
+    below = np.floor(places)
+    for index, weight in ((below, below + 1 - places), (below + 1, places - below)):
+        inside = (index >= 0) & (index < length)
+        yield index.clip(0, length - 1).astype(np.int64), weight * inside
 
 
 def nearest_voxels(

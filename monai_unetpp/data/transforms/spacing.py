@@ -22,6 +22,7 @@ from monai.utils import (
 )
 
 from monai_unetpp.data.transforms.resampling import (
+    axis_neighbours,
     check_resampled_size,
     choose_spacing,
     is_same_place,
@@ -308,18 +309,12 @@ def _interpolate_along_axes(
     """
     # the axis that is contiguous in memory is the slowest to select from, so it goes first
     for axis in range(len(size), 0, -1):
-        last = image.shape[axis] - 1
-        places = starts[axis - 1] + steps[axis - 1] * np.arange(size[axis - 1])
-        if padding_mode == GridSamplePadMode.BORDER:
-            places = places.clip(0, last)
-        below = np.floor(places)
+        at = axis - 1
         sides = []
-        for index, weight in ((below, below + 1 - places), (below + 1, places - below)):
-            inside = (index >= 0) & (index <= last)
-            shape = [-1 if at == axis else 1 for at in range(image.ndim)]
-            weights = torch.as_tensor(weight * inside, dtype=image.dtype, device=image.device).reshape(shape)
-            rows = torch.as_tensor(index.clip(0, last), dtype=torch.int64, device=image.device)
-            sides.append((image.index_select(axis, rows), weights))
+        for index, weight in axis_neighbours(steps[at], starts[at], size[at], image.shape[axis], padding_mode):
+            shape = [-1 if each == axis else 1 for each in range(image.ndim)]
+            weights = torch.as_tensor(weight, dtype=image.dtype, device=image.device).reshape(shape)
+            sides.append((image.index_select(axis, torch.as_tensor(index, device=image.device)), weights))
         (nearer, share), (further, rest) = sides
         image = nearer.mul_(share).addcmul_(further, rest)
     return image
