@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import Any
 
@@ -41,7 +42,7 @@ def _run(**options: Any) -> int:
         outcome = train(TrainOptions(**options), progress=spaced(say))
     except KeyboardInterrupt:
         if is_first_process():
-            fail(f"interrupted. Run the same command again to continue: monai-unetpp {' '.join(sys.argv[1:])}")
+            fail(f"interrupted. Run the same command again to continue: monai-unetpp {shlex.join(sys.argv[1:])}")
         return INTERRUPTED
     # if another process exited with an error, torchrun would end the first one while it prints
     if not is_first_process():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from os import PathLike
@@ -53,6 +54,8 @@ _INFERRED = (
 )
 #: Fine-tuning is gentler than training.
 _FINETUNING_RATE = 0.25
+#: The hash of a plan's values, beside them.
+_HASH = "values_sha256"
 #: Objects of fewer pixels are removed when objects are numbered.
 _SMALLEST_OBJECT = 10
 
@@ -107,7 +110,8 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     write_text(root / "docs" / "data_license.txt", DATA_LICENSE)
     write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
     write_text(root / "docs" / "README.md", readme_text(plan, fingerprint))
-    write_text(root / PLAN_FILE, _as_text(plan.as_dict()))
+    content = plan.as_dict()
+    write_text(root / PLAN_FILE, _as_text({**content, _HASH: _hash_of(content["values"])}))
     (root / _UNFINISHED).unlink(missing_ok=True)
 
 
@@ -126,6 +130,17 @@ def check_unedited(plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
                 f"{Path(bundle) / PLAN_FILE}: has {name} {in_words(planned)}, but {path} {in_words(trained[name])}. "
                 f"Undo the edit, or plan again with --set {name}=..."
             )
+    # the other values are in transforms, which may have been edited on purpose
+    content = read_object(Path(bundle) / PLAN_FILE)
+    if content.get(_HASH, _hash_of(content["values"])) != _hash_of(content["values"]):
+        raise ValueError(
+            f"{Path(bundle) / PLAN_FILE}: its values were edited, which the other files of the bundle do not follow. "
+            "Undo the edit, or plan again with --set NAME=..."
+        )
+
+
+def _hash_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _trained(plan: TrainingPlan) -> dict[str, Any]:

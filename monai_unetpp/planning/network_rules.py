@@ -225,7 +225,9 @@ def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[st
     for width, edge in _series(task):
         patch = list(given.get("patch_size") or patch_of(task, edge))
         most = len(given["features"]) - 1 if "features" in given else MOST_LEVELS
-        strides = given.get("strides") or _strides(patch, task)[:most]
+        # as many steps down as the features ask for; where the patch is too small for them, check_size says so
+        least = most if "features" in given else LEAST_LEVELS
+        strides = given.get("strides") or _lengthened(_strides(patch, task)[:most], patch, least)
         most_features = _MOST_FEATURES[task.spatial_dims]
         features = [min(width * 2**depth, most_features) for depth in range(len(strides) + 1)]
         fewest, largest = _BATCHES[task.spatial_dims]
@@ -315,7 +317,14 @@ def strides_of(patch: Sequence[int], spacing_mm: Sequence[float] | None) -> list
         strides.append([2 if each else 1 for each in pooled])
         edges = [edge / 2 if each else edge for edge, each in zip(edges, pooled, strict=True)]
         spacing = [2 * mm if each else mm for mm, each in zip(spacing, pooled, strict=True)]
-    while len(strides) < LEAST_LEVELS:
+    return _lengthened(strides, patch, LEAST_LEVELS)
+
+
+def _lengthened(strides: list[list[int]], patch: Sequence[int], least: int) -> list[list[int]]:
+    """At least ``least`` steps down, along the axes with two voxels or more, or all if none has them."""
+    edges = [edge / math.prod(stride[axis] for stride in strides) for axis, edge in enumerate(patch)]
+    strides = list(strides)
+    while len(strides) < least:
         strides.append([2 if edge >= 2 else 1 for edge in edges] if max(edges) >= 2 else [2] * len(patch))
         edges = [edge / step for edge, step in zip(edges, strides[-1], strict=True)]
     return strides

@@ -22,7 +22,7 @@ _COMMANDS = Path(__file__).with_name("template") / "commands.md"
 _OBJECTS = (
     " With `--instances` (`--instances True` with\n`python -m monai.bundle run`) each object has a number of its own: "
     "connected components, those that touch split by a\nwatershed on the distance to the border, those of fewer than "
-    "`min_instance_size` pixels removed."
+    "`min_instance_size` pixels removed; in volumes, also across slices."
 )
 _NOT_TRAINED = "The network has not been trained yet: run `monai-unetpp train` with the same data and folder."
 

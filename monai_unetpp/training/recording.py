@@ -202,16 +202,22 @@ class TrainingCheckpoint:
     def _resume(self, engine: Engine, load_dict: dict[str, Any]) -> None:
         if idist.get_rank() == 0:
             self._remove_leftovers()
+        unreadable = []
         for path in reversed(self._found()):
             try:
                 torch.load(path, map_location="cpu", weights_only=True)
             except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as e:
                 logger.warning("%s cannot be read (%r); trying the checkpoint before it.", path, e)
+                unreadable.append(path)
                 continue
             with _keep_settings([value for value in load_dict.values() if isinstance(value, LambdaLR)]):
                 CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
             logger.info("Training continues after epoch %d, from %s.", engine.state.epoch, path)
-            return
+            break
+        if idist.get_rank() == 0:
+            # else they would be the latest ones, for which good ones are removed
+            for path in unreadable:
+                path.replace(f"{path}.damaged")
 
     def _seed_epoch(self, engine: Engine) -> None:
         """Seed the sampler and the random transforms of an epoch."""

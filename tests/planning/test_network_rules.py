@@ -153,6 +153,16 @@ def test_what_is_set_by_hand_is_followed_by_the_rest():
 SOURCE = Source("head", 3, [16, 32, 96, 96], [[2, 2, 2], [2, 2, 1], [2, 2, 2]], [[3, 3, 3]] * 4, "instance")
 
 
+def test_features_set_by_hand_have_their_steps_down_where_the_patch_allows_them():
+    features = [2, 4, 4, 8]
+    shallow = Source("a", 3, [2, 4, 4], [[2, 2, 2]] * 2, [[3, 3, 3]] * 3, "batch")
+    deeper = chosen({"features": features}, source=shallow)
+    assert (deeper["strides"], len(deeper["kernel_size"])) == ([[2, 2, 2]] * 3, 4)
+    assert chosen({"features": features, "patch_size": [16, 16, 4]})["strides"] == [[2, 2, 1], [2, 2, 1], [2, 2, 2]]
+    with pytest.raises(ValueError, match="patch_size must leave 2 voxels or more at the lowest resolution"):
+        chosen({"features": features, "patch_size": [8, 8, 8]})
+
+
 def test_the_network_to_start_from_is_followed_as_far_as_it_goes():
     values = chosen(source=SOURCE)
     assert values["features"] == [16, 32, 96, 96]

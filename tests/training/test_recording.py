@@ -109,6 +109,17 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     assert trainer.state.epoch == 3
 
 
+@pytest.mark.slow
+def test_damaged_checkpoints_of_later_epochs_do_not_count_as_the_latest(tmp_path):
+    """As a full disk leaves them: good ones would be removed in their favour, also those that the saver counts."""
+    make_training(tmp_path, 1)[0].run()
+    for epoch in (3, 8, 9):
+        (tmp_path / f"checkpoint_epoch={epoch}.pt").write_bytes(b"half a file")
+    make_training(tmp_path, 5)[0].run()
+    assert {path.name for path in tmp_path.glob("*.pt")} >= {"checkpoint_epoch=4.pt", "checkpoint_epoch=5.pt"}
+    assert len(list(tmp_path.glob("*.pt.damaged"))) == 3
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("PytorchStreamWriter failed writing file data/3")]
 )

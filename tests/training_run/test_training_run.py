@@ -268,6 +268,8 @@ def test_a_bundle_that_was_planned_otherwise_is_refused(discs_dir, planned, tmp_
     [
         ("steps", 7, r"/plan\.json: has steps 7, but .*/train\.json 6\. Undo .* with --set steps=\.\.\.$"),
         ("learning_rate", 0.5, r"has learning_rate 0\.5, but "),
+        ("augmentation", "none", r"/plan\.json: its values were edited, .* with --set NAME=\.\.\.$"),
+        ("tolerance_mm", 9, r"/plan\.json: its values were edited"),
         ("level_weights", [1, 0.5], r"has level_weights L1: 1, L2: 0\.5, but .*train\.json none\."),
     ],
 )
