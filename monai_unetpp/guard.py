@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey, MetaKeys
+from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 
 from monai_unetpp.data.transforms.after_loading import insert_after_loading
 from monai_unetpp.data.transforms.extent import PERCENTILES, measure_extent, sample_evenly
@@ -231,14 +230,20 @@ class CaseGuard:
         self.slice_axis = slice_axis
         self.warnings: dict[str, list[str]] = {}
 
-    def watch(self, transform: Any, key: str = "image") -> None:
+    def watch(self, transform: Any) -> None:
         """Check every image as soon as it is loaded.
 
         Args:
             transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; any other is left unchanged.
-            key: key of the image.
         """
-        insert_after_loading(transform, _Lookd(key, self))
+        insert_after_loading(transform, self._look_at_item)
+
+    def _look_at_item(self, item: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        image = item[CommonKeys.IMAGE]
+        if isinstance(image, MetaTensor):
+            file = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, CommonKeys.IMAGE))
+            self.look(file, image, image.meta.get(MetaKeys.ORIGINAL_AFFINE, image.affine))
+        return item
 
     def look(self, file: str, image: torch.Tensor, affine: Any) -> None:
         """Warn about what is unusual in an image."""
@@ -267,24 +272,6 @@ class CaseGuard:
             line = f"{file}: {what}: {'; '.join(found)}. Check that this is the right bundle, and the result."
             self.warnings.setdefault(file, []).append(line)
             logger.warning("%s", line)
-
-
-class _Lookd(MapTransform):
-    """Shows an image to a guard and passes it on unchanged."""
-
-    def __init__(self, key: str, guard: CaseGuard) -> None:
-        super().__init__(key)
-        self.guard = guard
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            image = d[key]
-            if isinstance(image, MetaTensor):
-                file = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, key))
-                affine = image.meta.get(MetaKeys.ORIGINAL_AFFINE, image.affine)
-                self.guard.look(file, image, affine)
-        return d
 
 
 def find_guard(bundle: str | PathLike[str], slice_axis: int | None = None) -> CaseGuard | None:
