@@ -51,7 +51,7 @@ def test_equal_voxel_for_voxel_with_references_to_the_images(tmp_path, voxels, l
     datasets = series_datasets(voxels, grid, [STUDY] * 5)
     folder = write_all(tmp_path / "scan", datasets, order=[3, 1, 4, 0, 2])
     write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES, model="tiny")
-    affine = read_dicom([folder]).affine
+    affine = read_dicom([folder])[1]
     index = np.argwhere(labels >= 0)
     found = labels_at(tmp_path / "a.dcm", nib.affines.apply_affine(affine, index))
     # segments are numbered in their order
@@ -72,7 +72,7 @@ def test_one_file_of_many_frames(tmp_path, voxels, labels):
     path = write(tmp_path / "many.dcm", dataset)
     write_dicom_seg(tmp_path / "seg.dcm", labels, [path], NAMES)
     index = np.argwhere(labels >= 0)
-    found = labels_at(tmp_path / "seg.dcm", nib.affines.apply_affine(read_dicom([path]).affine, index))
+    found = labels_at(tmp_path / "seg.dcm", nib.affines.apply_affine(read_dicom([path])[1], index))
     np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[tuple(index.T)])
 
 

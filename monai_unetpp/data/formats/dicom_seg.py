@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys
 
-from monai_unetpp.data.formats.dicom import dicom_planes_of, find_series, is_dicom_file, is_own_seg
+from monai_unetpp.data.formats.dicom import find_series, is_dicom_file, is_own_seg, stack_series
 from monai_unetpp.data.formats.dicom_planes import DicomPlane, quiet_pydicom
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.label_table import make_labels
@@ -173,7 +173,7 @@ def write_dicom_seg(
     _check_own(Path(path))
     paths = [Path(file) for file in source]
     _check_dicom(paths[0])
-    planes = dicom_planes_of(paths)
+    planes, _ = stack_series(paths)
     _check_needed(paths[0], planes)
     shape = (*planes[0].size, len(planes))
     if labels.size != np.prod(shape):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_unetpp.data.formats.dicom import is_dicom_file, read_dicom_grid
+from monai_unetpp.data.formats.dicom import is_dicom_file, stack_series
 from monai_unetpp.data.formats.grid import ImageGeometry, check_grid, shorten_shape
 from monai_unetpp.data.formats.itk_images import is_itk_name, read_itk_header
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
@@ -29,9 +29,10 @@ def read_geometry(path: str | Path) -> ImageGeometry:
         image = open_nifti(path)
         return ImageGeometry(shorten_shape(image.shape), np.asarray(image.affine, dtype=np.float64))
     if path.is_dir() or is_dicom_file(path):
-        slices, affine = read_dicom_grid([path])
-        check_grid(slices, affine, path)
-        return ImageGeometry(slices, affine)
+        planes, affine = stack_series([path])
+        grid = ImageGeometry((*planes[0].size, len(planes)), affine)
+        check_grid(grid.shape, affine, path)
+        return grid
     if is_itk_name(path):
         shape, affine = read_itk_header(path)
         return ImageGeometry(shorten_shape(shape), affine)

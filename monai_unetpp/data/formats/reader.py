@@ -173,12 +173,12 @@ class VolumeReader(ImageReader):
         return np.stack([array for array, _ in images]), metadata
 
     def _read_dicom(self, paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        volume = read_dicom(paths)
-        if 2 not in self.spatial_dims and volume.array.shape[2] == 1:
+        array, affine = read_dicom(paths)
+        if 2 not in self.spatial_dims and array.shape[2] == 1:
             raise ImageFileError(
                 f"{paths[0]}: a single slice instead of a volume. Name the folder of the whole series."
             )
-        return self._checked(volume.array, volume.affine, paths[0])
+        return self._checked(array, affine, paths[0])
 
     def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """Read one file with all channels."""

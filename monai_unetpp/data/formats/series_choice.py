@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.formats.dicom import DicomSeries, dicom_planes_of, find_series
+from monai_unetpp.data.formats.dicom import DicomSeries, find_series, stack_series
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import first_file
 from monai_unetpp.errors import printable
@@ -80,7 +80,7 @@ def _chosen(series: Sequence[DicomSeries], wanted: str, folder: Path) -> list[Di
     suitable = []
     for one in series:
         try:
-            dicom_planes_of([file.path for file in one.files])
+            stack_series([file.path for file in one.files])
         except ImageFileError as e:
             logger.warning("%s: series %s left out: %s", folder, one, e)
             continue
