@@ -11,10 +11,9 @@ from typing import Any
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.files import MARK, remove_leftovers, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
-from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
+from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text, readme_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
-from monai_unetpp.planning.readme import readme_text
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
 from monai_unetpp.planning.transforms import (
