@@ -179,8 +179,8 @@ class TrainingRanges:
 
     def _other_intensities(self, image: torch.Tensor, has_surround: bool) -> list[str]:
         found = []
-        for number, channel in enumerate(image[: len(self.lowest)]):
-            low, _, _, _, high = np.percentile(sample_evenly(_plain(channel)), PERCENTILES)
+        for number, channel in enumerate(np.asarray(image[: len(self.lowest)].cpu())):
+            low, _, _, _, high = np.percentile(sample_evenly(channel), PERCENTILES)
             name = f" of channel {number}" if len(self.lowest) > 1 else ""
             seems_ct = low <= _AIR_HU and high >= _TISSUE_HU
             margin = _HU_MARGIN * (self.highest[number][1] - self.lowest[number][0])
@@ -300,11 +300,6 @@ def _middle_slice(image: torch.Tensor, affine: Any, axis: int) -> tuple[torch.Te
     in_order = affine.copy()
     in_order[:, :3] = affine[:, order]
     return image.select(axis + 1, image.shape[axis + 1] // 2), in_order
-
-
-def _plain(channel: torch.Tensor) -> Any:
-    tensor = channel.as_tensor() if isinstance(channel, MetaTensor) else channel
-    return tensor.cpu().numpy()
 
 
 def _range(values: Iterable[float]) -> Range:

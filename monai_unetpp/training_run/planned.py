@@ -23,8 +23,6 @@ __all__ = ["Planned", "planned_bundle"]
 
 #: Part by which the time of a network may differ from that of its plan.
 _SAME_TIME = 0.1
-#: Most validation cases to look at while training.
-_OBSERVED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +35,6 @@ class Planned:
         plan: its plan.
         beginning: minutes, folds and initial weights.
         steps: steps of each training if set by hand; None if the time ends it.
-        observed: most validation cases to look at while training.
     """
 
     bundle: Path
@@ -45,7 +42,6 @@ class Planned:
     plan: TrainingPlan
     beginning: Beginning
     steps: int | None
-    observed: int = _OBSERVED
 
     @property
     def folds(self) -> int:

@@ -58,6 +58,8 @@ _STEPS_BETWEEN = 1
 _ENDLESS = 10**7
 #: Approximate number of evaluations of the validation cases in a training, and most seconds between two.
 _LOOKS, _LONGEST_S = 20, 300.0
+#: Most validation cases to look at while training.
+_OBSERVED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +246,7 @@ class _Run:
             )
         if "cache_rate" not in self.planned.plan.by_hand:
             cache_rate = min(cache_rate, self.shares.cached(len(cases)))
-        observed = 0 if held_out is None and self.planned.folds else self.planned.observed
+        observed = 0 if held_out is None and self.planned.folds else _OBSERVED
         # the weights of a fold judge, and are in no bundle
         own = {"cache_rate": cache_rate, "record_cases": held_out is None}
         values = {**self._training_values(minutes, observed), **own}
