@@ -122,7 +122,9 @@ class TrainingRanges:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, rounded to four digits."""
-        plain: dict[str, Any] = json.loads(json.dumps(to_plain(self)), parse_float=_rounded)
+        plain: dict[str, Any] = json.loads(
+            json.dumps(to_plain(self)), parse_float=lambda text: float(f"{float(text):.4g}")
+        )
         return plain
 
     @classmethod
@@ -228,7 +230,6 @@ class CaseGuard:
     def __init__(self, ranges: TrainingRanges, slice_axis: int | None = None) -> None:
         self.ranges = ranges
         self.slice_axis = slice_axis
-        self.warnings: dict[str, list[str]] = {}
 
     def watch(self, transform: Any) -> None:
         """Check every image as soon as it is loaded.
@@ -270,7 +271,6 @@ class CaseGuard:
     def _tell(self, file: str, what: str, found: Sequence[str]) -> None:
         if found:
             line = f"{file}: {what}: {'; '.join(found)}. Check that this is the right bundle, and the result."
-            self.warnings.setdefault(file, []).append(line)
             logger.warning("%s", line)
 
 
@@ -313,10 +313,6 @@ def _ranges(rows: Iterable[Sequence[float]]) -> tuple[Range, ...]:
 
 def _ranges_by_name(records: Sequence[Mapping[str, float]]) -> dict[str, Range]:
     return {name: _range(record[name] for record in records) for name in records[0]}
-
-
-def _rounded(text: str) -> float:
-    return float(f"{float(text):.4g}")
 
 
 def _outside(values: Sequence[float], ranges: Sequence[Range], factor: float) -> bool:

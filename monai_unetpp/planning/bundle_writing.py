@@ -92,8 +92,9 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     root = Path(bundle)
     inference, train, evaluate = _inference(plan), _training(plan), _evaluation()
     configs = {"inference": inference, "train": train, "evaluate": evaluate, "prune": _read("prune")}
-    configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _finetuning(plan)}
+    configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _read("finetune")}
     configs["prune"]["flips"] = plan["flips"]
+    configs["finetune"]["learning_rate"] = _FINETUNING_RATE * plan["learning_rate"]
     write_text(root / _UNFINISHED, "")
     for name in (PLAN_FILE, *(f"training/{name}" for name in _BEGUN)):
         (root / name).unlink(missing_ok=True)
@@ -209,7 +210,3 @@ def _inference(plan: TrainingPlan) -> dict[str, Any]:
             "inferer": content["inferer"],
         }
     return content
-
-
-def _finetuning(plan: TrainingPlan) -> dict[str, Any]:
-    return _read("finetune") | {"learning_rate": _FINETUNING_RATE * plan["learning_rate"]}
