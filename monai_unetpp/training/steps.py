@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -124,6 +125,7 @@ class StepCurve:
         write_text(self.path, format_csv(["step", "loss", "learning_rate", "seconds"], rows))
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class LastModelSaver:
     """Keep the weights after the last step, for trainings without model selection, and record their cases beside them.
 
@@ -140,19 +142,11 @@ class LastModelSaver:
             are recorded as well.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        path: str | PathLike[str],
-        cases: Sequence[Mapping[str, Any]] | None = None,
-        rule: str = LAST,
-        started_from: str | PathLike[str] | None = None,
-    ) -> None:
-        self.network = network
-        self.path = Path(path)
-        self.cases = cases
-        self.rule = rule
-        self.started_from = started_from
+    network: nn.Module
+    path: str | PathLike[str]
+    cases: Sequence[Mapping[str, Any]] | None = None
+    rule: str = LAST
+    started_from: str | PathLike[str] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Save at the end of the trainer ``engine``."""
@@ -169,4 +163,4 @@ class LastModelSaver:
         with atomic_path(self.path) as temporary:
             torch.save(weights, temporary)
         if self.cases is not None:
-            record_cases(self.path, self.cases, rule=self.rule, started_from=self.started_from)
+            record_cases(Path(self.path), self.cases, rule=self.rule, started_from=self.started_from)
