@@ -219,6 +219,7 @@ class TrainingRanges:
         return found
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class CaseGuard:
     """Logs how cases differ from the training cases of a bundle, one line per case.
 
@@ -227,9 +228,8 @@ class CaseGuard:
         slice_axis: the axis of volumes across which a 2D bundle takes their slices.
     """
 
-    def __init__(self, ranges: TrainingRanges, slice_axis: int | None = None) -> None:
-        self.ranges = ranges
-        self.slice_axis = slice_axis
+    ranges: TrainingRanges
+    slice_axis: int | None = None
 
     def watch(self, transform: Any) -> None:
         """Check every image as soon as it is loaded.

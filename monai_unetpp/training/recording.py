@@ -297,6 +297,7 @@ def _keep_settings(schedules: Sequence[LambdaLR]) -> Iterator[None]:
             group["lr"] = rate
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class CurveWriter:
     """Write learning rate, mean training loss and validation metrics of every epoch to a CSV file.
 
@@ -308,14 +309,11 @@ class CurveWriter:
         optimizer: the optimizer whose learning rate to record.
     """
 
-    def __init__(
-        self, path: str | PathLike[str], evaluator: Engine | None = None, optimizer: torch.optim.Optimizer | None = None
-    ) -> None:
-        self.path = Path(path)
-        self.evaluator = evaluator
-        self.optimizer = optimizer
-        self._losses: list[float] = []
-        self._validated = False
+    path: str | PathLike[str]
+    evaluator: Engine | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    _losses: list[float] = dataclasses.field(default_factory=list, init=False)
+    _validated: bool = dataclasses.field(default=False, init=False)
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer ``engine``; attach after the handler that validates."""
@@ -348,9 +346,10 @@ class CurveWriter:
 
     def _write(self, row: dict[str, Any]) -> None:
         rows: list[dict[str, Any]] = []
-        if self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
+        path = Path(self.path)
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
         rows.append(row)
         columns = list(dict.fromkeys(key for each in rows for key in each))
-        write_text(self.path, format_csv(columns, ([each.get(key, "") for key in columns] for each in rows)))
+        write_text(path, format_csv(columns, ([each.get(key, "") for key in columns] for each in rows)))

@@ -27,6 +27,7 @@ __all__ = ["LastModelSaver", "StepCurve"]
 logger = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class StepCurve:
     """Write the loss of every step to a CSV file, comparable between networks with one and with several heads.
 
@@ -42,20 +43,13 @@ class StepCurve:
             only the first process writes it.
     """
 
-    def __init__(
-        self,
-        path: str | PathLike[str],
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        optimizer: torch.optim.Optimizer,
-        interval_s: float = 0.0,
-    ) -> None:
-        self.interval_s = interval_s
-        self._written = 0.0
-        self.path = Path(path)
-        self.loss = loss
-        self.optimizer = optimizer
-        self._rows: list[list[float]] = []
-        self._last = 0.0
+    path: str | PathLike[str]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    optimizer: torch.optim.Optimizer
+    interval_s: float = 0.0
+    _rows: list[list[float]] = dataclasses.field(default_factory=list, init=False)
+    _last: float = dataclasses.field(default=0.0, init=False)
+    _written: float = dataclasses.field(default=0.0, init=False)
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer ``engine``; attach before handlers that change the learning rate or save."""
