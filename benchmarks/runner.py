@@ -16,7 +16,7 @@ from benchmarks.launching import instruction_sets, launch
 from monai_unetpp.bundles import find_bundle, read_network_def
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
-from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.export import export_runner
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles

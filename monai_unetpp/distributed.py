@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 __all__ = [
+    "by_first",
     "finish",
     "from_first",
     "gather",
@@ -216,6 +217,13 @@ def waiting_group(device: torch.device | str | None = None) -> Iterator[dist.Pro
     # after an error the other processes may never come to the end: then the launcher ends them
     if started:
         finish()
+
+
+def by_first(work: Callable[[], _T]) -> _T:
+    """The result of some work that the first process does for all, in every process; the others wait for it."""
+    with waiting_group() as group:
+        (result,) = from_first((work(),) if rank() == 0 else None, group)
+    return result
 
 
 def from_first(result: _T | None, group: dist.ProcessGroup | None) -> _T:

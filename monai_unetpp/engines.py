@@ -310,8 +310,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _refusal(self, batchdata: Mapping[str, Any]) -> str | None:
         """Why the result cannot be written, checked before the network runs; None if it can."""
-        image = batchdata.get(CommonKeys.IMAGE)
-        files = source_files(image.meta) if isinstance(image, MetaTensor) else ()
+        files = source_files(_meta_of_image(batchdata))
         if not files:
             return None
         item = {key: _only(value) for key, value in batchdata.items()}
@@ -335,7 +334,7 @@ class CaseEvaluator(SupervisedEvaluator):
         return data
 
     def _finish(self, case: str, file: str, output: Any, batchdata: Mapping[str, Any]) -> None:
-        surround, files = _surround(batchdata), _files(batchdata, file)
+        surround, files = _surround(batchdata), source_files(_meta_of_image(batchdata)) or (file,)
         known = CaseResult(case, file, None, 0.0, {}, surround=surround, depths=self.depths, files=files)
         if self._unsaved is None or self._timer is not None or self._saver is None:
             self.completed.append(self._save(known, self._started, _only(output), self._unsaved))
@@ -511,25 +510,23 @@ def _stage_of(transform: Any, default: str) -> str:
 
 def describe_case(batchdata: Any) -> tuple[str, str]:
     """The name of a case, and the first file of its image, from a batch with it alone."""
-    image = batchdata.get(CommonKeys.IMAGE) if isinstance(batchdata, Mapping) else None
     file = batchdata.get("file") if isinstance(batchdata, Mapping) else None
-    if file is None and isinstance(image, MetaTensor):
-        file = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ)
+    if file is None:
+        file = _meta_of_image(batchdata).get(ImageMetaKey.FILENAME_OR_OBJ)
     file = "unnamed case" if file is None else str(_only(file))
     case = batchdata.get("case") if isinstance(batchdata, Mapping) else None
     return (case_name(file) if case is None else str(_only(case))), file
 
 
-def _files(batchdata: Mapping[str, Any], file: str) -> tuple[str, ...]:
-    """All files of a case whose first is ``file``."""
+def _meta_of_image(batchdata: Any) -> Mapping[Any, Any]:
+    """The metadata of the image of a case; empty without any."""
     image = batchdata.get(CommonKeys.IMAGE) if isinstance(batchdata, Mapping) else None
-    return (source_files(image.meta) if isinstance(image, MetaTensor) else ()) or (file,)
+    return image.meta if isinstance(image, MetaTensor) else {}
 
 
 def _surround(batchdata: Mapping[str, Any]) -> dict[str, float] | None:
     """The constant surround that the preprocessing recorded; None if there is none."""
-    image = batchdata.get(CommonKeys.IMAGE)
-    meta: Mapping[Any, Any] = image.meta if isinstance(image, MetaTensor) else {}
+    meta = _meta_of_image(batchdata)
     if SURROUND_VALUE not in meta:
         return None
     value, share = (float(_only(meta[key])) for key in (SURROUND_VALUE, SURROUND_SHARE))

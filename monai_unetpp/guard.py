@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey, MetaKeys
+from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 
 from monai_unetpp.data.transforms.after_loading import insert_after_loading
 from monai_unetpp.data.transforms.extent import PERCENTILES, measure_extent, sample_evenly
@@ -123,7 +122,9 @@ class TrainingRanges:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, rounded to four digits."""
-        plain: dict[str, Any] = json.loads(json.dumps(to_plain(self)), parse_float=_rounded)
+        plain: dict[str, Any] = json.loads(
+            json.dumps(to_plain(self)), parse_float=lambda text: float(f"{float(text):.4g}")
+        )
         return plain
 
     @classmethod
@@ -180,8 +181,8 @@ class TrainingRanges:
 
     def _other_intensities(self, image: torch.Tensor, has_surround: bool) -> list[str]:
         found = []
-        for number, channel in enumerate(image[: len(self.lowest)]):
-            low, _, _, _, high = np.percentile(sample_evenly(_plain(channel)), PERCENTILES)
+        for number, channel in enumerate(np.asarray(image[: len(self.lowest)].cpu())):
+            low, _, _, _, high = np.percentile(sample_evenly(channel), PERCENTILES)
             name = f" of channel {number}" if len(self.lowest) > 1 else ""
             seems_ct = low <= _AIR_HU and high >= _TISSUE_HU
             margin = _HU_MARGIN * (self.highest[number][1] - self.lowest[number][0])
@@ -218,6 +219,7 @@ class TrainingRanges:
         return found
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class CaseGuard:
     """Logs how cases differ from the training cases of a bundle, one line per case.
 
@@ -226,19 +228,23 @@ class CaseGuard:
         slice_axis: the axis of volumes across which a 2D bundle takes their slices.
     """
 
-    def __init__(self, ranges: TrainingRanges, slice_axis: int | None = None) -> None:
-        self.ranges = ranges
-        self.slice_axis = slice_axis
-        self.warnings: dict[str, list[str]] = {}
+    ranges: TrainingRanges
+    slice_axis: int | None = None
 
-    def watch(self, transform: Any, key: str = "image") -> None:
+    def watch(self, transform: Any) -> None:
         """Check every image as soon as it is loaded.
 
         Args:
             transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; any other is left unchanged.
-            key: key of the image.
         """
-        insert_after_loading(transform, _Lookd(key, self))
+        insert_after_loading(transform, self._look_at_item)
+
+    def _look_at_item(self, item: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        image = item[CommonKeys.IMAGE]
+        if isinstance(image, MetaTensor):
+            file = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, CommonKeys.IMAGE))
+            self.look(file, image, image.meta.get(MetaKeys.ORIGINAL_AFFINE, image.affine))
+        return item
 
     def look(self, file: str, image: torch.Tensor, affine: Any) -> None:
         """Warn about what is unusual in an image."""
@@ -265,26 +271,7 @@ class CaseGuard:
     def _tell(self, file: str, what: str, found: Sequence[str]) -> None:
         if found:
             line = f"{file}: {what}: {'; '.join(found)}. Check that this is the right bundle, and the result."
-            self.warnings.setdefault(file, []).append(line)
             logger.warning("%s", line)
-
-
-class _Lookd(MapTransform):
-    """Shows an image to a guard and passes it on unchanged."""
-
-    def __init__(self, key: str, guard: CaseGuard) -> None:
-        super().__init__(key)
-        self.guard = guard
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            image = d[key]
-            if isinstance(image, MetaTensor):
-                file = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, key))
-                affine = image.meta.get(MetaKeys.ORIGINAL_AFFINE, image.affine)
-                self.guard.look(file, image, affine)
-        return d
 
 
 def find_guard(bundle: str | PathLike[str], slice_axis: int | None = None) -> CaseGuard | None:
@@ -315,11 +302,6 @@ def _middle_slice(image: torch.Tensor, affine: Any, axis: int) -> tuple[torch.Te
     return image.select(axis + 1, image.shape[axis + 1] // 2), in_order
 
 
-def _plain(channel: torch.Tensor) -> Any:
-    tensor = channel.as_tensor() if isinstance(channel, MetaTensor) else channel
-    return tensor.cpu().numpy()
-
-
 def _range(values: Iterable[float]) -> Range:
     listed = list(values)
     return min(listed), max(listed)
@@ -331,10 +313,6 @@ def _ranges(rows: Iterable[Sequence[float]]) -> tuple[Range, ...]:
 
 def _ranges_by_name(records: Sequence[Mapping[str, float]]) -> dict[str, Range]:
     return {name: _range(record[name] for record in records) for name in records[0]}
-
-
-def _rounded(text: str) -> float:
-    return float(f"{float(text):.4g}")
 
 
 def _outside(values: Sequence[float], ranges: Sequence[Range], factor: float) -> bool:

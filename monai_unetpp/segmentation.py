@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ensure_tuple
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
@@ -234,7 +234,6 @@ class _Run:
         self.problems: list[str] = []
         self.skipped = 0
         self._warnings: list[str] = []
-        self._files_of: dict[str, list[str]] = {}
         for saver in self.evaluator.savers:
             if CommonKeys.PRED in saver.keys:  # masks have their own label
                 saver.labels = dict(results.names)
@@ -282,7 +281,7 @@ class _Run:
         items, savers = self._items(), self.evaluator.savers
         inputs.name_results(items, savers)
         if chosen.series is not None:
-            self._files_of = choose_series(items, chosen.series)
+            choose_series(items, chosen.series)
         outputs = self._outputs()  # of all processes
         # before any is skipped, so that all processes count the same cases
         items[:] = items[number - 1 :: count]
@@ -382,12 +381,11 @@ class _Run:
                 for number, crop in enumerate(pair.crops)
                 for value, code in codes.items()
             }
-        self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name, self._files_of))
+        self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name))
         for item in items:
-            image = first_file(item)
-            if "failure" not in item and os.path.exists(image):
+            if "failure" not in item and os.path.exists(first_file(item)):
                 try:
-                    check_references(self._files_of.get(image, [image]))
+                    check_references(ensure_tuple(item["image"]))
                 except ImageFileError as e:
                     item["failure"] = printable(str(e))
 

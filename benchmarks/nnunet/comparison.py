@@ -19,7 +19,7 @@ from benchmarks.nnunet.peer import NnUNet, link_channels
 from monai_unetpp.bundles import read_training_record
 from monai_unetpp.data.datasets.datalist import load_datalist, read_content
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
-from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.reporting.markdown import format_table

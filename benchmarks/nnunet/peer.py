@@ -14,7 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.reader import read_label_map
 
 __all__ = ["NnUNet"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from monai.transforms import CopyItemsd
+
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.bundles.label_sets import read_brain_mask, read_totals
 from monai_unetpp.chaining.loaded_bundle import LoadedBundle
@@ -12,7 +14,7 @@ from monai_unetpp.chaining.mask import BrainMaskd
 from monai_unetpp.chaining.pair import Pair, read_pair
 from monai_unetpp.chaining.within import SCAN, SegmentWithind
 from monai_unetpp.data import SegmentationSaveImaged
-from monai_unetpp.data.transforms.after_loading import KeepLoadedd, insert_after_loading
+from monai_unetpp.data.transforms.after_loading import insert_after_loading
 from monai_unetpp.engines import CaseResult
 from monai_unetpp.results import LabelVolume, RunInputs, measure_labels
 from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
@@ -76,7 +78,7 @@ class Chain:
             if bundle.network.spatial_dims != 3:
                 raise ValueError(f"within is for 3D bundles, but {bundle.folder.name} is 2D. Leave it out.")
         pair = read_pair(folder, last.labels, outer, first.labels)
-        if not insert_after_loading(first.transform, KeepLoadedd("image", SCAN)):
+        if not insert_after_loading(first.transform, CopyItemsd("image", names=SCAN)):
             raise ValueError(
                 f"within needs a bundle whose preprocessing begins with LoadImaged, but that of {outer.name} does "
                 "not. Use another bundle."

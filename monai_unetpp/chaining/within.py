@@ -124,13 +124,13 @@ class SegmentWithind(MapTransform):
         file: str,
     ) -> bool:
         """Add the labels of one crop to ``result``; False if there is nothing to crop around."""
-        crop = find_crop(np.isin(found, rule.values), np.asarray(scan.affine.cpu()), self.pair.margin_mm, rule.mirrored)
-        if crop is None:
+        box = find_crop(np.isin(found, rule.values), np.asarray(scan.affine.cpu()), self.pair.margin_mm)
+        if box is None:
             return False
         name = f"{file}: {rule.name}" if len(self.pair.crops) > 1 else file
-        labels = self._labels(cut_crop(scan, crop, keep), name)
+        labels = self._labels(cut_crop(scan, box, rule.mirrored, keep), name)
         self.depths[file] = summed([self.depths[file], self.last.evaluator.depths])
-        part = result[crop.box]
+        part = result[box]
         new = (labels > 0) & (part == 0)
         part[new] = labels[new] + self.pair.value(number, 0)
         return True

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from monai_unetpp.data.datasets.description import DataSetDescription, describe_data_set
     from monai_unetpp.data.datasets.label_names import find_ignore_label
     from monai_unetpp.data.formats.exhaustion import describe_case_failure
-    from monai_unetpp.data.formats.geometry import read_geometry
     from monai_unetpp.data.formats.grid import ImageGeometry, check_grid, compare_geometry
     from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
     from monai_unetpp.data.formats.naming import case_name
-    from monai_unetpp.data.formats.reader import VolumeReader
+    from monai_unetpp.data.formats.reader import VolumeReader, read_geometry
     from monai_unetpp.data.transforms.background import ClearBackgroundd, CropBackgroundd, LevelSurroundd
     from monai_unetpp.data.transforms.foreground import AboveMean
     from monai_unetpp.data.transforms.instances import SplitInstances, SplitInstancesd
@@ -46,7 +45,6 @@ _HOMES = {
     ".datasets.dataset": ("CaseDataset", "SeededCacheDataset"),
     ".datasets.description": ("DataSetDescription", "describe_data_set"),
     ".formats.exhaustion": ("describe_case_failure",),
-    ".formats.geometry": ("read_geometry",),
     ".formats.grid": ("ImageGeometry", "check_grid", "compare_geometry"),
     ".transforms.foreground": ("AboveMean",),
     ".formats.image_errors": ("ImageFileError", "describe_failure"),
@@ -56,7 +54,7 @@ _HOMES = {
     ".datasets.label_names": ("find_ignore_label",),
     ".transforms.label_transforms": ("CheckLabelsd", "OneHotLabelsd", "RandCropByKnownLabeld"),
     ".formats.naming": ("case_name",),
-    ".formats.reader": ("VolumeReader",),
+    ".formats.reader": ("VolumeReader", "read_geometry"),
     ".transforms.spacing": ("BlockwiseSpacingd",),
     ".transforms.standardization": ("StandardizeIntensityd",),
     ".transforms.surround": ("Surround", "find_surround"),

@@ -114,7 +114,9 @@ def export_network(
     count = max(batch_size, 2) if dynamic_batch else batch_size
     # a file for any number of windows is also tried with one more
     tried = [torch.rand(n, network.in_channels, *window_shape) for n in ((count, count + 1) if dynamic else (count,))]
-    configs = {} if bundle is None else {name: _read_config(bundle, name) for name in ("metadata", "inference")}
+    configs = {}
+    if bundle is not None:
+        configs = {name: read_object(Path(bundle, "configs", f"{name}.json")) for name in ("metadata", "inference")}
     output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance, configs)
     input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (tried[0], output))
     result = NetworkExport(
@@ -181,10 +183,6 @@ def export_checkpoint(
         source=fspath(checkpoint),
         bundle=folder,
     )
-
-
-def _read_config(bundle: str | PathLike[str], name: str) -> dict[str, Any]:
-    return read_object(Path(bundle) / "configs" / f"{name}.json")
 
 
 def _check(

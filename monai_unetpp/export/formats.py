@@ -43,30 +43,21 @@ class Format:
     companions: tuple[str, ...] = ()
 
 
-def _program(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool) -> torch.export.ExportedProgram:
-    shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
-    return torch.export.export(network, (windows,), dynamic_shapes=shapes)
+def _shapes(dynamic_batch: bool) -> tuple[dict[int, torch.export.Dim], ...] | None:
+    return ({0: torch.export.Dim("batch")},) if dynamic_batch else None
 
 
 def _write_program(
     network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path, extra: Mapping[str, str]
 ) -> None:
-    torch.export.save(_program(network, windows, dynamic_batch), path, extra_files=dict(extra))
-
-
-def _load_program(path: Path) -> Runner:
-    return torch.export.load(path).module()
+    program = torch.export.export(network, (windows,), dynamic_shapes=_shapes(dynamic_batch))
+    torch.export.save(program, path, extra_files=dict(extra))
 
 
 def _write_script(
     network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path, extra: Mapping[str, str]
 ) -> None:
     torch.jit.save(torch.jit.script(network), path, dict(extra))
-
-
-def _load_script(path: Path) -> Runner:
-    loaded: Runner = torch.jit.load(path)
-    return loaded
 
 
 def _write_onnx(
@@ -82,7 +73,7 @@ def _write_onnx(
         verbose=False,
         input_names=["image"],
         output_names=["pred"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
+        dynamic_shapes=_shapes(dynamic_batch),
     )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program. Use a newer version of torch.")
@@ -152,8 +143,10 @@ def _import_tensorrt() -> Any:
 
 
 FORMATS = {
-    "torch_export": Format(EXPORT_SUFFIXES["torch_export"], _write_program, _load_program),
-    "torchscript": Format(EXPORT_SUFFIXES["torchscript"], _write_script, _load_script),
+    "torch_export": Format(
+        EXPORT_SUFFIXES["torch_export"], _write_program, lambda path: torch.export.load(path).module()
+    ),
+    "torchscript": Format(EXPORT_SUFFIXES["torchscript"], _write_script, torch.jit.load),
     "onnx": Format(EXPORT_SUFFIXES["onnx"], _write_onnx, _load_onnx, ("onnx", "onnxscript")),
     "openvino": Format(EXPORT_SUFFIXES["openvino"], _write_openvino, _load_openvino, ("openvino",), (".bin",)),
     "tensorrt": Format(EXPORT_SUFFIXES["tensorrt"], _write_tensorrt, _load_tensorrt, ("torch_tensorrt",)),

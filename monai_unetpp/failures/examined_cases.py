@@ -18,7 +18,7 @@ from monai_unetpp.data.datasets.datalist import read_content
 from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, read_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
-from monai_unetpp.data.formats.labels import Volume, read_label_map
+from monai_unetpp.data.formats.reader import Volume, read_label_map
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from monai_unetpp.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from monai_unetpp.planning.documents import write_readme
     from monai_unetpp.planning.fingerprint import CaseFingerprint, ChannelIntensity, Fingerprint, IntensityStatistics
     from monai_unetpp.planning.machine import Machine, measure_machine
     from monai_unetpp.planning.measuring import take_fingerprint
     from monai_unetpp.planning.plan_making import plan
     from monai_unetpp.planning.plan_options import PlanOptions
-    from monai_unetpp.planning.readme import write_readme
     from monai_unetpp.planning.training_plan import Reason, StartingWeights, TrainingPlan, load_plan
 
 __all__ = [
@@ -38,12 +38,12 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        ".documents": ("write_readme",),
         ".fingerprint": ("CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"),
         ".machine": ("Machine", "measure_machine"),
         ".measuring": ("take_fingerprint",),
         ".plan_making": ("plan",),
         ".plan_options": ("PlanOptions",),
-        ".readme": ("write_readme",),
         ".training_plan": ("Reason", "StartingWeights", "TrainingPlan", "load_plan"),
     },
 )

@@ -12,10 +12,9 @@ from typing import Any
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.files import MARK, remove_leftovers, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
-from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
+from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text, readme_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
-from monai_unetpp.planning.readme import readme_text
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
 from monai_unetpp.planning.transforms import (
@@ -96,8 +95,9 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     root = Path(bundle)
     inference, train, evaluate = _inference(plan), _training(plan), _evaluation()
     configs = {"inference": inference, "train": train, "evaluate": evaluate, "prune": _read("prune")}
-    configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _finetuning(plan)}
+    configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _read("finetune")}
     configs["prune"]["flips"] = plan["flips"]
+    configs["finetune"]["learning_rate"] = _FINETUNING_RATE * plan["learning_rate"]
     write_text(root / _UNFINISHED, "")
     for name in (PLAN_FILE, *(f"training/{name}" for name in _BEGUN)):
         (root / name).unlink(missing_ok=True)
@@ -225,7 +225,3 @@ def _inference(plan: TrainingPlan) -> dict[str, Any]:
             "inferer": content["inferer"],
         }
     return content
-
-
-def _finetuning(plan: TrainingPlan) -> dict[str, Any]:
-    return _read("finetune") | {"learning_rate": _FINETUNING_RATE * plan["learning_rate"]}

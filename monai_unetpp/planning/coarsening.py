@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -19,17 +18,8 @@ _LEAST_SEEN, _LENGTHS = 0.05, 2.0
 _FACTORS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 #: Where a patch would show less than this, it shows hardly anything.
 _BLIND = 0.002
-
-
-@dataclasses.dataclass(frozen=True)
-class _Limits:
-    """The least Dice that a coarser grid must allow: the mean over the labels, and that of the worst one."""
-
-    mean: float
-    worst: float
-
-
-_LIMITS, _LIMITS_IF_BLIND = _Limits(0.97, 0.9), _Limits(0.92, 0.8)
+#: The least Dice that a coarser grid must allow: the mean over the labels, and that of the worst one.
+_LIMITS, _LIMITS_IF_BLIND = (0.97, 0.9), (0.92, 0.8)
 
 
 def choose_coarser_spacing(
@@ -56,13 +46,13 @@ def choose_coarser_spacing(
     before = _share(patch, shape)
     if is_enough(patch, before, spacing_mm) or not _know_surfaces(fingerprint.cases):
         return usual
-    limits = _LIMITS_IF_BLIND if before < _BLIND else _LIMITS
+    least_mean, least_worst = _LIMITS_IF_BLIND if before < _BLIND else _LIMITS
     found = None
     for factor in _FACTORS:
         coarser = [float(f"{max(edge, factor * min(spacing_mm)):.6g}") for edge in spacing_mm]
         dice = best_dice(fingerprint, coarser)
         mean, worst = statistics.fmean(dice.values()), min(dice, key=lambda name: dice[name])
-        if mean < limits.mean or dice[worst] < limits.worst:
+        if mean < least_mean or dice[worst] < least_worst:
             break
         shape, patch = patch_at(coarser)
         seen = _share(patch, shape)

@@ -22,7 +22,7 @@ from monai_unetpp.data.datasets.case_check import check_on_grid, read_image, rea
 from monai_unetpp.data.datasets.description import DataSetDescription
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.formats.image_errors import describe_failure
-from monai_unetpp.data.formats.labels import Volume
+from monai_unetpp.data.formats.reader import Volume
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.data.transforms.extent import (
     PERCENTILES,

@@ -1,8 +1,12 @@
-"""Planning a training: from a data set to a bundle without weights."""
+"""Planning a training: from a data set to a bundle without weights, by rules except for values set by hand."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,17 +17,69 @@ from monai_unetpp.data.datasets.description import DataSetDescription, describe_
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.files import claimed
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
+from monai_unetpp.planning.coarsening import choose_coarser_spacing
 from monai_unetpp.planning.data_check import check_data
-from monai_unetpp.planning.machine import Machine, measure_machine
-from monai_unetpp.planning.making import make_plan
+from monai_unetpp.planning.data_rules import (
+    OVERLAP,
+    OWN,
+    Choice,
+    choose_augmentation,
+    choose_bias_field,
+    choose_class_ratios,
+    choose_class_weights,
+    choose_clip_percentiles,
+    choose_crop_background,
+    choose_flip_axes,
+    choose_intensity_range,
+    choose_inversion,
+    choose_normalization,
+    choose_rare_kind_factor,
+    choose_rotate90,
+    choose_spacing,
+    choose_tolerance,
+    hidden_labels,
+    prepared_shapes,
+    typical_shape,
+)
+from monai_unetpp.planning.fingerprint import LONGEST_AXIS, Fingerprint
+from monai_unetpp.planning.machine import Machine, count_step, measure_machine
 from monai_unetpp.planning.measuring import take_fingerprint
+from monai_unetpp.planning.network_rules import NetworkTask, check_size, choose_network, choose_window, training_minutes
 from monai_unetpp.planning.plan_options import PlanOptions
+from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.starting import compare_start, read_source
-from monai_unetpp.planning.training_plan import TrainingPlan
+from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
+from monai_unetpp.planning.values import SETTABLE, check_one
 from monai_unetpp.progress import Progress
 from monai_unetpp.reporting.numbers import counted
 
-__all__ = ["describe_task", "plan", "plan_checked"]
+__all__ = ["describe_task", "make_plan", "plan", "plan_checked"]
+
+logger = logging.getLogger(__name__)
+
+_BY_HAND = "Set by hand."
+#: Values that are the same for all data.
+_RECIPE = {
+    "learning_rate": Choice(0.002, "The maximum, after a warm-up and before a cosine decay; works well with AdamW."),
+    "weight_decay": Choice(1e-4, "Keeps the weights small.", "AdamW, arXiv:1711.05101"),
+    "ema": Choice(0.04, "The moving average of the weights is more stable than the last weights."),
+    "dropout": Choice(0.0, "Varied patches already keep the network from learning its cases by heart."),
+    "level_weights": Choice(None, "The losses of all levels count the same.", "UNet++, arXiv:1912.05074"),
+    "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
+    "late_share": Choice(
+        0.25,
+        "In the last quarter of the training, the augmentation is light and all classes weigh the same, so that the "
+        "network adapts to realistic images.",
+    ),
+    "gamma": Choice(1.0, "Intensities are kept in proportion; below 1 it lifts faint structures, above 1 bright ones."),
+    "overlap": Choice(OVERLAP, "Enough for smooth transitions between windows with Gaussian weights."),
+    "flips": Choice([], "Test-time flips take several times as long for little gain."),
+}
+#: Bytes per voxel of the label and of each channel of a cached case; share of the memory for the cache.
+_LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.5
+_MOST_WORKERS = 8
+#: Least minutes of a training for ``torch.compile`` to save more time than it takes.
+_WORTH_COMPILING = 15
 
 
 def plan(
@@ -138,3 +194,202 @@ def _count_validation(options: PlanOptions) -> str:
     if "validation" in read_content(Path(options.dataset_dir) / "dataset.json"):
         return f"{count} (the data set's own list)"
     return f"{count} of {counted(subjects, 'subject')} (drawn from {len(training) + len(validation)} cases)"
+
+
+def make_plan(
+    fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str, source: Source | None = None
+) -> TrainingPlan:
+    """Choose by rules all values that are not set by hand.
+
+    Args:
+        fingerprint: the properties of the data.
+        options: the limits, and the values set by hand.
+        machine: the class of the machine.
+        validation: the validation cases, in words.
+        source: the network whose weights the training starts from; None starts from random ones.
+
+    Raises:
+        TypeError: a setting of the wrong kind.
+        ValueError: a setting that cannot work, alone or with the others.
+    """
+    dims = fingerprint.spatial_dims
+    _check_axes(source, dims)
+    given = {name: check_one(name, value, dims) for name, value in options.given.items()}
+    choices = _Choices(given)
+    _choose_for_data(choices, fingerprint)
+    if given.get("spacing_mm"):
+        _check_grid(choices, fingerprint, machine)
+
+    def task_at(spacing_mm: Sequence[float] | None) -> NetworkTask:
+        return NetworkTask(
+            spatial_dims=dims,
+            in_channels=len(fingerprint.channels),
+            out_channels=len(fingerprint.labels) + 1,
+            shape=typical_shape(fingerprint, spacing_mm, choices["crop_background"]),
+            spacing_mm=spacing_mm,
+            square=choices["rotate90"],
+            minutes=options.budget_minutes,
+            folds=options.fold_count,
+            source=source,
+        )
+
+    def patch_at(spacing_mm: Sequence[float] | None) -> tuple[Sequence[int], Sequence[int]]:
+        asked = task_at(spacing_mm)
+        return asked.shape, choose_network(asked, machine, count_step, given, check=False)["patch_size"].value
+
+    choices.settle("spacing_mm", choose_coarser_spacing(fingerprint, choose_spacing(fingerprint), patch_at))
+    task = task_at(choices["spacing_mm"])
+    for name, choice in choose_network(task, machine, count_step, given).items():
+        if name in given:
+            # what the rule itself would take, unless the other values fit this one alone
+            others = {key: value for key, value in given.items() if key != name}
+            with contextlib.suppress(ValueError):
+                choice = choose_network(task, machine, count_step, others, check=False)[name]
+        choices.settle(name, choice)
+    shapes = prepared_shapes(fingerprint, choices["spacing_mm"], choices["crop_background"])
+    window = choose_window(
+        choices["patch_size"], shapes, choices["strides"], choices["norm"], choices["features"][0], machine.memory_bytes
+    )
+    choices.settle("window_shape", window)
+    check_size("window_shape", choices["window_shape"], choices["strides"])
+    for name, choice in {
+        **_RECIPE,
+        **_choose_for_machine(fingerprint, task.shape, machine),
+        **_choose_for_speed(options),
+    }.items():
+        choices.settle(name, choice)
+    _warn_of_mirrored_sides(choices, fingerprint)
+    return TrainingPlan(
+        dataset_dir=os.path.abspath(options.dataset_dir),
+        name=os.path.basename(os.path.abspath(options.output_dir)),
+        spatial_dims=dims,
+        channels=fingerprint.channels,
+        labels=dict(fingerprint.labels),
+        ignore_label=fingerprint.ignore_label,
+        modality=fingerprint.modality,
+        minutes=float(options.budget_minutes),
+        folds=options.fold_count,
+        validation=validation,
+        machine=str(machine),
+        values={name: choices[name] for name in SETTABLE},
+        reasons={name: choices.reasons[name] for name in SETTABLE},
+        **options.subject_rules,
+    )
+
+
+def _check_axes(source: Source | None, dims: int) -> None:
+    if source is not None and source.spatial_dims != dims:
+        raise ValueError(
+            f"init must be the weights of a {dims}D network for these data, got {source.name} of a "
+            f"{source.spatial_dims}D one. Give others, or leave init out."
+        )
+
+
+def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -> None:
+    """Refuse a voxel size at which an image is longer than an axis may be, or larger than the memory."""
+    most_voxels = _host_bytes(machine) / (_CHANNEL_BYTES * len(fingerprint.channels))
+    for shape in prepared_shapes(fingerprint, choices["spacing_mm"], choices["crop_background"]):
+        if max(shape) > LONGEST_AXIS or math.prod(shape) > most_voxels:
+            raise ValueError(
+                f"spacing_mm must leave images at most {LONGEST_AXIS} voxels long and no larger than the memory, got "
+                f"{choices['spacing_mm']}, at which an image would have {' x '.join(f'{edge:.6g}' for edge in shape)}. "
+                "Give larger numbers, or leave spacing_mm out."
+            )
+
+
+def _warn_of_mirrored_sides(choices: _Choices, fingerprint: Fingerprint) -> None:
+    mirrored = [name for name in ("flip_axes", "flips") if 0 in choices[name]]
+    if mirrored and fingerprint.left_right:
+        logger.warning(
+            "%s: mirroring axis 0 swaps left and right, so that the network cannot tell %s from %s. Leave this axis "
+            "out.",
+            " and ".join(mirrored),
+            *fingerprint.left_right[0],
+        )
+
+
+def _host_bytes(machine: Machine) -> int:
+    return machine.host_bytes or machine.memory_bytes
+
+
+class _Choices:
+    """Values by name with their reasons; values set by hand take precedence over rules."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+        self.values: dict[str, Any] = {}
+        self.reasons: dict[str, Reason] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def settle(self, name: str, choice: Choice) -> Any:
+        """Take the value set by hand, else the one chosen by a rule, and return it."""
+        if name in self.given:
+            same = self.given[name] == choice.value
+            text = f"{_BY_HAND} {'The rule agrees.' if same else f'The rule gives: {in_words(choice.value)}.'}"
+            self.values[name], self.reasons[name] = self.given[name], Reason(text, "by hand", by_hand=True)
+        else:
+            self.values[name], self.reasons[name] = choice.value, Reason(choice.reason, choice.source)
+        return self.values[name]
+
+
+def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
+    """Settle the values that depend on the data alone; later rules build on earlier ones."""
+    settle = choices.settle
+    spacing_mm = settle("spacing_mm", choose_spacing(fingerprint))
+    cropped = settle("crop_background", choose_crop_background(fingerprint))
+    normalization = settle("normalization", choose_normalization(fingerprint, cropped))
+    clipped = settle("clip_percentiles", choose_clip_percentiles(fingerprint, normalization, cropped))
+    settle("intensity_range", choose_intensity_range(fingerprint, normalization, clipped))
+    settle("invert_bright_background", choose_inversion(fingerprint, normalization))
+    settle("rare_kind_factor", choose_rare_kind_factor(fingerprint))
+    settle("class_ratios", choose_class_ratios(fingerprint))
+    settle("class_weights", choose_class_weights(fingerprint))
+    settle("augmentation", choose_augmentation(fingerprint))
+    settle("bias_field", choose_bias_field(fingerprint))
+    rotate90 = settle("rotate90", choose_rotate90(fingerprint))
+    settle("flip_axes", choose_flip_axes(fingerprint, rotate90))
+    settle("tolerance_mm", choose_tolerance(spacing_mm, fingerprint))
+    hidden = hidden_labels(fingerprint)
+    if hidden and (cropped or normalization == "inside"):
+        what = "where nothing will be found" if cropped else "which is kept for them"
+        remedy = "Leave crop_background out." if cropped else "Check that these labels are right."
+        logger.warning("Voxels of %s lie in the constant surround, %s. %s", ", ".join(hidden), what, remedy)
+
+
+def _choose_for_machine(fingerprint: Fingerprint, shape: Sequence[int], machine: Machine) -> dict[str, Choice]:
+    """The cache of prepared cases, and the number of processes that draw patches."""
+    voxels = len(fingerprint.cases) * math.prod(shape)
+    wanted = voxels * (_CHANNEL_BYTES * len(fingerprint.channels) + _LABEL_BYTES)
+    share = min(1.0, _CACHE_SHARE * _host_bytes(machine) / wanted)
+    kept = "All prepared cases fit" if share == 1 else "As many prepared cases are cached as fit"
+    workers = min(_MOST_WORKERS, machine.cores // 2)
+    return {
+        "cache_rate": Choice(
+            round(share, 2),
+            f"{kept} into half of the computer's memory, and of what is free of it when the training starts; any "
+            "others are prepared again for every patch, or left out where that would take too long.",
+            OWN,
+        ),
+        "num_workers": Choice(
+            workers,
+            "With one core, patches are drawn in the process that trains the network."
+            if workers == 0
+            else "Half of the cores draw patches while the network trains.",
+        ),
+    }
+
+
+def _choose_for_speed(options: PlanOptions) -> dict[str, Choice]:
+    """Memory format of the network, and whether it is compiled."""
+    minutes = training_minutes(options.budget_minutes, options.fold_count)
+    worth = minutes >= _WORTH_COMPILING
+    return {
+        "channels_last": Choice(True, "Convolutions are faster with the channels of a voxel adjacent in memory."),
+        "compile": Choice(
+            worth,
+            f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.0f} minutes is "
+            f"{'long enough' if worth else 'too short'} to benefit. Without a compiler, it is skipped.",
+        ),
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -16,31 +15,12 @@ from monai_unetpp.results.run_record import RUN_FILE
 from monai_unetpp.results.volumes import VOLUMES_FILE
 from monai_unetpp.version import __version__
 
-__all__ = ["BidsImage", "default_bids_output", "find_bids_images", "is_bids", "write_bids_description"]
+__all__ = ["default_bids_output", "find_bids_images", "is_bids", "write_bids_description"]
 
 _DESCRIPTION = "dataset_description.json"
 _IGNORED = ".bidsignore"
 _VERSION = "1.10.0"
 _FOLDERS = {"sub": re.compile(r"sub-[0-9A-Za-z+]+"), "ses": re.compile(r"ses-[0-9A-Za-z+]+")}
-
-
-@dataclasses.dataclass(frozen=True)
-class BidsImage:
-    """One image of a BIDS data set.
-
-    Attributes:
-        path: its file.
-        result: path of its segmentation in the derived data set, without ``_dseg`` and suffix, such as
-            ``"sub-01/anat/sub-01_run-1"``.
-    """
-
-    path: Path
-    result: str
-
-    @property
-    def case(self) -> str:
-        """Its entities, such as ``"sub-01_run-1"``."""
-        return self.result.rpartition("/")[2]
 
 
 def is_bids(folder: Path) -> bool:
@@ -55,24 +35,28 @@ def default_bids_output(folder: Path) -> Path:
     return folder / "derivatives" / MARK
 
 
-def find_bids_images(folder: Path, suffix: str) -> list[BidsImage]:
-    """Find the anatomical images of one kind, by subject and session.
+def find_bids_images(folder: Path, suffix: str) -> dict[str, str]:
+    """Find the anatomical images of one kind, in the order of subjects and sessions.
 
     Args:
         folder: a BIDS data set, raw or derived.
         suffix: BIDS suffix of the images, such as ``"T1w"``.
 
+    Returns:
+        By file, the path of its segmentation in the derived data set, without ``_dseg`` and suffix, such as
+        ``"sub-01/anat/sub-01_run-1"``.
+
     Raises:
         ValueError: there are none.
     """
-    found: list[BidsImage] = []
+    found: dict[str, str] = {}
     others: set[str] = set()
     for subject in _folders(folder, "sub"):
         for place in (subject, *_folders(subject, "ses")):
             for path in sorted((place / "anat").glob("*.nii*")):
                 stem, _, end = path.name.removesuffix(".gz").removesuffix(".nii").rpartition("_")
                 if end == suffix and path.name.endswith((".nii", ".nii.gz")) and stem.startswith("sub-"):
-                    found.append(BidsImage(path, f"{path.parent.relative_to(folder).as_posix()}/{stem}"))
+                    found[str(path)] = f"{path.parent.relative_to(folder).as_posix()}/{stem}"
                 others.add(end)
     if not found:
         there = f"there are {', '.join(sorted(others))}" if others else "its anat folders hold no NIfTI files"

@@ -12,7 +12,7 @@ from typing import Any
 from monai_unetpp.data.datasets.cases import expand_home
 from monai_unetpp.data.formats.naming import RESULT_NAME, first_file
 from monai_unetpp.data.writer import SegmentationSaveImaged
-from monai_unetpp.results.bids import BidsImage, default_bids_output, find_bids_images, is_bids
+from monai_unetpp.results.bids import default_bids_output, find_bids_images, is_bids
 from monai_unetpp.results.earlier import EarlierResults
 
 __all__ = ["RunInputs", "leave_out_finished", "outdated_beside"]
@@ -30,13 +30,13 @@ class RunInputs:
         paths: files and folders, for :func:`monai_unetpp.data.find_cases`.
         output_dir: folder for the results.
         bids: the BIDS data set of the images, if any.
-        images: its images by their path.
+        images: its images, see :func:`.find_bids_images`.
     """
 
     paths: list[str]
     output_dir: Path
     bids: Path | None = None
-    images: dict[str, BidsImage] = dataclasses.field(default_factory=dict)
+    images: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def find(cls, paths: Sequence[str], output_dir: str | PathLike[str] | None, suffix: str | None = None) -> RunInputs:
@@ -55,7 +55,7 @@ class RunInputs:
         if folder is not None:
             if len(paths) > 1:
                 raise ValueError(f"{folder}: a BIDS data set must be the only input, got {len(paths)}. Name it alone.")
-            found = {str(image.path): image for image in find_bids_images(folder, suffix or _SUFFIX)}
+            found = find_bids_images(folder, suffix or _SUFFIX)
             output = default_bids_output(folder) if output_dir is None else expand_home(output_dir)
             return cls(list(found), output, folder, found)
         if suffix is not None:
@@ -77,9 +77,9 @@ class RunInputs:
         if self.bids is None:
             return
         for item in items:
-            image = self.images.get(fspath(item["image"])) if isinstance(item["image"], (str, PathLike)) else None
-            if image is not None:
-                item["case"], item[RESULT_NAME] = image.case, image.result
+            result = self.images.get(fspath(item["image"])) if isinstance(item["image"], (str, PathLike)) else None
+            if result is not None:
+                item["case"], item[RESULT_NAME] = result.rpartition("/")[2], result
         _refuse_shared(
             items,
             lambda image, item: item["case"],

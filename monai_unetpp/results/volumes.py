@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from monai_unetpp.data.formats.grid import voxel_ml
-from monai_unetpp.data.formats.labels import read_label_map
 from monai_unetpp.data.formats.pictures import is_picture_name
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.spreadsheet import format_csv, read_cell
 
 __all__ = [

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from monai_unetpp.data.transforms.black_level import find_black
-from monai_unetpp.data.transforms.surround_search import search_surround
+from monai_unetpp.data.transforms.surround_search import find_black, search_surround
 from monai_unetpp.runner.volume import Array, Volume
 
 __all__ = [

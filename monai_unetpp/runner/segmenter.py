@@ -153,15 +153,12 @@ def _identify(image: Path) -> ImageIdentity:
 
 
 def _check_folder(folder: Path, source: Path) -> None:
-    if MARK in _text_of(folder / _RUN_RECORD):
+    record = folder / _RUN_RECORD
+    if record.is_file() and MARK in record.read_text(encoding="utf-8", errors="replace"):
         raise FileExistsError(
             f"{source}: {folder} holds results of monai-unetpp segment, whose tables would no longer be right. Name "
             "another output folder."
         )
-
-
-def _text_of(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwrite: bool) -> None:

@@ -53,7 +53,8 @@ def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning
         FileNotFoundError: no such initial weights.
     """
     init = None if options.init is None else str(find_start(options.init))
-    begun = _read(bundle)
+    path = bundle / _FILE
+    begun = Beginning(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
     if begun is None:
         if init is None and made.start is not None:
             init = str(find_start(made.start.source))
@@ -76,11 +77,6 @@ def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning
 def write_beginning(bundle: Path, beginning: Beginning) -> None:
     """Write down the options that a training begins with, for the calls that continue it."""
     write_text(bundle / _FILE, json.dumps(dataclasses.asdict(beginning), indent=1) + "\n")
-
-
-def _read(bundle: Path) -> Beginning | None:
-    path = bundle / _FILE
-    return Beginning(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def check_start(

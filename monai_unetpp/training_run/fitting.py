@@ -17,7 +17,7 @@ from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp.bundles import BundleConfig
-from monai_unetpp.distributed import from_first, process_count, rank, release, waiting_group
+from monai_unetpp.distributed import by_first, process_count, rank, release
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.reporting.numbers import counted
@@ -118,10 +118,7 @@ def fit(
     network = config.parse("network")
     if isinstance(network, DistributedDataParallel):
         release(network)
-    with waiting_group() as group:
-        if rank() == 0:
-            _finish(fitted)
-        return from_first(fitted if rank() == 0 else None, group)
+    return by_first(lambda: _finished(fitted))
 
 
 def _configure(
@@ -195,11 +192,13 @@ def _summarise(folder: Path, config: BundleConfig, trainer: Any) -> Fitted:
     )
 
 
-def _finish(fitted: Fitted) -> None:
+def _finished(fitted: Fitted) -> Fitted:
+    """Write down that the training is complete, and remove its checkpoints."""
     content = {key: value for key, value in dataclasses.asdict(fitted).items() if key != "folder"}
     write_text(fitted.folder / _SUMMARY, json.dumps(content, indent=1) + "\n")
     for path in fitted.folder.glob("checkpoint_*.pt"):
         path.unlink()
+    return fitted
 
 
 def _clock(seconds: float) -> str:

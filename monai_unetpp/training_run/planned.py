@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from monai_unetpp.distributed import from_first, rank, waiting_group
+from monai_unetpp.distributed import by_first
 from monai_unetpp.planning import TrainingPlan, load_plan
 from monai_unetpp.planning.bundle_writing import check_unedited
 from monai_unetpp.planning.data_check import check_data
@@ -22,12 +21,8 @@ from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["Planned", "planned_bundle"]
 
-_T = TypeVar("_T")
-
 #: Part by which the time of a network may differ from that of its plan.
 _SAME_TIME = 0.1
-#: Most validation cases to look at while training.
-_OBSERVED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +35,6 @@ class Planned:
         plan: its plan.
         beginning: minutes, folds and initial weights.
         steps: steps of each training if set by hand; None if the time ends it.
-        observed: most validation cases to look at while training.
     """
 
     bundle: Path
@@ -48,7 +42,6 @@ class Planned:
     plan: TrainingPlan
     beginning: Beginning
     steps: int | None
-    observed: int = _OBSERVED
 
     @property
     def folds(self) -> int:
@@ -69,28 +62,21 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         FileNotFoundError: no such data set, or no such initial weights.
     """
     bundle = Path(options.output_dir)
-    made = _first(lambda: _planned_before(options, tell)) or _plan(_first(lambda: _keeping_values(options)), tell)
+    made = by_first(lambda: _planned_before(options, tell)) or _plan(by_first(lambda: _keeping_values(options)), tell)
     return Planned(
         bundle=bundle,
         dataset_dir=Path(options.dataset_dir),
         plan=made,
-        beginning=_first(lambda: settle(bundle, made, options)),
+        beginning=by_first(lambda: settle(bundle, made, options)),
         steps=made["steps"] if "steps" in made.by_hand else None,
     )
 
 
-def _first(ask: Callable[[], _T]) -> _T:
-    """The result of the first process, in every process."""
-    with waiting_group() as group:
-        (found,) = from_first((ask(),) if rank() == 0 else None, group)
-    return found
-
-
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
     """Plan in the first process; all of them share the check of the data."""
-    described = _first(lambda: describe_task(options))
+    described = by_first(lambda: describe_task(options))
     check_data(options.dataset_dir, described, options.output_dir, options.fold_count, tell, **options.subject_rules)
-    return _first(lambda: plan_checked(options, described, tell))
+    return by_first(lambda: plan_checked(options, described, tell))
 
 
 def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan | None:

@@ -17,7 +17,7 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
+from monai_unetpp.distributed import by_first, local_device, process_group, rank
 from monai_unetpp.files import claimed, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning import Fingerprint
@@ -58,6 +58,8 @@ _STEPS_BETWEEN = 1
 _ENDLESS = 10**7
 #: Approximate number of evaluations of the validation cases in a training, and most seconds between two.
 _LOOKS, _LONGEST_S = 20, 300.0
+#: Most validation cases to look at while training.
+_OBSERVED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,11 +167,7 @@ class _Run:
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
         check_start(planned.beginning.init, judging, planned.folds, tell)
-        with waiting_group() as group:
-            shares = None
-            if rank() == 0:
-                shares = kept_shares(folder / "time.json") or _share_time(planned, judging, values, started)
-            shares = from_first(shares, group)
+        shares = by_first(lambda: kept_shares(folder / "time.json") or _share_time(planned, judging, values, started))
         run = cls(planned, values, training, validation, shares, tell)
         if run.unscored:
             tell(run.unscored)
@@ -248,7 +246,7 @@ class _Run:
             )
         if "cache_rate" not in self.planned.plan.by_hand:
             cache_rate = min(cache_rate, self.shares.cached(len(cases)))
-        observed = 0 if held_out is None and self.planned.folds else self.planned.observed
+        observed = 0 if held_out is None and self.planned.folds else _OBSERVED
         # the weights of a fold judge, and are in no bundle
         own = {"cache_rate": cache_rate, "record_cases": held_out is None}
         values = {**self._training_values(minutes, observed), **own}
@@ -274,13 +272,14 @@ class _Run:
 
     def install(self, fitted: Fitted) -> None:
         """Copy the weights into the bundle, and record their origin."""
-        with waiting_group() as group:
-            if rank() == 0:
-                # where files of a finished bundle were lost, it is not finished until they are written again
-                _outcome_path(self.bundle).unlink(missing_ok=True)
-                install_weights(self.bundle, fitted, self.final_cases)
-                document(self.bundle, fitted, len(self.final_cases), self.planned.folds)
-            from_first(True if rank() == 0 else None, group)
+
+        def install() -> None:
+            # where files of a finished bundle were lost, it is not finished until they are written again
+            _outcome_path(self.bundle).unlink(missing_ok=True)
+            install_weights(self.bundle, fitted, self.final_cases)
+            document(self.bundle, fitted, len(self.final_cases), self.planned.folds)
+
+        by_first(install)
 
     def judge(self, folds: list[Scores]) -> PruningResult:
         """Decide between the levels, and write the report."""
@@ -293,11 +292,12 @@ class _Run:
     def finish(self, fitted: Fitted, result: PruningResult) -> TrainingOutcome:
         """Document the results, and write the pruned bundle."""
         final = verdict(result)
-        with waiting_group() as group:
-            if rank() == 0:
-                document(self.bundle, fitted, len(self.final_cases), self.planned.folds, result)
-                cut_bundle(self.bundle, result, self.values)
-            from_first(True if rank() == 0 else None, group)
+
+        def write() -> None:
+            document(self.bundle, fitted, len(self.final_cases), self.planned.folds, result)
+            cut_bundle(self.bundle, result, self.values)
+
+        by_first(write)
         outcome = TrainingOutcome(
             bundle=self.bundle,
             pruned=_pruned(self.bundle, final.verdict, final.level),

@@ -15,7 +15,7 @@ import torch
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.data.datasets.case_check import check_case
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
-from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.windows import WindowGrid

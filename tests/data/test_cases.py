@@ -15,7 +15,7 @@ import pytest
 import SimpleITK
 
 from monai_unetpp.data import ImageFileError, VolumeReader, case_name, find_cases, load_datalist
-from monai_unetpp.data.datasets.subjects import subject_of_image
+from monai_unetpp.data.datasets.labelled import subject_of_image
 
 
 def touch(*paths: Path) -> None:

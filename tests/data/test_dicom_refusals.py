@@ -338,7 +338,7 @@ class TestFolders:
             other = image_dataset(np.ones((4, 3), np.uint8), generate_uid(), sop_class, SeriesInstanceUID="1.2.99")
             write(tmp_path / f"{kind}.dcm", with_tags(other, {"Modality": kind, "Rows": None} if kind != "SEG" else {}))
         with caplog.at_level(logging.INFO):
-            np.testing.assert_array_equal(read_dicom([tmp_path]).array, VOXELS)
+            np.testing.assert_array_equal(read_dicom([tmp_path])[0], VOXELS)
         assert caplog.text.count("are left out") == 1
         assert (
             "not images are left out: KO (1), MR (2), OT (1), PR (1), RTDOSE (1), RTSTRUCT (1), SR (1)" in caplog.text
@@ -353,7 +353,7 @@ class TestFolders:
         write_all(tmp_path, datasets())
         (tmp_path / "copy of 2.dcm").write_bytes((tmp_path / "002.dcm").read_bytes())
         with caplog.at_level(logging.INFO):
-            np.testing.assert_array_equal(read_dicom([tmp_path]).array, VOXELS)
+            np.testing.assert_array_equal(read_dicom([tmp_path])[0], VOXELS)
         assert "1 duplicate file(s) left out, such as copy of 2.dcm" in caplog.text
 
     def test_other_content_under_the_same_identifier_is_refused(self, tmp_path: Path) -> None:
@@ -477,4 +477,4 @@ def test_damaged_bytes_are_refused_or_read_but_never_crash(
             content[132 + int(place * (header - 133))] = value
         path.write_bytes(content if cut is None else content[: int(cut * len(content))])
         with contextlib.suppress(ImageFileError):
-            assert read_dicom([path]).array.size > 0
+            assert read_dicom([path])[0].size > 0

@@ -7,6 +7,7 @@ import tempfile
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import gdcm
 import highdicom
@@ -35,13 +36,18 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from scipy.spatial.transform import Rotation
 
 from monai_unetpp.data import ImageFileError, VolumeReader
-from monai_unetpp.data.formats.dicom import DicomVolume, dicom_planes_of, find_series, is_dicom_file, read_dicom
+from monai_unetpp.data.formats.dicom import find_series, is_dicom_file, read_dicom, stack_series
 
 SHAPE = (7, 6, 5)  # columns, rows, slices
 
 
+class DicomVolume(NamedTuple):
+    array: np.ndarray
+    affine: np.ndarray
+
+
 def read(path: Path) -> DicomVolume:
-    return read_dicom([path])
+    return DicomVolume(*read_dicom([path]))
 
 
 def random_voxels(seed: int = 0, dtype: type = np.int16, shape: Sequence[int] = SHAPE) -> np.ndarray:
@@ -111,7 +117,7 @@ def test_frames_of_one_file_are_read_as_they_say_in_any_order(
     expected = np.stack([voxels[:, :, order[k]] * slopes[k] + 1 for k in np.argsort(order)], axis=2)
     with tempfile.TemporaryDirectory() as name:
         path = write(Path(name) / "a.dcm", enhanced_dataset(frames, grid, per_frame, shared))
-        volume, planes = read(path), dicom_planes_of([path])
+        volume, planes = read(path), stack_series([path])[0]
     np.testing.assert_allclose(volume.array, expected)
     np.testing.assert_allclose(volume.affine, grid.affine(), atol=1e-5)
     assert [plane.frame for plane in planes] == list(np.argsort(order))
@@ -341,7 +347,7 @@ def test_one_enhanced_file_per_slice_is_a_series(tmp_path: Path) -> None:
 
 def test_the_files_of_a_volume_are_known_slice_by_slice(tmp_path: Path) -> None:
     write_all(tmp_path, series_datasets(random_voxels(), Grid()), [3, 0, 4, 1, 2])
-    assert [plane.path.name for plane in dicom_planes_of([tmp_path])] == [f"{k:03d}.dcm" for k in (3, 0, 4, 1, 2)]
+    assert [plane.path.name for plane in stack_series([tmp_path])[0]] == [f"{k:03d}.dcm" for k in (3, 0, 4, 1, 2)]
     (series,) = find_series([tmp_path])
     assert (series.uid, series.modality, series.slices) == (SERIES, "MR", 5)
 

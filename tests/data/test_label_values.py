@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from monai_unetpp.data import ImageFileError, VolumeReader
 from monai_unetpp.data.formats.label_values import as_integers, check_label_values
-from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.reader import read_label_map
 
 SHAPE = (4, 3, 5)
 SLOW_SETUP = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -23,8 +23,8 @@ from monai_unetpp.data import (
     find_cases,
     read_geometry,
 )
-from monai_unetpp.data.formats.labels import read_label_map
 from monai_unetpp.data.formats.pictures import read_picture, read_picture_shape, write_picture
+from monai_unetpp.data.formats.reader import read_label_map
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from monai_unetpp.data import (
 from monai_unetpp.data.datasets.case_check import check_case, read_image
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.grid import transform_affine
-from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.reader import read_label_map
 
 ORIENTATIONS = {
     "axial": (1, 0, 0, 0, 1, 0),

@@ -15,7 +15,7 @@ from monai_unetpp.bundles import BundleConfig, TrainingRecord, check_bundle, lab
 from monai_unetpp.cli import main
 from monai_unetpp.data import load_datalist
 from monai_unetpp.planning import Fingerprint, Machine, TrainingPlan, load_plan, plan, write_readme
-from monai_unetpp.planning.making import make_plan
+from monai_unetpp.planning.plan_making import make_plan
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.pruning.exposure import record_of
 from monai_unetpp.segmentation import segment_files

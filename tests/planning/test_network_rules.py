@@ -12,7 +12,6 @@ from monai.losses import DiceCELoss
 from monai_unetpp import free_memory
 from monai_unetpp.planning import machine
 from monai_unetpp.planning.machine import Machine, StepCost, count_step, measure_machine
-from monai_unetpp.planning.making import _choose_for_machine
 from monai_unetpp.planning.network_rules import (
     NetworkTask,
     choose_network,
@@ -21,6 +20,7 @@ from monai_unetpp.planning.network_rules import (
     patch_of,
     strides_of,
 )
+from monai_unetpp.planning.plan_making import _choose_for_machine
 from monai_unetpp.planning.source import Source
 
 CPU = Machine.of(1e11, 2**34, 2, "cpu")

@@ -13,7 +13,7 @@ from tiny_pruning import LABELS, SHAPE, intensity_network, make_pipeline, write_
 from monai_unetpp import NestedUNet
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.datasets.labelled import LabelledCase
-from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.pruning.plan import EvaluatedNetwork

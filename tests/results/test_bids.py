@@ -87,7 +87,7 @@ def test_it_goes_on_where_it_stopped(data_set, hippocampus_bundle):
 
 def test_another_suffix_and_what_there_is_instead(data_set, tmp_path):
     (found,) = RunInputs.find([str(data_set)], tmp_path / "out", "T2w").images.values()
-    assert found.result == "sub-01/anat/sub-01"
+    assert found == "sub-01/anat/sub-01"
     with pytest.raises(ValueError, match=r"no image with suffix 'FLAIR' .* there are T1w, T2w\. Name another"):
         find_bids_images(data_set, "FLAIR")
 

@@ -633,7 +633,7 @@ def test_it_is_told_how_many_cases_a_training_uses(tmp_path, monkeypatch):
         by_hand = ()
 
     plan = Plan(cache_rate=1.0, num_workers=0, batch_size=2)
-    planned = SimpleNamespace(bundle=tmp_path, steps=None, folds=0, observed=0, plan=plan)
+    planned = SimpleNamespace(bundle=tmp_path, steps=None, folds=0, plan=plan)
     planned.beginning = SimpleNamespace(init=None)
     shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
     entries = [{"image": f"{number}.nii.gz", "label": "x"} for number in range(100)]

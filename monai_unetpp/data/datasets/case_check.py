@@ -20,10 +20,9 @@ from monai_unetpp.data.formats.exhaustion import describe_case_failure
 from monai_unetpp.data.formats.grid import ImageGeometry, channel_axes, compare_geometry
 from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.formats.label_values import check_label_values
-from monai_unetpp.data.formats.labels import Volume, read_label_map
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.formats.pictures import COLOURS, is_picture_name, shown_orientation
-from monai_unetpp.data.formats.reader import VolumeReader
+from monai_unetpp.data.formats.reader import Volume, VolumeReader, read_label_map
 from monai_unetpp.data.formats.tiff import mean_of_colours
 
 __all__ = [

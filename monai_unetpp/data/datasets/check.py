@@ -69,7 +69,7 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
     problems += found
     values = None if names is None else names.values
     unique = {each.case.files: each.case for each in listed}
-    checked = _check_cases(unique, values, progress)
+    checked = _check_cases(list(unique.values()), progress, values=values)
     for each in checked.values():
         problems += [] if each.problem is None else [each.problem]
     problems += _compare_cases(path, listed, checked, names)
@@ -92,12 +92,13 @@ def _unnamed_values(path: Path, checked: Mapping[tuple[Path, ...], CheckedCase])
 
 
 def _check_cases(
-    cases: Mapping[tuple[Path, ...], LabelledCase], values: Collection[int] | None, progress: Progress
+    cases: Sequence[LabelledCase], progress: Progress, **rules: Any
 ) -> dict[tuple[Path, ...], CheckedCase]:
+    """The results of ``check_case`` by the files of the cases, which are all different."""
     checked = {}
     with counting(progress, "checking") as count:
-        for files, case in cases.items():
-            checked[files] = check_case(case, values)
+        for case in cases:
+            checked[case.files] = check_case(case, **rules)
             count(len(checked), len(cases))
     return checked
 
@@ -148,13 +149,9 @@ def check_labelled_data(
     unique = {case.case.files: case.case for case in listed}
     logger.info("Checking %d labelled cases of %s ...", len(unique), path)
     allowed = _allowed(names, classes) if values is None else values
-    own = share(list(unique.items()))
-    found: dict[tuple[Path, ...], CheckedCase] = {}
-    with counting(progress if rank() == 0 else None, "checking") as tell_checked:
-        for number, (files, case) in enumerate(own, 1):
-            found[files] = check_case(case, allowed, spatial_dims, in_channels)
-            tell_checked(number, len(own))
-    checked = gather(found)
+    rules = {"values": allowed, "spatial_dims": spatial_dims, "in_channels": in_channels}
+    own = share(list(unique.values()))
+    checked = gather(_check_cases(own, progress if rank() == 0 else None, **rules))
     for files, case in unique.items():
         voxels = checked[files].voxels
         if voxels is not None:

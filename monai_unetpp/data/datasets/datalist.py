@@ -14,8 +14,7 @@ from typing import Any
 
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.datasets.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
-from monai_unetpp.data.datasets.labelled import list_cases
-from monai_unetpp.data.datasets.subjects import subject_of_image
+from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
 from monai_unetpp.data.formats.naming import case_name, entry_name, image_name, unique_names
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text

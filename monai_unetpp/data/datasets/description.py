@@ -15,9 +15,9 @@ from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_conte
 from monai_unetpp.data.datasets.forms import Form
 from monai_unetpp.data.datasets.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
-from monai_unetpp.data.formats.labels import read_label_map
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_coloured, is_picture_name
+from monai_unetpp.data.formats.reader import read_label_map
 
 __all__ = ["DataSetDescription", "Modality", "describe_data_set"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,22 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.datasets.subjects import subject_of_image
 from monai_unetpp.data.formats.label_values import list_values
 from monai_unetpp.data.formats.naming import entry_name, image_name
 from monai_unetpp.data.formats.source_files import existing_files
 from monai_unetpp.files import hash_file
 from monai_unetpp.spreadsheet import read_table
 
-__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names", "same_name"]
+__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names", "same_name", "subject_of_image"]
+
+#: Parent folders that may name the subject, as in BIDS sub-01/ses-2/anat.
+_FOLDERS = 3
+#: Subjects of BIDS, names such as patient012_frame03, and barcodes of TCGA and LIDC.
+_SUBJECT = re.compile(
+    r"^(sub-[0-9A-Za-z]+|(?:patient|subject|subj)[-_]?[0-9]+|TCGA[-_][0-9A-Z]{2}[-_][0-9A-Z]{4}|LIDC-IDRI-[0-9]{4})"
+    r"(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +73,7 @@ def list_cases(
         subjects: subject by case name, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. An entry's own
             ``subject`` takes precedence, then ``subjects``, then the pattern, then the name itself; see
-            ``monai_unetpp.data.datasets.subjects.subject_of_image``.
+            ``subject_of_image``.
 
     Raises:
         TypeError: an entry is not a dict.
@@ -160,6 +169,37 @@ def _subject(
             f"{name!r}. Change the pattern, or give subjects."
         )
     return match[1]
+
+
+def subject_of_image(path: str | PathLike[str]) -> str | None:
+    """Find the subject at the beginning of an image's name, or of the name of a folder above it in its data set.
+
+    A name may begin with a BIDS subject (``sub-01_ses-2_T1w``), with ``patient``, ``subject`` or ``subj`` and a number
+    (``patient012_frame03``), or with a barcode of TCGA or LIDC. Other numbers may mean anything.
+
+    Args:
+        path: path of the image.
+
+    Returns:
+        The subject, or None if the names do not tell.
+
+    Example:
+        >>> subject_of_image("sub-01_ses-2_T1w.nii.gz"), subject_of_image("sub-02/anat/T1w.nii.gz")
+        ('sub-01', 'sub-02')
+        >>> subject_of_image("hippocampus_003.nii.gz")
+    """
+    path = Path(path)
+    match = _SUBJECT.match(path.name)
+    if match is not None:
+        return match[1]
+    # the folder of the whole data set names no subject, whatever it is called
+    folders = itertools.takewhile(lambda folder: not _holds_data_set(folder), list(path.parents)[:_FOLDERS])
+    found = (_SUBJECT.match(folder.name) for folder in folders)
+    return next((match[1] for match in found if match is not None), None)
+
+
+def _holds_data_set(folder: Path) -> bool:
+    return (folder / "dataset.json").is_file() or all((folder / name).is_dir() for name in ("images", "labels"))
 
 
 def hash_files(paths: Sequence[Path]) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.formats.reader import VolumeReader
-from monai_unetpp.data.formats.source_files import file_identity
+from monai_unetpp.data.formats.source_files import file_state
 
 __all__ = ["hash_voxels", "keep_hash"]
 
@@ -39,7 +39,7 @@ def hash_voxels(image: _Image) -> str:
     if isinstance(image, np.ndarray):
         return _hash(image)
     paths = [Path(image)] if isinstance(image, (str, PathLike)) else [Path(path) for path in image]
-    identity = _identity(paths)
+    identity = file_state(paths)
     if identity not in _known:
         _known[identity] = _hash_files(paths)
     return _known[identity]
@@ -47,11 +47,7 @@ def hash_voxels(image: _Image) -> str:
 
 def keep_hash(paths: Sequence[Path], voxels: str) -> None:
     """Keep the :func:`hash_voxels` of an image's files, for as long as this process runs and they do not change."""
-    _known[_identity(paths)] = voxels
-
-
-def _identity(paths: Sequence[Path]) -> str:
-    return repr([file_identity(path) for path in paths])
+    _known[file_state(paths)] = voxels
 
 
 def _hash_files(paths: Sequence[Path]) -> str:

@@ -31,15 +31,13 @@ if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
 
 __all__ = [
     "DicomSeries",
-    "DicomVolume",
     "dicom_files",
-    "dicom_planes_of",
     "find_series",
     "is_dicom_file",
     "is_dicom_image",
     "is_own_seg",
     "read_dicom",
-    "read_dicom_grid",
+    "stack_series",
 ]
 
 logger = logging.getLogger(__name__)
@@ -78,19 +76,6 @@ class DicomSeries:
         name = f"{self.description!r} " if self.description else ""
         number = f"{self.number}: " if self.number else ""
         return f"{number}{name}({self.modality}, {self.slices} slice{'s' * (self.slices > 1)}, {self.uid or 'no UID'})"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DicomVolume:
-    """The voxels of one series.
-
-    Attributes:
-        array: values ``(columns, rows, slices)``: integers if slope is 1 and intercept an integer, else float32.
-        affine: ``(4, 4)``, from voxel indices to positions in mm, RAS.
-    """
-
-    array: np.ndarray[Any, Any]
-    affine: np.ndarray[Any, Any]
 
 
 def is_dicom_file(path: str | Path) -> bool:
@@ -135,38 +120,29 @@ def is_own_seg(path: Path) -> bool:
         return False
 
 
-def read_dicom(paths: Sequence[Path]) -> DicomVolume:
+def read_dicom(paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read one DICOM series.
 
     Args:
         paths: one folder with one series, or files of one series in one folder.
+
+    Returns:
+        Values ``(columns, rows, slices)``, integers if slope is 1 and intercept an integer, else float32; and the
+        affine ``(4, 4)`` from voxel indices to positions in mm, RAS.
 
     Raises:
         ImageFileError: there is not exactly one series; it has colours, mosaics, several multi-frame files or parts of
             one; its slices do not form a volume (see :mod:`monai_unetpp.data.formats.dicom_stack`); or its pixels are
             damaged, or compressed in an unsupported way.
     """
-    planes, affine = _stack(paths)
+    planes, affine = stack_series(paths)
     if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
         warn_once(f"{paths[0]}: low values are displayed bright (MONOCHROME1); values are used as stored.")
-    return DicomVolume(_voxels(planes), affine)
+    return _voxels(planes), affine
 
 
-def read_dicom_grid(paths: Sequence[Path]) -> tuple[tuple[int, int, int], np.ndarray[Any, Any]]:
-    """Read the shape (columns, rows, slices) of one DICOM series and its affine ``(4, 4)``, RAS, from its headers.
-
-    Args:
-        paths: as for :func:`read_dicom`.
-
-    Raises:
-        ImageFileError: as there, except for damaged pixels.
-    """
-    planes, affine = _stack(paths)
-    return (*planes[0].size, len(planes)), affine
-
-
-def dicom_planes_of(paths: Sequence[Path]) -> list[DicomPlane]:
-    """Read the slices of one DICOM series from its headers, in the order in which :func:`read_dicom` stacks them.
+def stack_series(paths: Sequence[Path]) -> tuple[list[DicomPlane], np.ndarray[Any, Any]]:
+    """Read the slices of one DICOM series in their order, and the affine of their volume, from its headers.
 
     Args:
         paths: as for :func:`read_dicom`.
@@ -174,7 +150,17 @@ def dicom_planes_of(paths: Sequence[Path]) -> list[DicomPlane]:
     Raises:
         ImageFileError: as there, except for damaged pixels.
     """
-    return _stack(paths)[0]
+    series = _only_series(paths)
+    for file in series.files:
+        if file.refusal is not None:
+            raise ImageFileError(f"{file.path}: {file.refusal}")
+    many = [file for file in series.files if file.planes[0].frames > 1]
+    if many and len(series.files) > 1:
+        raise ImageFileError(
+            f"{paths[0]}: holds {len(many)} multi-frame files in one series, such as {many[0].path.name}. Name one "
+            "file."
+        )
+    return stack_planes([plane for file in series.files for plane in file.planes], paths[0])
 
 
 def _only_series(paths: Sequence[Path]) -> DicomSeries:
@@ -222,21 +208,6 @@ def find_series(paths: Sequence[Path]) -> list[DicomSeries]:
         for uid, files in groups.items()
     ]
     return sorted(series, key=lambda one: (len(one.number), one.number, one.uid))
-
-
-def _stack(paths: Sequence[Path]) -> tuple[list[DicomPlane], np.ndarray[Any, Any]]:
-    """The slices of the only series in order, and the affine of the volume that they form."""
-    series = _only_series(paths)
-    for file in series.files:
-        if file.refusal is not None:
-            raise ImageFileError(f"{file.path}: {file.refusal}")
-    many = [file for file in series.files if file.planes[0].frames > 1]
-    if many and len(series.files) > 1:
-        raise ImageFileError(
-            f"{paths[0]}: holds {len(many)} multi-frame files in one series, such as {many[0].path.name}. Name one "
-            "file."
-        )
-    return stack_planes([plane for file in series.files for plane in file.planes], paths[0])
 
 
 def _starts_with_elements(start: bytes) -> bool:

@@ -12,12 +12,13 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey, MetaKeys
+from monai.utils import MetaKeys
 
-from monai_unetpp.data.formats.dicom import dicom_planes_of, find_series, is_dicom_file, is_own_seg
+from monai_unetpp.data.formats.dicom import find_series, is_dicom_file, is_own_seg, stack_series
 from monai_unetpp.data.formats.dicom_planes import DicomPlane, quiet_pydicom
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.label_table import make_labels
+from monai_unetpp.data.formats.source_files import source_files
 from monai_unetpp.files import MARK, atomic_path
 from monai_unetpp.version import __version__
 
@@ -107,7 +108,6 @@ class DicomSegSaved(MapTransform):
         names: name of each value.
         codes: codes of each value; other labels get a code of this package.
         model: name of the bundle.
-        files_of: the files of each series that shares its folder with others, by its first file.
     """
 
     def __init__(
@@ -116,11 +116,9 @@ class DicomSegSaved(MapTransform):
         names: Mapping[int, str],
         codes: Mapping[int, LabelCodes] | None = None,
         model: str = "",
-        files_of: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__(keys)
         self.names, self.codes, self.model = names, codes or {}, model
-        self.files_of = files_of or {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the label maps of one item.
@@ -132,12 +130,9 @@ class DicomSegSaved(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             label_map: MetaTensor = d[key]
-            source = str(label_map.meta[ImageMetaKey.FILENAME_OR_OBJ])
-            saved = Path(label_map.meta[MetaKeys.SAVED_TO])
-            target = dicom_seg_path(saved)
-            files = self.files_of.get(source, [source])
+            target = dicom_seg_path(Path(label_map.meta[MetaKeys.SAVED_TO]))
             labels = np.asarray(label_map.detach().cpu())[0]
-            write_dicom_seg(target, labels, files, self.names, self.codes, self.model)
+            write_dicom_seg(target, labels, source_files(label_map.meta), self.names, self.codes, self.model)
         return d
 
 
@@ -173,7 +168,7 @@ def write_dicom_seg(
     _check_own(Path(path))
     paths = [Path(file) for file in source]
     _check_dicom(paths[0])
-    planes = dicom_planes_of(paths)
+    planes, _ = stack_series(paths)
     _check_needed(paths[0], planes)
     shape = (*planes[0].size, len(planes))
     if labels.size != np.prod(shape):

@@ -39,7 +39,8 @@ def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
             impossible grid.
     """
     reader = open_itk_file(path)
-    _check_components(reader.GetNumberOfComponents(), path)
+    if (components := reader.GetNumberOfComponents()) > 1:
+        raise ImageFileError(f"{path}: holds {components} values per voxel instead of one. Convert it to grey values.")
     dims = min(reader.GetDimension(), 3)
     direction = np.asarray(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:dims, :dims]
     affine = np.eye(4)
@@ -113,11 +114,6 @@ def _expanded(name: str) -> Iterable[str]:
         return [name]
     first, last, step = map(int, found.group(2, 3, 4))
     return (found[1] % number for number in range(first, last + 1, step))
-
-
-def _check_components(components: int, given: Path) -> None:
-    if components > 1:
-        raise ImageFileError(f"{given}: holds {components} values per voxel instead of one. Convert it to grey values.")
 
 
 def _damaged(given: Path) -> str:

@@ -107,7 +107,7 @@ def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
         ImageFileError: if ``strict``: two results would have the same name.
     """
     once = _once(cases)
-    names = _tell_apart([case["case"] for case in once], [_folder(_first_path(case)) for case in once])
+    names = _tell_apart([case["case"] for case in once], [_folder(first_file(case)) for case in once])
     for case, name in zip(once, names, strict=True):
         case["case"] = name
     _check_results(once, strict)
@@ -120,7 +120,7 @@ def _once(cases: Sequence[_Case]) -> list[_Case]:
     once: list[_Case] = []
     similar: dict[str, list[_Case]] = defaultdict(list)
     for case in cases:
-        before = similar[_key(_absolute(_first_path(case)))]
+        before = similar[_key(_absolute(first_file(case)))]
         if not any(_is_one_image(case, other) for other in before):
             before.append(case)
             once.append(case)
@@ -128,11 +128,12 @@ def _once(cases: Sequence[_Case]) -> list[_Case]:
 
 
 def _is_one_image(case: _Case, other: _Case) -> bool:
-    paths, others = ([_absolute(path) for path in _paths(each)] for each in (case, other))
+    images = (each["image"] for each in (case, other))
+    paths, others = ([_absolute(path) for path in ([image] if isinstance(image, str) else image)] for image in images)
     if len(paths) > 1 or len(others) > 1 or paths == others:
         return paths == others
     try:
-        status, before = (os.lstat(_first_path(each)) for each in (case, other))
+        status, before = (os.lstat(first_file(each)) for each in (case, other))
     except OSError:
         return False
     return os.path.samestat(status, before) and status.st_nlink == 1
@@ -190,11 +191,11 @@ def _check_results(cases: Sequence[_Case], strict: bool) -> None:
     for same in _by_name(cases):
         first_of: dict[str, _Case] = {}
         for case in same:
-            first = first_of.setdefault(result_suffix(_first_path(case)), case)
+            first = first_of.setdefault(result_suffix(first_file(case)), case)
             if first is case:
                 continue
             reason = (
-                f"{_first_path(case)}: its result would overwrite that of {_first_path(first)}. "
+                f"{first_file(case)}: its result would overwrite that of {first_file(first)}. "
                 "Rename one of them, or segment them into different folders."
             )
             if strict:
@@ -207,7 +208,7 @@ def _name_by_whole_file(cases: Sequence[_Case]) -> None:
     groups = _by_name(cases)
     taken = {_key(same[0]["case"]) for same in groups if len(same) == 1}
     for case in (case for same in groups if len(same) > 1 for case in same):
-        path = Path(_first_path(case))
+        path = Path(first_file(case))
         case[RESULT_NAME] = case["case"]
         case["case"] += path.name.removeprefix(case_name(path))
         if _key(case["case"]) in taken:
@@ -229,15 +230,6 @@ def _alike(names: Sequence[str]) -> list[list[int]]:
 def _key(name: str) -> str:
     """A name as seen by file systems that ignore case and Unicode composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _paths(case: _Case) -> list[str]:
-    image = case["image"]
-    return image if isinstance(image, list) else [image]
-
-
-def _first_path(case: _Case) -> str:
-    return _paths(case)[0]
 
 
 def _folder(path: str) -> str:

@@ -1,7 +1,8 @@
-"""Read volumes for MONAI's ``LoadImage`` with their geometry as stored."""
+"""Read images for MONAI's ``LoadImage``, label maps and grids of any format, with their geometry as stored."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import warnings
@@ -11,21 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from monai_unetpp.data.formats.dicom import is_dicom_file, read_dicom
+from monai_unetpp.data.formats.dicom import is_dicom_file, read_dicom, stack_series
 from monai_unetpp.data.formats.grid import (
     ImageGeometry,
     channel_axes,
     check_grid,
     compare_geometry,
+    shorten_shape,
     spatial_axes,
     transform_affine,
     warn_once,
 )
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file
+from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file, read_itk_header
 from monai_unetpp.data.formats.label_values import as_integers
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
 from monai_unetpp.data.formats.pictures import (
@@ -38,7 +41,7 @@ from monai_unetpp.data.formats.pictures import (
 from monai_unetpp.data.formats.source_files import file_state, note_file_state, note_source_files
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
 
-__all__ = ["VolumeReader", "not_supported"]
+__all__ = ["Volume", "VolumeReader", "read_geometry", "read_label_map"]
 
 # DICOM files often have no suffix, and are recognized by their content.
 _SUPPORTED = (
@@ -173,12 +176,12 @@ class VolumeReader(ImageReader):
         return np.stack([array for array, _ in images]), metadata
 
     def _read_dicom(self, paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        volume = read_dicom(paths)
-        if 2 not in self.spatial_dims and volume.array.shape[2] == 1:
+        array, affine = read_dicom(paths)
+        if 2 not in self.spatial_dims and array.shape[2] == 1:
             raise ImageFileError(
                 f"{paths[0]}: a single slice instead of a volume. Name the folder of the whole series."
             )
-        return self._checked(volume.array, volume.affine, paths[0])
+        return self._checked(array, affine, paths[0])
 
     def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """Read one file with all channels."""
@@ -236,7 +239,7 @@ class VolumeReader(ImageReader):
             return self._checked(*read_itk_file(path), path)
         if is_picture_name(path):
             return self._checked(read_picture(path, self.labels), np.eye(4), path)
-        raise not_supported(path)
+        raise _not_supported(path)
 
     def _checked(
         self, array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path
@@ -267,6 +270,59 @@ class VolumeReader(ImageReader):
         raise ImageFileError(f"{path}: must be {needed}, got shape {stored}. {_remedy(stored, most)}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """Voxels and their affine.
+
+    Attributes:
+        data: ``(H, W[, D])``.
+        affine: ``(4, 4)``, from voxel indices to mm; in 2D the third column is that of an axis of length one.
+    """
+
+    data: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+
+
+def read_label_map(path: Path, spatial_dims: int | None = None) -> Volume:
+    """Read a label map as stored, ``(H, W[, D])`` of integers.
+
+    Args:
+        path: the file.
+        spatial_dims: 2 or 3, not counting axes of length 1; None takes that of the file without trailing ones.
+
+    Raises:
+        ImageFileError: the file cannot be read, has other dimensions, or holds non-integers.
+    """
+    reader = VolumeReader(spatial_dims or (2, 3), allow_constant=True, labels=True)
+    data, metadata = reader.get_data(reader.read(path))
+    return Volume(data, np.asarray(metadata["original_affine"], dtype=np.float64))
+
+
+def read_geometry(path: str | Path) -> ImageGeometry:
+    """Read the grid of an image file or a DICOM series from its headers.
+
+    Pixels of PNG, JPEG and TIFF count as 1 mm wide.
+
+    Raises:
+        ImageFileError: a header cannot be read; see :class:`monai_unetpp.data.VolumeReader`.
+    """
+    path = Path(path)
+    if is_nifti_name(path):
+        image = open_nifti(path)
+        return ImageGeometry(shorten_shape(image.shape), np.asarray(image.affine, dtype=np.float64))
+    if path.is_dir() or is_dicom_file(path):
+        planes, affine = stack_series([path])
+        grid = ImageGeometry((*planes[0].size, len(planes)), affine)
+        check_grid(grid.shape, affine, path)
+        return grid
+    if is_itk_name(path):
+        shape, affine = read_itk_header(path)
+        return ImageGeometry(shorten_shape(shape), affine)
+    if is_picture_name(path):
+        return ImageGeometry(shorten_shape(read_picture_shape(path), 2), np.eye(4))
+    raise _not_supported(path)
+
+
 def _hush_other_readers() -> None:
     # LoadImage creates all of MONAI's readers. With pydicom installed, one that is never used here warns each time
     # that a GPU decoder is missing.
@@ -274,7 +330,7 @@ def _hush_other_readers() -> None:
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
-def not_supported(path: Path) -> ImageFileError:
+def _not_supported(path: Path) -> ImageFileError:
     """The error for a file in an unsupported format."""
     if not path.exists():
         return ImageFileError(f"{path}: no such file or folder. Check the path.")

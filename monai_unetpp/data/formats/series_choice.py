@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.formats.dicom import DicomSeries, dicom_planes_of, find_series
+from monai_unetpp.data.formats.dicom import DicomSeries, find_series, stack_series
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import first_file
 from monai_unetpp.errors import printable
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 ALL_SERIES = "all"
 
 
-def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[str]]:
+def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
     """Replace each folder with several series by the wanted ones; one with a single series must be of the wanted.
 
     Args:
@@ -31,11 +31,7 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
             case is called so already, ``series_`` stands before the number. A folder without the series gets a
             ``failure``.
         wanted: number, UID or description of a series, or ``"all"``.
-
-    Returns:
-        The files of each series, by its first file.
     """
-    files_of: dict[str, list[str]] = {}
     arranged: list[dict[str, Any]] = []
     taken = {item["case"] for item in items}
     for item in items:
@@ -56,12 +52,9 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
             arranged.append(item)
             continue
         for one, name in zip(chosen, _names(item["case"], _numbers(chosen), taken), strict=True):
-            files = [str(file.path) for file in one.files]
-            files_of[files[0]] = files
-            arranged.append({**item, "image": files, "case": name})
+            arranged.append({**item, "image": [str(file.path) for file in one.files], "case": name})
             taken.add(name)
     items[:] = arranged
-    return files_of
 
 
 def _series_of(item: dict[str, Any]) -> Sequence[DicomSeries]:
@@ -80,7 +73,7 @@ def _chosen(series: Sequence[DicomSeries], wanted: str, folder: Path) -> list[Di
     suitable = []
     for one in series:
         try:
-            dicom_planes_of([file.path for file in one.files])
+            stack_series([file.path for file in one.files])
         except ImageFileError as e:
             logger.warning("%s: series %s left out: %s", folder, one, e)
             continue

@@ -54,7 +54,8 @@ def read_tiff_shape(path: Path) -> tuple[int, ...]:
         ImageFileError: see :func:`read_tiff`.
     """
     with _usable_pages(path) as pages:
-        return _shape(pages)
+        size = pages[0].imagewidth, pages[0].imagelength
+        return size if len(pages) == 1 else (*size, len(pages))
 
 
 def read_tiff(path: Path, labels: bool = False, colours: bool = False) -> np.ndarray[Any, Any]:
@@ -312,11 +313,6 @@ def _check_data(page: TiffPage, file: TiffFile, path: Path) -> None:
     ends = (offset + length for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True))
     if max(ends, default=0) > file.filehandle.size:
         raise damaged_file(path)
-
-
-def _shape(pages: list[TiffPage]) -> tuple[int, ...]:
-    size = pages[0].imagewidth, pages[0].imagelength
-    return size if len(pages) == 1 else (*size, len(pages))
 
 
 def _described(page: TiffPage) -> str:

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
-from monai.config import KeysCollection
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
-__all__ = ["KeepLoadedd", "insert_after_loading", "steps_after_loading"]
-
-
-class KeepLoadedd(MapTransform):
-    """Keep a copy of an image as it was loaded, under another key.
-
-    Args:
-        keys: keys of the images.
-        name: key of the copy.
-    """
-
-    def __init__(self, keys: KeysCollection, name: str) -> None:
-        super().__init__(keys)
-        self.name = name
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Copy the image of one item."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[self.name] = d[key].clone()
-        return d
+__all__ = ["insert_after_loading", "steps_after_loading"]
 
 
 def insert_after_loading(transform: Any, step: Callable[[Any], Any]) -> bool:

@@ -15,8 +15,8 @@ from monai.transforms.utils import is_positive
 from monai.utils import ImageMetaKey, ensure_tuple_rep
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.transforms.black_level import find_black
 from monai_unetpp.data.transforms.surround import Surround, find_surround
+from monai_unetpp.data.transforms.surround_search import find_black
 
 __all__ = ["SURROUND_SHARE", "SURROUND_VALUE", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"]
 

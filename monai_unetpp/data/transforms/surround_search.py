@@ -1,4 +1,4 @@
-"""Search for the constant surround of an image from its border inwards, in numpy."""
+"""Search for the constant surround of an image from its border inwards, and for its black level, in numpy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["SurroundMask", "box_around", "search_surround"]
+__all__ = ["SurroundMask", "box_around", "find_black", "search_surround"]
 
 _Array = npt.NDArray[Any]
 
@@ -24,6 +24,17 @@ _MOST_CONSTANTS = 4
 _ROUNDING, _RINGING = 1e-4, 0.02
 #: How many times larger the surround must be with ringing than without, as single voxels of tissue may be close to it.
 _RINGS = 1.02
+#: Percentiles inside the surround that serve as lowest, middle and highest value, robust to outliers.
+_LOWEST, _MIDDLE, _HIGHEST = 0.1, 50, 99.5
+#: How far above or below the lowest value a constant still counts as black, in fractions of the range: interpolation
+#: undershoots.
+_HIGHEST_BLACK, _FARTHEST_BLACK = 0.25, 1.0
+#: How far black lies below the range in skull-stripped T1-weighted MRI, for a given position of the median, and the
+#: slope with the median, as less contrast raises both. All in fractions of the range; fitted to OASIS-1 and MNI152.
+_BLACK_BELOW, _MEDIAN, _BLACK_BELOW_BY_MEDIAN = 0.15, 0.59, 1.85
+_LEAST_BELOW, _MOST_BELOW = 0.1, 0.4
+#: Evenly spaced voxels from which percentiles of large images are taken, to bound memory.
+_MOST_VOXELS = 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +67,22 @@ def search_surround(image: _Array) -> SurroundMask | None:
     if not values:
         return None
     return SurroundMask(values[0], mask, len(values), float(mask.mean()))
+
+
+def find_black(inside: _Array, value: float) -> float:
+    """Find the value of a channel that becomes 0; see :class:`monai_unetpp.data.LevelSurroundd`.
+
+    Args:
+        inside: values inside the surround, ``(N,)``.
+        value: value of the surround.
+    """
+    sample = inside[:: max(1, len(inside) // _MOST_VOXELS)]
+    lowest, middle, highest = (float(each) for each in np.percentile(sample, [_LOWEST, _MIDDLE, _HIGHEST]))
+    extent = highest - lowest
+    if extent == 0 or -_HIGHEST_BLACK <= (lowest - value) / extent <= _FARTHEST_BLACK:
+        return value
+    below = _BLACK_BELOW + _BLACK_BELOW_BY_MEDIAN * ((middle - lowest) / extent - _MEDIAN)
+    return lowest - min(max(below, _LEAST_BELOW), _MOST_BELOW) * extent
 
 
 def box_around(inside: _Array) -> tuple[slice, ...]:

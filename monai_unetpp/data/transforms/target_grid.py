@@ -67,7 +67,8 @@ def lead_from_to(source: _Array, target: _Array, rank: int) -> _Array:
         target: affine of either size.
         rank: number of axes to resample.
     """
-    source, target = (_within_plane(affine, rank) for affine in _of_one_size(source, target))
+    size = max(len(source), len(target))
+    source, target = (_within_plane(_grow(affine, size), rank) for affine in (source, target))
     if len(source) == rank + 1:
         matrix = np.asarray(np.linalg.solve(source, target), dtype=np.float64)
     else:
@@ -78,11 +79,6 @@ def lead_from_to(source: _Array, target: _Array, rank: int) -> _Array:
     linear = matrix[:rank, :rank]
     linear[np.abs(linear) < HEADER_ROUNDING**2 * np.abs(linear).max()] = 0
     return matrix
-
-
-def _of_one_size(source: _Array, target: _Array) -> tuple[_Array, _Array]:
-    size = max(len(source), len(target))
-    return _grow(source, size), _grow(target, size)
 
 
 def _grow(affine: _Array, size: int) -> _Array:

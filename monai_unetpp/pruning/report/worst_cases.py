@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from monai_unetpp.data import VolumeReader, read_geometry
 from monai_unetpp.data.datasets.labelled import LabelledCase
-from monai_unetpp.data.formats.labels import read_label_map
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.formats.pictures import is_picture_name
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.plan import EvaluatedNetwork
 from monai_unetpp.pruning.report.case_pictures import save_overlay

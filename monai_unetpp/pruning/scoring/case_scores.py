@@ -25,7 +25,7 @@ from monai_unetpp.data import (
     write_volume,
 )
 from monai_unetpp.data.datasets.labelled import LabelledCase
-from monai_unetpp.data.formats.labels import Volume, read_label_map
+from monai_unetpp.data.formats.reader import Volume, read_label_map
 from monai_unetpp.inferers.label_maps import check_finite
 from monai_unetpp.metrics import CaseScorer, LabelScore, disagreement, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels

@@ -17,7 +17,7 @@ from monai.transforms.utils import allow_missing_keys_mode
 from torch import nn
 
 from monai_unetpp.data.datasets.labelled import LabelledCase
-from monai_unetpp.data.formats.labels import read_label_map
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.depth_gate import gate_name
 from monai_unetpp.pruning.results import OperatingPoint
