@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def confirming_cases(
 
 
 def choosing_entries(
-    entries: Sequence[Mapping[str, Any]], dataset: str, kept_back: frozenset[tuple[str, str]]
+    entries: Sequence[Mapping[str, Any]], dataset: str, kept_back: Collection[tuple[str, str]]
 ) -> list[Mapping[str, Any]]:
     """The entries of the cases that choose; operating points are compared on these only."""
     names = [case.name for case in list_cases(entries)] if kept_back else [""] * len(entries)

@@ -16,7 +16,6 @@ import torch
 from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import load_datalist, read_geometry
 from monai_unetpp.data.datasets.case_check import CheckedCase
-from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
@@ -160,7 +159,7 @@ class Scored:
     Attributes:
         points: the levels and further networks.
         data_sets: the scores of each data set, the confirming one last.
-        confirming: the scores of the confirming data set, if there is one.
+        choosing: those of the data sets that choose.
         at_settings: the scores of the choosing data sets at each further setting.
         left_out: further networks that failed, for the report.
         out_of_fold: whether the choosing cases were scored by one network per fold instead of the plan's network.
@@ -168,15 +167,10 @@ class Scored:
 
     points: tuple[OperatingPoint, ...]
     data_sets: tuple[Scores, ...]
-    confirming: Scores | None
+    choosing: tuple[Scores, ...]
     at_settings: dict[InferenceSetting, list[Scores]]
     left_out: dict[str, str]
     out_of_fold: bool = False
-
-    @property
-    def choosing(self) -> tuple[Scores, ...]:
-        """The scores of the data sets that choose."""
-        return self.data_sets if self.confirming is None else self.data_sets[:-1]
 
     @property
     def rows(self) -> tuple[ScoreRow, ...]:
@@ -209,7 +203,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     check_plan(plan)
     pipeline = plan.pipeline
     device = torch.device(pipeline.device)
-    own, *others = _settings(plan, device)
+    own, others = _settings(plan, device)
     if any(parse_budget(budget).key == "energy_j" for budget in plan.rules.budgets) and find_counter(device) is None:
         raise ValueError("budget must not limit energy_j here, as this machine does not report it (RAPL or NVML).")
     inference = check_write(pipeline, plan.outputs)
@@ -228,7 +222,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         plan=plan,
         device=device,
         own=own,
-        others=tuple(other for other in others if other is not None),
+        others=others,
         inference=inference,
         entries=entries,
         training=training,
@@ -269,8 +263,8 @@ def _training_entries(data: EvaluationData) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting] | list[None]:
-    """The inferer's own setting and the requested ones; None for inferers without settings."""
+def _settings(plan: PruningPlan, device: torch.device) -> tuple[InferenceSetting | None, tuple[InferenceSetting, ...]]:
+    """The inferer's own setting, None for inferers without settings, and the further ones."""
     asked, inferer = parse_settings(plan.costs.settings), plan.pipeline.inferer
     tolerances = adaptive_tolerances(plan.costs.settings)
     if asked or tolerances:
@@ -278,12 +272,13 @@ def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting]
     if tolerances:
         check_adaptive(plan.pipeline.network, inferer)
     if not isinstance(inferer, NestedSlidingWindowInferer):
-        return [None]
-    return list(list_settings(inferer, dict(asked), plan.pipeline.network, device))
+        return None, ()
+    own, *others = list_settings(inferer, asked, plan.pipeline.network, device)
+    return own, tuple(others)
 
 
 def _configurations(
-    plan: PruningPlan, own: InferenceSetting | None, others: Sequence[InferenceSetting | None], device: torch.device
+    plan: PruningPlan, own: InferenceSetting | None, others: Sequence[InferenceSetting], device: torch.device
 ) -> dict[InferenceSetting | None, str]:
     """Everything that scores depend on except weights and data, as text by setting."""
     # precision "auto" depends on the device, and results differ slightly between devices
@@ -311,20 +306,21 @@ def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any
 def score_data_sets(prepared: Prepared) -> Scored:
     """Score the levels on every data set, and at the further settings on those that choose."""
     names, given = list(prepared.entries), prepared.given
-    has_confirming = prepared.plan.data.confirm_dir is not None
+    count = len(prepared.plan.data.dataset_dir)
     data_sets = [_score(prepared, name) if given is None or number else given for number, name in enumerate(names)]
-    at_settings = {
-        setting: [_score_at(prepared, setting, name) for name in (names[:-1] if has_confirming else names)]
-        for setting in prepared.others
-    }
+    at_settings = {setting: [_score(prepared, name, setting) for name in names[:count]] for setting in prepared.others}
     # leave out a further network that failed on any data set
     points = tuple(point for point in data_sets[0].points if all(point in each.points for each in data_sets))
     failed = [point.name for point in prepared.extra_points if point not in points]
-    kept = tuple(_of_points(each, points) for each in data_sets)
+    kept = {point.name for point in points}
+    data_sets = [
+        dataclasses.replace(each, points=points, rows=tuple(row for row in each.rows if row.point in kept))
+        for each in data_sets
+    ]
     return Scored(
         points=points,
-        data_sets=kept,
-        confirming=kept[-1] if has_confirming else None,
+        data_sets=tuple(data_sets),
+        choosing=tuple(data_sets[:count]),
         at_settings=at_settings,
         left_out={"left out, as they fail on a case": ", ".join(failed)} if failed else {},
         out_of_fold=given is not None,
@@ -332,12 +328,8 @@ def score_data_sets(prepared: Prepared) -> Scored:
 
 
 def score_training(prepared: Prepared) -> list[Scores]:
-    """The scores of the training cases that the plan asks for, by data set that chooses; errors name their list."""
-    try:
-        return [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
-    except (ValueError, RuntimeError) as e:
-        listed = prepared.plan.data.training_list
-        raise _told(f"training_list must name cases that can be scored, got a failure in {listed!r}", e) from e
+    """The scores of the training cases that the plan asks for, by data set that chooses."""
+    return [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
 
 
 def all_problems(prepared: Prepared, scored: Scored, training: Sequence[Scores]) -> tuple[DataProblem, ...]:
@@ -359,58 +351,45 @@ def _score(
     setting: InferenceSetting | None = None,
     training: Sequence[Mapping[str, Any]] | None = None,
 ) -> Scores:
-    """Score levels and further networks as given, or only the levels at another setting or on training cases."""
+    """Score levels and further networks as given, or only the levels at another setting or on training cases.
+
+    Errors name the setting, or the list of the training cases.
+    """
     plan, folder = prepared.plan, prepared.plan.outputs.output_dir
-    as_given = not setting and not training
-    entries: Sequence[Mapping[str, Any]] = training or prepared.entries[name]
+    what, memory, told = "", "scores", ""
     if setting:
-        entries = choosing_entries(entries, name, prepared.kept_back)
-    title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}{', training cases' * bool(training)}"
-    with counting(rank() == 0 and plan.outputs.progress, title) as count:
-        scoring = Scoring(
-            **_steps(plan, setting),
-            labels=plan.pipeline.labels,
-            tolerance_mm=plan.pipeline.tolerance_mm,
-            ignore_label=prepared.ignore_labels[name],
-            adaptive=adaptive_tolerances(plan.costs.settings) if as_given else (),
-            extra=prepared.extra_points if as_given else None,
-            dataset=name,
-            device=prepared.device,
-            subjects=plan.data.subjects,
-            subject_pattern=plan.data.subject_pattern,
-            configuration=prepared.configurations[setting],
-            store=folder / _memory(setting, training),
-            exclude_problems=plan.data.exclude_problems,
-            checked=(prepared.checked_training if training else prepared.checked)[name],
-            uncertainty_dir=folder / "uncertainty" / name if as_given and plan.outputs.save_uncertainty else None,
-            progress=count,
-        )
-        return evaluate_levels(plan.pipeline.network, entries, scoring)
-
-
-def _memory(setting: InferenceSetting | None, training: Any) -> str:
-    """The folder of finished cases, relative to the report."""
-    if setting:
-        return f"operating_points/{setting.name.replace(' ', '_')}"
-    return "training_scores" if training else "scores"
-
-
-def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Scores:
-    """The scores at a setting, which errors name."""
+        what, memory = f", {setting.name}", f"operating_points/{setting.name.replace(' ', '_')}"
+        told = f"settings must work on the cases, got a failure at {setting.name}"
+    elif training:
+        what, memory = ", training cases", "training_scores"
+        told = f"training_list must name cases that can be scored, got a failure in {plan.data.training_list!r}"
     try:
-        return _score(prepared, name, setting)
+        entries = training or choosing_entries(prepared.entries[name], name, prepared.kept_back if setting else ())
+        with counting(rank() == 0 and plan.outputs.progress, f"scoring {name}{what}") as count:
+            scoring = Scoring(
+                **_steps(plan, setting),
+                labels=plan.pipeline.labels,
+                tolerance_mm=plan.pipeline.tolerance_mm,
+                ignore_label=prepared.ignore_labels[name],
+                adaptive=() if told else adaptive_tolerances(plan.costs.settings),
+                extra=None if told else prepared.extra_points,
+                dataset=name,
+                device=prepared.device,
+                subjects=plan.data.subjects,
+                subject_pattern=plan.data.subject_pattern,
+                configuration=prepared.configurations[setting],
+                store=folder / memory,
+                exclude_problems=plan.data.exclude_problems,
+                checked=(prepared.checked_training if training else prepared.checked)[name],
+                uncertainty_dir=folder / "uncertainty" / name if plan.outputs.save_uncertainty and not told else None,
+                progress=count,
+            )
+            return evaluate_levels(plan.pipeline.network, entries, scoring)
     except (ValueError, RuntimeError) as e:
-        raise _told(f"settings must work on the cases, got a failure at {setting.name}", e) from e
-
-
-def _told(where: str, error: ValueError | RuntimeError) -> Exception:
-    """An error with its place; its own type may need other arguments."""
-    return (ValueError if isinstance(error, ValueError) else RuntimeError)(f"{where}: {error}")
-
-
-def _of_points(scores: Scores, points: tuple[OperatingPoint, ...]) -> Scores:
-    names = {point.name for point in points}
-    return dataclasses.replace(scores, points=points, rows=tuple(row for row in scores.rows if row.point in names))
+        if not told:
+            raise
+        # its own type may need other arguments
+        raise (ValueError if isinstance(e, ValueError) else RuntimeError)(f"{told}: {e}") from e
 
 
 # ---------------------------------------------------------------- cost
@@ -462,15 +441,12 @@ def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
 
 def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
     """The shape of the preprocessed volume of median size among the choosing cases, or of the share to measure on."""
-    cases = sorted((case for each in scored.choosing for case in each.cases), key=_voxels)
+    cases = [case for each in scored.choosing for case in each.cases]
+    cases.sort(key=lambda case: int(np.prod(read_geometry(case.label).shape)))
     image = Pipeline(**_steps(plan, None)).load(cases[len(cases) // 2])
     scale = plan.costs.volume_share ** (1 / (image.ndim - 1))
     edges = zip(image.shape[1:], plan.pipeline.window_shape, strict=True)
     return tuple(min(edge, max(window, round(edge * scale))) for edge, window in edges)
-
-
-def _voxels(case: LabelledCase) -> int:
-    return int(np.prod(read_geometry(case.label).shape))
 
 
 def inferer_precision(inferer: Any) -> str:
