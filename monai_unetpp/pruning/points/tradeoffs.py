@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -127,18 +128,14 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
         present = {label: cases for label in paired.labels if (cases := paired.cases_with(label, points))}
         if not present:
             raise ValueError(f"rows must hold a case with a label, got none in data set {dataset!r}.")
-        by_dataset.append(
-            {
-                point: _mean(
-                    [
-                        _mean([paired.value(point, label, case, metric) for case in cases])
-                        for label, cases in present.items()
-                    ]
-                )
-                for point in points
-            }
-        )
-    return {point: _mean([accuracies[point] for accuracies in by_dataset]) for point in points}
+        of_labels = {
+            point: [
+                fmean(paired.value(point, label, case, metric) for case in cases) for label, cases in present.items()
+            ]
+            for point in points
+        }
+        by_dataset.append({point: fmean(means) for point, means in of_labels.items()})
+    return {point: fmean(accuracies[point] for accuracies in by_dataset) for point in points}
 
 
 def pareto_front(
@@ -364,7 +361,3 @@ def _cost_table(
 
 def _amounts(keys: Sequence[str], values: Sequence[float]) -> str:
     return ", ".join(f"{value:.6g} {COST_KEYS[key].unit}" for key, value in zip(keys, values, strict=True))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
