@@ -105,17 +105,14 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
     }
     if result.grid is not None:
         texts["operating_points"] = (_GRID_FILE, _grid_csv(result.grid))
-    else:
-        (folder / _GRID_FILE).unlink(missing_ok=True)
     if result.adaptive is not None:
         texts["adaptive_depth"] = (_ADAPTIVE_FILE, adaptive_csv(result.adaptive))
-    else:
-        (folder / _ADAPTIVE_FILE).unlink(missing_ok=True)
-    paths = {}
-    for kind, (name, text) in texts.items():
-        paths[kind] = folder / name
-        write_text(paths[kind], text)
-    return paths
+    # those of an earlier result
+    for name in {_GRID_FILE, _ADAPTIVE_FILE} - {name for name, _ in texts.values()}:
+        (folder / name).unlink(missing_ok=True)
+    for name, text in texts.values():
+        write_text(folder / name, text)
+    return {kind: folder / name for kind, (name, _) in texts.items()}
 
 
 def read_report(path: str | PathLike[str]) -> PruningResult:
