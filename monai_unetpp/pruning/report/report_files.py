@@ -29,6 +29,7 @@ from monai_unetpp.pruning.report.result_tables import (
     DECISION_RULE,
     EARLIER_RULES,
     accuracy_table,
+    between_sets_table,
     claims_table,
     comparisons_table,
     cost_table,
@@ -36,12 +37,12 @@ from monai_unetpp.pruning.report.result_tables import (
     glance_table,
     problems_table,
     settings_table,
+    stability_table,
     trade_offs_table,
     verdict_cell,
     verdicts_table,
     worst_cases_table,
 )
-from monai_unetpp.pruning.report.trust_tables import between_sets_table, stability_table
 from monai_unetpp.pruning.report.trust_wording import honesty
 from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.scoring.folds import SCORE_COLUMNS, format_scores, score_cells
