@@ -31,10 +31,6 @@ class EnergyCounter(ABC):
     def read(self) -> float:
         """Joules since an arbitrary moment."""
 
-    def since(self, before: float) -> float:
-        """Joules since :meth:`read` returned ``before``."""
-        return self.read() - before
-
 
 class _Rapl(EnergyCounter):
     """The sum over the CPU packages, without memory and the rest of the machine."""
@@ -113,7 +109,7 @@ def _joules(task: Callable[[], Any], counter: EnergyCounter, device: torch.devic
         task()
         synchronize(device)
         runs += 1
-    return counter.since(before) / runs
+    return (counter.read() - before) / runs
 
 
 def _find_nvml(device: torch.device) -> EnergyCounter | None:

@@ -14,12 +14,12 @@ from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.files import write_figure
 from monai_unetpp.reporting.figures import NEUTRAL, new_figure
 from monai_unetpp.reporting.overlays import (
+    PLANES,
     draw_contour,
     draw_grey,
     draw_letters,
     draw_scale_bar,
     error_slice,
-    plane_name,
     tint,
 )
 
@@ -118,7 +118,7 @@ def _view(
         return image[:, ::-1], {name: mask[:, ::-1] for name, mask in masks.items()}, spacing, "", ""
     if orientation is None:
         return image, masks, spacing, f", slice {index} across axis {axis}", ""
-    where = f", {plane_name(orientation[axis])} slice {index}"
+    where = f", {PLANES[orientation[axis]]} slice {index}"
     return image, masks, spacing, where, orientation[:axis] + orientation[axis + 1 :]
 
 
