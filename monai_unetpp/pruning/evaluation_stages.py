@@ -23,6 +23,7 @@ from monai_unetpp.measuring.energy import find_counter
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
+from monai_unetpp.pruning import preflight
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
@@ -32,6 +33,7 @@ from monai_unetpp.pruning.exposure import exposures_of, record_of
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
+from monai_unetpp.pruning.points import tradeoffs
 from monai_unetpp.pruning.points.adaptive_points import check_adaptive, evaluate_adaptive
 from monai_unetpp.pruning.points.operating_points import compare_grid, points_at_settings
 from monai_unetpp.pruning.points.settings import (
@@ -40,25 +42,6 @@ from monai_unetpp.pruning.points.settings import (
     list_settings,
     parse_settings,
     with_setting,
-)
-from monai_unetpp.pruning.points.tradeoffs import (
-    by_utility,
-    front_of_labels,
-    mean_accuracy,
-    pareto_front,
-    resampled_accuracy,
-    times_of_depths,
-    with_labels,
-    within_budget,
-)
-from monai_unetpp.pruning.preflight import (
-    check_data_sets,
-    check_label_names,
-    check_plan,
-    check_scored,
-    check_training,
-    check_write,
-    load_further,
 )
 from monai_unetpp.pruning.provenance import earlier_rules, run_settings
 from monai_unetpp.pruning.results import (
@@ -200,23 +183,23 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         folds: out-of-fold scores of the only data set that chooses, if its cases are scored already.
     """
     given = None if folds is None else join_folds(folds, plan.data.names[0])
-    check_plan(plan)
+    preflight.check_plan(plan)
     pipeline = plan.pipeline
     device = torch.device(pipeline.device)
     own, others = _settings(plan, device)
     if any(parse_budget(budget).key == "energy_j" for budget in plan.rules.budgets) and find_counter(device) is None:
         raise ValueError("budget must not limit energy_j here, as this machine does not report it (RAPL or NVML).")
-    inference = check_write(pipeline, plan.outputs)
+    inference = preflight.check_write(pipeline, plan.outputs)
     entries, training = _entries(plan, given), _training_entries(plan.data)
-    ignore_labels = check_label_names(plan)
-    checked = check_data_sets(plan, entries, ignore_labels)
-    checked_training = check_training(plan, training, ignore_labels)
+    ignore_labels = preflight.check_label_names(plan)
+    checked = preflight.check_data_sets(plan, entries, ignore_labels)
+    checked_training = preflight.check_training(plan, training, ignore_labels)
     if given is not None:
         name = plan.data.names[0]
-        check_scored(name, checked[name])
+        preflight.check_scored(name, checked[name])
         check_complete(given, scored_labels(pipeline.labels))
         check_truth(given, {case: each.volumes_ml for case, each in checked[name].items()}, pipeline.labels, name)
-    further = load_further(pipeline)
+    further = preflight.load_further(pipeline)
     kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
     return Prepared(
         plan=plan,
@@ -501,7 +484,7 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
     if own is None or not parse_settings(plan.costs.settings):
         return None
     rows = _choosing_rows(scored, prepared.kept_back)
-    if not with_labels(rows):
+    if not tradeoffs.with_labels(rows):
         logger.warning("No choosing case has a label: the settings are not compared.")
         return None
     points, at_points, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
@@ -556,20 +539,21 @@ def trade_offs(
     Depths chosen per window take part in the front of time, the only cost that is measured of them.
     """
     rules, names = prepared.plan.rules, [point.name for point in scored.points]
-    timed = {name: costs[name] for name in names} | times_of_depths(adaptive, costs)
-    rows = with_labels((*_choosing_rows(scored, prepared.kept_back), *(adaptive.rows if adaptive else ())))
+    timed = {name: costs[name] for name in names} | tradeoffs.times_of_depths(adaptive, costs)
+    rows = tradeoffs.with_labels((*_choosing_rows(scored, prepared.kept_back), *(adaptive.rows if adaptive else ())))
     if not rows:
         return ()
-    accuracy, resampled = mean_accuracy(rows, list(timed)), resampled_accuracy(rows, list(timed), seed=rules.seed)
+    accuracy = tradeoffs.mean_accuracy(rows, list(timed))
+    resampled = tradeoffs.resampled_accuracy(rows, list(timed), seed=rules.seed)
     own = {name: accuracy[name] for name in names}
     energy = ("energy_j",) if all(costs[name].volume_energy_j for name in names) else ()
-    picked = [pareto_front(accuracy, timed, ("latency_ms",), resampled)]
-    picked += [pareto_front(own, costs, (key,), resampled) for key in ("memory_mb", "parameters", *energy)]
-    picked.append(front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
+    picked = [tradeoffs.pareto_front(accuracy, timed, ("latency_ms",), resampled)]
+    picked += [tradeoffs.pareto_front(own, costs, (key,), resampled) for key in ("memory_mb", "parameters", *energy)]
+    picked.append(tradeoffs.front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
     embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
     if rules.budgets:
         limits = [parse_budget(budget) for budget in rules.budgets]
-        picked.append(within_budget(embedded, costs, limits, rows, rules))
+        picked.append(tradeoffs.within_budget(embedded, costs, limits, rows, rules))
     if rules.utility_weight is not None:
-        picked.append(by_utility(embedded, costs, rules.utility_weight))
+        picked.append(tradeoffs.by_utility(embedded, costs, rules.utility_weight))
     return tuple(picked)

@@ -58,5 +58,4 @@ def _difference(point: str, one: GuardSample, other: GuardSample, names: tuple[s
 
 def _means(values: FloatArray, rng: np.random.Generator) -> FloatArray:
     weights = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=2 * RESAMPLES)
-    means: FloatArray = weights @ values / len(values)
-    return means
+    return weights @ values / len(values)

@@ -116,8 +116,7 @@ def stability_of(sampled: SampledVerdicts, levels: Sequence[str], dataset: str) 
 
 def _joint(codes: Sequence[_IntArray | int]) -> _IntArray:
     each = np.array(np.broadcast_arrays(*codes))
-    joint: _IntArray = np.where((each == 0).any(axis=0), 0, each.min(axis=0))
-    return joint
+    return np.where((each == 0).any(axis=0), 0, each.min(axis=0))
 
 
 def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_difference: bool) -> int | None:
@@ -188,22 +187,21 @@ def _without_gain(samples: PointSamples) -> PointSamples:
     return dataclasses.replace(samples, guards=guards)
 
 
-def _balanced(signs: NDArray[np.int64]) -> NDArray[np.int64]:
+def _balanced(signs: _IntArray) -> _IntArray:
     """The signs alternating, so that both directions are equally frequent."""
-    balanced: NDArray[np.int64] = signs.copy()
+    balanced: _IntArray = signs.copy()
     at = np.flatnonzero(signs)
     # a single one stays a drop, so that the subjects that its test needs are counted
     balanced[at] = np.where(np.arange(len(at)) % 2, 1, -1)
     return balanced
 
 
-def _passed(tested: Sequence[PointSamples], weights: FloatArray, rules: Rules) -> NDArray[np.int64]:
+def _passed(tested: Sequence[PointSamples], weights: FloatArray, rules: Rules) -> _IntArray:
     """How many levels pass in sequence in each sample; -1 without a verdict."""
-    codes: NDArray[np.int64] = np.array([each.states(weights, rules.alpha, rules.alpha) for each in tested])
-    passed: NDArray[np.int64] = np.cumprod(codes == PASS, axis=0).sum(axis=0)
+    codes = np.array([each.states(weights, rules.alpha, rules.alpha) for each in tested])
+    passed = np.cumprod(codes == PASS, axis=0).sum(axis=0)
     none = (weights.sum(axis=1) < MIN_SUBJECTS) | ((passed == 0) & (codes[0] != FAIL))
-    verdicts: NDArray[np.int64] = np.where(none, -1, passed)
-    return verdicts
+    return np.where(none, -1, passed)
 
 
 def _shares(verdicts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
