@@ -11,7 +11,7 @@ import numpy as np
 
 from monai_unetpp.metrics.definitions import check_metric
 from monai_unetpp.pruning.budgets import COST_KEYS, Budget, check_cost_key
-from monai_unetpp.pruning.decision.many_points import compare_points, passing_points
+from monai_unetpp.pruning.decision import compare_points, passing_points
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
