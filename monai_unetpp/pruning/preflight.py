@@ -43,7 +43,16 @@ def check_plan(plan: PruningPlan) -> None:
         ValueError: it has a single level, or margins name unknown labels.
         ImportError: a package for the report is not installed.
     """
-    _check_network(plan.pipeline.network)
+    network: Any = plan.pipeline.network
+    if not isinstance(network, NestedUNet):
+        raise TypeError(
+            f"network must be a NestedUNet, got {type(network).__name__}. Convert a BasicUNetPlusPlus with "
+            "NestedUNet.from_basic_unetplusplus; evaluate_levels takes any network that returns a dict of levels."
+        )
+    if len(network.levels) < 2:
+        raise ValueError(
+            f"network must have two levels or more, got {', '.join(network.levels)} only. It cannot be pruned."
+        )
     plan.rules.check_labels(scored_labels(plan.pipeline.labels))
     check_report()
 
@@ -212,18 +221,6 @@ def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:
                 )
         further[name] = network.prune(network.levels[-1]).eval().to(torch.device(pipeline.device))
     return further
-
-
-def _check_network(network: NestedUNet) -> None:
-    if not isinstance(network, NestedUNet):
-        raise TypeError(
-            f"network must be a NestedUNet, got {type(network).__name__}. Convert a BasicUNetPlusPlus with "
-            "NestedUNet.from_basic_unetplusplus; evaluate_levels takes any network that returns a dict of levels."
-        )
-    if len(network.levels) < 2:
-        raise ValueError(
-            f"network must have two levels or more, got {', '.join(network.levels)} only. It cannot be pruned."
-        )
 
 
 def check_report() -> None:

@@ -298,7 +298,9 @@ def within_budget(
         return table[name][0], cost_value(costs[name], "latency_ms")
 
     best = min(allowed, key=lambda name: (-accuracy[name], *price(name)))
-    equal = _not_worse(best, allowed, rows, rules) if rows and rules is not None else []
+    equal: list[str] = []
+    if rows and rules is not None and len(allowed) > 1:
+        equal = passing_points(compare_points([row for row in rows if row.point in allowed], allowed, best, rules))
     chosen = min([best, *equal], key=price)
     found = f"accuracy {accuracy[chosen]:.4f} for {_amounts(keys, table[chosen])}"
     if chosen == best:
@@ -309,13 +311,6 @@ def within_budget(
             f"there ({accuracy[best]:.4f}), by more than the margins: {found}."
         )
     return TradeOff(rule, (chosen,), reason)
-
-
-def _not_worse(best: str, allowed: Sequence[str], rows: Sequence[ScoreRow], rules: Rules) -> list[str]:
-    """The points that are shown to be as good as the best one on every data set."""
-    if len(allowed) < 2:
-        return []
-    return passing_points(compare_points([row for row in rows if row.point in allowed], allowed, best, rules))
 
 
 def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], weight: float) -> TradeOff:

@@ -89,7 +89,9 @@ def save_overlay(
     headings, description = _words(title + where, masks, chosen_name, deepest_name)
     names = {int(value): label_names[value] for value in np.unique(list(masks.values())) if value}
     rows = math.ceil((len(names) + 1) / _legend_columns(names))
-    with new_figure(_WIDTH, _height(values.shape, sizes) + _ROW_HEIGHT * (rows - 1), 1, 4) as (figure, grid):
+    ratio = (values.shape[1] * sizes[1]) / (values.shape[0] * sizes[0])
+    height = float(np.clip(2.6 * ratio, 1.2, 5.2)) + 1.0 + _ROW_HEIGHT * (rows - 1)
+    with new_figure(_WIDTH, height, 1, 4) as (figure, grid):
         _draw(grid[0], values, masks, sizes, headings, names)
         draw_scale_bar(grid[0][0], values.shape, sizes, unit)
         if letters:
@@ -138,18 +140,6 @@ def _window(masks: dict[str, _Array], spacing: tuple[float, ...]) -> tuple[slice
     return window[0], window[1]
 
 
-def _height(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
-    ratio = (shape[1] * spacing[1]) / (shape[0] * spacing[0])
-    return float(np.clip(2.6 * ratio, 1.2, 5.2)) + 1.0
-
-
-def _draw_image(axes: Axes, image: _Array, spacing: tuple[float, ...]) -> None:
-    finite = image[np.isfinite(image)]
-    limits = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
-    draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
-    axes.set_axis_off()
-
-
 def _words(place: str, masks: dict[str, _Array], chosen: str, deepest: str) -> tuple[dict[str, str], str]:
     """The headings of the label maps, and the description of the picture."""
     wrong = {name: int(np.count_nonzero(masks[name] != masks["truth"])) for name in ("chosen", "deepest")}
@@ -172,8 +162,11 @@ def _draw(
     headings: dict[str, str],
     names: dict[int, str],
 ) -> None:
+    finite = image[np.isfinite(image)]
+    limits = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
     for axes, name in zip(row, ("", *headings), strict=True):
-        _draw_image(axes, image, spacing)
+        draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
+        axes.set_axis_off()
         axes.set_title(headings.get(name, "image"), color=NEUTRAL)
         if name:
             _draw_labels(axes, masks[name], masks["truth"], names)

@@ -372,10 +372,10 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
     window_unit, window_scale = time_unit(cost.window_latency_s.median for cost in costs.values())
     volume_unit, volume_scale = time_unit(cost.volume_latency_s.median for cost in costs.values())
     relative = {cost.point: cost for cost in summary.costs}
-    told = any(cost.volume_energy_j for cost in costs.values())
+    energy = {name: cost.volume_energy_j for name, cost in costs.items() if cost.volume_energy_j}
     records = []
     for point in result.points:
-        cost, share = costs.get(point.name), relative[point.name]
+        cost, share, joules = costs.get(point.name), relative[point.name], energy.get(point.name)
         records.append(
             {
                 "Level": point.name,
@@ -387,7 +387,7 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
                 "Speed-up, window": speed_up(share.window_speed_up),
                 "Speed-up, volume": speed_up(share.volume_speed_up),
                 "Peak memory (MB)": significant(cost.peak_memory_bytes / _MEGA) if cost else None,
-                **({"Energy per volume (J)": _energy(cost)} if told else {}),
+                **({"Energy per volume (J)": quartiles(joules, 1.0) if joules else None} if energy else {}),
                 "Self-check": _self_check(cost) if cost else None,
             }
         )
@@ -405,17 +405,13 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
             "Time per window and FLOPs are those of one pass of the network. Time per volume and peak memory are those "
             "of segmenting a whole volume, with all windows, overlaps and flips.",
             "Energy: median (quartiles) from the counters of the CPU (RAPL) or the GPU (NVML), idle power included."
-            if told
+            if energy
             else "",
             "Self-check: whether the pruned network's output equals that of the scored level."
             if any(cost.self_check for cost in costs.values())
             else "",
         ],
     )
-
-
-def _energy(cost: PointCost | None) -> str | None:
-    return quartiles(cost.volume_energy_j, 1.0) if cost and cost.volume_energy_j else None
 
 
 def _parameters(cost: PointCost, relative: RelativeCost) -> str:
