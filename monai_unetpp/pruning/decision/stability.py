@@ -135,7 +135,7 @@ def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_
     """
     if samples.held or not samples.guards:
         return None
-    supposed = _without_difference(samples) if no_difference else _without_gain(samples)
+    supposed = _supposed(samples, no_difference)
     count = len(samples.guards[0].differences)
 
     def share(subjects: int) -> float:
@@ -154,37 +154,28 @@ def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_
     return high
 
 
-def _without_difference(samples: PointSamples) -> PointSamples:
-    """The same spread without a true difference: means of 0, and as many large gains as drops."""
+def _supposed(samples: PointSamples, no_difference: bool) -> PointSamples:
+    """The same spread without a true difference (means of 0, as many large gains as drops), or without mean gains."""
+
+    def shifted(values: FloatArray) -> FloatArray:
+        known = values[np.isfinite(values)]
+        if no_difference:
+            return values - known.mean() if known.size else values
+        return values - max(float(np.nanmean(values)), 0.0)
+
     guards = tuple(
         dataclasses.replace(
             guard,
-            differences=_centred(guard.differences),
-            found=None if guard.found is None else _centred(guard.found),
-            drops=_balanced(guard.drops),
+            differences=shifted(guard.differences),
+            found=None if guard.found is None else shifted(guard.found),
+            drops=_balanced(guard.drops) if no_difference else guard.drops,
         )
         for guard in samples.guards
     )
-    misses = tuple(dataclasses.replace(miss, signs=_balanced(miss.signs)) for miss in samples.misses)
+    misses = samples.misses
+    if no_difference:
+        misses = tuple(dataclasses.replace(miss, signs=_balanced(miss.signs)) for miss in misses)
     return dataclasses.replace(samples, guards=guards, misses=misses)
-
-
-def _centred(values: FloatArray) -> FloatArray:
-    known = values[np.isfinite(values)]
-    return values - known.mean() if known.size else values
-
-
-def _without_gain(samples: PointSamples) -> PointSamples:
-    """The observed differences, with mean gains set to 0."""
-    guards = tuple(
-        dataclasses.replace(
-            guard,
-            differences=guard.differences - max(float(np.nanmean(guard.differences)), 0.0),
-            found=None if guard.found is None else guard.found - max(float(np.nanmean(guard.found)), 0.0),
-        )
-        for guard in samples.guards
-    )
-    return dataclasses.replace(samples, guards=guards)
 
 
 def _balanced(signs: _IntArray) -> _IntArray:
