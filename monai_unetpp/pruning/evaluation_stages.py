@@ -339,6 +339,7 @@ def _score(
     Errors name the setting, or the list of the training cases.
     """
     plan, folder = prepared.plan, prepared.plan.outputs.output_dir
+    as_given = not setting and not training
     what, memory, told = "", "scores", ""
     if setting:
         what, memory = f", {setting.name}", f"operating_points/{setting.name.replace(' ', '_')}"
@@ -354,8 +355,8 @@ def _score(
                 labels=plan.pipeline.labels,
                 tolerance_mm=plan.pipeline.tolerance_mm,
                 ignore_label=prepared.ignore_labels[name],
-                adaptive=() if told else adaptive_tolerances(plan.costs.settings),
-                extra=None if told else prepared.extra_points,
+                adaptive=adaptive_tolerances(plan.costs.settings) if as_given else (),
+                extra=prepared.extra_points if as_given else None,
                 dataset=name,
                 device=prepared.device,
                 subjects=plan.data.subjects,
@@ -364,12 +365,12 @@ def _score(
                 store=folder / memory,
                 exclude_problems=plan.data.exclude_problems,
                 checked=(prepared.checked_training if training else prepared.checked)[name],
-                uncertainty_dir=folder / "uncertainty" / name if plan.outputs.save_uncertainty and not told else None,
+                uncertainty_dir=folder / "uncertainty" / name if as_given and plan.outputs.save_uncertainty else None,
                 progress=count,
             )
             return evaluate_levels(plan.pipeline.network, entries, scoring)
     except (ValueError, RuntimeError) as e:
-        if not told:
+        if as_given:
             raise
         # its own type may need other arguments
         raise (ValueError if isinstance(e, ValueError) else RuntimeError)(f"{told}: {e}") from e
