@@ -119,7 +119,7 @@ def _conclude(
     plan, outputs = prepared.plan, prepared.plan.outputs
     tell = teller(outputs.progress, logger)
     result = _evaluate(prepared, scored, training, tell, unchecked=not scored_by)
-    if scored_by or not scored.out_of_fold:
+    if scored_by or prepared.given is None:
         # drawing needs the networks that gave these scores
         tell("drawing the worst cases ...")
         shown = shown_loser(result)

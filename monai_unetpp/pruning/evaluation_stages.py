@@ -145,7 +145,6 @@ class Scored:
         choosing: those of the data sets that choose.
         at_settings: the scores of the choosing data sets at each further setting.
         left_out: further networks that failed, for the report.
-        out_of_fold: whether the choosing cases were scored by one network per fold instead of the plan's network.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -153,7 +152,6 @@ class Scored:
     choosing: tuple[Scores, ...]
     at_settings: dict[InferenceSetting, list[Scores]]
     left_out: dict[str, str]
-    out_of_fold: bool = False
 
     @property
     def rows(self) -> tuple[ScoreRow, ...]:
@@ -306,7 +304,6 @@ def score_data_sets(prepared: Prepared) -> Scored:
         choosing=tuple(data_sets[:count]),
         at_settings=at_settings,
         left_out={"left out, as they fail on a case": ", ".join(failed)} if failed else {},
-        out_of_fold=given is not None,
     )
 
 
@@ -447,7 +444,7 @@ def expose(
     """Whether the cases of each decision took part in the weights; None if the bundle does not say."""
     names = sorted({(row.dataset, row.case) for row in scored.all_rows})
     voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in names}
-    out_of_fold = prepared.plan.data.names[:1] if scored.out_of_fold else ()
+    out_of_fold = () if prepared.given is None else prepared.plan.data.names[:1]
     return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold, unchecked)
 
 
