@@ -43,7 +43,7 @@ def check_plan(plan: PruningPlan) -> None:
         ValueError: it has a single level, or margins name unknown labels.
         ImportError: a package for the report is not installed.
     """
-    network: Any = plan.pipeline.network
+    network = plan.pipeline.network
     if not isinstance(network, NestedUNet):
         raise TypeError(
             f"network must be a NestedUNet, got {type(network).__name__}. Convert a BasicUNetPlusPlus with "

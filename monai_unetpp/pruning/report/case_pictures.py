@@ -168,16 +168,14 @@ def _draw(
         draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
         axes.set_axis_off()
         axes.set_title(headings.get(name, "image"), color=NEUTRAL)
-        if name:
-            _draw_labels(axes, masks[name], masks["truth"], names)
-
-
-def _draw_labels(axes: Axes, mask: _Array, truth: _Array, names: dict[int, str]) -> None:
-    tint(axes, mask != truth, _ERROR, 0.45)
-    for value in names:
-        draw_contour(axes, mask == value, _colour(value), 1.6, closed=True)
-    axes.set_xlim(-0.5, mask.shape[0] - 0.5)
-    axes.set_ylim(-0.5, mask.shape[1] - 0.5)
+        if not name:
+            continue
+        mask = masks[name]
+        tint(axes, mask != masks["truth"], _ERROR, 0.45)
+        for value in names:
+            draw_contour(axes, mask == value, _colour(value), 1.6, closed=True)
+        axes.set_xlim(-0.5, mask.shape[0] - 0.5)
+        axes.set_ylim(-0.5, mask.shape[1] - 0.5)
 
 
 def _colour(value: int) -> str:
