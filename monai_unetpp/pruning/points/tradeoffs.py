@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -156,10 +156,8 @@ def pareto_front(
         The front, most accurate point first.
 
     Raises:
-        ValueError: no points, a point without cost, or an unknown key.
+        ValueError: an unknown key.
     """
-    if not keys:
-        raise ValueError("keys must name one cost or more, got none.")
     table = _cost_table(accuracy, costs, keys)
 
     def dominates(a: str, b: str) -> bool:
@@ -187,7 +185,7 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: ResampledAccuracy
     Returns:
         The points that are on the front in at least half of the samples, and how often each point is.
     """
-    table = {name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}
+    table = _cost_table(costs, costs, keys)
     of_labels = resampled.among(list(table)).of_labels
     shares = _front_shares(table, of_labels)
     front = [name for name, share in shares.items() if share >= 0.5]
@@ -259,7 +257,7 @@ def _front_shares(table: Mapping[str, Sequence[float]], resampled: FloatArray) -
 def within_budget(
     accuracy: Mapping[str, float],
     costs: Mapping[str, PointCost],
-    budgets: Budget | Sequence[Budget],
+    limits: Sequence[Budget],
     rows: Sequence[ScoreRow] = (),
     rules: Rules | None = None,
 ) -> TradeOff:
@@ -271,19 +269,13 @@ def within_budget(
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
-        budgets: one or several, which must all hold.
+        limits: one or several, which must all hold.
         rows: scores of the points; see :func:`~monai_unetpp.pruning.compare_points` for how they are compared.
         rules: of the comparison.
 
     Returns:
         One point, or none where every point costs more.
-
-    Raises:
-        ValueError: no points, no budget, or a point without cost.
     """
-    limits = [budgets] if isinstance(budgets, Budget) else list(budgets)
-    if not limits:
-        raise ValueError("budgets must name one limit or more, got none.")
     keys = [limit.key for limit in limits]
     table = _cost_table(accuracy, costs, keys)
     rule = " and ".join(map(str, limits))
@@ -323,12 +315,7 @@ def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], we
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
         weight: accuracy that the time of the slowest point is worth, 0 or more.
-
-    Raises:
-        ValueError: no points, a point without cost, or a negative weight.
     """
-    if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"weight must be 0 or more, got {weight}.")
     table = _cost_table(accuracy, costs, ["latency_ms"])
     highest = max(value for (value,) in table.values())
     relative = {name: table[name][0] / highest if highest > 0 else 0.0 for name in accuracy}
@@ -342,16 +329,9 @@ def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], we
 
 
 def _cost_table(
-    accuracy: Mapping[str, float], costs: Mapping[str, PointCost], keys: Sequence[str]
+    names: Iterable[str], costs: Mapping[str, PointCost], keys: Sequence[str]
 ) -> dict[str, tuple[float, ...]]:
-    if not accuracy:
-        raise ValueError("accuracy must name one point or more, got none.")
-    for name, value in accuracy.items():
-        if name not in costs:
-            raise ValueError(f"costs must hold every point, got none for {name!r}. Measure it first.")
-        if not math.isfinite(value):
-            raise ValueError(f"accuracy must be finite, got {value} for {name!r}.")
-    return {name: tuple(cost_value(costs[name], key) for key in keys) for name in accuracy}
+    return {name: tuple(cost_value(costs[name], key) for key in keys) for name in names}
 
 
 def _amounts(keys: Sequence[str], values: Sequence[float]) -> str:
