@@ -20,7 +20,7 @@ from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.case_scores import CaseEvaluation, CaseScores
 from monai_unetpp.pruning.scoring.prediction import Network, networks_ready
 
-__all__ = ["Scores", "check_cases", "evaluate_levels"]
+__all__ = ["Scores", "evaluate_levels"]
 
 logger = logging.getLogger(__name__)
 
