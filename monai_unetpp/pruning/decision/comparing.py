@@ -10,15 +10,7 @@ from typing import Literal
 import numpy as np
 
 from monai_unetpp.metrics import METRICS
-from monai_unetpp.pruning.decision.samples import (
-    FAIL,
-    OPEN,
-    PASS,
-    GuardSample,
-    MissSample,
-    PointSamples,
-    mean_state,
-)
+from monai_unetpp.pruning.decision.samples import FAIL, OPEN, PASS, GuardSample, MissSample, PointSamples, mean_state
 from monai_unetpp.pruning.decision.single_cases import MOST_WORSE, is_excess, is_excess_excluded
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE, PairedScores
 from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
