@@ -221,7 +221,7 @@ def format_results(results: Mapping[str, Result], data_set: str, steps: int) -> 
         "as many training cases minus that on the unseen ones. Times are those of the training or, for windows, of the "
         "network for the first unseen case at all levels."
     )
-    return f"{lines}\n\n{format_table(header, rows, [False, *[True] * (len(header) - 1)])}"
+    return f"{lines}\n\n{format_table(header, rows)}"
 
 
 def _mean(cases: _Cases) -> float:

@@ -155,7 +155,7 @@ def format_scoring_benchmark(result: ScoringBenchmark) -> str:
         ]
         for each in (result.all_levels, result.deepest)
     ]
-    table = format_table(["levels", "total (quartiles)", "network", "the rest"], rows, [False, True, True, True])
+    table = format_table(["levels", "total (quartiles)", "network", "the rest"], rows)
     verdict = "within" if ratio.median <= TARGET_RATIO else "above"
     return (
         f"Scoring a volume of {volume} in windows of {window}, features {', '.join(map(str, result.features))}, "

@@ -261,7 +261,7 @@ def _methods(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: in
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return format_table(header, rows, [False, *[True] * (len(header) - 1)])
+    return format_table(header, rows)
 
 
 def _bounds_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:

@@ -129,7 +129,7 @@ def format_streaming_benchmark(result: StreamingBenchmark) -> str:
         f"{' x '.join(map(str, result.window_shape))}, {result.classes} classes, features "
         f"{', '.join(map(str, result.features))}; {result.environment.runtime} {result.environment.precision}\n"
         f"{result.environment.line()}\n\n"
-        f"{format_table(header, rows, [False] + [True] * 4)}\n"
+        f"{format_table(header, rows)}\n"
     )
 
 

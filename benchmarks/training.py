@@ -169,7 +169,7 @@ def format_training_benchmark(result: TrainingBenchmark) -> str:
     return (
         f"Training in {result.spatial_dims}D, features {', '.join(map(str, result.features))}, {result.batch_size} x "
         f"{shape}, deep supervision, {result.environment.precision}\n{result.environment.line()}\n\n"
-        f"{format_table(columns, rows, [False, *[True] * 7])}\n"
+        f"{format_table(columns, rows)}\n"
     )
 
 

@@ -163,7 +163,7 @@ def format_comparison(result: Comparison) -> str:
         rows.append([name, *_compared(*(dice[name] for dice in by_label))])
     rows.append(["mean", *_compared(*(np.nanmean(list(dice.values()), axis=0) for dice in by_label))])
     header = ["label", "cases", "monai-unetpp", "nnU-Net", "difference", "95 % interval"]
-    table = format_table(header, rows, [False, *[True] * 5])
+    table = format_table(header, rows)
     return (
         f"`{result.data_set}`, {result.cases} unseen cases, {result.minutes:g} minutes for each; "
         f"{describe_environment().line()}. From data set to network it took {result.ours.training_minutes:.1f} and "

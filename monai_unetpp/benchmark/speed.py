@@ -32,7 +32,7 @@ from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import scratch_folder
 from monai_unetpp.inferers.windows import WindowGrid
-from monai_unetpp.measuring.environment import Environment, describe_environment, software_versions
+from monai_unetpp.measuring.environment import describe_environment, software_versions
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.progress import Progress, teller
@@ -86,6 +86,7 @@ def measure_inference(
         known = build_own_network(task).levels
         contenders = choose_contenders(chosen, known, device)
         ceilings, costs, missing = _measured(task, contenders, known[-1], chosen.rounds, teller(progress, logger))
+    environment = describe_environment(device, "fp32", "torch")
     return InferenceBenchmark(
         reference=contenders[0].name,
         reference_network="BasicUNetPlusPlus" if has_form_of_monai(task.features) else "NestedUNet",
@@ -102,7 +103,7 @@ def measure_inference(
         ceilings=ceilings,
         costs=costs,
         missing=missing,
-        environment=_describe_environment(device),
+        environment=dataclasses.replace(environment, versions=environment.versions | software_versions("openvino")),
     )
 
 
@@ -220,11 +221,6 @@ def _checked_choice(name: str, chosen: Sequence[str] | None, known: Sequence[str
 
 def _count_windows(task: InferenceTask) -> int:
     return len(WindowGrid.over(task.volume_shape, task.window_shape, task.overlap).positions)
-
-
-def _describe_environment(device: torch.device) -> Environment:
-    environment = describe_environment(device, "fp32", "torch")
-    return dataclasses.replace(environment, versions=environment.versions | software_versions("openvino"))
 
 
 def _measure_ceilings(contenders: Sequence[Contender], device: torch.device) -> dict[str, float]:

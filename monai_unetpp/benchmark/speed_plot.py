@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost
+from monai_unetpp.benchmark.speed_results import InferenceBenchmark
 from monai_unetpp.files import write_figure
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, check_drawing, new_figure, use_log_scale
 
@@ -40,7 +40,7 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
                 speed_up.median - 1,
                 left=1,
                 height=0.72,
-                color=_RUNTIMES[_runtime(cost)],
+                color=_RUNTIMES["MONAI" if cost.level is None else cost.runtime],
                 hatch=_HATCHES[cost.precision],
                 edgecolor="white",
                 xerr=[[speed_up.median - speed_up.lower], [speed_up.upper - speed_up.median]],
@@ -75,7 +75,3 @@ def check_plot_path(path: str | PathLike[str]) -> None:
     if not str(path).lower().endswith(".png"):
         raise ValueError(f"plot must be a PNG file, got {str(path)!r}. Give it the suffix .png.")
     check_drawing()
-
-
-def _runtime(cost: InferenceCost) -> str:
-    return "MONAI" if cost.level is None else cost.runtime

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from monai_unetpp.benchmark.speed_results import OUTPUT_TOLERANCE, InferenceBenchmark, SpeedTarget, check_targets
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.reporting.numbers import percent
@@ -42,7 +40,7 @@ def _cost_table(result: InferenceBenchmark) -> list[str]:
         row = [cost.name, cost.seconds.text(".3g"), cost.speed_up.text(".2f"), percent(cost.outside_network)]
         row += [f"{cost.peak_memory_bytes / 2**20:.0f} MiB", f"{cost.preparation_s:.1f} s"]
         rows.append([*row, f"{cost.flops_per_s / 1e9:.0f}", percent(cost.ceiling_share)])
-    return [_table(columns, rows)]
+    return [format_table(columns, rows)]
 
 
 def _stage_table(result: InferenceBenchmark) -> list[str]:
@@ -53,7 +51,7 @@ def _stage_table(result: InferenceBenchmark) -> list[str]:
         [cost.name, *(f"{cost.stages_s[name]:.3g}" if name in cost.stages_s else "" for name in used)]
         for cost in result.costs
     ]
-    return [_table(["seconds", *used], rows)]
+    return [format_table(["seconds", *used], rows)]
 
 
 def _agreement(result: InferenceBenchmark) -> list[str]:
@@ -66,7 +64,7 @@ def _agreement(result: InferenceBenchmark) -> list[str]:
         ]
         for cost in result.costs
     ]
-    lines = [_table([*columns, "in the volume"], rows)]
+    lines = [format_table([*columns, "in the volume"], rows)]
     exact = [
         cost.relative_difference
         for cost in result.costs
@@ -79,10 +77,6 @@ def _agreement(result: InferenceBenchmark) -> list[str]:
             f"Outputs in fp32 {verdict}: {max(exact):.1e} of the largest logit, {OUTPUT_TOLERANCE:.0e} allowed.",
         ]
     return lines
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return format_table(columns, rows, [False, *[True] * (len(columns) - 1)])
 
 
 def _target_line(target: SpeedTarget, result: InferenceBenchmark) -> str:

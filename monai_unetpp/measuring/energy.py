@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,19 +23,11 @@ _LEAST_S = 0.2
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-class EnergyCounter(ABC):
-    """Counts joules of the whole package or card, including idle power and other programs."""
-
-    @abstractmethod
-    def read(self) -> float:
-        """Joules since an arbitrary moment."""
-
-    def since(self, before: float) -> float:
-        """Joules since :meth:`read` returned ``before``."""
-        return self.read() - before
+EnergyCounter = Callable[[], float]
+"""Joules since an arbitrary moment of the whole package or card, including idle power and other programs."""
 
 
-class _Rapl(EnergyCounter):
+class _Rapl:
     """The sum over the CPU packages, without memory and the rest of the machine."""
 
     def __init__(self, packages: list[Path]) -> None:
@@ -45,21 +36,13 @@ class _Rapl(EnergyCounter):
         self._last = [_number(package / "energy_uj") for package in packages]
         self._total = 0.0
 
-    def read(self) -> float:
+    def __call__(self) -> float:
         now = [_number(package / "energy_uj") for package in self._packages]
         # a counter wraps around at the end of its range
         steps = zip(now, self._last, self._ranges, strict=True)
         self._total += sum(new - old if new >= old else new - old + size for new, old, size in steps)
         self._last = now
         return self._total * _MICRO
-
-
-class _Nvml(EnergyCounter):
-    def __init__(self, nvml: Any, handle: Any) -> None:
-        self._nvml, self._handle = nvml, handle
-
-    def read(self) -> float:
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * _MILLI
 
 
 def find_counter(device: torch.device | str) -> EnergyCounter | None:
@@ -108,12 +91,12 @@ def energy_rounds(
 
 def _joules(task: Callable[[], Any], counter: EnergyCounter, device: torch.device) -> float:
     synchronize(device)
-    before, start, runs = counter.read(), time.perf_counter(), 0
+    before, start, runs = counter(), time.perf_counter(), 0
     while not runs or time.perf_counter() - start < _LEAST_S:
         task()
         synchronize(device)
         runs += 1
-    return counter.since(before) / runs
+    return (counter() - before) / runs
 
 
 def _find_nvml(device: torch.device) -> EnergyCounter | None:
@@ -126,11 +109,14 @@ def _find_nvml(device: torch.device) -> EnergyCounter | None:
         # by UUID, as device indices depend on which devices are visible
         identity = str(torch.cuda.get_device_properties(device).uuid)
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{identity}".encode())
-        counter = _Nvml(pynvml, handle)
-        counter.read()
+
+        def joules() -> float:
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) * _MILLI
+
+        joules()
     except (pynvml.NVMLError, AttributeError):
         return None
-    return counter
+    return joules
 
 
 def _number(path: Path) -> int:

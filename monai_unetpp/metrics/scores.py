@@ -7,7 +7,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +21,6 @@ __all__ = [
     "FOREGROUND",
     "RULES",
     "CaseScorer",
-    "EmptyRule",
     "LabelScore",
     "State",
     "check_labels",
@@ -69,46 +67,17 @@ class LabelScore:
     truth_ml: float
 
 
-@dataclasses.dataclass(frozen=True)
-class EmptyRule:
-    """The score of a label without voxels in prediction or truth, where metrics are undefined.
-
-    Attributes:
-        overlap: Dice, IoU and normalised surface Dice; None leaves the case out of their means.
-        distance: with ``"diagonal"``, HD95 is the diagonal of the image in mm, the largest possible distance; None
-            leaves the case out.
-        text: the rule in words.
-    """
-
-    overlap: float | None
-    distance: Literal["diagonal"] | None
-    text: str
-
-
-EMPTY_RULES: Mapping[State, EmptyRule] = MappingProxyType(
-    {
-        "missed": EmptyRule(
-            overlap=0.0,
-            distance="diagonal",
-            text="Missed (truth, but no prediction): Dice 0, IoU 0, NSD 0, HD95 = diagonal of the image in mm.",
-        ),
-        "false_positive": EmptyRule(
-            overlap=0.0,
-            distance="diagonal",
-            text="False positive (prediction, but no truth): Dice 0, IoU 0, NSD 0, HD95 = diagonal of the image in mm; "
-            "its volume is the volume difference.",
-        ),
-        "both_empty": EmptyRule(
-            overlap=None,
-            distance=None,
-            text="Both empty (neither prediction nor truth): counted, and left out of every mean.",
-        ),
-    }
-)
+EMPTY_RULES: Mapping[State, str] = {
+    "missed": "Missed (truth, but no prediction): Dice 0, IoU 0, NSD 0, HD95 = diagonal of the image in mm.",
+    "false_positive": "False positive (prediction, but no truth): Dice 0, IoU 0, NSD 0, HD95 = diagonal of the image "
+    "in mm; its volume is the volume difference.",
+    "both_empty": "Both empty (neither prediction nor truth): counted, and left out of every mean.",
+}
+"""The score of a label without voxels in prediction or truth, where metrics are undefined, in words."""
 
 RULES = "\n".join(
     (
-        *(rule.text for rule in EMPTY_RULES.values()),
+        *EMPTY_RULES.values(),
         "Dice and IoU count voxels. The foreground pools all labels.",
         "HD95 is the larger of the two directed 95th percentiles of the distances between boundary voxels, in mm.",
         "NSD is the share of both surfaces, weighted by area, that lies within the label's tolerance in mm of the "
@@ -256,9 +225,9 @@ class CaseScorer:
         }
         state = _state(predicted.size, true.size)
         if state in EMPTY_RULES:
-            rule = EMPTY_RULES[state]
-            distance = self._diagonal_mm if rule.distance == "diagonal" else None
-            return LabelScore(state, rule.overlap, rule.overlap, distance, rule.overlap, **volumes)
+            # no distance is larger than the diagonal
+            overlap, distance = (None, None) if state == "both_empty" else (0.0, self._diagonal_mm)
+            return LabelScore(state, overlap, overlap, distance, overlap, **volumes)
         shared = predicted.overlap(true)
         return LabelScore(
             state=state,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.pruning.plan import EvaluationData
 
 __all__ = ["choosing_entries", "confirming_cases", "draw_subjects"]
 
+_Case = tuple[str, str]
+
 
 def confirming_cases(
     entries: Mapping[str, Sequence[Mapping[str, Any]]], data: EvaluationData, seed: int = 0
-) -> frozenset[tuple[str, str]]:
+) -> frozenset[_Case]:
     """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, or a share of all.
 
     Args:
@@ -28,25 +30,23 @@ def confirming_cases(
     """
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()
-    by_dataset: dict[str, list[tuple[LabelledCase, str | None]]] = {}
+    people: dict[_Case, str | None] = {}
     given = data.subjects is not None or data.subject_pattern is not None
     for dataset, listed in entries.items():
-        cases = list_cases(listed, data.subjects, data.subject_pattern)
-        by_dataset[dataset] = [
-            (case, case.subject if given or entry.get("subject") or case.subject != case.name else None)
-            for case, entry in zip(cases, listed, strict=True)
-        ]
+        for case, entry in zip(list_cases(listed, data.subjects, data.subject_pattern), listed, strict=True):
+            told = given or entry.get("subject") or case.subject != case.name
+            people[dataset, case.name] = case.subject if told else None
     if data.confirm_dir is not None:
-        last = list(by_dataset)[-1]
-        confirming = frozenset((last, case.name) for case, _ in by_dataset[last])
+        last = list(entries)[-1]
+        confirming = frozenset(case for case in people if case[0] == last)
     else:
-        confirming = _keep_back(by_dataset, data.confirm_share or 0.0, seed)
-    _check_other_data(by_dataset, confirming)
+        confirming = _keep_back(people, list(entries), data.confirm_share or 0.0, seed)
+    _check_other_data(people, confirming)
     return confirming
 
 
 def choosing_entries(
-    entries: Sequence[Mapping[str, Any]], dataset: str, kept_back: frozenset[tuple[str, str]]
+    entries: Sequence[Mapping[str, Any]], dataset: str, kept_back: Collection[tuple[str, str]]
 ) -> list[Mapping[str, Any]]:
     """The entries of the cases that choose; operating points are compared on these only."""
     names = [case.name for case in list_cases(entries)] if kept_back else [""] * len(entries)
@@ -68,22 +68,18 @@ def draw_subjects(subjects: Iterable[str], share: float, seed: int = 0) -> set[s
 
 
 def _keep_back(
-    by_dataset: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], share: float, seed: int
-) -> frozenset[tuple[str, str]]:
+    people: Mapping[_Case, str | None], datasets: Sequence[str], share: float, seed: int
+) -> frozenset[_Case]:
     """A share of the subjects of each data set, or of all together if a subject is in several."""
-    places: dict[str, set[str]] = {}
-    for dataset, cases in by_dataset.items():
-        for _, subject in cases:
-            if subject is not None:
-                places.setdefault(subject, set()).add(dataset)
-    joint = any(len(datasets) > 1 for datasets in places.values())
+    places = {(subject, dataset) for (dataset, _), subject in people.items() if subject is not None}
+    joint = len({subject for subject, _ in places}) < len(places)
     confirming = set()
-    for group in [list(by_dataset)] if joint else [[dataset] for dataset in by_dataset]:
+    for group in [datasets] if joint else [[dataset] for dataset in datasets]:
         # without given subjects, cases with the same name in two data sets are two subjects
         members = {
-            (dataset, case.name): subject or (f"{dataset}/{case.name}" if joint else case.name)
-            for dataset in group
-            for case, subject in by_dataset[dataset]
+            case: subject or ("/".join(case) if joint else case[1])
+            for case, subject in people.items()
+            if case[0] in group
         }
         if len(set(members.values())) < 2:
             raise ValueError(
@@ -91,8 +87,8 @@ def _keep_back(
             )
         drawn = draw_subjects(members.values(), share, seed)
         confirming |= {case for case, subject in members.items() if subject in drawn}
-    for dataset, cases in by_dataset.items():
-        sides = {(dataset, case.name) in confirming for case, _ in cases}
+    for dataset in datasets:
+        sides = {case in confirming for case in people if case[0] == dataset}
         if len(sides) < 2:
             raise ValueError(
                 f"confirm_share must leave cases of {dataset!r} on both sides, got all to "
@@ -101,22 +97,16 @@ def _keep_back(
     return frozenset(confirming)
 
 
-def _check_other_data(
-    by_dataset: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], confirming: frozenset[tuple[str, str]]
-) -> None:
+def _check_other_data(people: Mapping[_Case, str | None], confirming: frozenset[_Case]) -> None:
     """Refuse confirming cases whose subject also chooses; equal images are refused everywhere."""
-    choosing: dict[str, str] = {}
-    people: list[tuple[str, str]] = []
-    for dataset, cases in by_dataset.items():
-        for case, subject in cases:
-            if subject is not None and (dataset, case.name) in confirming:
-                people.append((f"{case.name} ({dataset})", subject))
-            elif subject is not None:
-                choosing.setdefault(subject, f"{case.name} ({dataset})")
+    choosing: dict[str | None, str] = {}
+    for (dataset, name), subject in people.items():
+        if subject is not None and (dataset, name) not in confirming:
+            choosing.setdefault(subject, f"{name} ({dataset})")
     same = [
-        f"- {name}: the same subject, {subject!r}, as {choosing[subject]}"
-        for name, subject in people
-        if subject in choosing
+        f"- {name} ({dataset}): the same subject, {subject!r}, as {choosing[subject]}"
+        for (dataset, name), subject in people.items()
+        if (dataset, name) in confirming and subject in choosing
     ]
     if same:
         raise ValueError(

@@ -33,9 +33,6 @@ logger = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")
 
-_NetworkKey = tuple[str, str, str, str]
-"""Level, precision, runtime and choice of windows, which determine the compiled or converted network."""
-
 _Run = tuple[NestedUNet, Inferer, tuple[int, ...]]
 """Network, inferer, and shape of the volume."""
 
@@ -90,9 +87,8 @@ def measure_costs(
     volume = _checked_shape("volume_shape", volume_shape, first.spatial_dims)
     # one inferer per network, since ours keep what they compiled
     inferers = {point: _over_volumes(inferer, precision) for point in networks}
-    memory = run.peak_memory(
-        {point: (network, _over_volumes(inferer, precision), volume) for point, network in networks.items()}
-    )
+    runs = {point: (network, _over_volumes(inferer, precision), volume) for point, network in networks.items()}
+    memory = measure_peak_memory(runs, run.device, run.seed)
     for network in networks.values():
         network.to(run.device)
     checks = {}
@@ -174,21 +170,18 @@ def measure_setting_costs(
     if reference not in names:
         raise ValueError(f"reference must be one of {', '.join(names)}, got {reference!r}.")
     run = _Measurement.of(device, repeats, warm_up, seed)
-    cheapest = _cheapest_settings(points)
-    kept = {(level, *_network_key(points[0])[1:]) for level in level_costs}
-    measured = {key: setting for key, setting in cheapest.items() if key not in kept}
-    peaks = run.peak_memory(
-        {
-            " ".join(key): (networks[key[0]], _all_levels(inferer, setting), level_costs[key[0]].volume_shape)
-            for key, setting in measured.items()
-        }
-    )
-    memory = {key: peaks[" ".join(key)] for key in measured}
+    kept = {_network_name(dataclasses.replace(points[0], level=level)) for level in level_costs}
+    measured = {name: point for name, point in _cheapest_points(points).items() if name not in kept}
+    runs = {
+        name: (networks[point.level], _all_levels(inferer, point), level_costs[point.level].volume_shape)
+        for name, point in measured.items()
+    }
+    memory = measure_peak_memory(runs, run.device, run.seed)
     for network in networks.values():
         network.to(run.device)
     # one after the other, since the tasks of the first keep their compiled or converted networks
-    volumes = run.seconds(_volume_tasks(run, networks, points, inferer, cheapest, level_costs))
-    windows = run.seconds(_window_tasks(run, networks, inferer, measured, level_costs))
+    volumes = run.seconds(_volume_tasks(run, networks, points, inferer, level_costs))
+    windows = run.seconds(_window_tasks(run, networks, measured, inferer, level_costs))
     costs = {point.name: _at_point(point, level_costs, volumes, windows, memory) for point in points}
     return costs, {name: Quartiles.of_ratios(volumes[name], volumes[reference]) for name in names}
 
@@ -198,15 +191,14 @@ def _volume_tasks(
     networks: Mapping[str, NestedUNet],
     points: Sequence[OperatingPoint],
     inferer: NestedSlidingWindowInferer,
-    cheapest: Mapping[_NetworkKey, InferenceSetting],
     level_costs: Mapping[str, PointCost],
 ) -> dict[str, Callable[[], Any]]:
     # one inferer for all overlaps and flips of a network, so that it is compiled or converted once
-    shared = {key: _all_levels(inferer, setting) for key, setting in cheapest.items()}
+    shared = {name: _all_levels(inferer, point) for name, point in _cheapest_points(points).items()}
     image = run.image(networks[points[0].level], level_costs[points[0].level].volume_shape)
     return {
         point.name: functools.partial(
-            _segment_at, shared[_network_key(point)], _setting_of(point), image, networks[point.level]
+            _segment_at, shared[_network_name(point)], _setting_of(point), image, networks[point.level]
         )
         for point in points
     }
@@ -215,15 +207,15 @@ def _volume_tasks(
 def _window_tasks(
     run: _Measurement,
     networks: Mapping[str, NestedUNet],
+    measured: Mapping[str, OperatingPoint],
     inferer: NestedSlidingWindowInferer,
-    measured: Mapping[_NetworkKey, InferenceSetting],
     level_costs: Mapping[str, PointCost],
-) -> dict[_NetworkKey, Callable[[], Any]]:
+) -> dict[str, Callable[[], Any]]:
     tasks = {}
-    for key, setting in measured.items():
-        shape = level_costs[key[0]].window_shape
-        over_window = _over_one_window(with_setting(inferer, setting), shape)
-        tasks[key] = run.task(over_window, networks[key[0]], shape)
+    for name, point in measured.items():
+        shape = level_costs[point.level].window_shape
+        over_window = _over_one_window(with_setting(inferer, _setting_of(point)), shape)
+        tasks[name] = run.task(over_window, networks[point.level], shape)
     return tasks
 
 
@@ -263,15 +255,12 @@ class _Measurement:
             joules = energy_rounds(tasks, counter, repeats=self.repeats, device=self.device, seed=self.seed)
         return {key: Quartiles.of(values) for key, values in joules.items()}
 
-    def peak_memory(self, runs: Mapping[str, _Run]) -> dict[str, int]:
-        return measure_peak_memory(runs, self.device, self.seed)
 
-
-def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, InferenceSetting]:
-    """By network, the cheapest setting that uses it."""
-    cheapest: dict[_NetworkKey, InferenceSetting] = {}
+def _cheapest_points(points: Sequence[OperatingPoint]) -> dict[str, OperatingPoint]:
+    """By name of the network, the point with the cheapest setting that uses it."""
+    cheapest: dict[str, OperatingPoint] = {}
     for point in sorted(points, key=lambda each: (len(_setting_of(each).flips), _setting_of(each).overlap)):
-        cheapest.setdefault(_network_key(point), _setting_of(point))
+        cheapest.setdefault(_network_name(point), point)
     return cheapest
 
 
@@ -279,13 +268,13 @@ def _at_point(
     point: OperatingPoint,
     level_costs: Mapping[str, PointCost],
     volumes: Mapping[str, Sequence[float]],
-    windows: Mapping[_NetworkKey, Sequence[float]],
-    memory: Mapping[_NetworkKey, int],
+    windows: Mapping[str, Sequence[float]],
+    memory: Mapping[str, int],
 ) -> PointCost:
     """The cost of the level, updated with what was measured at the point."""
-    cost, key = level_costs[point.level], _network_key(point)
-    if key in memory:
-        cost = dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[key]), peak_memory_bytes=memory[key])
+    cost, name = level_costs[point.level], _network_name(point)
+    if name in memory:
+        cost = dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[name]), peak_memory_bytes=memory[name])
     return dataclasses.replace(
         cost, point=point.name, volume_latency_s=Quartiles.of(volumes[point.name]), volume_energy_j=None
     )
@@ -371,13 +360,14 @@ def _setting_of(point: OperatingPoint) -> InferenceSetting:
     return point.setting
 
 
-def _network_key(point: OperatingPoint) -> _NetworkKey:
+def _network_name(point: OperatingPoint) -> str:
+    """Level, precision, runtime and choice of windows, which determine the compiled or converted network."""
     setting = _setting_of(point)
-    return point.level, setting.precision, setting.runtime, setting.windows
+    return f"{point.level} {setting.precision} {setting.runtime} {setting.windows}"
 
 
-def _all_levels(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:
-    return with_setting(inferer, setting).with_options(levels=None)
+def _all_levels(inferer: NestedSlidingWindowInferer, point: OperatingPoint) -> NestedSlidingWindowInferer:
+    return with_setting(inferer, _setting_of(point)).with_options(levels=None)
 
 
 def _segment_at(

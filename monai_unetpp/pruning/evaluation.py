@@ -5,35 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-
-import torch.distributed as dist
+from contextlib import nullcontext
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.files import claimed, make_output_dir
 from monai_unetpp.measuring.environment import command_line, describe_environment
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import teller
+from monai_unetpp.pruning import evaluation_stages as stages
 from monai_unetpp.pruning.decision import trust
-from monai_unetpp.pruning.evaluation_stages import (
-    Prepared,
-    Scored,
-    all_problems,
-    all_settings,
-    compare_adaptive,
-    compare_settings,
-    decide_cases,
-    doubts,
-    expose,
-    inferer_precision,
-    measure_levels,
-    prepare,
-    score_data_sets,
-    score_training,
-    trade_offs,
-    trusted_rows,
-)
+from monai_unetpp.pruning.evaluation_stages import Prepared, Scored
 from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report.report_files import write_report
@@ -118,43 +99,43 @@ def _evaluated(
     scores: Sequence[Scores] | None = None,
     scored_by: Mapping[tuple[str, str], NestedUNet] | None = None,
 ) -> PruningResult:
+    """All stages; of several processes, the first concludes and the others wait for its result."""
     with waiting_group(plan.pipeline.device) as group:
-        prepared = prepare(plan, scores)
-        with _alone(plan.outputs.output_dir):
-            return _conclude(prepared, score_data_sets(prepared), group, scored_by)
-
-
-def _alone(folder: Path) -> AbstractContextManager[None]:
-    """Keep evaluations by other programs out of a folder; under ``torchrun`` the first process does it for all."""
-    return claimed(make_output_dir(folder), "evaluates") if rank() == 0 else nullcontext()
+        prepared = stages.prepare(plan, scores)
+        first = rank() == 0
+        # keeps evaluations by other programs out, for all processes
+        with claimed(make_output_dir(plan.outputs.output_dir), "evaluates") if first else nullcontext():
+            scored, training = stages.score_data_sets(prepared), stages.score_training(prepared)
+            return from_first(_conclude(prepared, scored, training, scored_by or {}) if first else None, group)
 
 
 def _conclude(
     prepared: Prepared,
     scored: Scored,
-    group: dist.ProcessGroup | None,
-    scored_by: Mapping[tuple[str, str], NestedUNet] | None = None,
+    training: Sequence[Scores],
+    scored_by: Mapping[tuple[str, str], NestedUNet],
 ) -> PruningResult:
-    """Measure, decide, report and write in the first process; the others wait for its result."""
-    training = score_training(prepared)
-    if rank() > 0:
-        return from_first(None, group)
-    tell = teller(prepared.plan.outputs.progress, logger)
+    """Measure, decide, report and write."""
+    plan, outputs = prepared.plan, prepared.plan.outputs
+    tell = teller(outputs.progress, logger)
     result = _evaluate(prepared, scored, training, tell, unchecked=not scored_by)
-    if scored_by or not scored.out_of_fold:
+    if scored_by or prepared.given is None:
         # drawing needs the networks that gave these scores
         tell("drawing the worst cases ...")
-        result = _with_pictures(prepared, scored, result, scored_by)
+        shown = shown_loser(result)
+        if shown is not None:
+            cases = (shown.level, scored.data_sets, scored_by, outputs.pictures, prepared.ignore_labels)
+            found = save_worst_cases(outputs.output_dir, plan.pipeline, *cases)
+            result = dataclasses.replace(result, overlays=found)
     tell("writing the report ...")
-    paths = write_report(result, prepared.plan.outputs.output_dir)
+    paths = write_report(result, outputs.output_dir)
     _write_pruned(prepared, result)
     logger.info("%s", verdict(result).summary)
-    if result.grid is not None:
-        logger.info("%s", result.grid.reason)
-    if result.adaptive is not None:
-        logger.info("%s", result.adaptive.reason)
+    for compared in (result.grid, result.adaptive):
+        if compared is not None:
+            logger.info("%s", compared.reason)
     logger.info("The report is %s.", paths["html"])
-    return from_first(result, group)
+    return result
 
 
 def _evaluate(
@@ -163,59 +144,47 @@ def _evaluate(
     """Costs and decisions; ``tell`` announces each step, as it may take minutes."""
     plan = prepared.plan
     tell("deciding: comparing the levels, case by case, on all subjects ...")
-    decisions = decide_cases(scored, plan.rules, prepared.kept_back)
-    exposures = expose(prepared, scored, decisions, unchecked)
+    decisions = stages.decide_cases(scored, plan.rules, prepared.kept_back)
+    exposures = stages.expose(prepared, scored, decisions, unchecked)
     if exposures is not None:
         decisions = with_exposures(decisions, exposures, plan.pipeline.network.levels[-1])
     tell("deciding: repeating the verdict on other samples of the subjects ...")
-    stability, between_sets = trust(trusted_rows(prepared, scored, exposures), scored.points, plan.rules)
+    stability, between_sets = trust(stages.trusted_rows(prepared, scored, exposures), scored.points, plan.rules)
     tell(f"measuring the costs of {', '.join(point.name for point in scored.points)} ...")
-    costs = measure_levels(prepared, scored)
+    costs = stages.measure_levels(prepared, scored)
     if plan.costs.settings:
         tell("measuring and comparing the further settings ...")
-    adaptive = compare_adaptive(prepared, scored, costs)
+    adaptive = stages.compare_adaptive(prepared, scored, costs)
     return PruningResult(
         title=plan.outputs.title,
         points=scored.points,
         labels=tuple(plan.pipeline.labels),
         tolerance_mm=dict(plan.pipeline.tolerance_mm),
         rows=scored.all_rows,
-        problems=all_problems(prepared, scored, training),
+        problems=stages.all_problems(prepared, scored, training),
         costs=costs,
         environment=describe_environment(
-            prepared.device, inferer_precision(plan.pipeline.inferer), prepared.own.runtime if prepared.own else "torch"
+            prepared.device,
+            stages.inferer_precision(plan.pipeline.inferer),
+            prepared.own.runtime if prepared.own else "torch",
         ),
         rules=plan.rules,
         decisions=decisions,
-        trade_offs=trade_offs(prepared, scored, costs, adaptive),
+        trade_offs=stages.trade_offs(prepared, scored, costs, adaptive),
         command=command_line(),
         error_auroc=scored.error_auroc,
-        settings=all_settings(prepared, scored),
-        grid=compare_settings(prepared, scored, costs),
+        settings=stages.all_settings(prepared, scored),
+        grid=stages.compare_settings(prepared, scored, costs),
         adaptive=adaptive,
         stability=stability,
         between_sets=between_sets,
         exposures=exposures,
-        doubts=doubts(prepared, scored),
+        doubts=stages.doubts(prepared, scored),
         training_gap=training_gap(
             [row for each in training for row in each.rows], scored.rows, plan.pipeline.network.levels
         ),
         confirming=tuple(sorted(prepared.kept_back)),
     )
-
-
-def _with_pictures(
-    prepared: Prepared,
-    scored: Scored,
-    result: PruningResult,
-    scored_by: Mapping[tuple[str, str], NestedUNet] | None,
-) -> PruningResult:
-    shown, outputs = shown_loser(result), prepared.plan.outputs
-    if shown is None:
-        return result
-    cases = (shown.level, scored.data_sets, scored_by, outputs.pictures, prepared.ignore_labels)
-    found = save_worst_cases(outputs.output_dir, prepared.plan.pipeline, *cases)
-    return dataclasses.replace(result, overlays=found)
 
 
 def _write_pruned(prepared: Prepared, result: PruningResult) -> None:

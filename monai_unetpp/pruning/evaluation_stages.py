@@ -16,7 +16,6 @@ import torch
 from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import load_datalist, read_geometry
 from monai_unetpp.data.datasets.case_check import CheckedCase
-from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
@@ -24,6 +23,7 @@ from monai_unetpp.measuring.energy import find_counter
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
+from monai_unetpp.pruning import preflight
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
@@ -33,6 +33,7 @@ from monai_unetpp.pruning.exposure import exposures_of, record_of
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
+from monai_unetpp.pruning.points import tradeoffs
 from monai_unetpp.pruning.points.adaptive_points import check_adaptive, evaluate_adaptive
 from monai_unetpp.pruning.points.operating_points import compare_grid, points_at_settings
 from monai_unetpp.pruning.points.settings import (
@@ -41,25 +42,6 @@ from monai_unetpp.pruning.points.settings import (
     list_settings,
     parse_settings,
     with_setting,
-)
-from monai_unetpp.pruning.points.tradeoffs import (
-    by_utility,
-    front_of_labels,
-    mean_accuracy,
-    pareto_front,
-    resampled_accuracy,
-    times_of_depths,
-    with_labels,
-    within_budget,
-)
-from monai_unetpp.pruning.preflight import (
-    check_data_sets,
-    check_label_names,
-    check_plan,
-    check_scored,
-    check_training,
-    check_write,
-    load_further,
 )
 from monai_unetpp.pruning.provenance import earlier_rules, run_settings
 from monai_unetpp.pruning.results import (
@@ -160,23 +142,16 @@ class Scored:
     Attributes:
         points: the levels and further networks.
         data_sets: the scores of each data set, the confirming one last.
-        confirming: the scores of the confirming data set, if there is one.
+        choosing: those of the data sets that choose.
         at_settings: the scores of the choosing data sets at each further setting.
         left_out: further networks that failed, for the report.
-        out_of_fold: whether the choosing cases were scored by one network per fold instead of the plan's network.
     """
 
     points: tuple[OperatingPoint, ...]
     data_sets: tuple[Scores, ...]
-    confirming: Scores | None
+    choosing: tuple[Scores, ...]
     at_settings: dict[InferenceSetting, list[Scores]]
     left_out: dict[str, str]
-    out_of_fold: bool = False
-
-    @property
-    def choosing(self) -> tuple[Scores, ...]:
-        """The scores of the data sets that choose."""
-        return self.data_sets if self.confirming is None else self.data_sets[:-1]
 
     @property
     def rows(self) -> tuple[ScoreRow, ...]:
@@ -206,29 +181,29 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         folds: out-of-fold scores of the only data set that chooses, if its cases are scored already.
     """
     given = None if folds is None else join_folds(folds, plan.data.names[0])
-    check_plan(plan)
+    preflight.check_plan(plan)
     pipeline = plan.pipeline
     device = torch.device(pipeline.device)
-    own, *others = _settings(plan, device)
+    own, others = _settings(plan, device)
     if any(parse_budget(budget).key == "energy_j" for budget in plan.rules.budgets) and find_counter(device) is None:
         raise ValueError("budget must not limit energy_j here, as this machine does not report it (RAPL or NVML).")
-    inference = check_write(pipeline, plan.outputs)
+    inference = preflight.check_write(pipeline, plan.outputs)
     entries, training = _entries(plan, given), _training_entries(plan.data)
-    ignore_labels = check_label_names(plan)
-    checked = check_data_sets(plan, entries, ignore_labels)
-    checked_training = check_training(plan, training, ignore_labels)
+    ignore_labels = preflight.check_label_names(plan)
+    checked = preflight.check_data_sets(plan, entries, ignore_labels)
+    checked_training = preflight.check_training(plan, training, ignore_labels)
     if given is not None:
         name = plan.data.names[0]
-        check_scored(name, checked[name])
+        preflight.check_scored(name, checked[name])
         check_complete(given, scored_labels(pipeline.labels))
         check_truth(given, {case: each.volumes_ml for case, each in checked[name].items()}, pipeline.labels, name)
-    further = load_further(pipeline)
+    further = preflight.load_further(pipeline)
     kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
     return Prepared(
         plan=plan,
         device=device,
         own=own,
-        others=tuple(other for other in others if other is not None),
+        others=others,
         inference=inference,
         entries=entries,
         training=training,
@@ -269,8 +244,8 @@ def _training_entries(data: EvaluationData) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting] | list[None]:
-    """The inferer's own setting and the requested ones; None for inferers without settings."""
+def _settings(plan: PruningPlan, device: torch.device) -> tuple[InferenceSetting | None, tuple[InferenceSetting, ...]]:
+    """The inferer's own setting, None for inferers without settings, and the further ones."""
     asked, inferer = parse_settings(plan.costs.settings), plan.pipeline.inferer
     tolerances = adaptive_tolerances(plan.costs.settings)
     if asked or tolerances:
@@ -278,12 +253,13 @@ def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting]
     if tolerances:
         check_adaptive(plan.pipeline.network, inferer)
     if not isinstance(inferer, NestedSlidingWindowInferer):
-        return [None]
-    return list(list_settings(inferer, dict(asked), plan.pipeline.network, device))
+        return None, ()
+    own, *others = list_settings(inferer, asked, plan.pipeline.network, device)
+    return own, tuple(others)
 
 
 def _configurations(
-    plan: PruningPlan, own: InferenceSetting | None, others: Sequence[InferenceSetting | None], device: torch.device
+    plan: PruningPlan, own: InferenceSetting | None, others: Sequence[InferenceSetting], device: torch.device
 ) -> dict[InferenceSetting | None, str]:
     """Everything that scores depend on except weights and data, as text by setting."""
     # precision "auto" depends on the device, and results differ slightly between devices
@@ -311,33 +287,29 @@ def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any
 def score_data_sets(prepared: Prepared) -> Scored:
     """Score the levels on every data set, and at the further settings on those that choose."""
     names, given = list(prepared.entries), prepared.given
-    has_confirming = prepared.plan.data.confirm_dir is not None
+    count = len(prepared.plan.data.dataset_dir)
     data_sets = [_score(prepared, name) if given is None or number else given for number, name in enumerate(names)]
-    at_settings = {
-        setting: [_score_at(prepared, setting, name) for name in (names[:-1] if has_confirming else names)]
-        for setting in prepared.others
-    }
+    at_settings = {setting: [_score(prepared, name, setting) for name in names[:count]] for setting in prepared.others}
     # leave out a further network that failed on any data set
     points = tuple(point for point in data_sets[0].points if all(point in each.points for each in data_sets))
     failed = [point.name for point in prepared.extra_points if point not in points]
-    kept = tuple(_of_points(each, points) for each in data_sets)
+    kept = {point.name for point in points}
+    data_sets = [
+        dataclasses.replace(each, points=points, rows=tuple(row for row in each.rows if row.point in kept))
+        for each in data_sets
+    ]
     return Scored(
         points=points,
-        data_sets=kept,
-        confirming=kept[-1] if has_confirming else None,
+        data_sets=tuple(data_sets),
+        choosing=tuple(data_sets[:count]),
         at_settings=at_settings,
         left_out={"left out, as they fail on a case": ", ".join(failed)} if failed else {},
-        out_of_fold=given is not None,
     )
 
 
 def score_training(prepared: Prepared) -> list[Scores]:
-    """The scores of the training cases that the plan asks for, by data set that chooses; errors name their list."""
-    try:
-        return [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
-    except (ValueError, RuntimeError) as e:
-        listed = prepared.plan.data.training_list
-        raise _told(f"training_list must name cases that can be scored, got a failure in {listed!r}", e) from e
+    """The scores of the training cases that the plan asks for, by data set that chooses."""
+    return [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
 
 
 def all_problems(prepared: Prepared, scored: Scored, training: Sequence[Scores]) -> tuple[DataProblem, ...]:
@@ -359,58 +331,46 @@ def _score(
     setting: InferenceSetting | None = None,
     training: Sequence[Mapping[str, Any]] | None = None,
 ) -> Scores:
-    """Score levels and further networks as given, or only the levels at another setting or on training cases."""
+    """Score levels and further networks as given, or only the levels at another setting or on training cases.
+
+    Errors name the setting, or the list of the training cases.
+    """
     plan, folder = prepared.plan, prepared.plan.outputs.output_dir
     as_given = not setting and not training
-    entries: Sequence[Mapping[str, Any]] = training or prepared.entries[name]
+    what, memory, told = "", "scores", ""
     if setting:
-        entries = choosing_entries(entries, name, prepared.kept_back)
-    title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}{', training cases' * bool(training)}"
-    with counting(rank() == 0 and plan.outputs.progress, title) as count:
-        scoring = Scoring(
-            **_steps(plan, setting),
-            labels=plan.pipeline.labels,
-            tolerance_mm=plan.pipeline.tolerance_mm,
-            ignore_label=prepared.ignore_labels[name],
-            adaptive=adaptive_tolerances(plan.costs.settings) if as_given else (),
-            extra=prepared.extra_points if as_given else None,
-            dataset=name,
-            device=prepared.device,
-            subjects=plan.data.subjects,
-            subject_pattern=plan.data.subject_pattern,
-            configuration=prepared.configurations[setting],
-            store=folder / _memory(setting, training),
-            exclude_problems=plan.data.exclude_problems,
-            checked=(prepared.checked_training if training else prepared.checked)[name],
-            uncertainty_dir=folder / "uncertainty" / name if as_given and plan.outputs.save_uncertainty else None,
-            progress=count,
-        )
-        return evaluate_levels(plan.pipeline.network, entries, scoring)
-
-
-def _memory(setting: InferenceSetting | None, training: Any) -> str:
-    """The folder of finished cases, relative to the report."""
-    if setting:
-        return f"operating_points/{setting.name.replace(' ', '_')}"
-    return "training_scores" if training else "scores"
-
-
-def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Scores:
-    """The scores at a setting, which errors name."""
+        what, memory = f", {setting.name}", f"operating_points/{setting.name.replace(' ', '_')}"
+        told = f"settings must work on the cases, got a failure at {setting.name}"
+    elif training:
+        what, memory = ", training cases", "training_scores"
+        told = f"training_list must name cases that can be scored, got a failure in {plan.data.training_list!r}"
     try:
-        return _score(prepared, name, setting)
+        entries = training or choosing_entries(prepared.entries[name], name, prepared.kept_back if setting else ())
+        with counting(rank() == 0 and plan.outputs.progress, f"scoring {name}{what}") as count:
+            scoring = Scoring(
+                **_steps(plan, setting),
+                labels=plan.pipeline.labels,
+                tolerance_mm=plan.pipeline.tolerance_mm,
+                ignore_label=prepared.ignore_labels[name],
+                adaptive=adaptive_tolerances(plan.costs.settings) if as_given else (),
+                extra=prepared.extra_points if as_given else None,
+                dataset=name,
+                device=prepared.device,
+                subjects=plan.data.subjects,
+                subject_pattern=plan.data.subject_pattern,
+                configuration=prepared.configurations[setting],
+                store=folder / memory,
+                exclude_problems=plan.data.exclude_problems,
+                checked=(prepared.checked_training if training else prepared.checked)[name],
+                uncertainty_dir=folder / "uncertainty" / name if as_given and plan.outputs.save_uncertainty else None,
+                progress=count,
+            )
+            return evaluate_levels(plan.pipeline.network, entries, scoring)
     except (ValueError, RuntimeError) as e:
-        raise _told(f"settings must work on the cases, got a failure at {setting.name}", e) from e
-
-
-def _told(where: str, error: ValueError | RuntimeError) -> Exception:
-    """An error with its place; its own type may need other arguments."""
-    return (ValueError if isinstance(error, ValueError) else RuntimeError)(f"{where}: {error}")
-
-
-def _of_points(scores: Scores, points: tuple[OperatingPoint, ...]) -> Scores:
-    names = {point.name for point in points}
-    return dataclasses.replace(scores, points=points, rows=tuple(row for row in scores.rows if row.point in names))
+        if as_given:
+            raise
+        # its own type may need other arguments
+        raise (ValueError if isinstance(e, ValueError) else RuntimeError)(f"{told}: {e}") from e
 
 
 # ---------------------------------------------------------------- cost
@@ -462,15 +422,12 @@ def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
 
 def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
     """The shape of the preprocessed volume of median size among the choosing cases, or of the share to measure on."""
-    cases = sorted((case for each in scored.choosing for case in each.cases), key=_voxels)
+    cases = [case for each in scored.choosing for case in each.cases]
+    cases.sort(key=lambda case: int(np.prod(read_geometry(case.label).shape)))
     image = Pipeline(**_steps(plan, None)).load(cases[len(cases) // 2])
     scale = plan.costs.volume_share ** (1 / (image.ndim - 1))
     edges = zip(image.shape[1:], plan.pipeline.window_shape, strict=True)
     return tuple(min(edge, max(window, round(edge * scale))) for edge, window in edges)
-
-
-def _voxels(case: LabelledCase) -> int:
-    return int(np.prod(read_geometry(case.label).shape))
 
 
 def inferer_precision(inferer: Any) -> str:
@@ -487,7 +444,7 @@ def expose(
     """Whether the cases of each decision took part in the weights; None if the bundle does not say."""
     names = sorted({(row.dataset, row.case) for row in scored.all_rows})
     voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in names}
-    out_of_fold = prepared.plan.data.names[:1] if scored.out_of_fold else ()
+    out_of_fold = () if prepared.given is None else prepared.plan.data.names[:1]
     return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold, unchecked)
 
 
@@ -525,7 +482,7 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
     if own is None or not parse_settings(plan.costs.settings):
         return None
     rows = _choosing_rows(scored, prepared.kept_back)
-    if not with_labels(rows):
+    if not tradeoffs.with_labels(rows):
         logger.warning("No choosing case has a label: the settings are not compared.")
         return None
     points, at_points, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
@@ -580,20 +537,21 @@ def trade_offs(
     Depths chosen per window take part in the front of time, the only cost that is measured of them.
     """
     rules, names = prepared.plan.rules, [point.name for point in scored.points]
-    timed = {name: costs[name] for name in names} | times_of_depths(adaptive, costs)
-    rows = with_labels((*_choosing_rows(scored, prepared.kept_back), *(adaptive.rows if adaptive else ())))
+    timed = {name: costs[name] for name in names} | tradeoffs.times_of_depths(adaptive, costs)
+    rows = tradeoffs.with_labels((*_choosing_rows(scored, prepared.kept_back), *(adaptive.rows if adaptive else ())))
     if not rows:
         return ()
-    accuracy, resampled = mean_accuracy(rows, list(timed)), resampled_accuracy(rows, list(timed), seed=rules.seed)
+    accuracy = tradeoffs.mean_accuracy(rows, list(timed))
+    resampled = tradeoffs.resampled_accuracy(rows, list(timed), seed=rules.seed)
     own = {name: accuracy[name] for name in names}
     energy = ("energy_j",) if all(costs[name].volume_energy_j for name in names) else ()
-    picked = [pareto_front(accuracy, timed, ("latency_ms",), resampled)]
-    picked += [pareto_front(own, costs, (key,), resampled) for key in ("memory_mb", "parameters", *energy)]
-    picked.append(front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
+    picked = [tradeoffs.pareto_front(accuracy, timed, ("latency_ms",), resampled)]
+    picked += [tradeoffs.pareto_front(own, costs, (key,), resampled) for key in ("memory_mb", "parameters", *energy)]
+    picked.append(tradeoffs.front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
     embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
     if rules.budgets:
         limits = [parse_budget(budget) for budget in rules.budgets]
-        picked.append(within_budget(embedded, costs, limits, rows, rules))
+        picked.append(tradeoffs.within_budget(embedded, costs, limits, rows, rules))
     if rules.utility_weight is not None:
-        picked.append(by_utility(embedded, costs, rules.utility_weight))
+        picked.append(tradeoffs.by_utility(embedded, costs, rules.utility_weight))
     return tuple(picked)

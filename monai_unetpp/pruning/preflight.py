@@ -5,23 +5,22 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from monai_unetpp.bundles import load_network
-from monai_unetpp.data.datasets.case_check import CheckedCase, check_case, repeated_images, same_image
+from monai_unetpp.data.datasets.case_check import CheckedCase, repeated_images, same_image
 from monai_unetpp.data.datasets.label_names import find_label_names
-from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases, repeated_names, same_name
-from monai_unetpp.distributed import gather, share
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.installing import install_command
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.exposure import has_weights_of
 from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
+from monai_unetpp.pruning.scoring.levels import check_cases
 from monai_unetpp.pruning.write import check_writable
 
 __all__ = [
@@ -44,7 +43,16 @@ def check_plan(plan: PruningPlan) -> None:
         ValueError: it has a single level, or margins name unknown labels.
         ImportError: a package for the report is not installed.
     """
-    _check_network(plan.pipeline.network)
+    network = plan.pipeline.network
+    if not isinstance(network, NestedUNet):
+        raise TypeError(
+            f"network must be a NestedUNet, got {type(network).__name__}. Convert a BasicUNetPlusPlus with "
+            "NestedUNet.from_basic_unetplusplus; evaluate_levels takes any network that returns a dict of levels."
+        )
+    if len(network.levels) < 2:
+        raise ValueError(
+            f"network must have two levels or more, got {', '.join(network.levels)} only. It cannot be pruned."
+        )
     plan.rules.check_labels(scored_labels(plan.pipeline.labels))
     check_report()
 
@@ -166,16 +174,9 @@ def check_training(
 
 
 def _check_cases(plan: PruningPlan, cases: Sequence[LabelledCase], ignored: int | None) -> dict[str, CheckedCase]:
-    """What is found about each case by name; in a process group each process reads its share."""
     network, values = plan.pipeline.network, list(plan.pipeline.labels.values())
     allowed = values if ignored is None else [*values, ignored]
-    repeated = repeated_names(cases)
-    single = [case for case in cases if case.name not in repeated]
-    checked = gather(
-        {case.name: check_case(case, allowed, network.spatial_dims, network.in_channels) for case in share(single)}
-    )
-    found = {case.name: checked[case.name] for case in single}
-    return found | {name: CheckedCase(same_name(name, same)) for name, same in repeated.items()}
+    return check_cases(cases, allowed, network.spatial_dims, network.in_channels)
 
 
 def _problems(found: Mapping[tuple[str, str], CheckedCase]) -> list[str]:
@@ -209,31 +210,17 @@ def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:
         FileNotFoundError: no such file.
         ValueError: a network for other images or labels.
     """
-    return {name: _load(name, path, pipeline) for name, path in pipeline.extra.items()}
-
-
-def _load(name: str, path: str | PathLike[str], pipeline: EvaluatedNetwork) -> NestedUNet:
-    evaluated = pipeline.network
-    network = load_network(path)
-    for key in ("spatial_dims", "in_channels", "out_channels"):
-        if network.config[key] != evaluated.config[key]:
-            raise ValueError(
-                f"extra must have the {key} of the network, {evaluated.config[key]}, got {network.config[key]} for "
-                f"{name!r} ({path}). It can only be compared on the same images and labels."
-            )
-    return network.prune(network.levels[-1]).eval().to(torch.device(pipeline.device))
-
-
-def _check_network(network: NestedUNet) -> None:
-    if not isinstance(network, NestedUNet):
-        raise TypeError(
-            f"network must be a NestedUNet, got {type(network).__name__}. Convert a BasicUNetPlusPlus with "
-            "NestedUNet.from_basic_unetplusplus; evaluate_levels takes any network that returns a dict of levels."
-        )
-    if len(network.levels) < 2:
-        raise ValueError(
-            f"network must have two levels or more, got {', '.join(network.levels)} only. It cannot be pruned."
-        )
+    evaluated, further = pipeline.network, {}
+    for name, path in pipeline.extra.items():
+        network = load_network(path)
+        for key in ("spatial_dims", "in_channels", "out_channels"):
+            if network.config[key] != evaluated.config[key]:
+                raise ValueError(
+                    f"extra must have the {key} of the network, {evaluated.config[key]}, got {network.config[key]} for "
+                    f"{name!r} ({path}). It can only be compared on the same images and labels."
+                )
+        further[name] = network.prune(network.levels[-1]).eval().to(torch.device(pipeline.device))
+    return further
 
 
 def check_report() -> None:

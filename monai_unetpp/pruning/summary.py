@@ -185,13 +185,11 @@ def point_role(point: OperatingPoint, result: PruningResult) -> str:
 
 def summarise(result: PruningResult) -> Summary:
     """Average scores, costs relative to the deepest level, and the worst cases of the chosen one."""
-    return Summary(_accuracy(result), _relative_costs(result), _worst_cases(result), _grid_accuracy(result))
-
-
-def _grid_accuracy(result: PruningResult) -> tuple[AccuracySummary, ...]:
-    if result.grid is None:
-        return ()
-    return _accuracy(dataclasses.replace(result, points=result.grid.points, rows=result.grid.rows))
+    deepest, grid = deepest_point(result), result.grid
+    reference = result.costs.get(deepest.name) if deepest else None
+    costs = tuple(_relative_cost(p.name, result.costs.get(p.name), reference) for p in result.points)
+    at_settings = () if grid is None else _accuracy(dataclasses.replace(result, points=grid.points, rows=grid.rows))
+    return Summary(_accuracy(result), costs, _worst_cases(result), at_settings)
 
 
 def _accuracy(result: PruningResult) -> tuple[AccuracySummary, ...]:
@@ -231,12 +229,6 @@ def _mean_and_sd(values: Sequence[float]) -> MetricSummary:
         sd=statistics.stdev(values) if len(values) > 1 else None,
         cases=len(values),
     )
-
-
-def _relative_costs(result: PruningResult) -> tuple[RelativeCost, ...]:
-    deepest = deepest_point(result)
-    reference = result.costs.get(deepest.name) if deepest else None
-    return tuple(_relative_cost(p.name, result.costs.get(p.name), reference) for p in result.points)
 
 
 def _relative_cost(point: str, cost: PointCost | None, reference: PointCost | None) -> RelativeCost:

@@ -353,64 +353,50 @@ def _readme_section(
 ) -> str:
     level, deepest = origin["level"], networks[0].levels[-1]
     parameters = [count_parameters(network) for network in networks]
-    lines = [
+    parts = [
         f"# Pruned to level {level}",
-        "",
         f"This bundle is level {level} of {code(origin['name'])} {origin['version']}, cut out on {origin['date']} "
         f"(SHA-256 of the full weights: `{origin['sha256']}`). Its output is exactly that of this level there, with "
         f"{parameters[1]:,} instead of {parameters[0]:,} parameters in a file of {_megabytes(sizes[1])} instead of "
         f"{_megabytes(sizes[0])}.",
-        "",
-        *_verdict_lines(level, decision),
-        "",
+        *_verdict_parts(level, decision),
     ]
     if accuracy:
-        lines += [*_accuracy_lines(level, deepest, accuracy), ""]
+        parts += _accuracy_parts(level, deepest, accuracy)
     if result is not None:
         points = _point_names(result)
         costs = [result.costs.get(name) for name in (list(points.values())[-1], points[level])]
         if costs[0] is not None and costs[1] is not None:
-            lines += [*_cost_lines(costs[0], costs[1], result), ""]
-    lines += [
+            parts += _cost_parts(costs[0], costs[1], result)
+    parts += [
         "It holds this one level, so `level` can be left out. The text below was written for the full bundle: its "
         "figures are those of the full network, and what it says about other levels and about pruning does not apply "
         "here.",
-        "",
         "---",
         "",
-        "",
     ]
-    return "\n".join(lines)
+    return "\n\n".join(parts)
 
 
-def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
+def _verdict_parts(level: str, decision: Decision | None) -> list[str]:
     if decision is None:
         return ["The level was chosen by hand, without the pruning evaluator's verdict."]
-    lines = [
+    parts = [
         f"Verdict on {decision.cases} cases ({escape(data_set_in_words(decision.dataset))}): {escape(decision.summary)}"
     ]
     if decision.level != level:
-        lines += [
-            "",
-            f"**The level was chosen by hand: the verdict was '{decision.verdict}' with level {decision.level}.**",
-        ]
+        by_hand = f"The level was chosen by hand: the verdict was '{decision.verdict}' with level {decision.level}."
+        parts.append(f"**{by_hand}**")
     if decision.optimistic and decision.role == "confirm":
-        lines += ["", "These cases chose the weights, though not the level, so the figures are optimistic."]
-    return lines
+        parts.append("These cases chose the weights, though not the level, so the figures are optimistic.")
+    return parts
 
 
-def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list[str]:
+def _accuracy_parts(level: str, deepest: str, accuracy: list[_Accuracy]) -> list[str]:
     # a verdict compares means in which every subject counts the same
     of_verdict = any(each.lower_bound is not None for each in accuracy)
-    columns = [
-        "Mean over subjects" if of_verdict else "Mean over cases",
-        deepest,
-        level,
-        "Difference",
-        "Lower bound",
-        "Margin",
-        "Cases",
-    ]
+    first = "Mean over subjects" if of_verdict else "Mean over cases"
+    columns = [first, deepest, level, "Difference", "Lower bound", "Margin", "Cases"]
     rows = []
     for each in accuracy:
         better = METRICS[each.metric].larger_is_better
@@ -420,11 +406,10 @@ def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list
         means = [format_metric(each.metric, value) for value in (each.deepest, each.level)]
         name = f"{METRICS[each.metric].name}, {escape(each.label)}"
         rows.append([name, *means, format_difference(each.metric, difference), bound, margin, str(each.cases)])
-    table = format_table(columns, rows, [False, *[True] * 6])
-    return [table, "", "Differences and bounds are signed so that negative is worse."]
+    return [format_table(columns, rows), "Differences and bounds are signed so that negative is worse."]
 
 
-def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) -> list[str]:
+def _cost_parts(deepest: PointCost, pruned: PointCost, result: PruningResult) -> list[str]:
     window = "x".join(map(str, pruned.window_shape))
     volume = "x".join(map(str, pruned.volume_shape))
     rows: list[tuple[str, str, Callable[[Any], str]]] = [
@@ -441,15 +426,14 @@ def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) ->
         numbers = [value.median if isinstance(value, Quartiles) else value for value in (before, after)]
         ratio = f"{numbers[0] / numbers[1]:.1f} times" if numbers[1] else "-"
         cells.append([name, show(before), show(after), ratio])
-    lines = [format_table(["Cost", deepest.point, pruned.point, "Ratio"], cells, [False, True, True, True])]
-    if result.environment is not None:
-        where = result.environment
-        lines += [
-            "",
+    parts = [format_table(["Cost", deepest.point, pruned.point, "Ratio"], cells)]
+    where = result.environment
+    if where is not None:
+        parts.append(
             f"Measured on {where.device} with {where.threads} threads, {where.precision}, {where.runtime}; times are "
-            "medians with quartiles.",
-        ]
-    return lines
+            "medians with quartiles."
+        )
+    return parts
 
 
 def _megabytes(count: int) -> str:

@@ -164,12 +164,6 @@ def _put(note: Annotation, side: int, x: float, low: float, high: float) -> Bbox
 def _hidden(box: Bbox, taken: Sequence[Bbox], axes: Axes) -> float:
     """How much of a text at ``box`` lies on what is taken, as shares of the text; outside of the axes, two more."""
     inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-    covered = sum((_common(box, other) for other in taken), 0.0)
-    return covered / float(box.width * box.height) + (0.0 if inside else 2.0)
-
-
-def _common(box: Bbox, other: Bbox) -> float:
-    """The area that two boxes share."""
-    width = min(box.x1, other.x1) - max(box.x0, other.x0)
-    height = min(box.y1, other.y1) - max(box.y0, other.y0)
-    return float(max(width, 0.0) * max(height, 0.0))
+    shared = filter(None, (box.intersection(box, other) for other in taken))
+    covered = sum((each.width * each.height for each in shared), 0.0)
+    return float(covered / (box.width * box.height)) + (0.0 if inside else 2.0)

@@ -9,21 +9,22 @@ from collections.abc import Sequence
 __all__ = ["code", "escape", "format_table"]
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool] | None = None) -> str:
     """A Markdown table; cells are not escaped.
 
     Args:
         header: name of each column.
         rows: one text per column.
-        numeric: per column, whether it is right-aligned.
+        numeric: per column, whether it is right-aligned; by default all but the first.
 
     Example:
-        >>> print(format_table(["level", "Dice"], [["L1", "0.9"]], [False, True]))
+        >>> print(format_table(["level", "Dice"], [["L1", "0.9"]]))
         | level | Dice |
         | --- | ---: |
         | L1 | 0.9 |
     """
-    rule = ["---:" if right else "---" for right in numeric]
+    right = numeric or [False] + [True] * (len(header) - 1)
+    rule = ["---:" if each else "---" for each in right]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
 
 

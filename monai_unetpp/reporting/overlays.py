@@ -14,9 +14,11 @@ from monai_unetpp.reporting.figures import HALO
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_contour", "draw_grey", "draw_letters", "draw_scale_bar", "error_slice", "plane_name", "tint"]
+__all__ = ["PLANES", "draw_contour", "draw_grey", "draw_letters", "draw_scale_bar", "error_slice", "tint"]
 
-_PLANES = {"L": "sagittal", "R": "sagittal", "P": "coronal", "A": "coronal", "I": "axial", "S": "axial"}
+PLANES = {"L": "sagittal", "R": "sagittal", "P": "coronal", "A": "coronal", "I": "axial", "S": "axial"}
+"""Name of the plane perpendicular to the axis that points to a side of the patient."""
+
 _OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 
 _FINE = 4
@@ -134,16 +136,6 @@ def draw_letters(axes: Axes, right: str, top: str) -> None:
     for letter, x, y, side, height in places:
         style: dict[str, Any] = {"ha": side, "va": height, "transform": axes.transAxes}
         _outline(axes.text(x, y, letter, color="white", fontsize=9.5, fontweight="bold", **style))
-
-
-def plane_name(across: str) -> str:
-    """``"axial"``, ``"coronal"`` or ``"sagittal"``: the plane perpendicular to the axis that points to ``across``.
-
-    Example:
-        >>> plane_name("S")
-        'axial'
-    """
-    return _PLANES[across]
 
 
 def _outline(text: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from monai_unetpp.reporting.markdown import escape, format_table
 
-__all__ = ["Table", "TableCell", "Tone", "blank"]
+__all__ = ["Table", "TableCell", "Tone"]
 
 Tone = Literal["", "good", "bad", "unsure", "muted"]
 
@@ -109,10 +109,7 @@ class Table:
         return "\n".join([*lines, "", *(f"- {escape(note)}" for note in self.notes)] if self.notes else lines)
 
 
-def blank(text: str | None) -> TableCell:
-    """A cell of ``text``, or a dash."""
-    return TableCell(text) if text else TableCell(_DASH, "muted")
-
-
 def _cell(value: TableCell | str | None) -> TableCell:
-    return value if isinstance(value, TableCell) else blank(value)
+    if isinstance(value, TableCell):
+        return value
+    return TableCell(value) if value else TableCell(_DASH, "muted")

@@ -295,7 +295,7 @@ def _main_table(study: Mapping[str, Any]) -> str:
         difference = "reference" if row["name"] == study["reference"] else _interval(row["iou_difference"])
         sizes = [f"{row['parameters'] / 1e6:.3f} M", f"{row['flops'] / 1e9:.2f}"]
         rows.append([row["name"], *sizes, f"{time}{share}", *(_mean_sd(row[key]) for key in COMPARED), difference])
-    return format_table(columns, rows, [False, *[True] * (len(columns) - 1)])
+    return format_table(columns, rows)
 
 
 def _pairs_table(study: Mapping[str, Any]) -> str:
@@ -312,7 +312,7 @@ def _pairs_table(study: Mapping[str, Any]) -> str:
         ]
         for pair in pairs
     ]
-    table = format_table(columns, rows, [False, True, True, True])
+    table = format_table(columns, rows)
     return f"## A level cut out of UNet++, or the same network trained alone?\n\n{table}"
 
 

@@ -261,12 +261,13 @@ class _Study:
 
     def _try_run(self, run: StudyRun) -> list[str]:
         """Do a run, and return why it failed, if it did."""
+        path = run.folder / "failure.txt"
         try:
-            self.folder.note_failure(run.variant.name, run.seed, None)
+            path.unlink(missing_ok=True)
             self._do_run(run)
         except Exception as e:
             logger.debug("%s failed", run.name, exc_info=True)
-            self.folder.note_failure(run.variant.name, run.seed, traceback.format_exc())
+            write_text(path, traceback.format_exc())
             failure = f"{run.name}: {describe_failure(e)}"
             self.tell(f"failed: {failure}")
             return [failure]

@@ -106,14 +106,6 @@ class StudyFolder:
         begun = (folder / "model.pt").is_file() or any(folder.glob("checkpoint_*.pt"))
         return "interrupted" if begun else "open"
 
-    def note_failure(self, variant: str, seed: int, text: str | None) -> None:
-        """Write why a run failed; None deletes an earlier reason."""
-        path = self.run(variant, seed) / "failure.txt"
-        if text is None:
-            path.unlink(missing_ok=True)
-        else:
-            write_text(path, text)
-
     def write_result(self, result: RunResult) -> None:
         """Write the result of a finished run, without the curve, which has its own file."""
         content = {name: value for name, value in dataclasses.asdict(result).items() if name != "curve"}

@@ -130,7 +130,7 @@ class TestEmpty:
 
     def test_rules_are_told(self):
         assert set(EMPTY_RULES) == {"missed", "false_positive", "both_empty"}
-        assert all(rule.text in RULES for rule in EMPTY_RULES.values())
+        assert all(text in RULES for text in EMPTY_RULES.values())
         assert "HD95 = diagonal" in RULES
 
 

@@ -18,8 +18,7 @@ from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import Rules, cost, read_report
-from monai_unetpp.pruning.points.adaptive_cost import level_operations
-from monai_unetpp.pruning.points.adaptive_points import compare_in_sequence
+from monai_unetpp.pruning.points.adaptive_points import compare_in_sequence, level_operations
 from monai_unetpp.pruning.points.settings import adaptive_tolerances, parse_settings
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.scoring import case_scores

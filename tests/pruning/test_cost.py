@@ -6,7 +6,6 @@ import itertools
 import math
 import subprocess
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -196,8 +195,7 @@ def test_energy_is_measured_where_the_machine_tells(
     pruned: dict[str, NestedUNet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joules = itertools.count()
-    counter = SimpleNamespace(read=lambda: 0.0, since=lambda before: float(next(joules)))
-    monkeypatch.setattr(cost, "find_counter", lambda device: counter)
+    monkeypatch.setattr(cost, "find_counter", lambda device: lambda: float(next(joules)))
     costs = measure_costs(pruned, (8, 8), (8, 8), SimpleInferer(), repeats=2, warm_up=0)
     found = [each.volume_energy_j for each in costs.values()]
     assert all(each is not None and each.count == 2 for each in found)

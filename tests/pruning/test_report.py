@@ -33,8 +33,7 @@ from monai_unetpp.pruning.report.case_pictures import save_overlay
 from monai_unetpp.pruning.report.front import plot_trade_offs
 from monai_unetpp.pruning.report.plots import plot_differences
 from monai_unetpp.pruning.report.report_files import SCHEMA_VERSION, read_report, write_report
-from monai_unetpp.pruning.report.result_tables import accuracy_table, comparisons_table, cost_table
-from monai_unetpp.pruning.report.trust_tables import stability_table
+from monai_unetpp.pruning.report.result_tables import accuracy_table, comparisons_table, cost_table, stability_table
 from monai_unetpp.pruning.report.trust_wording import honesty
 from monai_unetpp.pruning.results import (
     AdaptiveDepth,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -96,13 +94,13 @@ class TestParetoFront:
 
 class TestBudget:
     def test_picks_the_most_accurate_within(self) -> None:
-        picked = within_budget(ACCURACY, COSTS, parse_budget("latency_ms=100"))
+        picked = within_budget(ACCURACY, COSTS, [parse_budget("latency_ms=100")])
         assert picked.points == ("L2",)
         assert picked.rule == "latency_ms<=100"
         assert picked.reason == "L2 is the most accurate within the budget: accuracy 0.9000 for 40 ms."
 
     def test_the_limit_itself_is_allowed(self) -> None:
-        assert within_budget(ACCURACY, COSTS, Budget("parameters", 9_000_000)).points == ("L4",)
+        assert within_budget(ACCURACY, COSTS, [Budget("parameters", 9_000_000)]).points == ("L4",)
 
     def test_all_budgets_hold(self) -> None:
         picked = within_budget(ACCURACY, COSTS, [Budget("latency_ms", 100), Budget("memory_mb", 60)])
@@ -115,7 +113,7 @@ class TestBudget:
         assert picked.reason == "No point is within the budget: the least that any needs is 20 ms."
 
     def test_of_equally_accurate_points_the_fastest(self) -> None:
-        assert within_budget(dict.fromkeys(COSTS, 0.9), COSTS, Budget("latency_ms", 1000)).points == ("L1",)
+        assert within_budget(dict.fromkeys(COSTS, 0.9), COSTS, [Budget("latency_ms", 1000)]).points == ("L1",)
 
     @pytest.mark.parametrize(("limit", "best", "picked"), [(1000, "L4", "L2"), (100, "L3", "L2"), (20, "L1", "L1")])
     def test_the_cheapest_that_is_shown_to_be_as_good_as_the_best_within(
@@ -124,7 +122,7 @@ class TestBudget:
         loss = {"L1": 0.05, "L2": 0.002, "L3": 0.001, "L4": 0.0}
         rows = [row(point, "a", f"{n:03}", 0.9 - loss[point] * (n % 3)) for n in range(201) for point in COSTS]
         rules = Rules(margins=("dice=0.01",), bootstrap_samples=200)
-        found = within_budget(mean_accuracy(rows, list(COSTS)), COSTS, Budget("latency_ms", limit), rows, rules)
+        found = within_budget(mean_accuracy(rows, list(COSTS)), COSTS, [Budget("latency_ms", limit)], rows, rules)
         assert found.points == (picked,)
         assert f"not worse than {best}, the most accurate there" in found.reason or picked == best
 
@@ -162,26 +160,10 @@ class TestUtility:
     def test_of_equal_points_the_cheaper(self) -> None:
         assert by_utility(dict.fromkeys(COSTS, 0.9), COSTS, 0).points == ("L1",)
 
-    @pytest.mark.parametrize("weight", [-1, math.nan, math.inf])
-    def test_bad_weight(self, weight: float) -> None:
-        with pytest.raises(ValueError, match=f"weight must be 0 or more, got {weight}"):
-            by_utility(ACCURACY, COSTS, weight)
 
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: pareto_front({}, COSTS), "accuracy must name one point or more, got none"),
-        (lambda: pareto_front(ACCURACY, COSTS, ()), "keys must name one cost or more, got none"),
-        (lambda: pareto_front(ACCURACY, COSTS, ("speed",)), "cost must be one of .* got 'speed'"),
-        (lambda: within_budget(ACCURACY, {"L1": COSTS["L1"]}, Budget("flops", 1)), "got none for 'L2'. Measure it"),
-        (lambda: within_budget(ACCURACY, COSTS, []), "budgets must name one limit or more, got none"),
-        (lambda: by_utility({"L1": math.nan}, COSTS, 1), "accuracy must be finite, got nan for 'L1'"),
-    ],
-)
-def test_bad_arguments(call: Callable[[], object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_an_unknown_cost_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"cost must be one of .* got 'speed'"):
+        pareto_front(ACCURACY, COSTS, ("speed",))
 
 
 def row(point: str, label: str, case: str, dice: float | None, dataset: str = "A") -> ScoreRow:

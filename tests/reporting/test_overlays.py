@@ -10,12 +10,12 @@ from PIL import Image
 
 from monai_unetpp.reporting.figures import new_figure
 from monai_unetpp.reporting.overlays import (
+    PLANES,
     draw_contour,
     draw_grey,
     draw_letters,
     draw_scale_bar,
     error_slice,
-    plane_name,
     tint,
 )
 
@@ -115,4 +115,4 @@ def test_a_scale_bar_and_letters_can_be_read_on_white():
     assert texts == ["2 mm", "R", "L", "I", "S"]
     pixels = np.asarray(Image.open(content).convert("L"))
     assert (pixels < 60).sum() > 200
-    assert [plane_name(axis) for axis in "LAI"] == ["sagittal", "coronal", "axial"]
+    assert [PLANES[axis] for axis in "LAI"] == ["sagittal", "coronal", "axial"]

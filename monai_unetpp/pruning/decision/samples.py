@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 
 from monai_unetpp.pruning.decision.single_cases import is_excess, is_excess_excluded
 from monai_unetpp.pruning.pairing import PairedScores
-from monai_unetpp.pruning.statistics import (
-    MIN_SUBJECTS,
-    FloatArray,
-    bound_alpha,
-    corrected_quantile,
-    is_non_inferior,
-)
+from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray, bound_alpha, corrected_quantile, is_non_inferior
 
 __all__ = ["FAIL", "OPEN", "PASS", "GuardSample", "MissSample", "PointSamples", "mean_state"]
 

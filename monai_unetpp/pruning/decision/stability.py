@@ -1,32 +1,33 @@
-"""The stability of a verdict under resampling, and the subjects needed for a joint power."""
+"""The stability of a verdict under resampling and between data sets, and the subjects needed for a joint power."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_unetpp.pruning.decision.samples import FAIL, PASS, PointSamples
-from monai_unetpp.pruning.results import Stability
+from monai_unetpp.pruning.decision.samples import FAIL, PASS, GuardSample, PointSamples
+from monai_unetpp.pruning.results import SetDifference, Stability
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, POWER, FloatArray
 
 __all__ = [
-    "INCONCLUSIVE",
-    "RESAMPLES",
     "SampledVerdicts",
+    "differences_between",
     "join_verdicts",
     "joint_subjects_needed",
     "sample_verdicts",
     "stability_of",
 ]
 
-INCONCLUSIVE = "inconclusive"
+_INCONCLUSIVE = "inconclusive"
 """Stands in for a level without a verdict."""
 
-RESAMPLES = 1000
+_RESAMPLES = 1000
+_CONFIDENCE = 0.95
 _IntArray = NDArray[np.int64]
 _MOST_SUBJECTS = 100_000
 _POWER_SAMPLES = 300
@@ -61,7 +62,7 @@ def sample_verdicts(tested: Sequence[PointSamples], subjects: Sequence[str], rul
         rules: as for the verdict.
     """
     count, rng = len(subjects), np.random.default_rng(rules.seed)
-    halves = (rng.random((RESAMPLES, count)).argsort(axis=1) < count // 2).astype(np.float64)
+    halves = (rng.random((_RESAMPLES, count)).argsort(axis=1) < count // 2).astype(np.float64)
     doubled = halves * (count / (count // 2)) if count > 1 else halves[:0]
     return SampledVerdicts(
         tuple(subjects),
@@ -102,7 +103,7 @@ def stability_of(sampled: SampledVerdicts, levels: Sequence[str], dataset: str) 
     names = [levels[-1 - passed] for passed in range(len(levels))]
 
     def shares(codes: _IntArray) -> dict[str, float]:
-        return _shares([INCONCLUSIVE if code < 0 else names[code] for code in codes], names) if len(codes) else {}
+        return _shares([_INCONCLUSIVE if code < 0 else names[code] for code in codes], names) if len(codes) else {}
 
     return Stability(
         dataset=dataset,
@@ -116,8 +117,51 @@ def stability_of(sampled: SampledVerdicts, levels: Sequence[str], dataset: str) 
 
 def _joint(codes: Sequence[_IntArray | int]) -> _IntArray:
     each = np.array(np.broadcast_arrays(*codes))
-    joint: _IntArray = np.where((each == 0).any(axis=0), 0, each.min(axis=0))
-    return joint
+    return np.where((each == 0).any(axis=0), 0, each.min(axis=0))
+
+
+def differences_between(tested: Mapping[str, Sequence[PointSamples]], seed: int = 0) -> tuple[SetDifference, ...]:
+    """For each pair of data sets, level and guard, the difference between the two mean differences.
+
+    Subjects of each data set are resampled (percentile bootstrap, two-sided 95 %). One interval in twenty excludes 0 by
+    chance.
+
+    Args:
+        tested: by data set, the levels below the deepest.
+        seed: of the resampling.
+    """
+    found = []
+    for first, second in combinations(tested, 2):
+        others = {(each.point, guard.metric, guard.label): guard for each in tested[second] for guard in each.guards}
+        for each in tested[first]:
+            for guard in each.guards:
+                other = others.get((each.point, guard.metric, guard.label))
+                if other is not None:
+                    found.append(_difference(each.point, guard, other, (first, second), seed))
+    return tuple(found)
+
+
+def _difference(point: str, one: GuardSample, other: GuardSample, names: tuple[str, str], seed: int) -> SetDifference:
+    rng = np.random.default_rng([seed, 2])
+    a, b = (sample.differences[np.isfinite(sample.differences)] for sample in (one, other))
+    tail = (1 - _CONFIDENCE) / 2
+    lower, upper = np.quantile(_resampled_means(a, rng) - _resampled_means(b, rng), [tail, 1 - tail])
+    return SetDifference(
+        point=point,
+        metric=one.metric,
+        label=one.label,
+        first=names[0],
+        second=names[1],
+        difference=float(a.mean() - b.mean()),
+        lower=float(lower),
+        upper=float(upper),
+        depends_on_set=bool(lower > 0 or upper < 0),
+    )
+
+
+def _resampled_means(values: FloatArray, rng: np.random.Generator) -> FloatArray:
+    weights = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=2 * _RESAMPLES)
+    return weights @ values / len(values)
 
 
 def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_difference: bool) -> int | None:
@@ -136,7 +180,7 @@ def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_
     """
     if samples.held or not samples.guards:
         return None
-    supposed = _without_difference(samples) if no_difference else _without_gain(samples)
+    supposed = _supposed(samples, no_difference)
     count = len(samples.guards[0].differences)
 
     def share(subjects: int) -> float:
@@ -155,58 +199,48 @@ def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_
     return high
 
 
-def _without_difference(samples: PointSamples) -> PointSamples:
-    """The same spread without a true difference: means of 0, and as many large gains as drops."""
+def _supposed(samples: PointSamples, no_difference: bool) -> PointSamples:
+    """The same spread without a true difference (means of 0, as many large gains as drops), or without mean gains."""
+
+    def shifted(values: FloatArray) -> FloatArray:
+        known = values[np.isfinite(values)]
+        if no_difference:
+            return values - known.mean() if known.size else values
+        return values - max(float(np.nanmean(values)), 0.0)
+
     guards = tuple(
         dataclasses.replace(
             guard,
-            differences=_centred(guard.differences),
-            found=None if guard.found is None else _centred(guard.found),
-            drops=_balanced(guard.drops),
+            differences=shifted(guard.differences),
+            found=None if guard.found is None else shifted(guard.found),
+            drops=_balanced(guard.drops) if no_difference else guard.drops,
         )
         for guard in samples.guards
     )
-    misses = tuple(dataclasses.replace(miss, signs=_balanced(miss.signs)) for miss in samples.misses)
+    misses = samples.misses
+    if no_difference:
+        misses = tuple(dataclasses.replace(miss, signs=_balanced(miss.signs)) for miss in misses)
     return dataclasses.replace(samples, guards=guards, misses=misses)
 
 
-def _centred(values: FloatArray) -> FloatArray:
-    known = values[np.isfinite(values)]
-    return values - known.mean() if known.size else values
-
-
-def _without_gain(samples: PointSamples) -> PointSamples:
-    """The observed differences, with mean gains set to 0."""
-    guards = tuple(
-        dataclasses.replace(
-            guard,
-            differences=guard.differences - max(float(np.nanmean(guard.differences)), 0.0),
-            found=None if guard.found is None else guard.found - max(float(np.nanmean(guard.found)), 0.0),
-        )
-        for guard in samples.guards
-    )
-    return dataclasses.replace(samples, guards=guards)
-
-
-def _balanced(signs: NDArray[np.int64]) -> NDArray[np.int64]:
+def _balanced(signs: _IntArray) -> _IntArray:
     """The signs alternating, so that both directions are equally frequent."""
-    balanced: NDArray[np.int64] = signs.copy()
+    balanced: _IntArray = signs.copy()
     at = np.flatnonzero(signs)
     # a single one stays a drop, so that the subjects that its test needs are counted
     balanced[at] = np.where(np.arange(len(at)) % 2, 1, -1)
     return balanced
 
 
-def _passed(tested: Sequence[PointSamples], weights: FloatArray, rules: Rules) -> NDArray[np.int64]:
+def _passed(tested: Sequence[PointSamples], weights: FloatArray, rules: Rules) -> _IntArray:
     """How many levels pass in sequence in each sample; -1 without a verdict."""
-    codes: NDArray[np.int64] = np.array([each.states(weights, rules.alpha, rules.alpha) for each in tested])
-    passed: NDArray[np.int64] = np.cumprod(codes == PASS, axis=0).sum(axis=0)
+    codes = np.array([each.states(weights, rules.alpha, rules.alpha) for each in tested])
+    passed = np.cumprod(codes == PASS, axis=0).sum(axis=0)
     none = (weights.sum(axis=1) < MIN_SUBJECTS) | ((passed == 0) & (codes[0] != FAIL))
-    verdicts: NDArray[np.int64] = np.where(none, -1, passed)
-    return verdicts
+    return np.where(none, -1, passed)
 
 
 def _shares(verdicts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
     """The share of each verdict that occurs, shallowest level first and inconclusive last."""
-    shares = {name: verdicts.count(name) / len(verdicts) for name in (*reversed(names), INCONCLUSIVE)}
+    shares = {name: verdicts.count(name) / len(verdicts) for name in (*reversed(names), _INCONCLUSIVE)}
     return {name: share for name, share in shares.items() if share > 0}

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from monai_unetpp.metrics import METRICS
-from monai_unetpp.pruning.decision.between_sets import differences_between
 from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest
 from monai_unetpp.pruning.decision.stability import (
+    differences_between,
     join_verdicts,
     joint_subjects_needed,
     sample_verdicts,

@@ -30,13 +30,7 @@ __all__ = [
     "with_setting",
 ]
 
-SETTINGS: dict[str, str] = {
-    "overlap": "share of a window that overlaps with the next, from 0 to below 1",
-    "flips": "spatial axes to flip at test time: none, 0, 0+1, ...",
-    "precision": ", ".join(PRECISIONS),
-    "runtime": ", ".join(RUNTIMES),
-    "windows": "own, of the shape in the configuration; auto, as few and as large as memory allows",
-}
+SETTINGS = ("overlap", "flips", "precision", "runtime", "windows")
 """The settings that a grid can vary; ``adaptive`` is evaluated besides it, at the inferer's own setting."""
 
 _OWN = "own"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 
 from monai_unetpp.metrics.definitions import check_metric
 from monai_unetpp.pruning.budgets import COST_KEYS, Budget, check_cost_key
-from monai_unetpp.pruning.decision.many_points import compare_points, passing_points
+from monai_unetpp.pruning.decision import compare_points, passing_points
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
@@ -127,18 +128,14 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
         present = {label: cases for label in paired.labels if (cases := paired.cases_with(label, points))}
         if not present:
             raise ValueError(f"rows must hold a case with a label, got none in data set {dataset!r}.")
-        by_dataset.append(
-            {
-                point: _mean(
-                    [
-                        _mean([paired.value(point, label, case, metric) for case in cases])
-                        for label, cases in present.items()
-                    ]
-                )
-                for point in points
-            }
-        )
-    return {point: _mean([accuracies[point] for accuracies in by_dataset]) for point in points}
+        of_labels = {
+            point: [
+                fmean(paired.value(point, label, case, metric) for case in cases) for label, cases in present.items()
+            ]
+            for point in points
+        }
+        by_dataset.append({point: fmean(means) for point, means in of_labels.items()})
+    return {point: fmean(accuracies[point] for accuracies in by_dataset) for point in points}
 
 
 def pareto_front(
@@ -159,10 +156,8 @@ def pareto_front(
         The front, most accurate point first.
 
     Raises:
-        ValueError: no points, a point without cost, or an unknown key.
+        ValueError: an unknown key.
     """
-    if not keys:
-        raise ValueError("keys must name one cost or more, got none.")
     table = _cost_table(accuracy, costs, keys)
 
     def dominates(a: str, b: str) -> bool:
@@ -190,7 +185,7 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: ResampledAccuracy
     Returns:
         The points that are on the front in at least half of the samples, and how often each point is.
     """
-    table = {name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}
+    table = _cost_table(costs, costs, keys)
     of_labels = resampled.among(list(table)).of_labels
     shares = _front_shares(table, of_labels)
     front = [name for name, share in shares.items() if share >= 0.5]
@@ -262,7 +257,7 @@ def _front_shares(table: Mapping[str, Sequence[float]], resampled: FloatArray) -
 def within_budget(
     accuracy: Mapping[str, float],
     costs: Mapping[str, PointCost],
-    budgets: Budget | Sequence[Budget],
+    limits: Sequence[Budget],
     rows: Sequence[ScoreRow] = (),
     rules: Rules | None = None,
 ) -> TradeOff:
@@ -274,19 +269,13 @@ def within_budget(
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
-        budgets: one or several, which must all hold.
+        limits: one or several, which must all hold.
         rows: scores of the points; see :func:`~monai_unetpp.pruning.compare_points` for how they are compared.
         rules: of the comparison.
 
     Returns:
         One point, or none where every point costs more.
-
-    Raises:
-        ValueError: no points, no budget, or a point without cost.
     """
-    limits = [budgets] if isinstance(budgets, Budget) else list(budgets)
-    if not limits:
-        raise ValueError("budgets must name one limit or more, got none.")
     keys = [limit.key for limit in limits]
     table = _cost_table(accuracy, costs, keys)
     rule = " and ".join(map(str, limits))
@@ -301,7 +290,9 @@ def within_budget(
         return table[name][0], cost_value(costs[name], "latency_ms")
 
     best = min(allowed, key=lambda name: (-accuracy[name], *price(name)))
-    equal = _not_worse(best, allowed, rows, rules) if rows and rules is not None else []
+    equal: list[str] = []
+    if rows and rules is not None and len(allowed) > 1:
+        equal = passing_points(compare_points([row for row in rows if row.point in allowed], allowed, best, rules))
     chosen = min([best, *equal], key=price)
     found = f"accuracy {accuracy[chosen]:.4f} for {_amounts(keys, table[chosen])}"
     if chosen == best:
@@ -314,13 +305,6 @@ def within_budget(
     return TradeOff(rule, (chosen,), reason)
 
 
-def _not_worse(best: str, allowed: Sequence[str], rows: Sequence[ScoreRow], rules: Rules) -> list[str]:
-    """The points that are shown to be as good as the best one on every data set."""
-    if len(allowed) < 2:
-        return []
-    return passing_points(compare_points([row for row in rows if row.point in allowed], allowed, best, rules))
-
-
 def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], weight: float) -> TradeOff:
     """The point with the highest utility: accuracy minus ``weight`` times its share of the longest time per volume.
 
@@ -331,12 +315,7 @@ def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], we
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
         weight: accuracy that the time of the slowest point is worth, 0 or more.
-
-    Raises:
-        ValueError: no points, a point without cost, or a negative weight.
     """
-    if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"weight must be 0 or more, got {weight}.")
     table = _cost_table(accuracy, costs, ["latency_ms"])
     highest = max(value for (value,) in table.values())
     relative = {name: table[name][0] / highest if highest > 0 else 0.0 for name in accuracy}
@@ -350,21 +329,10 @@ def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], we
 
 
 def _cost_table(
-    accuracy: Mapping[str, float], costs: Mapping[str, PointCost], keys: Sequence[str]
+    names: Iterable[str], costs: Mapping[str, PointCost], keys: Sequence[str]
 ) -> dict[str, tuple[float, ...]]:
-    if not accuracy:
-        raise ValueError("accuracy must name one point or more, got none.")
-    for name, value in accuracy.items():
-        if name not in costs:
-            raise ValueError(f"costs must hold every point, got none for {name!r}. Measure it first.")
-        if not math.isfinite(value):
-            raise ValueError(f"accuracy must be finite, got {value} for {name!r}.")
-    return {name: tuple(cost_value(costs[name], key) for key in keys) for name in accuracy}
+    return {name: tuple(cost_value(costs[name], key) for key in keys) for name in names}
 
 
 def _amounts(keys: Sequence[str], values: Sequence[float]) -> str:
     return ", ".join(f"{value:.6g} {COST_KEYS[key].unit}" for key, value in zip(keys, values, strict=True))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 
 import numpy as np
@@ -98,8 +98,22 @@ def adaptive_cases_table(result: PruningResult) -> Table | None:
     records = []
     for name, group in zip(("shallow third", "middle third", "deep third"), np.array_split(ordered, 3), strict=True):
         cases = [(str(dataset), str(case)) for dataset, case in group]
-        if cases:
-            records.append(_group_record(name, cases, ratios, depths, found, deepest))
+        if not cases:
+            continue
+        pairs = [(found[case].score, deepest[case].score) for case in cases if case in found and case in deepest]
+        dice = [(a.dice, b.dice) for a, b in pairs if a.dice is not None and b.dice is not None]
+        middle = len(cases) // 2
+        records.append(
+            {
+                "Cases": f"{name} ({len(cases)})",
+                "Operations": significant(_mean([ratios[case] for case in cases])),
+                "Windows of a case": significant(_mean([sum(depths[case].values()) for case in cases]), 2),
+                "True volume (ml)": significant(_mean([score.truth_ml for _, score in pairs])) if pairs else None,
+                "Dice at the deepest": format_metric("dice", _mean([b for _, b in dice])) if dice else None,
+                "Difference": format_difference("dice", _mean([a - b for a, b in dice])) if dice else None,
+                "Such as": ", ".join(case for _, case in (cases[0], cases[middle], cases[-1])),
+            }
+        )
     return Table.of(
         f"Which cases stay shallow at tolerance {shown.tolerance:g}",
         records,
@@ -127,27 +141,8 @@ def adaptive_csv(adaptive: AdaptiveDepth) -> str:
     return format_csv(("dataset", "case", "point", *(f"windows_{level}" for level in levels), "operations_ratio"), rows)
 
 
-def _group_record(
-    name: str,
-    cases: Sequence[_Key],
-    ratios: Mapping[_Key, float],
-    depths: Mapping[_Key, Mapping[str, int]],
-    found: Mapping[_Key, ScoreRow],
-    deepest: Mapping[_Key, ScoreRow],
-) -> _Record:
-    pairs = [(found[case].score, deepest[case].score) for case in cases if case in found and case in deepest]
-    dice = [(a.dice, b.dice) for a, b in pairs if a.dice is not None and b.dice is not None]
-    truth = [b.truth_ml for _, b in pairs if b.truth_ml is not None]
-    middle = len(cases) // 2
-    return {
-        "Cases": f"{name} ({len(cases)})",
-        "Operations": significant(float(np.mean([ratios[case] for case in cases])), 3),
-        "Windows of a case": significant(float(np.mean([sum(depths[case].values()) for case in cases])), 2),
-        "True volume (ml)": significant(float(np.mean(truth)), 3) if truth else None,
-        "Dice at the deepest": format_metric("dice", float(np.mean([b for _, b in dice]))) if dice else None,
-        "Difference": format_difference("dice", float(np.mean([a - b for a, b in dice]))) if dice else None,
-        "Such as": ", ".join(case for _, case in (cases[0], cases[middle], cases[-1])),
-    }
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
 
 
 def _foreground(rows: Sequence[ScoreRow], point: str) -> dict[_Key, ScoreRow]:

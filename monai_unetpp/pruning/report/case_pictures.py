@@ -14,12 +14,12 @@ from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.files import write_figure
 from monai_unetpp.reporting.figures import NEUTRAL, new_figure
 from monai_unetpp.reporting.overlays import (
+    PLANES,
     draw_contour,
     draw_grey,
     draw_letters,
     draw_scale_bar,
     error_slice,
-    plane_name,
     tint,
 )
 
@@ -89,7 +89,9 @@ def save_overlay(
     headings, description = _words(title + where, masks, chosen_name, deepest_name)
     names = {int(value): label_names[value] for value in np.unique(list(masks.values())) if value}
     rows = math.ceil((len(names) + 1) / _legend_columns(names))
-    with new_figure(_WIDTH, _height(values.shape, sizes) + _ROW_HEIGHT * (rows - 1), 1, 4) as (figure, grid):
+    ratio = (values.shape[1] * sizes[1]) / (values.shape[0] * sizes[0])
+    height = float(np.clip(2.6 * ratio, 1.2, 5.2)) + 1.0 + _ROW_HEIGHT * (rows - 1)
+    with new_figure(_WIDTH, height, 1, 4) as (figure, grid):
         _draw(grid[0], values, masks, sizes, headings, names)
         draw_scale_bar(grid[0][0], values.shape, sizes, unit)
         if letters:
@@ -118,7 +120,7 @@ def _view(
         return image[:, ::-1], {name: mask[:, ::-1] for name, mask in masks.items()}, spacing, "", ""
     if orientation is None:
         return image, masks, spacing, f", slice {index} across axis {axis}", ""
-    where = f", {plane_name(orientation[axis])} slice {index}"
+    where = f", {PLANES[orientation[axis]]} slice {index}"
     return image, masks, spacing, where, orientation[:axis] + orientation[axis + 1 :]
 
 
@@ -136,18 +138,6 @@ def _window(masks: dict[str, _Array], spacing: tuple[float, ...]) -> tuple[slice
         start = max(0, int(np.floor((first + last + 1 - wanted) / 2)))
         window.append(slice(start, min(count, int(np.ceil((first + last + 1 + wanted) / 2)))))
     return window[0], window[1]
-
-
-def _height(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
-    ratio = (shape[1] * spacing[1]) / (shape[0] * spacing[0])
-    return float(np.clip(2.6 * ratio, 1.2, 5.2)) + 1.0
-
-
-def _draw_image(axes: Axes, image: _Array, spacing: tuple[float, ...]) -> None:
-    finite = image[np.isfinite(image)]
-    limits = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
-    draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
-    axes.set_axis_off()
 
 
 def _words(place: str, masks: dict[str, _Array], chosen: str, deepest: str) -> tuple[dict[str, str], str]:
@@ -172,19 +162,20 @@ def _draw(
     headings: dict[str, str],
     names: dict[int, str],
 ) -> None:
+    finite = image[np.isfinite(image)]
+    limits = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
     for axes, name in zip(row, ("", *headings), strict=True):
-        _draw_image(axes, image, spacing)
+        draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
+        axes.set_axis_off()
         axes.set_title(headings.get(name, "image"), color=NEUTRAL)
-        if name:
-            _draw_labels(axes, masks[name], masks["truth"], names)
-
-
-def _draw_labels(axes: Axes, mask: _Array, truth: _Array, names: dict[int, str]) -> None:
-    tint(axes, mask != truth, _ERROR, 0.45)
-    for value in names:
-        draw_contour(axes, mask == value, _colour(value), 1.6, closed=True)
-    axes.set_xlim(-0.5, mask.shape[0] - 0.5)
-    axes.set_ylim(-0.5, mask.shape[1] - 0.5)
+        if not name:
+            continue
+        mask = masks[name]
+        tint(axes, mask != masks["truth"], _ERROR, 0.45)
+        for value in names:
+            draw_contour(axes, mask == value, _colour(value), 1.6, closed=True)
+        axes.set_xlim(-0.5, mask.shape[0] - 0.5)
+        axes.set_ylim(-0.5, mask.shape[1] - 0.5)
 
 
 def _colour(value: int) -> str:

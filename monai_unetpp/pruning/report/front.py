@@ -74,10 +74,20 @@ def plot_trade_offs(result: PruningResult) -> list[Picture]:
     difference from the deepest level, without the spread between easy and hard cases, which all levels share. All
     pictures have the same y-axis.
     """
-    scored = _scored(result)
-    if scored is None:
+    depths = times_of_depths(result.adaptive, result.costs)
+    kinds = {p.name: "further checkpoint" if p.kind == "extra" else "level" for p in result.points}
+    kinds = {name: kind for name, kind in kinds.items() if name in result.costs}
+    own = {name: cost for name, cost in result.costs.items() if name in kinds}
+    kinds |= dict.fromkeys(depths, "depth per window")
+    names = list(kinds)
+    rows = _choosing_rows(result, names)
+    if not rows:
         return []
-    goals = {key: {n: c for n, c in _costs(result, key).items() if n in scored.kinds} for key in _GOALS}
+    dice, resampled = mean_accuracy(rows, names), resampled_accuracy(rows, names, seed=result.rules.seed)
+    scored = _Scored(kinds, dice, _bars(dice, resampled, deepest_point(result)), resampled)
+    # of depths per window, only time was measured
+    goals = {key: own | depths if key == "latency_ms" else own for key in _GOALS}
+    goals["energy_j"] = {name: cost for name, cost in own.items() if cost.volume_energy_j}
     return [_plot(result, key, costs, scored) for key, costs in goals.items() if costs]
 
 
@@ -86,25 +96,6 @@ def mean_dice(result: PruningResult, points: Sequence[OperatingPoint]) -> dict[s
     names = [point.name for point in points]
     rows = with_labels([row for row in result.rows if row.point in names])
     return mean_accuracy(rows, names) if rows else {}
-
-
-def _costs(result: PruningResult, key: str) -> dict[str, PointCost]:
-    """The costs of the points for which this one was measured; of depths per window, only time was."""
-    depths = times_of_depths(result.adaptive, result.costs) if key == "latency_ms" else {}
-    return {name: cost for name, cost in (result.costs | depths).items() if key != "energy_j" or cost.volume_energy_j}
-
-
-def _scored(result: PruningResult) -> _Scored | None:
-    """All points with a cost, on the cases of the trade-offs; None if there are none."""
-    kinds = {p.name: "further checkpoint" if p.kind == "extra" else "level" for p in result.points}
-    kinds = {name: kind for name, kind in kinds.items() if name in result.costs}
-    kinds |= dict.fromkeys(times_of_depths(result.adaptive, result.costs), "depth per window")
-    names = list(kinds)
-    rows = _choosing_rows(result, names)
-    if not rows:
-        return None
-    dice, resampled = mean_accuracy(rows, names), resampled_accuracy(rows, names, seed=result.rules.seed)
-    return _Scored(kinds, dice, _bars(dice, resampled, deepest_point(result)), resampled)
 
 
 def _choosing_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRow, ...]:

@@ -22,14 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Picture",
-    "Spot",
-    "picture_of",
-    "plot_case_lines",
-    "plot_differences",
-    "plot_grid",
-]
+__all__ = ["Picture", "Spot", "picture_of", "plot_case_lines", "plot_differences", "plot_grid"]
 
 _MAX_PANELS = 6
 _MAX_SPOTS = 600
@@ -67,16 +60,6 @@ def picture_of(figure: Figure, alt: str, marks: Sequence[tuple[Axes, tuple[float
         if math.isfinite(x) and math.isfinite(y):
             spots.append(Spot(round(100 * float(x), 2), round(100 * (1 - float(y)), 2), text))
     return Picture(buffer.getvalue(), alt, tuple(spots))
-
-
-def _panels(count: int) -> Any:
-    columns = min(count, 3 if count != 4 else 2)
-    rows = math.ceil(count / columns)
-    return new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns)
-
-
-def _panel_labels(result: PruningResult) -> tuple[str, ...]:
-    return shown_labels(result)[-_MAX_PANELS:]
 
 
 _SETTING_MARKERS = "osD^vP"
@@ -261,7 +244,7 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
     """Plot the Dice of every case across the operating points, one panel per label; None with a single point."""
     if len(result.points) < 2:
         return None
-    labels, names = _panel_labels(result), [point.name for point in result.points]
+    labels, names = shown_labels(result)[-_MAX_PANELS:], [point.name for point in result.points]
     embedded = [point.name for point in result.points if point.kind == "embedded"]
     sets = tuple(dict.fromkeys(row.dataset for row in result.rows))
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(sets)}
@@ -272,8 +255,12 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
             dice.setdefault((row.label, row.dataset, row.case), {})[row.point] = row.score.dice
         if row.score.state == "missed":
             missed.append(row)
-    with _panels(len(labels)) as (figure, grid):
-        for axes, label in zip(grid.flat, labels, strict=False):
+    columns = 2 if len(labels) == 4 else min(len(labels), 3)
+    rows = math.ceil(len(labels) / columns)
+    with new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns) as (figure, grid):
+        for axes in grid.flat[len(labels) :]:
+            axes.set_visible(False)
+        for index, (axes, label) in enumerate(zip(grid.flat, labels, strict=False)):
             for dataset, colour in colours.items():
                 cases = [s for (of, where, _), s in dice.items() if (of, where) == (label, dataset)]
                 _draw_cases(axes, cases, names, len(embedded), colour)
@@ -285,8 +272,10 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
             axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
             axes.set_xlim(-0.4, len(names) - 0.6)
             axes.set_title(label)
-        _hide_unused(grid, len(labels))
-        _label_outer(grid, "level", "Dice (0 to 1)", len(labels))
+            if index % columns == 0:
+                axes.set_ylabel("Dice (0 to 1)")
+            if index + columns >= len(labels):
+                axes.set_xlabel("level")
         _legend_cases(figure, colours, bool(missed))
         count = len({(row.dataset, row.case) for row in result.rows})
         alt = (
@@ -350,18 +339,3 @@ def _handle(label: str, color: str, **style: Any) -> Any:
 
 def _legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8.5)
-
-
-def _hide_unused(grid: Any, used: int) -> None:
-    for axes in grid.flat[used:]:
-        axes.set_visible(False)
-
-
-def _label_outer(grid: Any, x: str, y: str, used: int) -> None:
-    columns = grid.shape[1]
-    for index, axes in enumerate(grid.flat[:used]):
-        if index % columns == 0:
-            axes.set_ylabel(y)
-        if index + columns >= used:
-            axes.set_xlabel(x)
-            axes.tick_params(axis="x", labelbottom=True)

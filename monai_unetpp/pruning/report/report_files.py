@@ -15,6 +15,7 @@ from typing import Any
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics import RULES
 from monai_unetpp.plain_values import from_plain, to_plain
+from monai_unetpp.pruning.report import result_tables
 from monai_unetpp.pruning.report.adaptive_tables import (
     ADAPTIVE_RULE,
     adaptive_cases_table,
@@ -25,23 +26,6 @@ from monai_unetpp.pruning.report.front import plot_trade_offs
 from monai_unetpp.pruning.report.grid_tables import GRID_RULE, grid_networks_table, grid_table
 from monai_unetpp.pruning.report.opening import first_lines, key_facts, levels_in_words, plain_verdict
 from monai_unetpp.pruning.report.plots import Picture, plot_case_lines, plot_differences, plot_grid
-from monai_unetpp.pruning.report.result_tables import (
-    DECISION_RULE,
-    EARLIER_RULES,
-    accuracy_table,
-    claims_table,
-    comparisons_table,
-    cost_table,
-    environment_table,
-    glance_table,
-    problems_table,
-    settings_table,
-    trade_offs_table,
-    verdict_cell,
-    verdicts_table,
-    worst_cases_table,
-)
-from monai_unetpp.pruning.report.trust_tables import between_sets_table, stability_table
 from monai_unetpp.pruning.report.trust_wording import honesty
 from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.scoring.folds import SCORE_COLUMNS, format_scores, score_cells
@@ -105,17 +89,14 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
     }
     if result.grid is not None:
         texts["operating_points"] = (_GRID_FILE, _grid_csv(result.grid))
-    else:
-        (folder / _GRID_FILE).unlink(missing_ok=True)
     if result.adaptive is not None:
         texts["adaptive_depth"] = (_ADAPTIVE_FILE, adaptive_csv(result.adaptive))
-    else:
-        (folder / _ADAPTIVE_FILE).unlink(missing_ok=True)
-    paths = {}
-    for kind, (name, text) in texts.items():
-        paths[kind] = folder / name
-        write_text(paths[kind], text)
-    return paths
+    # those of an earlier result
+    for name in {_GRID_FILE, _ADAPTIVE_FILE} - {name for name, _ in texts.values()}:
+        (folder / name).unlink(missing_ok=True)
+    for name, text in texts.values():
+        write_text(folder / name, text)
+    return {kind: folder / name for kind, (name, _) in texts.items()}
 
 
 def read_report(path: str | PathLike[str]) -> PruningResult:
@@ -176,21 +157,21 @@ def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str, str]:
 def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table | None]:
     """The tables that occur once, by their names in ``report.html`` and in the order of ``summary.md``."""
     return {
-        "verdicts": verdicts_table(result),
-        "glance": glance_table(result, summary),
-        "stability": stability_table(result),
-        "between_sets": between_sets_table(result),
-        "cost": cost_table(result, summary),
-        "claims": claims_table(result, summary),
+        "verdicts": result_tables.verdicts_table(result),
+        "glance": result_tables.glance_table(result, summary),
+        "stability": result_tables.stability_table(result),
+        "between_sets": result_tables.between_sets_table(result),
+        "cost": result_tables.cost_table(result, summary),
+        "claims": result_tables.claims_table(result, summary),
         "grid": grid_table(result, summary),
         "grid_networks": grid_networks_table(result),
         "adaptive": adaptive_table(result),
         "adaptive_cases": adaptive_cases_table(result),
-        "trade_offs": trade_offs_table(result),
-        "worst": worst_cases_table(result, summary),
-        "problems": problems_table(result),
-        "settings": settings_table(result),
-        "environment": environment_table(result),
+        "trade_offs": result_tables.trade_offs_table(result),
+        "worst": result_tables.worst_cases_table(result, summary),
+        "problems": result_tables.problems_table(result),
+        "settings": result_tables.settings_table(result),
+        "environment": result_tables.environment_table(result),
     }
 
 
@@ -207,16 +188,16 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         escape(honesty(result)),
         "\n".join(f"- **{escape(line.topic)}.** {escape(line.sentence)}" for line in first_lines(result)),
         "## How the verdict came about",
-        escape(DECISION_RULE),
+        escape(result_tables.DECISION_RULE),
     ]
-    if EARLIER_RULES in result.settings:
-        parts.append(f"**Earlier rules: {escape(result.settings[EARLIER_RULES])}**")
+    if result_tables.EARLIER_RULES in result.settings:
+        parts.append(f"**Earlier rules: {escape(result.settings[result_tables.EARLIER_RULES])}**")
     single = _single_tables(result, summary)
     tables: list[Table | None] = [
         single.pop("verdicts"),
         single.pop("glance"),
-        *(comparisons_table(result, d) for d in ordered_decisions(result) if d.comparisons),
-        *(accuracy_table(result, summary, name) for name in data_sets(result)),
+        *(result_tables.comparisons_table(result, d) for d in ordered_decisions(result) if d.comparisons),
+        *(result_tables.accuracy_table(result, summary, name) for name in data_sets(result)),
         *single.values(),
     ]
     blockers = [
@@ -265,15 +246,15 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
     return environment.get_template("report.html").render(
         result=result,
         decision=decision,
-        verdict=verdict_cell(decision),
+        verdict=result_tables.verdict_cell(decision),
         honesty=honesty(result),
         plain=plain_verdict(result),
         levels_in_words=levels_in_words(result),
         facts=key_facts(result, summary),
         picture_lead=_picture_lead(result, summary),
         trust=first_lines(result),
-        decision_rule=DECISION_RULE,
-        earlier_rules=result.settings.get(EARLIER_RULES),
+        decision_rule=result_tables.DECISION_RULE,
+        earlier_rules=result.settings.get(result_tables.EARLIER_RULES),
         **_single_tables(result, summary),
         trade_off_plots=[_embed(picture) for picture in plot_trade_offs(result)],
         decisions=[
@@ -281,12 +262,12 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
                 "decision": d,
                 "name": _named(d),
                 "blockers": _blockers(result, d),
-                "table": comparisons_table(result, d) if d.comparisons else None,
+                "table": result_tables.comparisons_table(result, d) if d.comparisons else None,
                 "chart": _embed(plot_differences(result, d)),
             }
             for d in ordered_decisions(result)
         ],
-        accuracies=[accuracy_table(result, summary, name) for name in data_sets(result)],
+        accuracies=[result_tables.accuracy_table(result, summary, name) for name in data_sets(result)],
         lines=_embed(plot_case_lines(result)),
         grid_plot=_embed(plot_grid(result)),
         grid_rule=GRID_RULE,

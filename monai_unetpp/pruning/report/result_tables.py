@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
+from monai_unetpp.pruning.report.trust_wording import verdict_in_words
 from monai_unetpp.pruning.results import Comparison, Decision, PointCost, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha, unseen_rate
 from monai_unetpp.pruning.summary import (
@@ -43,7 +44,7 @@ from monai_unetpp.pruning.wording import (
     rule_in_words,
     speed_up,
 )
-from monai_unetpp.reporting.numbers import join_shape, percent, significant, time_unit
+from monai_unetpp.reporting.numbers import join_shape, percent, rough_percent, significant, time_unit
 from monai_unetpp.reporting.tables import Table, TableCell, Tone
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "PAPER_CLAIM",
     "UNSCORED",
     "accuracy_table",
+    "between_sets_table",
     "claims_table",
     "comparisons_table",
     "cost_table",
@@ -59,6 +61,7 @@ __all__ = [
     "glance_table",
     "problems_table",
     "settings_table",
+    "stability_table",
     "trade_offs_table",
     "verdict_cell",
     "verdicts_table",
@@ -295,6 +298,72 @@ def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> st
     )
 
 
+def stability_table(result: PruningResult) -> Table | None:
+    """How often other samples of the same subjects give each verdict; None if unknown."""
+    samples = [
+        (each, name, shares)
+        for each in result.stability
+        for name, shares in (
+            ("new subjects, as many", each.new_samples),
+            ("half of these subjects", each.halves),
+            ("all but one subject", each.leave_one_out),
+        )
+    ]
+    found = {verdict for _, _, shares in samples for verdict in shares}
+    verdicts = [point.name for point in result.points if point.name in found]
+    verdicts += sorted(found - set(verdicts))
+    headings = {verdict: capitalised(verdict_in_words(result, verdict)) for verdict in verdicts}
+    records = [
+        {
+            "Sample": name,
+            **({"Data set": data_set_in_words(each.dataset)} if len(result.stability) > 1 else {}),
+            "Subjects": str(each.subjects),
+            **{words: rough_percent(shares.get(verdict, 0.0)) for verdict, words in headings.items()},
+        }
+        for each, name, shares in samples
+    ]
+    if not records:
+        return None
+    return Table.of(
+        "How often other samples would give each verdict",
+        records,
+        words=("Sample", "Data set"),
+        notes=[
+            "Share of samples. New subjects are imitated by random halves in which every subject counts twice: such "
+            "samples vary like new ones of full size from the same source.",
+        ],
+    )
+
+
+def between_sets_table(result: PruningResult) -> Table | None:
+    """How the loss of each level differs between data sets; None with a single one."""
+    records = [
+        {
+            "Level": each.point,
+            "Metric": METRICS[each.metric].heading,
+            "Label": each.label,
+            "Data sets": f"{each.first} minus {each.second}",
+            "Difference of the losses": format_difference(each.metric, each.difference),
+            "95 % interval": (
+                f"{format_difference(each.metric, each.lower)} to {format_difference(each.metric, each.upper)}"
+            ),
+            "Depends on the set": TableCell("yes", "unsure") if each.depends_on_set else "not shown",
+        }
+        for each in result.between_sets
+    ]
+    if not records:
+        return None
+    return Table.of(
+        "Does the loss depend on the data set?",
+        records,
+        words=("Level", "Metric", "Label", "Data sets", "Depends on the set"),
+        notes=[
+            "How much more a level gains (+) or loses (-) against the deepest on the first data set than "
+            "on the second. The loss depends on the set if the bootstrap interval excludes 0.",
+        ],
+    )
+
+
 def cost_table(result: PruningResult, summary: Summary) -> Table | None:
     """The cost of each point; None if no cost was measured."""
     costs = result.costs
@@ -303,10 +372,10 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
     window_unit, window_scale = time_unit(cost.window_latency_s.median for cost in costs.values())
     volume_unit, volume_scale = time_unit(cost.volume_latency_s.median for cost in costs.values())
     relative = {cost.point: cost for cost in summary.costs}
-    told = any(cost.volume_energy_j for cost in costs.values())
+    energy = {name: cost.volume_energy_j for name, cost in costs.items() if cost.volume_energy_j}
     records = []
     for point in result.points:
-        cost, share = costs.get(point.name), relative[point.name]
+        cost, share, joules = costs.get(point.name), relative[point.name], energy.get(point.name)
         records.append(
             {
                 "Level": point.name,
@@ -318,7 +387,7 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
                 "Speed-up, window": speed_up(share.window_speed_up),
                 "Speed-up, volume": speed_up(share.volume_speed_up),
                 "Peak memory (MB)": significant(cost.peak_memory_bytes / _MEGA) if cost else None,
-                **({"Energy per volume (J)": _energy(cost)} if told else {}),
+                **({"Energy per volume (J)": quartiles(joules, 1.0) if joules else None} if energy else {}),
                 "Self-check": _self_check(cost) if cost else None,
             }
         )
@@ -336,17 +405,13 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
             "Time per window and FLOPs are those of one pass of the network. Time per volume and peak memory are those "
             "of segmenting a whole volume, with all windows, overlaps and flips.",
             "Energy: median (quartiles) from the counters of the CPU (RAPL) or the GPU (NVML), idle power included."
-            if told
+            if energy
             else "",
             "Self-check: whether the pruned network's output equals that of the scored level."
             if any(cost.self_check for cost in costs.values())
             else "",
         ],
     )
-
-
-def _energy(cost: PointCost | None) -> str | None:
-    return quartiles(cost.volume_energy_j, 1.0) if cost and cost.volume_energy_j else None
 
 
 def _parameters(cost: PointCost, relative: RelativeCost) -> str:

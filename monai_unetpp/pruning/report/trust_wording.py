@@ -43,21 +43,17 @@ def trust_sentences(result: PruningResult) -> list[str]:
     return [line.sentence for line in trust_lines(result)]
 
 
-def _took_part(result: PruningResult, dataset: str) -> bool:
-    """Whether confirming cases of a data set trained the network or chose its weights, as far as the bundle says."""
-    return any(
-        each.training or each.selecting
-        for each in result.exposures or ()
-        if (each.dataset, each.role) == (dataset, "confirm") and not each.out_of_fold
-    )
-
-
 def honesty(result: PruningResult) -> str:
     """Whether the figures are optimistic, and what would make them less so; empty where no level was chosen."""
     if not any(d.optimistic for d in result.decisions):
         return "The figures are not optimistic: no case both chose the level and gave its figures."
     confirmed = [d.dataset for d in result.decisions if d.role == "confirm" and d.dataset != ALL]
-    known = [name for name in confirmed if _took_part(result, name)]
+    taught = {
+        each.dataset
+        for each in result.exposures or ()
+        if each.role == "confirm" and (each.training or each.selecting) and not each.out_of_fold
+    }
+    known = [name for name in confirmed if name in taught]
     if known:
         return (
             f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}), but these took "

@@ -32,7 +32,7 @@ from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.arguments import Scoring
-from monai_unetpp.pruning.scoring.finished import Fingerprint, FinishedCases
+from monai_unetpp.pruning.scoring.finished import FinishedCases
 from monai_unetpp.pruning.scoring.prediction import EMBEDDED, LevelSource, Network, Pipeline, list_sources
 from monai_unetpp.version import __version__
 
@@ -75,7 +75,7 @@ class CaseEvaluation:
     scoring: Scoring
     sources: list[LevelSource]
     pipeline: Pipeline
-    memory: _Memory | None
+    memory: FinishedCases | None
 
     @classmethod
     def of(cls, network: Network, scoring: Scoring) -> CaseEvaluation:
@@ -90,7 +90,7 @@ class CaseEvaluation:
             scoring = dataclasses.replace(scoring, spatial_dims=getattr(network, "spatial_dims", None))
         sources = list_sources(network, scoring.levels, scoring.extra or {}, scoring.adaptive)
         pipeline = Pipeline(scoring.preprocessing, scoring.inferer, scoring.postprocessing)
-        return cls(scoring, sources, pipeline, None if scoring.store is None else _Memory.of(scoring, sources))
+        return cls(scoring, sources, pipeline, _memory(scoring, sources))
 
     @property
     def points(self) -> tuple[OperatingPoint, ...]:
@@ -183,7 +183,7 @@ class CaseEvaluation:
     def _recall(self, case: LabelledCase, source: LevelSource, content: str) -> CaseScores | None:
         if self.memory is None:
             return None
-        record = self.memory.finished.load(case.name, source.key, self.memory.fingerprint(source, content))
+        record = self.memory.load(case.name, source.key, content)
         if record is None:
             return None
         if self._uncertain(source):
@@ -216,43 +216,34 @@ class CaseEvaluation:
             "error_auroc": scored.error_auroc,
             **({"depths": scored.depths} if scored.depths else {}),
         }
-        self.memory.finished.save(case.name, source.key, self.memory.fingerprint(source, content), record)
+        self.memory.save(case.name, source.key, content, record)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Memory:
-    """Where finished cases are kept, and what they depend on besides the data."""
-
-    finished: FinishedCases
-    weights: dict[str, str]
-    configuration: dict[str, str]
-
-    @classmethod
-    def of(cls, scoring: Scoring, sources: Sequence[LevelSource]) -> _Memory:
-        if not isinstance(scoring.configuration, str) or not scoring.configuration:
+def _memory(scoring: Scoring, sources: Sequence[LevelSource]) -> FinishedCases | None:
+    if scoring.store is None:
+        return None
+    if not isinstance(scoring.configuration, str) or not scoring.configuration:
+        raise ValueError(
+            "configuration must be a text of all settings where store is given, got "
+            f"{scoring.configuration!r}. Pass the content of the config files: finished cases are scored again "
+            "when it changes."
+        )
+    ignoring = "" if scoring.ignore_label is None else f"\nignore_label {scoring.ignore_label}"
+    scored = [list(scoring.labels.items()), sorted(scoring.tolerance_mm.items())]
+    depends_on = {}
+    for source in sources:
+        if source.module is None:
             raise ValueError(
-                "configuration must be a text of all settings where store is given, got "
-                f"{scoring.configuration!r}. Pass the content of the config files: finished cases are scored again "
-                "when it changes."
+                f"network must be a torch.nn.Module where store is given, got {type(source.network).__name__} for "
+                f"{source.key!r}. Make it a module, so that changes of weights are detected, or leave store out."
             )
-        ignoring = "" if scoring.ignore_label is None else f"\nignore_label {scoring.ignore_label}"
-        configuration = f"{scoring.configuration}{ignoring}"
-        scored = [list(scoring.labels.items()), sorted(scoring.tolerance_mm.items())]
-        weights, settings = {}, {}
-        for source in sources:
-            if source.module is None:
-                raise ValueError(
-                    f"network must be a torch.nn.Module where store is given, got {type(source.network).__name__} for "
-                    f"{source.key!r}. Make it a module, so that changes of weights are detected, or leave store out."
-                )
-            weights[source.key] = hash_network(source.module)
-            # another version may score differently
-            depends_on = json.dumps([__version__, configuration, *scored, source.asked])
-            settings[source.key] = hashlib.sha256(depends_on.encode()).hexdigest()
-        return cls(FinishedCases(scoring.store or "", scoring.dataset), weights, settings)
-
-    def fingerprint(self, source: LevelSource, content: str) -> Fingerprint:
-        return Fingerprint(self.weights[source.key], self.configuration[source.key], content)
+        # another version may score differently
+        settings = json.dumps([__version__, f"{scoring.configuration}{ignoring}", *scored, source.asked])
+        depends_on[source.key] = {
+            "weights": hash_network(source.module),
+            "configuration": hashlib.sha256(settings.encode()).hexdigest(),
+        }
+    return FinishedCases(scoring.store, scoring.dataset, depends_on)
 
 
 def _failed(case: LabelledCase, source: LevelSource, error: Exception) -> str:

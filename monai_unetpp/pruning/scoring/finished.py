@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Mapping
@@ -12,34 +11,11 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 
-__all__ = ["Fingerprint", "FinishedCases"]
+__all__ = ["FinishedCases"]
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Fingerprint:
-    """SHA-256 of everything that scores depend on.
-
-    Attributes:
-        weights: of the network's weights and configuration.
-        configuration: of preprocessing, inferer, postprocessing, labels and tolerances.
-        data: of the content of image and label files.
-    """
-
-    weights: str
-    configuration: str
-    data: str
-
-    def changes(self, earlier: Fingerprint) -> list[str]:
-        """Names of the parts that differ from ``earlier``."""
-        return [
-            field.name
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != getattr(earlier, field.name)
-        ]
 
 
 class FinishedCases:
@@ -51,18 +27,26 @@ class FinishedCases:
     Args:
         store: folder that holds the data sets' folders.
         dataset: name of the data set.
+        depends_on: by network, SHA-256 of what its scores depend on besides the files of a case: ``"weights"`` with the
+            configuration of the network, and ``"configuration"`` of preprocessing, inferer, postprocessing, labels and
+            tolerances.
     """
 
-    def __init__(self, store: str | PathLike[str], dataset: str) -> None:
+    def __init__(self, store: str | PathLike[str], dataset: str, depends_on: Mapping[str, Mapping[str, str]]) -> None:
         self.folder = Path(store) / dataset
+        self.depends_on = depends_on
 
-    def load(self, case: str, network: str, fingerprint: Fingerprint) -> dict[str, Any] | None:
-        """The record of a network on a case if it is still valid; else the reason is logged."""
+    def load(self, case: str, network: str, content: str) -> dict[str, Any] | None:
+        """The record of a network on a case if it is still valid, else the reason is logged.
+
+        ``content`` is the SHA-256 of the case's image and label files.
+        """
         entry = self._read(case).get(network)
         if entry is None:
             return None
         try:
-            changes = fingerprint.changes(Fingerprint(**entry["fingerprint"]))
+            before, now = entry["fingerprint"], self._fingerprint(network, content)
+            changes = [name for name in now if before[name] != now[name]]
             record: dict[str, Any] = entry["record"]
         except (KeyError, TypeError) as e:
             logger.warning("%s is damaged (%r). The case is scored again.", self._path(case), e)
@@ -72,7 +56,7 @@ class FinishedCases:
             return None
         return record
 
-    def save(self, case: str, network: str, fingerprint: Fingerprint, record: Mapping[str, Any]) -> None:
+    def save(self, case: str, network: str, content: str, record: Mapping[str, Any]) -> None:
         """Keep the record of a network on a case, beside those of other networks.
 
         Raises:
@@ -80,9 +64,12 @@ class FinishedCases:
             ValueError: a non-finite number.
         """
         networks = self._read(case)
-        networks[network] = {"fingerprint": dataclasses.asdict(fingerprint), "record": dict(record)}
-        content = {"format": _FORMAT, "case": case, "networks": networks}
-        write_text(self._path(case), json.dumps(content, indent=1, allow_nan=False) + "\n")
+        networks[network] = {"fingerprint": self._fingerprint(network, content), "record": dict(record)}
+        text = json.dumps({"format": _FORMAT, "case": case, "networks": networks}, indent=1, allow_nan=False)
+        write_text(self._path(case), text + "\n")
+
+    def _fingerprint(self, network: str, content: str) -> dict[str, str]:
+        return {**self.depends_on[network], "data": content}
 
     def _path(self, case: str) -> Path:
         return self.folder / f"{case}.json"

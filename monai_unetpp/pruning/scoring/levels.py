@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from monai_unetpp.data.datasets.case_check import check_case
+from monai_unetpp.data.datasets.case_check import CheckedCase, check_case
 from monai_unetpp.data.datasets.check import tell_doubtful
 from monai_unetpp.data.datasets.label_names import LabelNames
 from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files, list_cases, repeated_names, same_name
@@ -102,19 +102,32 @@ def evaluate_levels(
     return _collect(evaluation, scored, problems, failed)
 
 
+def check_cases(
+    cases: Sequence[LabelledCase], values: Collection[int], spatial_dims: int | None, in_channels: int | None
+) -> dict[str, CheckedCase]:
+    """What is found about each case by name; in a process group each process reads its share.
+
+    Args:
+        cases: their names may repeat, which is a problem.
+        values: as for :func:`~monai_unetpp.data.datasets.case_check.check_case`.
+        spatial_dims: as there.
+        in_channels: as there.
+    """
+    repeated = repeated_names(cases)
+    single = [case for case in cases if case.name not in repeated]
+    checked = gather({case.name: check_case(case, values, spatial_dims, in_channels) for case in share(single)})
+    found = {case.name: checked[case.name] for case in single}
+    return found | {name: CheckedCase(same_name(name, same)) for name, same in repeated.items()}
+
+
 def _check_cases(
     cases: Sequence[LabelledCase], evaluation: CaseEvaluation, in_channels: int | None
 ) -> tuple[dict[str, str], list[DataProblem]]:
     """The hash of every sound case's files by name, and the problems of the others."""
     how = evaluation.scoring
-    repeated = repeated_names(cases)
-    reasons = {name: same_name(name, same) for name, same in repeated.items()}
-    single = [case for case in cases if case.name not in repeated]
-    checked = how.checked or gather(
-        {case.name: check_case(case, how.label_values, how.spatial_dims, in_channels) for case in share(single)}
-    )
-    reasons |= {name: outcome.problem for name, outcome in checked.items() if outcome.problem is not None}
-    sound = [case for case in single if case.name not in reasons]
+    checked = how.checked or check_cases(cases, how.label_values, how.spatial_dims, in_channels)
+    reasons = {name: each.problem for name, each in checked.items() if each.problem is not None}
+    sound = [case for case in cases if case.name not in reasons]
     if rank() == 0:
         names_of_labels = LabelNames(dict(how.labels), how.ignore_label)
         tell_doubtful(how.dataset, how.dataset, {case: checked[case.name] for case in sound}, names_of_labels)
