@@ -12,13 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data.transforms.image_kinds import Kind, weigh_kinds
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.data_rules import find_kinds, hidden_labels
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
-from monai_unetpp.planning.transforms import tells_objects
 from monai_unetpp.reporting.markdown import code, escape, format_table
 from monai_unetpp.reporting.numbers import counted, percent
 from monai_unetpp.version import __version__
@@ -61,7 +61,7 @@ _SIGNS = ("$", "@", "%")
 _NORMALIZED = {
     "range": "All images are clipped to the same intensities and standardised by the same numbers.",
     "volume": "Each image is normalised to mean 0 and deviation 1.",
-    "unit": "Each image is scaled so that its percentiles below become 0 and 1.",
+    "unit": "Each image is scaled to 0 to 1.",
     "inside": "Each image is normalised to mean 0 and deviation 1 inside its constant surround.",
 }
 #: The end of every README: the commands, and the licence of code and weights.
@@ -233,8 +233,6 @@ def _preprocessing_text(plan: TrainingPlan) -> str:
         lines.append(f"Resampling to {_joined(tuple(spacing))} mm. {escape(plan.reasons['spacing_mm'].text)}")
     names = ("crop_background", "invert_bright_background")
     lines += [escape(plan.reasons[name].text) for name in names if plan[name]]
-    if plan["gamma"] != 1:
-        lines.append(f"Intensities, scaled to 0 to 1, are raised to the power of {plan['gamma']:g}.")
     by_hand = "normalization" in plan.by_hand
     lines.append(_NORMALIZED[plan["normalization"]] if by_hand else escape(plan.reasons["normalization"].text))
     lower, upper = plan["clip_percentiles"]
@@ -243,6 +241,9 @@ def _preprocessing_text(plan: TrainingPlan) -> str:
     if (lower, upper) != (0, 100) and not (fixed and "intensity_range" in plan.by_hand):
         of = "the intensities inside the labels" if fixed else "each image"
         lines.append(f"Before that, intensities are clipped to the percentiles {lower:g} and {upper:g} of {of}.")
+    if plan["gamma"] != 1:
+        then = " and then normalised as above" if plan["normalization"] == "volume" else ""
+        lines.append(f"Intensities from 0 to 1 are raised to the power of {plan['gamma']:g}{then}.")
     lines.append("Segmentations are brought back to the input's own grid.")
     return "\n".join(f"- {line}" for line in lines)
 
@@ -274,14 +275,21 @@ def write_readme(
     path, plan = root / "docs" / "README.md", load_plan(root)
     if folds is not None:
         plan = dataclasses.replace(plan, folds=folds)
-    write_text(path, readme_text(plan, fingerprint, training=training, performance=performance))
+    # bundles that were planned before cannot number objects
+    objects = "instances" in read_object(root / "configs" / "inference.json")
+    write_text(path, readme_text(plan, fingerprint, training=training, performance=performance, objects=objects))
     return path
 
 
 def readme_text(
-    plan: TrainingPlan, fingerprint: Fingerprint, *, training: str | None = None, performance: str | None = None
+    plan: TrainingPlan,
+    fingerprint: Fingerprint,
+    *,
+    training: str | None = None,
+    performance: str | None = None,
+    objects: bool = False,
 ) -> str:
-    """The README as Markdown; see :func:`write_readme`."""
+    """The README as Markdown; see :func:`write_readme`. With ``objects``, the bundle can number them."""
     names = ", ".join(map(escape, plan.label_names))
     channels = f"{counted(len(plan.channels), 'channel')}: {', '.join(map(escape, plan.channels))}"
     levels = len(plan["strides"])
@@ -318,7 +326,7 @@ Every value with its reason is in [plan.md](plan.md).
 
 ### Output
 
-One {form} per case on the input's grid: 0 background; {values}.{_OBJECTS if tells_objects(plan) else ""}
+One {form} per case on the input's grid: 0 background; {values}.{_OBJECTS if objects else ""}
 
 ## Performance
 

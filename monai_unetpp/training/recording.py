@@ -192,7 +192,9 @@ class TrainingCheckpoint:
             try:
                 torch.load(path, map_location="cpu", weights_only=True)
             except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as e:
-                logger.warning("%s cannot be read (%r); trying the checkpoint before it.", path, e)
+                logger.warning(
+                    "%s cannot be read (%r), and gets the suffix .damaged; trying the checkpoint before it.", path, e
+                )
                 unreadable.append(path)
                 continue
             with _keep_settings([value for value in load_dict.values() if isinstance(value, LambdaLR)]):

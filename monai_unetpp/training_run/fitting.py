@@ -196,7 +196,7 @@ def _finished(fitted: Fitted) -> Fitted:
     """Write down that the training is complete, and remove its checkpoints."""
     content = {key: value for key, value in dataclasses.asdict(fitted).items() if key != "folder"}
     write_text(fitted.folder / _SUMMARY, json.dumps(content, indent=1) + "\n")
-    for path in fitted.folder.glob("checkpoint_*.pt"):
+    for path in fitted.folder.glob("checkpoint_*.pt*"):
         path.unlink()
     return fitted
 

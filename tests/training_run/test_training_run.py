@@ -283,6 +283,17 @@ def test_a_plan_that_was_edited_is_refused(discs_dir, planned, name, value, mess
         train(options(discs_dir, bundle))
 
 
+def test_a_plan_that_another_tool_wrote_with_the_same_values_is_followed(discs_dir, planned):
+    """As some write 1.0 as 1, which means the same."""
+    bundle, told = planned("rewritten"), []
+    path = bundle / "configs" / "plan.json"
+    content = json.loads(
+        path.read_text(), parse_float=lambda text: int(float(text)) if float(text) % 1 == 0 else float(text)
+    )
+    path.write_text(json.dumps(content, separators=(",", ":")))
+    assert planned_bundle(options(discs_dir, bundle), told.append).steps == 6
+
+
 def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, planned):
     told = []
     given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))

@@ -3,7 +3,7 @@
 import { commonest, momentsOf, percentiles } from "./statistics.js";
 
 const { fround } = Math;
-// the numbers of monai_unetpp/data/surround_search.py and black_level.py, which explain them
+// the numbers of monai_unetpp/data/transforms/surround_search.py, which explains them
 const MOST_OF_BORDER = 0.95, PART_OF_BORDER = 0.05, LEAST_SOLID = 0.7, MOST_CONSTANTS = 4;
 const ROUNDING = 1e-4, RINGING = 0.02, RINGS = 1.02;
 const HIGHEST_BLACK = 0.25, FARTHEST_BLACK = 1;
