@@ -271,6 +271,10 @@ def test_the_worst_of_each_kind_is_drawn_before_others(cells, tmp_path, monkeypa
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg", worst=4)
     assert report.worst == ("empty", "bright", "good", "half")
     assert drawn == [["empty", "bright", "good", "small"]]
+    # no more fit into the picture
+    monkeypatch.setattr("monai_unetpp.failures.failures.MOST_PICTURES", 4)
+    find_failures(cells, tmp_path / "out", tmp_path / "seg", worst=40)
+    assert drawn[1] == drawn[0]
 
 
 def test_pictures(cells, tmp_path, edit_dataset):

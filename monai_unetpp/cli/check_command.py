@@ -45,6 +45,8 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
     from monai_unetpp.data.datasets.forms import is_data_set
 
     if is_data_set(target):
+        if schema is not None:
+            raise ValueError(f"{target}: must be a bundle for --schema. Name one, or leave --schema out.")
         from monai_unetpp.data.datasets.check import check_dataset
 
         problems = check_dataset(target, progress=True)

@@ -19,6 +19,8 @@ REPEATING_LOGGERS = (
     "ignite.engine.engine.CaseEvaluator",
     # on import, MONAI logs that a GPU decoder for DICOM is not installed
     "monai.data.nvimgcodec_pydicom_plugin",
+    # without torchvision, the export to ONNX warns of each of its operators, which no network here has
+    "torch.onnx._internal.exporter._registration",
 )
 #: Their messages are of no use if all goes well; otherwise the final line of a run repeats them.
 DETAILED_LOGGERS = ("ignite.engine.engine.SupervisedTrainer", "monai.handlers.StatsHandler")

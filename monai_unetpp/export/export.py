@@ -200,6 +200,8 @@ def _check(
     suffix = FORMATS[format].suffix
     if Path(path).suffix.lower() != suffix:
         raise ValueError(f"path must end in {suffix} for format {format}, got {fspath(path)!r}.")
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path}: is a folder. Give the name of a file, or remove the folder.")
     sizes = list(window_shape) if isinstance(window_shape, Sequence) else []
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
     if not whole or len(sizes) != network.spatial_dims:

@@ -52,7 +52,7 @@ class FailureOptions:
         help="folder with <case>_seg.nii.gz, .png or .tif, as segment writes them (default: only count the kinds)",
     )
     list_key: str = option("validation", metavar="KEY", help="list of dataset.json to use, validation or training")
-    worst: int = option(10, type=int, metavar="N", help="cases to list and to draw")
+    worst: int = option(10, type=int, metavar="N", help="cases to list, and to draw up to 24 of them")
     labels: Sequence[str] | None = option(
         None,
         flags=("--label",),

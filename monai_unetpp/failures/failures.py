@@ -26,7 +26,7 @@ from monai_unetpp.failures.examined_cases import (
 from monai_unetpp.failures.failure_options import FailureOptions
 from monai_unetpp.failures.kind_tables import format_failures
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport, error_key, kinds_of, summarise_kinds
-from monai_unetpp.failures.sheet import save_sheet
+from monai_unetpp.failures.sheet import MOST_PICTURES, save_sheet
 from monai_unetpp.files import make_output_dir, write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.progress import Progress, counting
@@ -82,7 +82,7 @@ def find_failures(
     ranked = sorted(examined, key=lambda case: error_key(case, ranked_by))
     wrong = [case for case in ranked if math.isfinite(error_key(case, ranked_by))]
     report = _report(chosen, scored, ranked_by, examined, wrong, failures)
-    _write(report, folder, _pick(wrong, report.case_kinds, chosen.worst), _reader(listed, scored))
+    _write(report, folder, _pick(wrong, report.case_kinds, min(chosen.worst, MOST_PICTURES)), _reader(listed, scored))
     return report
 
 

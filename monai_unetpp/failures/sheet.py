@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["error_window", "save_sheet"]
+__all__ = ["MOST_PICTURES", "error_window", "save_sheet"]
 
-_MOST_PICTURES = 24
+MOST_PICTURES = 24
 _LARGEST_WINDOW, _SMALLEST_WINDOW = 128, 48
 _CONTEXT = 0.3
 """Margin around the labels, as a share of their extent."""
@@ -57,7 +57,7 @@ def save_sheet(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    shown = cases[:_MOST_PICTURES]
+    shown = cases[:MOST_PICTURES]
     columns = min(2, len(shown))
     rows = math.ceil(len(shown) / columns)
     # a narrow column keeps the pairs of a row apart

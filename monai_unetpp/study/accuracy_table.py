@@ -15,7 +15,7 @@ from monai_unetpp.data.datasets.label_names import IGNORE
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.metrics.definitions import METRICS
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds, subject_means
-from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.reporting.markdown import escape, format_table
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
@@ -269,8 +269,8 @@ def format_study(study: Mapping[str, Any]) -> str:
     """
     cases, settings, reference = study["cases"], study["settings"], study["reference"]
     parts = [
-        f"# Comparison on {cases['name']}",
-        measured_where(study),
+        f"# Comparison on {escape(cases['name'])}",
+        escape(measured_where(study)),
         f"Every network was trained for {settings['budget']} steps of {settings['batch_size']} patches of "
         f"{_times(settings['patch_size'])} from {len(cases['training'])} cases, the same patches in the same order for "
         f"each seed, with the same loss, schedule and learning rate ({settings['learning_rate']:g}); features "
@@ -318,7 +318,7 @@ def _pairs_table(study: Mapping[str, Any]) -> str:
 
 def _reading(study: Mapping[str, Any], reference: str) -> str:
     seeds = sorted({seed for row in study["rows"] for seed in row["iou"]["by_seed"]}, key=int)
-    classes = ", ".join(name for name in study["cases"]["labels"] if name != IGNORE)
+    classes = ", ".join(escape(name) for name in study["cases"]["labels"] if name != IGNORE)
     confidences = {
         percent(row["iou_difference"]["confidence"], ".3g")
         for row in study["rows"]

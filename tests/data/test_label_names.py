@@ -7,7 +7,8 @@ import json
 import pytest
 
 from monai_unetpp.data import find_ignore_label
-from monai_unetpp.data.datasets.label_names import LabelNames, name_values, read_label_names
+from monai_unetpp.data.datasets.label_names import POOLED, LabelNames, name_values, read_label_names
+from monai_unetpp.metrics import FOREGROUND
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,7 @@ def test_ignore_is_no_label(labels):
         ({"1": "Background", "2": "liver"}, r"labels must give the background the value 0, got 1"),
         ({"tumour": 2, "ignore": 1}, r"labels must give 'ignore' the highest value, got 1 with labels up to 2"),
         ({"background": 0, "ignore": 1}, r"labels must map values to names with at least one above 0"),
+        ({"1": "foreground", "2": "rim"}, r"labels must not include 'foreground' if there are several"),
         ({"front": 1, "back": 1}, r"labels must give every name and every value once"),
         ({"1": "liver", "2": "liver"}, r"labels must give every name and every value once"),
         ({"liver": True}, r"labels must map values to names"),
@@ -75,3 +77,8 @@ def test_the_value_to_ignore_for_configurations(tmp_path):
     ):
         path.write_text(json.dumps(content))
         assert find_ignore_label(tmp_path) == expected
+
+
+def test_all_labels_together_have_one_name_in_the_house():
+    assert POOLED == FOREGROUND
+    assert read_label_names("d", {"1": "foreground"}).foreground == {"foreground": 1}

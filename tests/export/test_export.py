@@ -135,6 +135,12 @@ def test_wrong_arguments(changes, message, network):
         export_network(network, **arguments)
 
 
+def test_a_folder_is_no_file(network, tmp_path):
+    (tmp_path / "network.ts").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"network\.ts: is a folder\. Give the name of a file"):
+        export_network(network, tmp_path / "network.ts", "torchscript", (8, 8))
+
+
 def test_wrong_network():
     with pytest.raises(TypeError, match="network must be a NestedUNet, got Identity"):
         export_network(torch.nn.Identity(), "network.ts", "torchscript", (8, 8))

@@ -204,6 +204,8 @@ def test_check_writes_what_a_guard_reads(folder, tmp_path, capsys):
     assert find_guard(bundle).ranges.constant_surround == 1.0
     assert main(["check", "hippocampus_mri_unetpp", "--fingerprint", "x.json"]) == 2
     assert "must be a data set for --fingerprint" in capsys.readouterr().err
+    assert main(["check", str(folder), "--schema", "x.json"]) == 2
+    assert "must be a bundle for --schema" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

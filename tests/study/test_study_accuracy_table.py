@@ -147,6 +147,14 @@ def test_the_markdown_holds_the_numbers(study):
     assert "99.8 %" in text
 
 
+def test_names_are_never_markup(study):
+    cases = {**study["cases"], "name": "a | <b>set", "labels": {"x|<i>": 1}}
+    text = format_study({**study, "cases": cases})
+    assert text.startswith("# Comparison on a \\| &lt;b&gt;set\n")
+    assert r"classes (x\|&lt;i&gt;)" in text
+    assert "<" not in text.replace("<br>", "")
+
+
 def test_a_study_without_the_reference_or_latencies(study):
     settings = StudySettings(2)
     environment = Environment(**study["environment"])

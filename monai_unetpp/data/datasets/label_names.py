@@ -11,10 +11,13 @@ from typing import Any
 from monai_unetpp.data.datasets.datalist import read_content
 from monai_unetpp.data.formats.label_values import list_values
 
-__all__ = ["IGNORE", "LabelNames", "find_ignore_label", "find_label_names", "name_values", "read_label_names"]
+__all__ = ["IGNORE", "POOLED", "LabelNames", "find_ignore_label", "find_label_names", "name_values", "read_label_names"]
 
 IGNORE = "ignore"
 """nnU-Net's name for unlabelled voxels, which losses and scores leave out."""
+
+POOLED = "foreground"
+"""The name of all labels together in scores, ``monai_unetpp.metrics.FOREGROUND``."""
 
 #: Transforms hold label maps as float32, in which larger values run together.
 _LARGEST = 2**24
@@ -73,6 +76,11 @@ def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
     foreground = {name: value for name, value in named.items() if value}
     if not foreground:
         raise ValueError(_problem(path, labels))
+    if len(foreground) > 1 and POOLED in foreground:
+        raise ValueError(
+            f"{path}: labels must not include {POOLED!r} if there are several, as it names all of them in scores. "
+            "Rename the label."
+        )
     if ignore is not None and ignore < max(foreground.values()):
         raise ValueError(
             f"{path}: labels must give {IGNORE!r} the highest value, got {ignore} with labels up to "
