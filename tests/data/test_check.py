@@ -290,8 +290,21 @@ class TestWhatOthersAccept:
         for channel in (0, 1):
             save(folder / "images" / f"c{channel}.nii.gz", voxels[..., channel])
         change(folder, validation=[{**entry("c"), "image": ["images/c0.nii.gz", "images/c1.nii.gz"]}])
-        (problem,) = check_dataset(folder)
-        assert "a leak between the lists" in problem
+        assert any("a leak between the lists" in problem for problem in check_dataset(folder))
+
+    def test_a_case_with_other_axes_or_channels_than_most_is_told_as_a_training_would(self, folder: Path) -> None:
+        generator = np.random.default_rng(0)
+        for name in "cd":
+            save(folder / "images" / f"{name}.nii.gz", generator.random(SHAPE, np.float32))
+            shutil.copy(folder / "labels" / "a.nii.gz", folder / "labels" / f"{name}.nii.gz")
+        change(folder, validation=[entry(name) for name in "cd"])
+        assert check_dataset(folder) == []
+        save(folder / "images" / "c.nii.gz", generator.random((*SHAPE, 3), np.float32))
+        for kind in ("images", "labels"):
+            save(folder / kind / "d.nii.gz", np.eye(12, 14, dtype=np.uint8) + 2 * (kind == "images"))
+        several, flat = sorted(check_dataset(folder))
+        assert "c.nii.gz: the image must have 1 channel(s) for this network, got 3" in several
+        assert "d.nii.gz: the label must be 3D, got shape (12, 14)" in flat
 
     def test_without_a_validation_list(self, folder: Path) -> None:
         forget_validation(folder)

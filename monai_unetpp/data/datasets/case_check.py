@@ -51,12 +51,16 @@ class CheckedCase:
         voxels: ``hash_voxels`` of the image; None if it could not be read, or is constant.
         volumes_ml: volume of each value in the label map; a 2D image counts as 1 mm thick.
         label: ``hash_voxels`` of the label map of a sound case.
+        axes: number of spatial axes of a sound case.
+        channels: number of channels of its image.
     """
 
     problem: str | None
     voxels: str | None = None
     volumes_ml: Mapping[int, float] = dataclasses.field(default_factory=dict)
     label: str | None = None
+    axes: int | None = None
+    channels: int | None = None
 
     @property
     def values(self) -> frozenset[int]:
@@ -101,7 +105,7 @@ def check_case(
                 f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. "
                 "Give one file per channel, or one file with the channels on its last axis."
             )
-        return CheckedCase(None, voxels, label_volumes(label), hash_voxels(label.data))
+        return CheckedCase(None, voxels, label_volumes(label), hash_voxels(label.data), label.data.ndim, channels)
     except (ImageFileError, OSError) as e:
         return CheckedCase(describe_failure(e), voxels)
     except Exception as e:  # libraries fail in many ways on broken files, which must not end the check of the others

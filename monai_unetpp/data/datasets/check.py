@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -70,6 +71,7 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
     values = None if names is None else names.values
     unique = {each.case.files: each.case for each in listed}
     checked = _check_cases(list(unique.values()), progress, values=values)
+    checked |= _check_as_most(unique, checked, values)
     for each in checked.values():
         problems += [] if each.problem is None else [each.problem]
     problems += _compare_cases(path, listed, checked, names)
@@ -77,6 +79,20 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
         problems += _unnamed_values(path, checked)
     # file names may hold line breaks
     return [" ".join(problem.splitlines()) for problem in problems]
+
+
+def _check_as_most(
+    cases: Mapping[tuple[Path, ...], LabelledCase],
+    checked: Mapping[tuple[Path, ...], CheckedCase],
+    values: Sequence[int] | None,
+) -> dict[tuple[Path, ...], CheckedCase]:
+    """Check cases with other axes or channels than most again, as a training checks them, for a network of these."""
+    found = {files: (each.axes, each.channels) for files, each in checked.items() if each.problem is None}
+    if not found:
+        return {}
+    usual, _ = Counter(found.values()).most_common(1)[0]
+    odd = [cases[files] for files, own in found.items() if own != usual]
+    return _check_cases(odd, None, values=values, spatial_dims=usual[0], in_channels=usual[1])
 
 
 def _unnamed_values(path: Path, checked: Mapping[tuple[Path, ...], CheckedCase]) -> list[str]:
