@@ -268,6 +268,26 @@ def test_it_runs_where_torch_and_monai_cannot_be_imported(brain, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_distribution_of_the_runner_has_all_that_it_imports(brain, tmp_path):
+    """Only the packages that it names, without the others of the repository."""
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    _, folder, image = brain
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "packaging" / "runner" / "pyproject.toml").read_text(encoding="utf-8"))
+    for package in project["tool"]["setuptools"]["packages"]["find"]["include"]:
+        inside = tmp_path / "alone" / package.replace(".", "/")
+        inside.mkdir(parents=True)
+        for module in (root / package.replace(".", "/")).glob("*.py"):
+            shutil.copy(module, inside)
+    command = [sys.executable, "-m", "monai_unetpp.runner", folder, image, "-o", tmp_path / "out"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "alone")}
+    options = {"capture_output": True, "text": True, "timeout": 120, "check": False, "cwd": tmp_path}
+    done = subprocess.run(list(map(str, command)), env=environment, **options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "head_seg.nii.gz").exists()
+
+
+@pytest.mark.slow
 def test_one_broken_image_does_not_end_the_others(brain, tmp_path, capsys):
     _, folder, image = brain
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
