@@ -119,8 +119,10 @@ def _intensities(plan: TrainingPlan) -> list[_Config]:
         chain = [_transform("ScaleIntensityRangePercentilesd", "@image", **bounds, **several)]
         # changes only images of which nearly all voxels are alike, with equal percentiles, which MONAI leaves unscaled
         chain.append(_transform("ScaleIntensityd", "@image", **several))
-        chain += [_transform("monai_unetpp.data.InvertBrightBackgroundd", "@image")] * inverts
-        chain += [_transform("AdjustContrastd", "@image", gamma=plan["gamma"])] * bends
+        if inverts:
+            chain.append(_transform("monai_unetpp.data.InvertBrightBackgroundd", "@image"))
+        if bends:
+            chain.append(_transform("AdjustContrastd", "@image", gamma=plan["gamma"]))
         return chain if kind == "unit" else [*chain, standardize]
     if plan["clip_percentiles"] == _EVERYTHING:
         return [standardize]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -60,7 +58,6 @@ def load_observed(
     return [prepared[number] for number in range(len(listed[:count]))]
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class LevelCurves:
     """From time to time, score every level on a few cases, and draw the curves of the training so far.
 
@@ -84,26 +81,39 @@ class LevelCurves:
         budget: of the training; an evaluation that would probably exceed its time is left out. None sets no limit.
     """
 
-    network: NestedUNet
-    cases: Sequence[_Case]
-    inferer: Callable[..., Any]
-    curve: StepCurve
-    folder: str | PathLike[str]
-    device: torch.device | str = "cpu"
-    ignored_class: int | None = None
-    keys: tuple[str, str] = ("image", "label")
-    share: float = 0.05
-    interval_s: float = 60.0
-    loss_alone: bool = False
-    budget: TrainingBudget | None = None
-    _rows: list[dict[str, float]] = dataclasses.field(default_factory=list, init=False)
-    _ended: float = dataclasses.field(default=0.0, init=False)
-    _took: float = dataclasses.field(default=0.0, init=False)
-    _board: Any = dataclasses.field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ValueError(f"share must lie between 0 and 1, got {self.share}. 0.05 is enough.")
+    def __init__(
+        self,
+        network: NestedUNet,
+        cases: Sequence[_Case],
+        inferer: Callable[..., Any],
+        curve: StepCurve,
+        folder: str | PathLike[str],
+        device: torch.device | str = "cpu",
+        ignored_class: int | None = None,
+        keys: tuple[str, str] = ("image", "label"),
+        share: float = 0.05,
+        interval_s: float = 60.0,
+        loss_alone: bool = False,
+        budget: TrainingBudget | None = None,
+    ) -> None:
+        if not 0 < share < 1:
+            raise ValueError(f"share must lie between 0 and 1, got {share}. 0.05 is enough.")
+        self.network = network
+        self.cases = cases
+        self.inferer = inferer
+        self.curve = curve
+        self.folder = Path(folder)
+        self.device = torch.device(device)
+        self.ignored_class = ignored_class
+        self.keys = keys
+        self.share = share
+        self.interval_s = interval_s
+        self.loss_alone = loss_alone
+        self.budget = budget
+        self._rows: list[dict[str, float]] = []
+        self._ended = 0.0
+        self._took = 0.0
+        self._board: Any = None
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer ``engine``; attach after handlers that change the weights, before those that save."""
@@ -169,11 +179,11 @@ class LevelCurves:
     def _write(self) -> None:
         levels = self.network.levels
         rows = ([row["step"], *(f"{row[level]:.4f}" if level in row else "" for level in levels)] for row in self._rows)
-        write_text(Path(self.folder, "levels.csv"), format_csv(["step", *levels], rows))
+        write_text(self.folder / "levels.csv", format_csv(["step", *levels], rows))
 
     def _draw(self) -> None:
         try:
-            draw_training(self.curve.losses, self._rows, Path(self.folder, "training.png"))
+            draw_training(self.curve.losses, self._rows, self.folder / "training.png")
         except ImportError as e:
             logger.info("%s", e)
 
@@ -184,7 +194,7 @@ class LevelCurves:
             except ImportError as e:
                 logger.info("Nothing is written for TensorBoard (%s).", e)
                 return
-            self._board = SummaryWriter(os.path.join(self.folder, "tensorboard"))
+            self._board = SummaryWriter(str(self.folder / "tensorboard"))
         step = engine.state.iteration
         self._board.add_scalar("loss", self.curve.recent_loss(_RECENT), step)
         if scores:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import logging
 import math
 import pickle
@@ -75,7 +74,6 @@ def record_cases(
         logger.warning("%s: the training cases were not recorded (%s).", weights, e)
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class BestModelSaver:
     """Keep the weights of the best validation so far, even if training is interrupted and resumed.
 
@@ -93,14 +91,23 @@ class BestModelSaver:
     Attach it to the evaluator; it follows the evaluator's key metric, larger is better.
     """
 
-    network: nn.Module
-    path: str | PathLike[str]
-    cases: Sequence[Mapping[str, Any]] | None = None
-    selecting: Sequence[Mapping[str, Any]] = ()
-    rule: str = BEST_ON_VALIDATION
-    started_from: str | PathLike[str] | None = None
-    best_metric: float | None = dataclasses.field(default=None, init=False)
-    best_epoch: int = dataclasses.field(default=0, init=False)
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str | PathLike[str],
+        cases: Sequence[Mapping[str, Any]] | None = None,
+        selecting: Sequence[Mapping[str, Any]] = (),
+        rule: str = BEST_ON_VALIDATION,
+        started_from: str | PathLike[str] | None = None,
+    ) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.cases = cases
+        self.selecting = selecting
+        self.rule = rule
+        self.started_from = started_from
+        self.best_metric: float | None = None
+        self.best_epoch = 0
 
     def attach(self, engine: Engine) -> None:
         """Compare and save at the end of every validation of ``engine``."""
@@ -122,7 +129,7 @@ class BestModelSaver:
         with atomic_path(self.path) as temporary:
             torch.save(network.state_dict(), temporary)
         if self.cases is not None:
-            record_cases(Path(self.path), self.cases, self.selecting, rule=self.rule, started_from=self.started_from)
+            record_cases(self.path, self.cases, self.selecting, rule=self.rule, started_from=self.started_from)
         logger.info("Best %s so far: %.4f at epoch %d.", name, metric, self.best_epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -135,7 +142,6 @@ class BestModelSaver:
         self.best_epoch = state_dict["best_epoch"]
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class TrainingCheckpoint:
     """Save the complete state of the training after every epoch, and resume from it.
 
@@ -161,12 +167,21 @@ class TrainingCheckpoint:
     Attach it after all other handlers, so that the checkpoint includes what they do at the end of an epoch.
     """
 
-    folder: str | PathLike[str]
-    save_dict: dict[str, Any]
-    save_interval: int = 1
-    seed: int | None = None
-    map_location: Any = None
-    interval_s: float = 0.0
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        save_dict: dict[str, Any],
+        save_interval: int = 1,
+        seed: int | None = None,
+        map_location: Any = None,
+        interval_s: float = 0.0,
+    ) -> None:
+        self.interval_s = interval_s
+        self.folder = Path(folder)
+        self.save_dict = save_dict
+        self.save_interval = save_interval
+        self.seed = seed
+        self.map_location = map_location
 
     def attach(self, engine: Engine) -> None:
         """Save and resume the trainer ``engine``."""
@@ -180,7 +195,7 @@ class TrainingCheckpoint:
             saver = CheckpointSaver(
                 save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=_KEPT
             )
-            _save_now_and_then(saver, Path(self.folder), self.interval_s)
+            _save_now_and_then(saver, self.folder, self.interval_s)
             saver.attach(engine)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._remove_old)
 
@@ -242,8 +257,7 @@ class TrainingCheckpoint:
 
     def _remove_leftovers(self) -> None:
         """Remove partial checkpoints of a training that was killed while saving."""
-        folder = Path(self.folder)
-        for path in folder.glob("tmp*") if folder.is_dir() else ():
+        for path in self.folder.glob("tmp*") if self.folder.is_dir() else ():
             with contextlib.suppress(OSError):
                 if re.fullmatch(_UNFINISHED, path.name) and path.is_file() and not is_in_use(path):
                     path.unlink()
@@ -251,7 +265,7 @@ class TrainingCheckpoint:
     def _found(self) -> list[Path]:
         """The checkpoints in the folder, oldest epoch first."""
         found = []
-        for path in Path(self.folder).glob("*.pt"):
+        for path in self.folder.glob("*.pt"):
             match = re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name)
             if match:
                 found.append((int(match[1]), path))
@@ -305,7 +319,6 @@ def _keep_settings(schedules: Sequence[LambdaLR]) -> Iterator[None]:
             group["lr"] = rate
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class CurveWriter:
     """Write learning rate, mean training loss and validation metrics of every epoch to a CSV file.
 
@@ -317,11 +330,14 @@ class CurveWriter:
         optimizer: the optimizer whose learning rate to record.
     """
 
-    path: str | PathLike[str]
-    evaluator: Engine | None = None
-    optimizer: torch.optim.Optimizer | None = None
-    _losses: list[float] = dataclasses.field(default_factory=list, init=False)
-    _validated: bool = dataclasses.field(default=False, init=False)
+    def __init__(
+        self, path: str | PathLike[str], evaluator: Engine | None = None, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.evaluator = evaluator
+        self.optimizer = optimizer
+        self._losses: list[float] = []
+        self._validated = False
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer ``engine``; attach after the handler that validates."""
@@ -354,10 +370,9 @@ class CurveWriter:
 
     def _write(self, row: dict[str, Any]) -> None:
         rows: list[dict[str, Any]] = []
-        path = Path(self.path)
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
         rows.append(row)
         columns = list(dict.fromkeys(key for each in rows for key in each))
-        write_text(path, format_csv(columns, ([each.get(key, "") for key in columns] for each in rows)))
+        write_text(self.path, format_csv(columns, ([each.get(key, "") for key in columns] for each in rows)))

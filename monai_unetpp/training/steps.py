@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import time
@@ -27,7 +26,6 @@ __all__ = ["LastModelSaver", "StepCurve"]
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class StepCurve:
     """Write the loss of every step to a CSV file, comparable between networks with one and with several heads.
 
@@ -43,13 +41,20 @@ class StepCurve:
             only the first process writes it.
     """
 
-    path: str | PathLike[str]
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    optimizer: torch.optim.Optimizer
-    interval_s: float = 0.0
-    _rows: list[list[float]] = dataclasses.field(default_factory=list, init=False)
-    _last: float = dataclasses.field(default=0.0, init=False)
-    _written: float = dataclasses.field(default=0.0, init=False)
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+        interval_s: float = 0.0,
+    ) -> None:
+        self.interval_s = interval_s
+        self._written = 0.0
+        self.path = Path(path)
+        self.loss = loss
+        self.optimizer = optimizer
+        self._rows: list[list[float]] = []
+        self._last = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer ``engine``; attach before handlers that change the learning rate or save."""
@@ -119,7 +124,6 @@ class StepCurve:
         write_text(self.path, format_csv(["step", "loss", "learning_rate", "seconds"], rows))
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class LastModelSaver:
     """Keep the weights after the last step, for trainings without model selection, and record their cases beside them.
 
@@ -136,11 +140,19 @@ class LastModelSaver:
             are recorded as well.
     """
 
-    network: nn.Module
-    path: str | PathLike[str]
-    cases: Sequence[Mapping[str, Any]] | None = None
-    rule: str = LAST
-    started_from: str | PathLike[str] | None = None
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str | PathLike[str],
+        cases: Sequence[Mapping[str, Any]] | None = None,
+        rule: str = LAST,
+        started_from: str | PathLike[str] | None = None,
+    ) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.cases = cases
+        self.rule = rule
+        self.started_from = started_from
 
     def attach(self, engine: Engine) -> None:
         """Save at the end of the trainer ``engine``."""
@@ -157,4 +169,4 @@ class LastModelSaver:
         with atomic_path(self.path) as temporary:
             torch.save(weights, temporary)
         if self.cases is not None:
-            record_cases(Path(self.path), self.cases, rule=self.rule, started_from=self.started_from)
+            record_cases(self.path, self.cases, rule=self.rule, started_from=self.started_from)

@@ -214,10 +214,10 @@ def test_monai_label_finds_the_model_that_it_trained(written_bundle, monkeypatch
 
     config = trained()
     config["output_dir"] = "elsewhere"
-    assert Path(config.parse("validate#best_model").path) == Path("elsewhere/model.pt")
+    assert config.parse("validate#best_model").path == Path("elsewhere/model.pt")
     monkeypatch.setitem(sys.modules, "monailabel", types.ModuleType("monailabel"))
     config = trained()
-    assert Path(config.parse("validate#best_model").path) == written_bundle / "models" / "model.pt"
+    assert config.parse("validate#best_model").path == written_bundle / "models" / "model.pt"
     assert config.parse("check_data") is False
 
 
