@@ -8,7 +8,9 @@ prune``, ``evaluate.json`` and ``benchmarks.recipe --also``. Where intensities c
 - ``noisy``: with Gaussian noise of a third of the standard deviation of the image;
 - ``blurred``: with a Gaussian of one voxel;
 - ``brighter``: with a gamma of 0.5 between the least and the greatest value;
-- ``rotated``: by 20 degrees between the first two axes, with the mirrored image beyond the border.
+- ``rotated``: by 20 degrees between the first two axes, with the mirrored image beyond the border;
+- ``central``: the middle half of each axis;
+- ``tight``: cut to the labels and one voxel around them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 
-__all__ = ["ALTERATIONS", "add_noise", "blur", "brighten", "invert", "join_slices", "main", "rotate", "thicken"]
+__all__ = [
+    *("ALTERATIONS", "add_noise", "blur", "brighten", "cut_to_labels", "cut_to_middle", "invert", "join_slices"),
+    *("main", "rotate", "thicken"),
+]
 
 #: Thickness of the slices in ``O/thick``.
 _THICKNESS_MM = 5.0
@@ -36,9 +41,10 @@ _THICKNESS_MM = 5.0
 _NOISE, _BLUR, _GAMMA, _DEGREES = 1 / 3, 1.0, 0.5, 20.0
 
 _Array = np.ndarray[Any, Any]
+_Altered = tuple[_Array, _Array, _Array]
 
 
-def invert(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array, _Array]:
+def invert(image: _Array, label: _Array, affine: _Array) -> _Altered:
     """Invert the contrast where the image is not 0; the darkest voxel gets the value of the brightest."""
     inside = image != 0
     values = image[inside]
@@ -46,7 +52,7 @@ def invert(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array
     return inverted.astype(np.float32), label, affine
 
 
-def thicken(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array, _Array]:
+def thicken(image: _Array, label: _Array, affine: _Array) -> _Altered:
     """Average over slices of 5 mm along the axis that runs from foot to head.
 
     Args:
@@ -58,7 +64,7 @@ def thicken(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Arra
     return join_slices(image, label, affine, axis, max(1, round(_THICKNESS_MM / np.linalg.norm(affine[:3, axis]))))
 
 
-def join_slices(image: _Array, label: _Array, affine: _Array, axis: int, count: int) -> tuple[_Array, _Array, _Array]:
+def join_slices(image: _Array, label: _Array, affine: _Array, axis: int, count: int) -> _Altered:
     """Average over slices, with the label of the middle one; what is left at the end is cut off.
 
     Args:
@@ -77,20 +83,20 @@ def join_slices(image: _Array, label: _Array, affine: _Array, axis: int, count: 
     return np.moveaxis(averaged, 0, axis), np.moveaxis(label[count // 2 :: count], 0, axis), thick
 
 
-def add_noise(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array, _Array]:
+def add_noise(image: _Array, label: _Array, affine: _Array) -> _Altered:
     """Add noise where the image is not 0; the same image gets the same noise."""
     inside = image != 0
     noise = np.random.default_rng(image.size).normal(0, _NOISE * image[inside].std(), image.shape)
     return np.where(inside, image + noise, 0).astype(np.float32), label, affine
 
 
-def blur(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array, _Array]:
+def blur(image: _Array, label: _Array, affine: _Array) -> _Altered:
     """Blur where the image is not 0."""
     blurred = ndimage.gaussian_filter(image, _BLUR)
     return np.where(image != 0, blurred, 0).astype(np.float32), label, affine
 
 
-def brighten(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array, _Array]:
+def brighten(image: _Array, label: _Array, affine: _Array) -> _Altered:
     """Lift what is dark where the image is not 0."""
     inside = image != 0
     least, greatest = image[inside].min(), image[inside].max()
@@ -98,21 +104,42 @@ def brighten(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Arr
     return np.where(inside, lifted, 0).astype(np.float32), label, affine
 
 
-def rotate(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array, _Array]:
+def rotate(image: _Array, label: _Array, affine: _Array) -> _Altered:
     """Rotate the image and the label, not the affine."""
     options = {"angle": _DEGREES, "axes": (0, 1), "reshape": False, "mode": "mirror"}
     turned = ndimage.rotate(image, order=1, **options)
     return turned.astype(np.float32), ndimage.rotate(label, order=0, **options), affine
 
 
+def cut_to_middle(image: _Array, label: _Array, affine: _Array) -> _Altered:
+    """Keep the middle half of each axis."""
+    return _cut(image, label, affine, [(size // 4, size - size // 4) for size in label.shape])
+
+
+def cut_to_labels(image: _Array, label: _Array, affine: _Array) -> _Altered:
+    """Cut to the labels and one voxel around them; without labels, nothing is cut."""
+    places = [found for found in np.nonzero(label) if len(found)]
+    return _cut(image, label, affine, [(max(found.min() - 1, 0), found.max() + 2) for found in places])
+
+
+def _cut(image: _Array, label: _Array, affine: _Array, bounds: Sequence[tuple[int, int]]) -> _Altered:
+    parts = tuple(slice(*pair) for pair in bounds)
+    moved = affine.copy()
+    for axis, (start, _) in enumerate(bounds):
+        moved[:3, 3] += start * affine[:3, axis]
+    return image[parts], label[parts], moved
+
+
 #: Folder of a copy, and what makes it of image, label map and affine.
-ALTERATIONS: dict[str, Callable[[_Array, _Array, _Array], tuple[_Array, _Array, _Array]]] = {
+ALTERATIONS: dict[str, Callable[[_Array, _Array, _Array], _Altered]] = {
     "inverted": invert,
     "thick": thicken,
     "noisy": add_noise,
     "blurred": blur,
     "brighter": brighten,
     "rotated": rotate,
+    "central": cut_to_middle,
+    "tight": cut_to_labels,
 }
 
 

@@ -74,7 +74,7 @@ class NestedSlidingWindowInferer(Inferer):
         mode: ``"gaussian"`` gives the centre of a window more weight than its edges; ``"constant"`` does not.
         sigma_scale: standard deviation of the Gaussian in window lengths, for all axes or each.
         padding_mode: how to pad images smaller than a window: ``"constant"``, ``"reflect"``, ``"replicate"`` or
-            ``"circular"``. The padding is cropped afterwards.
+            ``"circular"``, however small they are. The padding is cropped afterwards.
         cval: the padding value for ``"constant"``.
         levels: ``None`` uses what ``network(windows)`` returns, the deepest level; ``"L2"`` that level; ``"mean"`` the
             mean of the probabilities of all heads as logits (see

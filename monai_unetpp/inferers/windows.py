@@ -55,14 +55,11 @@ class WindowGrid(WindowLayout):
         Args:
             image: ``(C, *image_size)``.
             position: where the window starts.
-            padding_mode: as in ``torch.nn.functional.pad``.
+            padding_mode: as in ``torch.nn.functional.pad``; mirror images and copies repeat as often as it takes.
             cval: the padding value for ``padding_mode="constant"``.
 
         Returns:
             ``(C, *window_size)``: a view of the image if nothing is padded, else its values, integers as float32.
-
-        Raises:
-            ValueError: an axis is too short for this kind of padding.
         """
         view = image
         for axis, (start, length, size) in enumerate(
@@ -73,22 +70,29 @@ class WindowGrid(WindowLayout):
             return view
         if not view.is_floating_point():
             view = view.float()
-        amounts = [amount for pair in reversed(self.padding) for amount in pair]
-        try:
-            padded = F.pad(view[None], amounts, padding_mode, cval if padding_mode == "constant" else None)
-        except RuntimeError as e:
-            raise ValueError(
-                f"padding_mode must be able to pad an image of size {list(self.image_size)} to windows of "
-                f"{list(self.window_size)}, got {padding_mode!r} ({e}). Use padding_mode 'constant' or 'replicate', or "
-                "a smaller roi_size."
-            ) from e
-        return padded[0]
+        if padding_mode == "constant":
+            return F.pad(view, [amount for pair in reversed(self.padding) for amount in pair], value=cval)
+        for axis, (before, after) in enumerate(self.padding, start=1):
+            if before or after:
+                places = torch.arange(-before, view.shape[axis] + after, device=view.device)
+                view = view.index_select(axis, _sources(places, view.shape[axis], padding_mode))
+        return view
 
     def crop(self, padded: torch.Tensor) -> torch.Tensor:
         """The view of ``(..., *padded_size)`` without the padding."""
         for axis, ((before, _), size) in enumerate(zip(self.padding, self.image_size, strict=True)):
             padded = padded.narrow(padded.dim() - len(self.image_size) + axis, before, size)
         return padded
+
+
+def _sources(places: torch.Tensor, length: int, padding_mode: str) -> torch.Tensor:
+    """The voxel along an axis of ``length`` that stands at each place, some of which lie outside."""
+    if padding_mode == "replicate" or length == 1:
+        return places.clamp(0, length - 1)
+    if padding_mode == "circular":
+        return places % length
+    there_and_back = places % (2 * (length - 1))
+    return torch.minimum(there_and_back, 2 * (length - 1) - there_and_back)
 
 
 def importance_of(

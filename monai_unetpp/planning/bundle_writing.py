@@ -24,6 +24,7 @@ from monai_unetpp.planning.transforms import (
     preprocessing,
     takes_slices,
     tells_objects,
+    window_padding,
 )
 
 __all__ = ["CACHE_FILE", "check_free", "check_unedited", "write_bundle"]
@@ -188,6 +189,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
         "roi_size": "@window_shape",
         "overlap": "@overlap",
         "mode": "gaussian",
+        "padding_mode": window_padding(plan),
         "flips": "@flips",
         "runtime": "@runtime",
         "precision": "@precision",
@@ -206,6 +208,7 @@ def _inference(plan: TrainingPlan) -> dict[str, Any]:
     content = _read("inference")
     content |= {**_data(plan), **{name: plan[name] for name in _INFERRED}}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=False))
+    content["inferer"]["padding_mode"] = window_padding(plan)
     smooth, objects = plan.spatial_dims == 3, tells_objects(plan)
     save = content.pop("saving")
     content["postprocessing"] = _chain([*postprocessing(plan, discrete=False, smooth=smooth, objects=objects), save])

@@ -191,6 +191,15 @@ def _padding_mode(plan: TrainingPlan) -> str:
     return "border" if plan["crop_background"] else "reflection"
 
 
+def window_padding(plan: TrainingPlan) -> str:
+    """What lies outside of images in windows, as ``torch.nn.functional.pad`` names it; patches never hold 0 there.
+
+    The mirror image continues the texture of pictures. In volumes, which are often cut close to an organ, it would show
+    a second one.
+    """
+    return "reflect" if plan.spatial_dims == 2 else "replicate"
+
+
 def _affine(plan: TrainingPlan, strength: str, room: list[int]) -> _Config:
     dims = plan.spatial_dims
     angle = _ANY_ROTATION if plan["rotate90"] else _ROTATION[strength]

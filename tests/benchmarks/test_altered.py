@@ -6,7 +6,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks.altered import ALTERATIONS, add_noise, blur, brighten, invert, main, rotate, thicken
+from benchmarks.altered import (
+    ALTERATIONS,
+    add_noise,
+    blur,
+    brighten,
+    cut_to_labels,
+    cut_to_middle,
+    invert,
+    main,
+    rotate,
+    thicken,
+)
 
 
 def test_inverting_swaps_dark_and_bright_and_leaves_the_surround():
@@ -50,6 +61,18 @@ def test_image_and_label_are_rotated_alike():
     assert turned[20, 10, 1] == 0
     assert set(np.unique(label)) == {0, 1}
     assert ((turned > 50) == label).mean() > 0.98
+
+
+@pytest.mark.parametrize(("cut", "shape"), [(cut_to_middle, (5, 4)), (cut_to_labels, (4, 5))])
+def test_what_is_cut_off_leaves_the_rest_in_place(cut, shape):
+    label = np.zeros((9, 8), np.uint8)
+    label[2:4, 4:7] = 1
+    image = np.arange(72, dtype=np.float32).reshape(9, 8)
+    part, kept, affine = cut(image, label, np.diag([2.0, 3, 1, 1]))
+    assert part.shape == kept.shape == shape
+    first = (np.linalg.inv(np.diag([2.0, 3, 1, 1])) @ affine @ [0, 0, 0, 1]).astype(int)
+    assert part[0, 0] == image[first[0], first[1]]
+    assert cut_to_labels(image, np.zeros_like(label), affine)[0].shape == image.shape
 
 
 def test_every_list_becomes_a_list_of_each_copy(tmp_path, capsys):

@@ -50,6 +50,15 @@ def test_the_window_has_one_name_in_training_and_inference(shipped):
     assert "@patch_size" not in json.dumps(train["validate"])
 
 
+def test_windows_beyond_an_image_hold_what_patches_held_there(shipped):
+    inferer = BundleConfig(shipped, "inference.json").parse("inferer")
+    inferer = getattr(inferer, "inferer", inferer)
+    assert inferer.padding_mode == validation_inferer(shipped).padding_mode
+    # only the patches of the head bundle are filled with 0
+    filled = {"head_mri_unetpp": "constant", "nuclei_microscopy_unetpp": "reflect"}
+    assert inferer.padding_mode == filled.get(shipped.name, "replicate")
+
+
 @pytest.mark.slow
 def test_the_level_that_runs_by_default_is_the_one_that_is_evaluated(shipped):
     run, evaluated = (BundleConfig(shipped, *files) for files in (["inference.json"], ["train.json", "evaluate.json"]))

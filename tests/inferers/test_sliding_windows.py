@@ -627,7 +627,6 @@ def test_wrong_arguments(options, error, message):
         ((1, 1, 8, 0), {}, r"inputs must have no empty axis, got spatial size \[8, 0\]"),
         ((1, 1, 8, 8), {"roi_size": (8, 8, 8)}, r"roi_size must have one entry per spatial axis of the image, 2, got"),
         ((1, 1, 8, 8), {"overlap": (0.5,)}, r"overlap must have one entry per spatial axis of the image, 2, got \[0.5"),
-        ((1, 1, 2, 8), {"padding_mode": "reflect"}, r"padding_mode must be able to pad an image of size \[2, 8\] to"),
     ],
 )
 def test_images_that_do_not_fit(shape, options, message):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,16 @@ def test_images_of_integers_are_padded_as_their_values_in_float32(dtype, padding
     grid = WindowGrid.over((10, 5), (4, 6), 0.25)
     found = grid.cut(image, (3, 0), padding_mode, cval)
     assert torch.equal(found, grid.cut(image.float(), (3, 0), padding_mode, cval))
+
+
+@pytest.mark.parametrize("name", ["edge", "reflect", "wrap"])
+@pytest.mark.parametrize("size", [(1, 5), (2, 5), (3, 11), (11, 4)])
+def test_images_much_smaller_than_windows_are_padded_as_by_numpy(name, size):
+    image = torch.arange(2.0 * size[0] * size[1]).reshape(2, *size)
+    grid = WindowGrid.over(size, (10, 8), 0.25)
+    found = grid.cut(image, grid.positions[0], {"edge": "replicate", "wrap": "circular"}.get(name, name), 0.0)
+    image = image[:, :10, :8]
+    assert np.array_equal(found, np.pad(image, [(0, 0), *grid.padding], mode=name))
 
 
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])

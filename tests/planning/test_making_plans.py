@@ -164,6 +164,15 @@ def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tm
         plan(thick_dir, bundle, minutes=1, settings=TINY, measure=machine)
 
 
+def test_windows_beyond_an_image_hold_what_patches_held_there(thick_bundle, tmp_path):
+    root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
+    plan(root, tmp_path / "flat", minutes=1, settings={"features": [2, 4, 4]}, measure=machine)
+    for bundle, mode in ((thick_bundle, "replicate"), (tmp_path / "flat", "reflect")):
+        train, inference = (json.loads((bundle / "configs" / f"{n}.json").read_text()) for n in ("train", "inference"))
+        inferer = inference["inferer"].get("inferer", inference["inferer"])
+        assert inferer["padding_mode"] == train["validate"]["inferer"]["padding_mode"] == mode
+
+
 @pytest.mark.slow
 def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
