@@ -88,7 +88,9 @@ _KEYS: dict[str, tuple[tuple[str, ...], Mapping[str, Mapping[Any, Any]]]] = {
 }
 
 
-def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | None = None) -> list[str]:
+def check_bundle(
+    bundle: str | PathLike[str], *, schema: str | PathLike[str] | None = None, sizes: bool = True
+) -> list[str]:
     """Check a bundle against the rules of MONAI's model zoo, as far as they can be checked offline.
 
     It checks files and their sizes, keys of the configurations, metadata, and weights; all configurations must define
@@ -98,6 +100,7 @@ def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | N
     Args:
         bundle: the folder of the bundle.
         schema: JSON schema file of the metadata; by default only the fields required by the zoo are checked.
+        sizes: whether files may be only as large as the zoo takes them, which matters for sharing a bundle there.
 
     Returns:
         One line per problem, beginning with the file; empty if there are none.
@@ -109,7 +112,11 @@ def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | N
     root = Path(bundle)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. Give the folder of a bundle.")
-    problems = [*_file_problems(root), *_logging_problems(root / "configs" / "logging.conf")]
+    problems = [
+        *_file_problems(root),
+        *(_size_problems(root) if sizes else ()),
+        *_logging_problems(root / "configs" / "logging.conf"),
+    ]
     stored = _check_weights(root / WEIGHTS_FILE, problems)
     configs = _read_configs(root, problems)
     metadata = configs.pop("metadata.json", None)
@@ -138,6 +145,11 @@ def _file_problems(root: Path) -> Iterator[str]:
             yield f"{name}: missing."
         elif not path.stat().st_size:
             yield f"{name}: empty."
+    for path in sorted((root / "configs").glob("*.y*ml")):
+        yield f"configs/{path.name}: configurations must be JSON, as monai.bundle.load reads nothing else."
+
+
+def _size_problems(root: Path) -> Iterator[str]:
     for folder in ("configs", "docs", "models"):
         for path in sorted((root / folder).rglob("*")):
             if path.is_file() and path.stat().st_size > _MAX_FILE_BYTES:
@@ -146,8 +158,6 @@ def _file_problems(root: Path) -> Iterator[str]:
                     f"{path.relative_to(root).as_posix()}: must be at most {_MAX_FILE_BYTES / 1e6:g} MB, got "
                     f"{size:.1f} MB."
                 )
-    for path in sorted((root / "configs").glob("*.y*ml")):
-        yield f"configs/{path.name}: configurations must be JSON, as monai.bundle.load reads nothing else."
 
 
 def _logging_problems(path: Path) -> Iterator[str]:

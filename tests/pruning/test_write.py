@@ -157,6 +157,12 @@ class TestPrunedBundle:
         assert sizes[0] < sizes[1] / 2
         assert check_bundle(target) == []
 
+    def test_a_network_too_large_for_the_zoo_can_be_pruned(self, source: Path, target: Path) -> None:
+        with (source / "docs" / "large.bin").open("wb") as file:
+            file.truncate(30_000_000)
+        assert check_bundle(source) == ["docs/large.bin: must be at most 25 MB, got 30.0 MB."]
+        assert check_bundle(write_pruned_bundle(source, "L1", target), sizes=False) == []
+
     def test_configurations_define_the_pruned_network(self, source: Path, target: Path) -> None:
         write_pruned_bundle(source, "L1", target)
         expected = {
