@@ -58,6 +58,9 @@ def prune_bundle(
     if "plan" not in config:
         raise ValueError(f"{config.files[-1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
     config["device"] = own_device(None if device is None else resolve_device(device))
+    if "dataset_dir" in config:
+        # a plan of the training tells the subjects of its own data set alone
+        config["dataset_dir"] = dataset_dir
     # the user's values are set in the finished plan, as objects
     changes: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir}
     for key, value in {**settings, "extra": _named_files(extra)}.items():

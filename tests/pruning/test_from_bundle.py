@@ -43,6 +43,18 @@ def test_prunes_as_the_configuration_says(bundle, few_boxes, tmp_path, quick):
     assert verdict(result).verdict == "inconclusive"
 
 
+def test_the_rule_for_the_subjects_of_the_training_is_for_its_data_set_alone(
+    hippocampus_bundle, few_boxes, tmp_path, monkeypatch
+):
+    bundle = Path(shutil.copytree(hippocampus_bundle, tmp_path / "bundle"))
+    edit_json(bundle / "configs" / "plan.json", dataset_dir=str(few_boxes), subject_pattern="^([^_]+)_")
+    plans = []
+    monkeypatch.setattr(from_bundle, "prune", plans.append)
+    for data in (few_boxes, tmp_path, [few_boxes, tmp_path]):
+        prune_bundle(bundle, data, tmp_path / "out", device="cpu")
+    assert [plan.data.subject_pattern for plan in plans] == ["^([^_]+)_", None, None]
+
+
 @pytest.mark.slow
 def test_settings_take_the_place_of_the_configuration(bundle, few_boxes, tmp_path, quick):
     torch.save(half_blind_network().prune("L1").state_dict(), tmp_path / "alone.pt")
@@ -183,22 +195,29 @@ def test_command_line_turns_type_errors_into_one_line(bundle, few_boxes, tmp_pat
     assert not any(line.startswith("Traceback") for line in lines)
 
 
+def monais_inferer(**changes):
+    """That of the hippocampus bundle."""
+    kept = {"overlap": 0.25, "mode": "gaussian", "padding_mode": "replicate", **changes}
+    return SlidingWindowInferer([40, 56, 40], **kept)
+
+
 def test_evaluated_flips_are_written_into_the_hippocampus_bundle(hippocampus_bundle):
-    inferer = PrecisionInferer(
-        FlipInferer(SlidingWindowInferer([40, 56, 40], 4, overlap=0.25, mode="gaussian"), [0, 1]), "bf16"
-    )
+    inferer = PrecisionInferer(FlipInferer(monais_inferer(sw_batch_size=4), [0, 1]), "bf16")
     values = check_inference(hippocampus_bundle, inferer, "cpu")
     assert values == {"precision": "bf16", "flips": [0, 1], "window_shape": [40, 56, 40]}
-    skipping = NestedSlidingWindowInferer([40, 56, 40], overlap=0.25, mode="gaussian", skip_constant=True)
+    kept = {"overlap": 0.25, "mode": "gaussian", "padding_mode": "replicate"}
+    skipping = NestedSlidingWindowInferer([40, 56, 40], **kept, skip_constant=True)
     with pytest.raises(ValueError, match="got skip_constant False instead of True"):
         check_inference(hippocampus_bundle, skipping, "cpu")
     with pytest.raises(ValueError, match="got blending 'gaussian' instead of 'constant'"):
-        check_inference(hippocampus_bundle, SlidingWindowInferer([40, 56, 40], overlap=0.25), "cpu")
+        check_inference(hippocampus_bundle, monais_inferer(mode="constant"), "cpu")
+    with pytest.raises(ValueError, match="got padding_mode 'replicate' instead of 'constant'"):
+        check_inference(hippocampus_bundle, monais_inferer(padding_mode="constant"), "cpu")
 
 
 def test_a_bundle_that_smooths_is_written_as_it_was_evaluated(hippocampus_bundle, tmp_path, caplog):
     bundle = shutil.copytree(hippocampus_bundle, tmp_path / "bundle")
-    inferer = SlidingWindowInferer([40, 56, 40], overlap=0.25, mode="gaussian")
+    inferer = monais_inferer()
     assert "smooth" not in check_inference(bundle, inferer, "cpu")
     edit_json(bundle / "configs" / "inference.json", smooth=True)
     assert check_inference(bundle, inferer, "cpu")["smooth"] is False
