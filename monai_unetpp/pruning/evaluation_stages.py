@@ -214,7 +214,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         configurations=_configurations(plan, own, others, device),
         checked=checked,
         checked_training=checked_training,
-        record=record_of(pipeline.network, pipeline.bundle),
+        record=record_of(pipeline.network, pipeline.bundle, pipeline.checkpoint),
         given=given,
     )
 

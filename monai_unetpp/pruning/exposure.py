@@ -26,19 +26,33 @@ _WEIGHTS = (WEIGHTS_FILE, "training/model.pt")
 _Case = tuple[str, str]
 
 
-def has_weights_of(network: NestedUNet, bundle: str | PathLike[str], weights: str = WEIGHTS_FILE) -> bool:
-    """Whether a network has the weights that a bundle holds, by default those that it runs."""
-    own = load_network(Path(bundle) / weights, network_def=read_network_def(bundle)).state_dict()
+def has_weights_of(
+    network: NestedUNet, bundle: str | PathLike[str], weights: str | PathLike[str] | None = None
+) -> bool:
+    """Whether a network has the weights of a file, by default those that its bundle runs."""
+    own = load_network(weights or Path(bundle) / WEIGHTS_FILE, network_def=read_network_def(bundle)).state_dict()
     found = network.state_dict()
     return own.keys() == found.keys() and all(torch.equal(own[key], found[key].cpu()) for key in own)
 
 
-def record_of(network: NestedUNet, bundle: str | PathLike[str] | None) -> TrainingRecord | None:
-    """What a bundle says about the cases behind a network's weights; None if it says nothing about these weights."""
+def record_of(
+    network: NestedUNet, bundle: str | PathLike[str] | None, checkpoint: str | PathLike[str] | None = None
+) -> TrainingRecord | None:
+    """What is known of the cases behind a network's weights.
+
+    Args:
+        network: the network.
+        bundle: its bundle.
+        checkpoint: the file that its weights are from, if it is not one of the bundle's own.
+
+    Returns:
+        What the training recorded beside the weights, or the bundle says; None if there is nothing on these weights.
+    """
     if bundle is None:
         return None
-    for weights in _WEIGHTS:
-        record = find_training_record(Path(bundle) / weights)
+    files = [Path(bundle) / weights for weights in _WEIGHTS]
+    for weights in files if checkpoint is None else [Path(checkpoint), *files]:
+        record = find_training_record(weights)
         if record is not None and has_weights_of(network, bundle, weights):
             return record
     return None

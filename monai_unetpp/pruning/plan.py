@@ -43,6 +43,7 @@ class EvaluatedNetwork:
         extra: further checkpoints to compare with, by name, such as ``{"L2 trained alone": "alone/model.pt"}``.
         device: where to run.
         bundle: the bundle of ``network``; needed to write a pruned one.
+        checkpoint: the file of the weights of ``network``, beside which their training recorded its cases.
     """
 
     network: NestedUNet
@@ -55,6 +56,7 @@ class EvaluatedNetwork:
     extra: Mapping[str, _Path] = dataclasses.field(default_factory=dict)
     device: torch.device | str = "cpu"
     bundle: _Path | None = None
+    checkpoint: _Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)

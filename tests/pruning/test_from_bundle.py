@@ -12,10 +12,20 @@ from bundle_runs import configs, succeed
 from forked import run_forked
 from json_edits import edit_json
 from monai.inferers import SlidingWindowInferer
-from tiny_pruning import SHAPE, break_label, half_blind_network, make_prunable_bundle, prune_config, write_boxes
+from tiny_pruning import (
+    SHAPE,
+    break_label,
+    half_blind_network,
+    intensity_network,
+    make_prunable_bundle,
+    prune_config,
+    write_boxes,
+)
 
 from monai_unetpp import cli
 from monai_unetpp.bundles import check_bundle
+from monai_unetpp.bundles.training_record import LAST, TrainingRecord, save_training_record
+from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.pruning import from_bundle, prune_bundle, read_report, verdict, write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
@@ -53,6 +63,17 @@ def test_the_rule_for_the_subjects_of_the_training_is_for_its_data_set_alone(
     for data in (few_boxes, tmp_path, [few_boxes, tmp_path]):
         prune_bundle(bundle, data, tmp_path / "out", device="cpu")
     assert [plan.data.subject_pattern for plan in plans] == ["^([^_]+)_", None, None]
+
+
+@pytest.mark.slow
+def test_cases_that_trained_other_weights_do_not_judge_them(few_boxes, tmp_path, quick):
+    bundle = make_prunable_bundle(tmp_path / "bundle", half_blind_network())
+    trained = tmp_path / "trained" / "model.pt"
+    trained.parent.mkdir()
+    torch.save(intensity_network().state_dict(), trained)
+    save_training_record(trained, TrainingRecord.of(load_datalist(few_boxes, "validation"), rule=LAST))
+    result = prune_bundle(bundle, few_boxes, tmp_path / "out", checkpoint=str(trained))
+    assert "judging cases were used for training" in verdict(result).summary
 
 
 @pytest.mark.slow
