@@ -15,7 +15,7 @@ from monai_unetpp.progress import teller
 from monai_unetpp.pruning import evaluation_stages as stages
 from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.evaluation_stages import Prepared, Scored
-from monai_unetpp.pruning.exposure import training_gap, with_exposures
+from monai_unetpp.pruning.exposure import training_gap, with_exposures, withdrawn, without_choice
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report.report_files import write_report
 from monai_unetpp.pruning.report.worst_cases import save_worst_cases
@@ -149,12 +149,14 @@ def _evaluate(
     if exposures is not None:
         decisions = with_exposures(decisions, exposures, plan.pipeline.network.levels[-1])
     tell("deciding: repeating the verdict on other samples of the subjects ...")
-    stability, between_sets = trust(stages.trusted_rows(prepared, scored, exposures), scored.points, plan.rules)
+    repeated, between_sets = trust(stages.trusted_rows(prepared, scored, exposures), scored.points, plan.rules)
+    # what is left of all data sets is not all of them
+    stability = tuple(each for each in repeated if each.dataset not in withdrawn(exposures))
     tell(f"measuring the costs of {', '.join(point.name for point in scored.points)} ...")
     costs = stages.measure_levels(prepared, scored)
     if plan.costs.settings:
         tell("measuring and comparing the further settings ...")
-    adaptive = stages.compare_adaptive(prepared, scored, costs)
+    adaptive = without_choice(stages.compare_adaptive(prepared, scored, costs), exposures)
     return PruningResult(
         title=plan.outputs.title,
         points=scored.points,
@@ -170,11 +172,13 @@ def _evaluate(
         ),
         rules=plan.rules,
         decisions=decisions,
-        trade_offs=stages.trade_offs(prepared, scored, costs, adaptive),
+        trade_offs=tuple(
+            without_choice(each, exposures) for each in stages.trade_offs(prepared, scored, costs, adaptive)
+        ),
         command=command_line(),
         error_auroc=scored.error_auroc,
         settings=stages.all_settings(prepared, scored),
-        grid=stages.compare_settings(prepared, scored, costs),
+        grid=without_choice(stages.compare_settings(prepared, scored, costs), exposures),
         adaptive=adaptive,
         stability=stability,
         between_sets=between_sets,

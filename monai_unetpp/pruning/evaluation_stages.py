@@ -29,7 +29,7 @@ from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, decide_all, join
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
-from monai_unetpp.pruning.exposure import exposures_of, record_of
+from monai_unetpp.pruning.exposure import exposures_of, record_of, withdrawn
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
@@ -450,11 +450,8 @@ def expose(
 
 def trusted_rows(prepared: Prepared, scored: Scored, exposures: Sequence[Exposure] | None) -> tuple[ScoreRow, ...]:
     """The scores whose verdict can be repeated on other samples: of choosing cases that the network has not seen."""
-    withdrawn = {
-        each.dataset for each in exposures or () if each.training and not each.out_of_fold and each.role != "confirm"
-    }
-    rows = _choosing_rows(scored, prepared.kept_back)
-    return tuple(row for row in rows if row.dataset not in withdrawn)
+    rows, known = _choosing_rows(scored, prepared.kept_back), withdrawn(exposures)
+    return tuple(row for row in rows if row.dataset not in known)
 
 
 def _choosing_rows(scored: Scored, kept_back: frozenset[tuple[str, str]]) -> tuple[ScoreRow, ...]:

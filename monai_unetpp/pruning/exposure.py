@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -13,9 +14,20 @@ from monai_unetpp.bundles import WEIGHTS_FILE, TrainingRecord, load_network, rea
 from monai_unetpp.bundles.training_record import find_training_record
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy
-from monai_unetpp.pruning.results import Decision, Exposure, ScoreRow, TrainingGap
+from monai_unetpp.pruning.results import (
+    AdaptiveDepth,
+    Decision,
+    Exposure,
+    OperatingGrid,
+    ScoreRow,
+    TradeOff,
+    TrainingGap,
+)
 
-__all__ = ["SELECTION", "exposures_of", "has_weights_of", "record_of", "training_gap", "with_exposures"]
+__all__ = [
+    *("SELECTION", "exposures_of", "has_weights_of", "record_of", "training_gap", "with_exposures", "withdrawn"),
+    "without_choice",
+]
 
 SELECTION = "selection favours the deepest level; test on unseen cases"
 """Warning on a verdict other than to prune if the judging cases chose the weights by the deepest level."""
@@ -24,6 +36,8 @@ SELECTION = "selection favours the deepest level; test on unseen cases"
 _WEIGHTS = (WEIGHTS_FILE, "training/model.pt")
 
 _Case = tuple[str, str]
+_Found = TypeVar("_Found", OperatingGrid | None, AdaptiveDepth | None, TradeOff)
+_KNOWN_CASES = "some of these cases were used for training, which tells nothing about others."
 
 
 def has_weights_of(
@@ -138,6 +152,21 @@ def _restricted(decision: Decision, exposure: Exposure, deepest: str) -> Decisio
         text = f"{exposure.selecting} of {exposure.cases} cases chose the weights: {SELECTION}."
         return dataclasses.replace(decision, warnings=(*decision.warnings, text))
     return decision
+
+
+def withdrawn(exposures: Sequence[Exposure] | None) -> frozenset[str]:
+    """The data sets, or ``"all"``, of which a case that should choose trained the network that is judged."""
+    found = (each for each in exposures or () if each.training and not each.out_of_fold and each.role != "confirm")
+    return frozenset(each.dataset for each in found)
+
+
+def without_choice(found: _Found, exposures: Sequence[Exposure] | None) -> _Found:
+    """What was found on the choosing cases, recommending nothing where some of these trained the network."""
+    if found is None or not withdrawn(exposures):
+        return found
+    if isinstance(found, TradeOff):
+        return dataclasses.replace(found, reason=f"{found.reason} But {_KNOWN_CASES}")
+    return dataclasses.replace(found, recommended=None, reason=f"Nothing is recommended: {_KNOWN_CASES}")
 
 
 def training_gap(

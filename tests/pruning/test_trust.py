@@ -11,7 +11,7 @@ import pytest
 from json_edits import edit_json
 from test_decide import DICE, POINTS, decide, levels, ok, rows_of
 from test_write import make_result
-from tiny_pruning import half_blind_network, intensity_network, make_prunable_bundle, write_boxes
+from tiny_pruning import SHAPE, half_blind_network, intensity_network, make_prunable_bundle, write_boxes
 from tiny_pruning import prune_boxes as run
 
 from monai_unetpp.bundles import load_network, write_training_record
@@ -20,6 +20,7 @@ from monai_unetpp.cli.program import main
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.naming import entry_name
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
@@ -195,6 +196,25 @@ def test_training_cases_among_the_judging_ones_leave_no_verdict(tmp_path, boxes,
     final = verdict(result)
     assert (final.verdict, final.level) == ("inconclusive", "L2")
     assert final.summary.startswith("No verdict, keep L2 for now: 1 of 20 judging cases were used for training")
+
+
+@pytest.mark.slow
+def test_nothing_is_recommended_on_training_cases(tmp_path, boxes, quick) -> None:
+    given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation")[:1])
+    windows = NestedSlidingWindowInferer(SHAPE, overlap=0.25, runtime="torch", precision="fp32")
+    asked = {"settings": ["overlap=0"], "settings_repeats": 1, "budgets": ["parameters=1e9"]}
+    result = run(dataset_dir=boxes, output_dir=tmp_path / "out", inferer=windows, **asked, **given)
+    assert result.grid.recommended is None
+    assert result.grid.reason.startswith("Nothing is recommended: some of these cases were used for training")
+    assert all("But some of these cases were used for training" in picked.reason for picked in result.trade_offs)
+
+
+@pytest.mark.slow
+def test_what_is_left_of_all_data_sets_is_not_told_as_all(tmp_path, quick) -> None:
+    sets = [write_boxes(tmp_path / name, 10, seed=seed) for seed, name in enumerate("abc")]
+    given = recorded(tmp_path / "bundle", None, training=load_datalist(sets[0], "validation"))
+    result = run(dataset_dir=sets, output_dir=tmp_path / "out", **given)
+    assert [each.dataset for each in result.stability] == ["b", "c"]
 
 
 @pytest.mark.slow
