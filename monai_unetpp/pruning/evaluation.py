@@ -17,6 +17,7 @@ from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.evaluation_stages import Prepared, Scored
 from monai_unetpp.pruning.exposure import training_gap, with_exposures, withdrawn, without_choice
 from monai_unetpp.pruning.plan import PruningPlan
+from monai_unetpp.pruning.preflight import check_weights
 from monai_unetpp.pruning.report.report_files import write_report
 from monai_unetpp.pruning.report.worst_cases import save_worst_cases
 from monai_unetpp.pruning.results import PruningResult
@@ -196,6 +197,8 @@ def _write_pruned(prepared: Prepared, result: PruningResult) -> None:
     if outputs.write is None or bundle is None:
         return
     if final.verdict == "prune":
+        # they may have been replaced meanwhile
+        check_weights(prepared.plan.pipeline)
         write_pruned_bundle(
             bundle,
             final.level,

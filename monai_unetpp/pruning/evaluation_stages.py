@@ -369,6 +369,9 @@ def _score(
     except (ValueError, RuntimeError) as e:
         if as_given:
             raise
+        if setting and plan.data.exclude_problems and isinstance(e, RuntimeError):
+            # as a setting that fails on some cases, it is left out of the comparison
+            return Scores((), (), (DataProblem(name, "all cases", str(e)),), ())
         # its own type may need other arguments
         raise (ValueError if isinstance(e, ValueError) else RuntimeError)(f"{told}: {e}") from e
 

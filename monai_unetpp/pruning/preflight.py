@@ -30,6 +30,7 @@ __all__ = [
     "check_report",
     "check_scored",
     "check_training",
+    "check_weights",
     "check_write",
     "load_further",
 ]
@@ -80,13 +81,23 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
             f"write must not hold output_dir, got {target} around {outputs.output_dir}. Give another folder."
         )
     check_writable(bundle, target, overwrite=outputs.overwrite)
-    if not has_weights_of(pipeline.network, bundle):
+    check_weights(pipeline)
+    return check_inference(bundle, pipeline.inferer, pipeline.device)
+
+
+def check_weights(pipeline: EvaluatedNetwork) -> None:
+    """Refuse to cut a pruned bundle out of other weights than those that are evaluated.
+
+    Raises:
+        ValueError: the bundle holds others.
+    """
+    bundle = pipeline.bundle
+    if bundle is not None and not has_weights_of(pipeline.network, bundle):
         raise ValueError(
             f"write must be left out where the evaluated weights are not the bundle's own, got weights other than "
             f"{Path(bundle) / 'models' / 'model.pt'}, from which the pruned bundle would be cut. Copy the checkpoint "
             "there, or leave write out."
         )
-    return check_inference(bundle, pipeline.inferer, pipeline.device)
 
 
 def check_label_names(plan: PruningPlan) -> dict[str, int | None]:

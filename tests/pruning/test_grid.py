@@ -241,6 +241,20 @@ def test_a_setting_that_fails_stops_the_run_or_is_left_out(few_boxes, tmp_path, 
     assert "no more memory" in grid_table(result, summarise(result)).notes[-1]
 
 
+@pytest.mark.slow
+def test_a_setting_that_fails_on_all_cases_is_left_out_too(few_boxes, tmp_path, quick, monkeypatch):
+    def failing(pipeline, image, source, device):
+        if pipeline.inferer.overlap == 0.0:
+            raise RuntimeError("logits are not finite")
+        return infer(pipeline, image, source, device)
+
+    infer = case_scores.Pipeline.infer
+    monkeypatch.setattr(case_scores.Pipeline, "infer", failing)
+    result = run(intensity_network(), few_boxes, tmp_path, settings="overlap=0,0.5", exclude_problems=True)
+    assert {point.setting.overlap for point in result.grid.points} == {(0.25,), (0.5,)}
+    assert "logits are not finite" in result.grid.left_out["overlap=0 fp32 torch"]
+
+
 def test_other_inferers_and_bad_grids_stop_at_once(few_boxes, tmp_path):
     with pytest.raises(TypeError, match="inferer must be a NestedSlidingWindowInferer where settings are given"):
         run(intensity_network(), few_boxes, tmp_path, inferer=SlidingWindowInferer(SHAPE), settings="overlap=0")

@@ -529,6 +529,20 @@ def test_write_must_be_possible(tmp_path, few_boxes, no_network_work):
         run(half_blind_network(), few_boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "pruned")
 
 
+@pytest.mark.slow
+def test_weights_that_were_replaced_meanwhile_are_not_pruned(tmp_path, boxes, quick):
+    bundle = make_prunable_bundle(tmp_path / "bundle")
+
+    def replace(line):
+        if line.startswith("deciding"):
+            torch.save(half_blind_network().state_dict(), bundle / "models" / "model.pt")
+
+    network = load_network(bundle / "models" / "model.pt")
+    with pytest.raises(ValueError, match="got weights other than"):
+        run(network, boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "pruned", progress=replace)
+    assert not (tmp_path / "pruned").exists()
+
+
 def test_missing_extra_stops_at_once(tmp_path, few_boxes, no_network_work, monkeypatch):
     monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else object())
     with pytest.raises(ImportError, match=r'Reports need matplotlib: pip install .*\[report\]"'):
