@@ -20,9 +20,10 @@ import pytest
 
 import monai_unetpp
 from monai_unetpp import cli
-from monai_unetpp.cli.quiet import REPEATING_LOGGERS, shown
+from monai_unetpp.cli.quiet import REPEATING_LOGGERS, logging_to_stderr, shown
 from monai_unetpp.pruning import PruningPlan
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
+from monai_unetpp.results import collecting_warnings
 
 COMMANDS = (
     *("demo", "bundles", "segment", "plan", "train", "prune", "export"),
@@ -871,10 +872,22 @@ def test_what_nobody_knows_is_shown_as_it_was_typed_with_the_usage_of_the_comman
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_quiet_holds_for_loggers_that_are_shown(caplog, quiet):
-    logger = logging.getLogger("monai_unetpp.inferers.sliding_windows")
-    with caplog.at_level(logging.ERROR if quiet else logging.WARNING), shown(logger.name):
-        assert logger.isEnabledFor(logging.INFO) is not quiet
+def test_quiet_shows_neither_warnings_nor_what_else_is_shown_and_keeps_warnings_for_the_record(
+    monkeypatch, capsys, quiet
+):
+    root, logger = logging.getLogger(), logging.getLogger("monai_unetpp.inferers.sliding_windows")
+    before = root.level
+    monkeypatch.setattr(root, "handlers", [])
+    try:
+        with logging_to_stderr(False, quiet), collecting_warnings() as lines, shown(logger.name):
+            logger.info("memory")
+            logger.warning("left is unknown")
+            logger.error("no result")
+    finally:
+        root.setLevel(before)
+    assert lines == ["left is unknown"]
+    err = capsys.readouterr().err
+    assert [text in err for text in ("memory", "left is unknown", "no result")] == [not quiet, not quiet, True]
 
 
 def test_quiet_says_nothing_but_errors(run, stub_segment):

@@ -32,10 +32,11 @@ def logging_to_stderr(verbose: bool, quiet: bool = False) -> Iterator[None]:
 
     Args:
         verbose: log everything.
-        quiet: log errors only.
+        quiet: log errors only; warnings still reach the records of a run.
     """
-    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", handlers=[_AboveBars()])
+    handler = _AboveBars(logging.ERROR if quiet and not verbose else logging.NOTSET)
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
     thread_hook = threading.excepthook
     with _each_warning_once(), warnings.catch_warnings():
         if not verbose:
@@ -56,8 +57,7 @@ def shown(name: str) -> Iterator[None]:
     """Show the messages of a logger, such as the memory that windows will take, unless only errors are wanted."""
     logger = logging.getLogger(name)
     before = logger.level
-    if logging.getLogger().level <= logging.WARNING:
-        logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
