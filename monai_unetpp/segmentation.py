@@ -316,6 +316,11 @@ class _Run:
                 return False
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False
+        if not numbered and (self._earlier.is_forgotten(output) or not self._earlier.knows(output)):
+            digest = hash_image(*map(os.fspath, ensure_tuple(item["image"])))
+            record = RecordedCase(case, first_file(item), digest, str(output), 0.0, tuple(warnings))
+            beside = _hashes(self._masks(item))
+            self.results.take_over(dataclasses.replace(record, output_sha256=hash_file(output), beside_sha256=beside))
         if changed:
             kept = "changed after it was written. It is kept, and measured again."
             self._tell_of(output, kept, self._masks(item), always=True)
@@ -518,7 +523,6 @@ def _recorded(case: SegmentedCase, files: Sequence[str], beside: Sequence[Path])
     found = {key: value for key, value in details.items() if value is not None}
     # a bundle with a saver of its own may write elsewhere
     written = hash_file(case.output) if os.path.isfile(case.output) else None
-    others = {path.name: hash_file(path) for path in beside if path.is_file()}
     return RecordedCase(
         case.case,
         case.image,
@@ -528,8 +532,12 @@ def _recorded(case: SegmentedCase, files: Sequence[str], beside: Sequence[Path])
         case.warnings,
         found,
         written,
-        others,
+        _hashes(beside),
     )
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    return {path.name: hash_file(path) for path in files if path.is_file()}
 
 
 def _plain(value: Any) -> Any:

@@ -220,6 +220,10 @@ class ResultFolder:
             if not self.totals:  # the label map does not tell those that it has
                 self._keeps_sums.add(case)
 
+    def take_over(self, case: RecordedCase) -> None:
+        """Record a result of an earlier run, which was killed before it had done so."""
+        self._cases[case.case] = case
+
     def _note_output(self, case: str, output: Path) -> set[str]:
         """Note the result of a case; the names of the cases that earlier runs made it of."""
         if self._earlier_names is None:

@@ -301,6 +301,27 @@ def edited(path):
 
 
 @pytest.mark.slow
+def test_what_a_killed_run_has_written_is_recorded_by_the_next_so_that_corrections_are_kept(
+    tiny, tmp_path, monkeypatch
+):
+    image, out = write_image(tmp_path / "a.nii.gz", SHAPE, surround=False), tmp_path / "out"
+    with monkeypatch.context() as killed:
+        killed.setattr(ResultFolder, "add", lambda *_: None)
+        killed.setattr(ResultFolder, "write", lambda *_: [])
+        segment_files(image, out, tiny)
+    assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
+    result = out / "a_seg.nii.gz"
+    found = nibabel.load(result)
+    nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), found.affine, found.header), result)
+    corrected = result.read_bytes()
+    (failure,) = segment_files(image, out, tiny).failures
+    assert "a_seg.nii.gz was changed after it was written" in failure
+    assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
+    assert result.read_bytes() == corrected
+    assert rows_of(out)[0] == ("a", "1", str(SHAPE[0] * SHAPE[1] * SHAPE[2]))
+
+
+@pytest.mark.slow
 def test_what_a_killed_run_has_written_is_not_taken_for_corrected_by_hand(tiny, tmp_path, monkeypatch):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     segment_files(image, out, tiny, level="L1")
