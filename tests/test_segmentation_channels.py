@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 
 from monai_unetpp import NestedUNet
 from monai_unetpp import segment as segment_one
+from monai_unetpp.data import find_cases
 from monai_unetpp.results import hash_image
 from monai_unetpp.segmentation import segment_files as segment
 
@@ -121,6 +122,14 @@ def test_a_thin_image_of_two_channels_keeps_its_voxels(bundle, tmp_path):
     found = segment_one(tmp_path / "thin.nii", bundle, device="cpu", runtime="torch")
     assert found.array.shape == (1, 1, 7)
     np.testing.assert_array_equal(found.image, voxels[..., 0])
+
+
+def test_a_broken_file_among_those_with_all_channels_keeps_no_other_from_being_a_case(tmp_path):
+    for number in range(1, 4):
+        nibabel.save(nibabel.Nifti1Image(np.ones((6, 6, 6, 2)), np.eye(4)), tmp_path / f"brats_{number:04d}.nii.gz")
+    (tmp_path / "brats_0002.nii.gz").write_bytes(b"broken")
+    cases = find_cases(tmp_path, strict=False, channels=2)
+    assert [case["case"] for case in cases] == ["brats_0001", "brats_0002", "brats_0003"]
 
 
 def test_warnings_about_any_channel_are_those_of_the_case(bundle, split, tmp_path):

@@ -19,7 +19,6 @@ from monai_unetpp.chaining.mask import mask_of
 from monai_unetpp.chaining.pair import CropRule, Pair
 from monai_unetpp.data.formats.grid import voxel_ml
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.formats.nifti_results import smallest_dtype
 from monai_unetpp.data.transforms.after_loading import steps_after_loading
 from monai_unetpp.measuring.sums import summed
 
@@ -93,7 +92,8 @@ class SegmentWithind(MapTransform):
             )
 
     def _segment(self, found: _Array, scan: MetaTensor, file: str) -> _Array:
-        result = np.zeros(found.shape, smallest_dtype(max(self.pair.names)))
+        # torch has few operations for uint16
+        result = np.zeros(found.shape, np.uint8 if max(self.pair.names) <= np.iinfo(np.uint8).max else np.int32)
         keep = mask_of(found, self.pair.mask) if self.pair.mask else None
         missing = [
             rule.name

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from monai_unetpp.data.formats.grid import voxel_ml
-from monai_unetpp.data.formats.pictures import is_picture_name
 from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.spreadsheet import format_csv, read_cell
 
@@ -83,7 +82,7 @@ def measure_file(
         ImageFileError: the file cannot be read, or holds no labels.
     """
     label_map = read_label_map(path)
-    size_ml = 0.0 if is_picture_name(path) else voxel_ml(label_map.affine)
+    size_ml = voxel_ml(label_map.affine)
     values, voxels = np.unique(label_map.data, return_counts=True)
     counts = dict(zip(values.tolist(), voxels.tolist(), strict=True))
     volumes_ml = {value: count * size_ml for value, count in counts.items()}

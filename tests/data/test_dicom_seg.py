@@ -63,6 +63,14 @@ def test_equal_voxel_for_voxel_with_references_to_the_images(tmp_path, voxels, l
     assert written.StudyInstanceUID == STUDY["StudyInstanceUID"]
 
 
+def test_labels_keep_their_names_in_any_script(tmp_path, voxels, labels):
+    folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid(), [STUDY] * 5))
+    names = {1: "海马体", 4: "größere Läsion"}
+    write_dicom_seg(tmp_path / "a.dcm", labels, [folder], names)
+    written = highdicom.seg.segread(tmp_path / "a.dcm")
+    assert [written.get_segment_description(n).segment_label for n in (1, 2)] == list(names.values())
+
+
 def test_one_file_of_many_frames(tmp_path, voxels, labels):
     frames = np.transpose(voxels, (2, 1, 0))
     order = [2, 0, 4, 1, 3]

@@ -632,6 +632,34 @@ def test_many_labels_of_an_imagej_picture(tmp_path: Path, rows: np.ndarray) -> N
         assert result.pages[0].resolution == (4, 2)
 
 
+def _resolution_over_zero(path: Path, rows: np.ndarray) -> None:
+    tifffile.imwrite(path, rows, resolution=(72, 72), metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["XResolution"].overwrite((72, 0))
+
+
+def _imagej(path: Path, rows: np.ndarray, text: str) -> None:
+    tifffile.imwrite(path, rows, metadata=None, photometric="minisblack", description=text.encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    "save_odd",
+    [
+        _resolution_over_zero,
+        lambda path, rows: _imagej(path, rows, "ImageJ=1.34s\nunit=\u00b5m\n"),
+        lambda path, rows: _imagej(path, np.stack([rows] * 3), "ImageJ=1.34s\nimages=3\n"),
+        lambda path, rows: Image.fromarray(rows).save(path, format="PNG", dpi=(72, 72)),
+        lambda path, rows: Image.fromarray(rows).save(path, format="JPEG", dpi=(72, 72)),
+    ],
+    ids=["resolution", "unit", "images", "png", "jpeg"],
+)
+def test_what_cannot_be_copied_of_a_picture_does_not_keep_its_labels_from_being_written(tmp_path, rows, save_odd):
+    save_odd(tmp_path / "a.tif", rows)
+    labels = (read_picture(tmp_path / "a.tif") > 3).astype(np.uint8)
+    write_picture(tmp_path / "seg.tif", labels, tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_picture(tmp_path / "seg.tif"), labels)
+
+
 def test_pictures_are_cases_only_where_they_are_wanted(tmp_path: Path, rows: np.ndarray) -> None:
     for name in ("a.png", "b.tif"):
         save(tmp_path / name, rows)

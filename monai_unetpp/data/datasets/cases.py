@@ -275,11 +275,11 @@ def _whole_of(case: _Case) -> tuple[str, str] | None:
 
 
 def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool, dims: Sequence[int]) -> Sequence[_Case]:
-    """The case with the channels in ``parts``; these themselves if each holds all channels, or one has colours."""
+    """The case with the channels in ``parts``; these themselves if one holds all channels, or has colours."""
     images = sorted(dict.fromkeys(part["image"] for part in parts), key=lambda image: (_number(image), image))
     # a grey picture among coloured ones is no channel of theirs
     coloured = channels == COLOURS and any(is_picture_name(image) and has_colours(image) for image in images)
-    if coloured or all(_holds_all(image, channels, dims) for image in images):
+    if coloured or any(_holds_all(image, channels, dims) for image in images):
         return parts
     case = {"image": images, "case": name}
     if [_number(image) for image in images] == list(range(channels)):

@@ -246,6 +246,8 @@ def _segmentation(
         software_versions=__version__,
         device_serial_number="1",
         content_label="SEGMENTATION",
+        # names of labels need not be of the images' character set
+        specific_character_set="ISO_IR 192",
         series_description=f"Segmentation by {model or MARK}"[:_LARGEST_DESCRIPTION],
     )
 

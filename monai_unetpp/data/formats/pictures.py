@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from os import PathLike
@@ -194,6 +194,18 @@ def write_picture(
         )
     rows = np.ascontiguousarray(labels.T)  # pictures have rows on the first axis
     appearance = {} if source is None else _appearance(Path(source), rows)
+    try:
+        content = _encoded(rows, is_png, mark, appearance)
+    except Exception:  # what libraries read they may not write, such as a resolution of 72/0
+        if not appearance:
+            raise
+        logger.debug("%s: its metadata cannot be copied", source, exc_info=True)
+        content = _encoded(rows, is_png, mark, {})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _encoded(rows: np.ndarray[Any, Any], is_png: bool, mark: str, appearance: Mapping[str, Any]) -> bytes:
     content = BytesIO()
     if is_png:
         note = PngImagePlugin.PngInfo()
@@ -202,8 +214,7 @@ def write_picture(
     else:
         options = {"photometric": "minisblack", "compression": "zlib", "metadata": None, **appearance}
         tifffile.imwrite(content, rows, software=mark, **options)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    return content.getvalue()
 
 
 def _appearance(source: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
