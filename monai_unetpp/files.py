@@ -170,11 +170,12 @@ def put_in_place(folder: Path, target: Path, temporary: Path) -> None:
     if not target.exists():
         os.replace(folder, target)
         return
-    os.replace(target, temporary / REPLACED)
     try:
+        os.replace(target, temporary / REPLACED)
         os.replace(folder, target)
-    except OSError:
-        os.replace(temporary / REPLACED, target)
+    except BaseException:  # also an interruption
+        if (temporary / REPLACED).exists() and not target.exists():
+            os.replace(temporary / REPLACED, target)
         raise
 
 

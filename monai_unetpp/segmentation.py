@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -238,7 +239,7 @@ class _Run:
             if CommonKeys.PRED in saver.keys:  # masks have their own label
                 saver.labels = dict(results.names)
         level, device = chain.last.network.levels[-1], str(self.evaluator.state.device)
-        results.run.update(started=_now(), **described, level=level, device=device)
+        results.run.update(id=uuid.uuid4().hex, started=_now(), **described, level=level, device=device)
         if results.shard[1] > 1:
             results.run["shard"] = "{}/{}".format(*results.shard)
         self._earlier = EarlierResults(read_runs(results.path / RUN_FILE), results.run)

@@ -237,6 +237,8 @@ class SegmentationOptions:
         paths = [given] if isinstance(given, (str, PathLike)) else given
         if not isinstance(paths, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in paths):
             raise TypeError(f"inputs must be a path or a list of paths, got {given!r}. Name a file or a folder.")
+        if not paths:
+            raise ValueError("inputs must name a file or a folder, got none. Check the pattern that gave the list.")
         object.__setattr__(self, "inputs", tuple(map(fspath, paths)))
         if self.level is not None:
             object.__setattr__(self, "level", as_level(str(self.level)))

@@ -202,6 +202,29 @@ def test_other_errors_while_writing_stay_as_they_are(tmp_path):
         assert caught.value is error
 
 
+def test_an_interruption_between_two_moves_loses_no_folder(tmp_path, monkeypatch):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "model.pt").write_text("the only copy")
+    move, moved = os.replace, []
+
+    def interrupted(source, destination):
+        move(source, destination)
+        moved.append(source)
+        if len(moved) == 1:
+            raise KeyboardInterrupt
+
+    def replace():
+        with temporary_folder(tmp_path) as temporary:
+            (temporary / "new").mkdir()
+            put_in_place(temporary / "new", target, temporary)
+
+    monkeypatch.setattr("monai_unetpp.files.os.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "model.pt"]
+
+
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     for name in ("target", "temporary", "temporary/new"):
         (tmp_path / name).mkdir()

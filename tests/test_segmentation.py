@@ -461,8 +461,8 @@ def test_a_broken_configuration_is_named(copied_bundle, case, tmp_path, key, val
 
 @pytest.mark.slow
 def test_the_depth_of_each_window_can_be_chosen_and_is_told(hippocampus_bundle, case, tmp_path):
-    deepest = segment_files(case, tmp_path / "deepest", hippocampus_bundle, device="cpu", runtime="torch", flips=[])
     options = {"device": "cpu", "runtime": "torch", "flips": []}
+    deepest = segment_files(case, tmp_path / "deepest", hippocampus_bundle, level="L3", **options)
     never = segment_files(case, tmp_path / "never", hippocampus_bundle, adaptive=0.0, **options)
     assert never.depths == never.cases[0].depths == {"L2": 0, "L3": 1}
     assert json.loads(json.dumps(never.as_dict()))["cases"][0]["depths"] == {"L2": 0, "L3": 1}

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +79,9 @@ class ResultFolder:
             ValueError: a file was not written by this package.
         """
         read_volume_rows(self.path / VOLUMES_FILE)
-        read_runs(self.path / RUN_FILE)
+        names = self.names if read_runs(self.path / RUN_FILE) else {}
         for name in TABLE_FILES.values():
-            _check_table(self.path / name)
+            _check_table(self.path / name, names)
 
     def check_labels(self, replaced: Collection[str]) -> None:
         """Check before any work that the tables will name the values of all results in the folder.
@@ -296,18 +295,19 @@ def _names_in(table: str) -> list[list[str]]:
     return [line.split()[:2] for line in table.splitlines() if not line.startswith("#")]
 
 
-def _identity(run: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A unique key of a run: processes that share cases may start at the same time."""
-    return run.get("started"), run.get("shard")
+def _identity(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A unique key of a run: others may start at the same time; earlier versions wrote no id."""
+    return tuple(run.get(key) for key in ("id", "started", "shard"))
 
 
-def _check_table(path: str | PathLike[str]) -> None:
+def _check_table(path: Path, names: Mapping[int, str]) -> None:
+    """Refuse a table of another program, unless one has saved ours, with these names, in its own way."""
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return
     except OSError:
-        first = ""
-    if not first.startswith(f"# written by {MARK}"):
+        text = ""
+    saved_again = names and all(name in text or "_".join(name.split()) in text for name in names.values())
+    if not (saved_again or text.startswith(f"# written by {MARK}")):
         raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")

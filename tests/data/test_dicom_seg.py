@@ -15,6 +15,7 @@ from monai_unetpp.data.datasets.cases import find_cases
 from monai_unetpp.data.formats.dicom import read_dicom
 from monai_unetpp.data.formats.dicom_seg import SIDES, Code, LabelCodes, read_label_codes, write_dicom_seg
 from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.naming import RESULT_NAME
 from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.results import hash_image
 from monai_unetpp.segmentation import segment_files
@@ -161,6 +162,13 @@ def study(tmp_path, decathlon_dir):
         localizer.SeriesInstanceUID, localizer.SOPInstanceUID = f"{SERIES}.1", f"{SERIES}.1.{k}"
         write(folder / f"1_{k}.dcm", localizer)
     return folder
+
+
+def test_each_series_beside_a_picture_of_the_same_name_has_a_result_of_its_own(study):
+    items = [{**item, RESULT_NAME: item["case"]} for item in find_cases(study)]
+    choose_series(items, "all")
+    assert len(items) > 1
+    assert not any(RESULT_NAME in item for item in items)
 
 
 @pytest.mark.parametrize("wanted", ["4", "T4", f"{SERIES}.4"])

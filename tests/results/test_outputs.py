@@ -127,6 +127,19 @@ def test_what_earlier_runs_finished_is_kept(tmp_path):
     ]
 
 
+def test_tables_that_other_programs_have_saved_again_are_still_ours(tmp_path):
+    folder = ResultFolder(tmp_path, NAMES, {"started": "now"})
+    folder.add(RecordedCase("a", "a.nii", None, "a_seg.nii.gz", 0.1), ())
+    folder.write()
+    for name in ("labels.ctbl", "labels.label"):
+        lines = (tmp_path / name).read_text().splitlines()[1:]
+        (tmp_path / name).write_text("\n".join([f"# of another program: {name}", *lines]))
+    ResultFolder(tmp_path, NAMES, {}).check()
+    (tmp_path / "labels.ctbl").write_text("1 liver 1 2 3 255")
+    with pytest.raises(ValueError, match=r"labels\.ctbl: exists and was not written by monai-unetpp"):
+        ResultFolder(tmp_path, NAMES, {}).check()
+
+
 @pytest.mark.parametrize("name", ["volumes.csv", "run.json", "labels.ctbl", "labels.label"])
 def test_files_of_others_are_not_replaced(hippocampus_bundle, decathlon_dir, tmp_path, name):
     (tmp_path / name).write_text("mine\n")

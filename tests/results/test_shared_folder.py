@@ -108,6 +108,22 @@ def test_no_row_is_lost_when_many_write_at_the_same_time(tmp_path):
     assert {shard: len(cases) for shard, cases in runs.items()} == {f"{number}/4": 5 for number in range(1, 5)}
 
 
+@pytest.mark.slow
+def test_runs_that_start_at_the_same_time_keep_their_records(tmp_path):
+    image = write_image(tmp_path / "a.nii.gz", (4, 5, 6), surround=False)
+    bundle = write_bundle(tmp_path / "bundle", 3, [], runtime="torch")
+    ids = set()
+    for name in "ab":
+        segment_files(image, tmp_path / name, bundle)
+        ids |= {run["id"] for run in json.loads((tmp_path / name / "run.json").read_text())["runs"]}
+    assert len(ids) == 2
+    for each in ids:
+        folder = ResultFolder(tmp_path, {1: "one"}, {"started": "now", "id": each})
+        folder.add(RecordedCase(each, each, None, each, 0.1), ())
+        folder.write()
+    assert {run["id"] for run in json.loads((tmp_path / "run.json").read_text())["runs"]} == ids
+
+
 def test_no_row_is_lost_when_programs_segment_single_images_into_one_folder(tmp_path):
     """As by a job for each image, none of which knows of the others."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_unetpp.data.formats.dicom import DicomSeries, find_series, stack_series
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.formats.naming import first_file
+from monai_unetpp.data.formats.naming import RESULT_NAME, first_file
 from monai_unetpp.errors import printable
 
 __all__ = ["ALL_SERIES", "choose_series"]
@@ -52,7 +52,9 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
             arranged.append(item)
             continue
         for one, name in zip(chosen, _names(item["case"], _numbers(chosen), taken), strict=True):
-            arranged.append({**item, "image": [str(file.path) for file in one.files], "case": name})
+            # the name of a result is that of the folder
+            kept = {key: value for key, value in item.items() if key != RESULT_NAME}
+            arranged.append({**kept, "image": [str(file.path) for file in one.files], "case": name})
             taken.add(name)
     items[:] = arranged
 
