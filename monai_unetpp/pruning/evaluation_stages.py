@@ -20,6 +20,7 @@ from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import find_counter
+from monai_unetpp.measuring.environment import measuring_device
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
@@ -183,7 +184,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     given = None if folds is None else join_folds(folds, plan.data.names[0])
     preflight.check_plan(plan)
     pipeline = plan.pipeline
-    device = torch.device(pipeline.device)
+    device = measuring_device(pipeline.device)
     own, others = _settings(plan, device)
     if any(parse_budget(budget).key == "energy_j" for budget in plan.rules.budgets) and find_counter(device) is None:
         raise ValueError("budget must not limit energy_j here, as this machine does not report it (RAPL or NVML).")
@@ -472,6 +473,11 @@ def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, s
     if choice[-1].verdict != "prune":
         return choice
     names = list(dict.fromkeys(row.dataset for row in confirming))
+    if missing := sorted({name for name, _ in kept_back} - set(names)):
+        raise ValueError(
+            f"confirming cases must be scored, got none of {', '.join(missing)}: all have problems. Correct them, or "
+            "leave out the option that keeps cases back."
+        )
     confirmations = [confirm(choice[-1], confirming, scored.points, rules, dataset=name) for name in names]
     return (*choice, *confirmations, *([join(confirmations)] if len(confirmations) > 1 else []))
 

@@ -50,7 +50,7 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
     size, overlap = inferer.roi_size, inferer.overlap
     return {
         **values,
-        "window_shape": size if isinstance(size, int) or size is None else list(size),
+        "window_shape": size if isinstance(size, (int, str)) or size is None else list(size),
         "overlap": overlap if isinstance(overlap, (int, float)) else list(overlap),
         "blending": str(getattr(inferer.mode, "value", inferer.mode)),
         "sigma_scale": describe_settings(inferer.sigma_scale),

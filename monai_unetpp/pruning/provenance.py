@@ -19,6 +19,9 @@ __all__ = ["earlier_rules", "run_settings"]
 
 logger = logging.getLogger(__name__)
 
+#: Of costs, by which nothing is judged.
+_RUNS, _PART_OF_VOLUME = "runs per latency", "share of a volume that costs are measured on"
+
 
 def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0) -> dict[str, str]:
     """How images are segmented and cases chosen, in words.
@@ -50,9 +53,9 @@ def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0
     if data.confirm_share is not None:
         settings["share of subjects kept back to confirm"] = f"{data.confirm_share:g}"
         settings["seed of the split"] = str(plan.rules.seed)
-    settings["runs per latency"] = str(plan.costs.repeats)
+    settings[_RUNS] = str(plan.costs.repeats)
     if plan.costs.volume_share < 1:
-        settings["share of a volume that costs are measured on"] = percent(plan.costs.volume_share)
+        settings[_PART_OF_VOLUME] = percent(plan.costs.volume_share)
     return settings
 
 
@@ -85,7 +88,9 @@ def earlier_rules(
         key: value for key, value in earlier.settings.items() if key != EARLIER_RULES and not key.startswith("left out")
     }
     changed = {
-        key: own.get(key, "not given") for key in {**own, **settings} if own and own.get(key) != settings.get(key)
+        key: own.get(key, "not given")
+        for key in {**own, **settings}
+        if own and key not in (_RUNS, _PART_OF_VOLUME) and own.get(key) != settings.get(key)
     }
     texts = [] if before is None else [before]
     tolerances = {label: value for label, value in earlier.tolerance_mm.items() if label in plan.pipeline.labels}

@@ -527,7 +527,8 @@ class PruningResult:
         trade_offs: Pareto front, budgets and utility.
         command: the command line or call.
         overlays: paths of pictures of the worst cases of the chosen level.
-        error_auroc: how well disagreement between levels finds errors, mean over cases; None if not measured.
+        error_auroc: how well disagreement between levels finds errors, mean over the cases of a data set, and over
+            data sets; None if not measured.
         settings: how images were segmented and cases chosen (window, overlap, flips, list of cases, share held out,
             rules of an earlier report in the same folder, ...), as text by name, in display order.
         grid: the levels at further settings of the inferer; None if only the given one was evaluated.

@@ -125,6 +125,8 @@ class Rules:
         object.__setattr__(self, "max_case_drop", _limits(self.max_case_drop))
         object.__setattr__(self, "budgets", tuple(as_list(self.budgets or ())))
         check_alpha(self.alpha)
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}. Give another number.")
         if not 0 <= self.min_reference < 1:
             raise ValueError(
                 f"min_reference must be 0 or more and below 1, got {self.min_reference}. 0.5 is the default."

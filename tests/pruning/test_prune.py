@@ -46,7 +46,7 @@ from monai_unetpp.pruning import (
     verdict,
     write_pruned_bundle,
 )
-from monai_unetpp.pruning.confirmation import confirming_cases
+from monai_unetpp.pruning.confirmation import confirming_cases, draw_subjects
 from monai_unetpp.pruning.decision import join
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData
@@ -502,6 +502,8 @@ def test_missing_data_set_stops_at_once(tmp_path, few_boxes, no_network_work):
         ({"alpha": 0.7}, r"alpha must lie between 0 and 0\.5"),
         ({"bootstrap_samples": 10}, "bootstrap_samples must be 100 or more, got 10"),
         ({"repeats": 0}, "repeats must be 1 or more, got 0"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"device": "meta"}, "device must be a CPU or a CUDA device, got 'meta'"),
         ({"write": "x"}, "bundle must name the bundle to prune when write is given"),
     ],
 )
@@ -643,7 +645,9 @@ def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
         "list of cases": "validation",
         "runs per latency": "1",
     }
-    assert "earlier rules" not in run(intensity_network(), few_boxes, tmp_path).settings
+    # how costs are measured is no rule
+    again = run(intensity_network(), few_boxes, tmp_path, repeats=2, volume_share=0.5)
+    assert "earlier rules" not in again.settings
     later = run(intensity_network(), few_boxes, tmp_path, margins="dice=0.1").settings
     assert later["earlier rules"].startswith("margins dice=0.01, nsd=0.02; alpha 0.05; largest drops dice=0.2")
 
@@ -693,6 +697,19 @@ def test_rules_for_other_cases_are_none_that_came_before(tmp_path, few_boxes, mo
     run(intensity_network(), few_boxes, tmp_path)
     others = shutil.copytree(few_boxes, tmp_path / "others")
     assert "earlier rules" not in run(intensity_network(), others, tmp_path, margins="dice=0.1").settings
+
+
+@pytest.mark.slow
+def test_a_choice_whose_confirming_cases_all_have_problems_is_none(tmp_path, quick):
+    boxes = write_boxes(tmp_path / "boxes", 20)
+    held_out = draw_subjects([f"case_{number:02d}" for number in range(20)], 0.05, 0)
+    for name in held_out:
+        path = boxes / "labelsTr" / f"{name}.nii.gz"
+        image = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(np.full(image.shape, 7, np.uint8), image.affine), path)
+    options = {"confirm_share": 0.05, "exclude_problems": True}
+    with pytest.raises(ValueError, match="confirming cases must be scored, got none of boxes: all have problems"):
+        run(intensity_network(), boxes, tmp_path / "out", **options)
 
 
 def test_a_wrong_training_list_is_refused_before_any_case_is_scored(tmp_path, few_boxes, scored):

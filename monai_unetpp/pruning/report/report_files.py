@@ -304,7 +304,7 @@ def _picture_lead(result: PruningResult, summary: Summary) -> str:
 def _auroc(value: float) -> str:
     return (
         f"Disagreement between the levels finds wrong voxels with an area under the ROC curve of {significant(value)} "
-        "(mean over cases; 0.5 is chance, 1 is perfect)."
+        "(mean over the cases of a data set, and over data sets; 0.5 is chance, 1 is perfect)."
     )
 
 
