@@ -181,10 +181,21 @@ def test_a_copy_that_could_be_in_another_fold_is_refused_before_the_training(tmp
     assert not list(tmp_path.rglob("model.pt"))
 
 
-def _all_alike(network, entries, scoring):
+_SAME = LabelScore("ok", 0.9, 0.8, 1.0, 0.9, 0.0, 1.0, 1.0)
+
+
+def _all_alike(network, entries, scoring, same=_SAME):
     scores = evaluate_levels(network, entries, scoring)
-    same = LabelScore("ok", 0.9, 0.8, 1.0, 0.9, 0.0, 1.0, 1.0)
     return dataclasses.replace(scores, rows=tuple(dataclasses.replace(row, score=same) for row in scores.rows))
+
+
+@pytest.mark.slow
+def test_a_training_ends_also_where_no_judging_case_has_a_label(discs_dir, planned, monkeypatch):
+    bundle, nothing = planned("empty", steps=1), LabelScore("both_empty", None, None, None, None, 0.0, 0.0, 0.0)
+    rightly_nothing = functools.partial(_all_alike, same=nothing)
+    monkeypatch.setattr("monai_unetpp.pruning.evaluation_stages.evaluate_levels", rightly_nothing)
+    assert train(options(discs_dir, bundle)).verdict == "inconclusive"
+    assert "eval_metrics" not in read_metadata(bundle)
 
 
 @pytest.mark.slow
