@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import re
 import shutil
 import time
@@ -76,7 +77,7 @@ def assert_told_what_it_holds(bundle, dataset_dir):
     assert named | {"docs/README.md"} == {"configs/metadata.json", "docs/README.md"}
     assert {name for name, content in outside.items() if bytes(dataset_dir) in content} == {"configs/plan.json"}
     assert all(
-        place in told for place in (*named, "docs/README.md", "configs/plan.json", "the folders pruning and training")
+        place in told for place in (*named, "docs/README.md", "configs/plan.json", "the folders pruning, training")
     )
     assert pictures
     assert all(re.fullmatch(r"docs/worst_\d+\.png", name) for name in pictures)
@@ -336,6 +337,10 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
         torch.save(NestedUNet(2, 1, 2, features=(2, 4, 4), norm="instance").state_dict(), path)
     table.write_text("case,subject\n" + "".join(f"disc_{n},{n // 3}\n" for n in range(9)))
     plan(discs_dir, bundle, settings=TINY, device="cpu", init=first, subjects=table, measure=slow_machine)
+    content = json.loads((bundle / "configs" / "plan.json").read_text())
+    paths = {name for name, value in {**content, **content["start"]}.items() if str(value).startswith(os.sep)}
+    assert paths == {"dataset_dir", "subjects", "source"}
+    assert "in the place of dataset_dir, subjects and source in" in (bundle / "docs" / "data_license.txt").read_text()
     found = planned_bundle(options(discs_dir, bundle), print)
     assert found.beginning.init == str(first)
     cases = load_datalist(discs_dir, "training", **found.plan.subject_rules)
