@@ -275,6 +275,15 @@ def test_a_bundle_that_was_planned_otherwise_is_refused(discs_dir, planned, tmp_
         train(options(discs_dir, bundle, settings=("patch_size=8",)))
 
 
+def test_weights_whose_training_was_removed_are_not_replaced(discs_dir, planned):
+    """As ``data_license.txt`` tells to remove it before the bundle is passed on."""
+    bundle = planned("finished")
+    (bundle / "models").mkdir()
+    (bundle / "models" / "model.pt").write_bytes(b"of a long training")
+    with pytest.raises(FileExistsError, match=r"finished: has weights, but not the training that made them"):
+        train(options(discs_dir, bundle))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
