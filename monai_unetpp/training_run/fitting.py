@@ -132,10 +132,11 @@ def _configure(
     for key, value in values.items():
         config[key] = value
     if cases is not None:
-        config["train#cases#data"] = list(cases)
+        # tuples are one value to the configuration, which takes minutes to go through a list of many cases
+        config["train#cases#data"] = tuple(cases)
     config["train#levels#loss_alone"] = True
     if observed is not None:
-        config["train#levels#cases#cases"] = list(observed)
+        config["train#levels#cases#cases"] = tuple(observed)
     return config
 
 

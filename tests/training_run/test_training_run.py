@@ -27,7 +27,7 @@ from monai_unetpp.pruning import evaluate_levels, prune_bundle
 from monai_unetpp.training import NumberedPatches, TrainingBudget
 from monai_unetpp.training_run import TrainOptions, timing, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.fitting import fit
+from monai_unetpp.training_run.fitting import _configure, fit
 from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds, spread_cases
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import CaseTime, TimeShares, kept_shares, share_time
@@ -363,6 +363,15 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
         planned_bundle(options(discs_dir, bundle, init=str(second)), print)
     with pytest.raises(ValueError, match=r"was planned with subject_pattern none, got \(\.\)\. Take another folder"):
         planned_bundle(options(discs_dir, bundle, subject_pattern="(.)"), print)
+    # a data set that was moved with its table
+    with pytest.raises(ValueError, match="as dataset_dir, and that of its table of subjects as subjects"):
+        planned_bundle(options(tmp_path, bundle), print)
+    moved = table.rename(tmp_path / "moved.csv")
+    with pytest.raises(ValueError, match=r"If the table was moved, write its new path into configs/plan\.json"):
+        planned_bundle(options(discs_dir, bundle, subjects=moved), print)
+    path = bundle / "configs" / "plan.json"
+    path.write_text(json.dumps({**content, "subjects": str(moved)}))
+    assert planned_bundle(options(discs_dir, bundle, subjects=moved), print).plan.subjects == str(moved)
 
 
 @pytest.mark.slow
@@ -419,6 +428,14 @@ def test_what_goes_wrong_in_a_training_is_not_put_down_to_the_configuration(
     values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False}
     with pytest.raises(kind, match=message):
         fit(planned("failing"), tmp_path / "fit", values, print, name="fold 1")
+
+
+def test_the_configuration_does_not_go_through_the_cases(discs_dir, planned):
+    """MONAI would take minutes for many of them."""
+    cases = load_datalist(discs_dir, "training")
+    config = _configure(planned("many"), {}, cases, cases)
+    for key in ("train#cases#data", "train#levels#cases#cases"):
+        assert config.parse(key)[0] is cases[0]
 
 
 @pytest.mark.slow
