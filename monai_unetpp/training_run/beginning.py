@@ -98,7 +98,7 @@ def check_start(
     """
     try:
         start = None if init is None else find_start(init)
-    except FileNotFoundError:  # no longer needed once the training has begun
+    except FileNotFoundError:  # no longer needed once the training has ended
         return
     record = None if start is None else find_training_record(start)
     if record is None:

@@ -98,6 +98,7 @@ def fit(
         observed: cases to observe, the first of them, instead of the validation list.
 
     Raises:
+        FileNotFoundError: the weights that an unfinished training began with are gone.
         MemoryError: memory ran out.
         RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
@@ -105,6 +106,12 @@ def fit(
     if finished is not None:
         tell(f"{name}: done before, {counted(finished.steps, 'step')}")
         return finished
+    init = values.get("init")
+    if init is not None and not Path(init).exists():
+        raise FileNotFoundError(
+            f"{init}: no such file, but the training of {bundle} began with these weights. Put them back to continue "
+            "it, or use another folder."
+        )
     config = _configure(bundle, {**values, "output_dir": str(folder)}, cases, observed)
     began = time.monotonic()
     config.parse("initialize")

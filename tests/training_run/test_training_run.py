@@ -260,8 +260,17 @@ def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monke
     bundle = planned("begun")
     monkeypatch.setattr(stages._Run, "judge", lambda self, folds: None)
     monkeypatch.setattr(stages._Run, "finish", lambda self, fitted, result: fitted)
+    moved = path.with_name("moved.pt")
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "check_start", lambda *_: path.rename(moved))
+        with pytest.raises(FileNotFoundError, match=r"before\.pt: no such file, but the training of .*begun began with"):
+            train(options(discs_dir, bundle, init=str(path)))
+    moved.rename(path)
     fitted = train(options(discs_dir, bundle, init=str(path)))
     assert "fresh: L1, L2" in fitted.transfer
+    # a finished training does not need them
+    path.unlink()
+    assert train(options(discs_dir, bundle)) == fitted
     assert "It started from weights from" in (bundle / "docs" / "README.md").read_text()
 
 
