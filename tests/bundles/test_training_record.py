@@ -124,7 +124,7 @@ def test_trainings_of_shipped_bundles_record_their_cases_as_planned_ones_do(name
 def test_trainings_in_epochs_record_their_cases_and_those_that_selected(name, interval, selecting, rule):
     config = BundleConfig(find_bundle(name), "train.json", "finetune.json")
     config["val_interval"] = interval
-    config["network"], config["ema"] = None, SimpleNamespace(ema_model=None)
+    config["network"], config["ema"] = None, SimpleNamespace(averaged=None)
     for part in ("train", "validate"):
         config[f"{part}#dataset"] = SimpleNamespace(data=[part])
     saver = config.parse("validate#best_model")
