@@ -333,6 +333,14 @@ def test_a_grid_that_no_memory_holds_is_refused(spacing_mm, shape):
         made_by_hand(flat, spacing_mm=[0.0009, 64])
 
 
+def test_steps_that_are_set_by_hand_end_a_training_alone(thick_dir, thick_bundle, tmp_path):
+    plan(thick_dir, tmp_path / "bundle", minutes=1, settings={**TINY, "steps": 7}, measure=machine)
+    bundles = (thick_bundle, tmp_path / "bundle")
+    timed, by_hand = (BundleConfig(bundle, "train.json").parse("minutes") for bundle in bundles)
+    assert timed > 0
+    assert by_hand is None
+
+
 def test_dropout_and_the_weights_of_the_levels_reach_the_training(thick_dir, tmp_path):
     folder = tmp_path / "bundle"
     plan(thick_dir, folder, settings={**TINY, "dropout": 0.25, "level_weights": [0.5, 1]}, measure=machine)

@@ -263,7 +263,7 @@ def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monke
     moved = path.with_name("moved.pt")
     with monkeypatch.context() as patched:
         patched.setattr(stages, "check_start", lambda *_: path.rename(moved))
-        with pytest.raises(FileNotFoundError, match=r"before\.pt: no such file, but the training of .*begun began with"):
+        with pytest.raises(FileNotFoundError, match=r"before\.pt: no such file, but the training of .* began with"):
             train(options(discs_dir, bundle, init=str(path)))
     moved.rename(path)
     fitted = train(options(discs_dir, bundle, init=str(path)))
