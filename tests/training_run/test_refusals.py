@@ -292,8 +292,9 @@ def test_initial_weights_that_saw_judging_cases_are_told_before_the_training(dat
 
 def test_black_images_are_not_taken_for_one_case(data, tmp_path):
     """Empty fields of view are all alike."""
-    for folder, name in (("imagesTr", "disc_0"), ("labelsTr", "disc_0"), ("imagesTr", "disc_8"), ("labelsTr", "disc_8")):
-        rewrite(data / folder, name, np.zeros_like)
+    for name in ("disc_0", "disc_8"):
+        for folder in ("imagesTr", "labelsTr"):
+            rewrite(data / folder, name, np.zeros_like)
     weights = tmp_path / "first.pt"
     weights.write_bytes(b"weights")
     save_training_record(weights, TrainingRecord.of(load_datalist(data, "training")[:1], rule="last"))
