@@ -35,6 +35,8 @@ __all__ = [
 RECORD_KEY = "training_record"
 #: The record beside weights that no bundle describes, such as those of ``python -m monai.bundle run``.
 RECORD_FILE = "training_record.json"
+#: Where ``train.json`` and ``finetune.json`` of a bundle write by default.
+_TRAININGS = ("training", "finetuning")
 #: Key of that file: the SHA-256 of the weights.
 _OF_WEIGHTS = "weights_sha256"
 
@@ -157,7 +159,7 @@ def save_training_record(weights: str | PathLike[str], record: TrainingRecord) -
 
 
 def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
-    """The record of a file of weights: one beside it, or of a bundle's weights that of its training or its metadata.
+    """The record of a file of weights: one beside it, or of a bundle's weights that of a training or its metadata.
 
     Args:
         weights: the file, or the folder of a bundle for the weights that it runs.
@@ -175,7 +177,8 @@ def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
         return None
     bundle = file.parent.parent
     runs = file == bundle / WEIGHTS_FILE
-    for path in (file.with_name(RECORD_FILE), *([bundle / "training" / RECORD_FILE] if runs else [])):
+    trained = [bundle / name / RECORD_FILE for name in _TRAININGS] if runs else []
+    for path in (file.with_name(RECORD_FILE), *trained):
         content = read_object(path) if path.is_file() else {}
         of_weights = content.pop(_OF_WEIGHTS, None)
         if of_weights is not None and of_weights == hash_file(file):

@@ -177,7 +177,8 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content |= {"dataset_dir": "$@planned.dataset_dir", "output_dir": "$@bundle_root + '/training'"}
     content |= {name: f"$@planned.{name}_for(@dataset_dir)" for name in ("subjects", "subject_pattern")}
     content |= {**_data(plan), "ignore_label": plan.ignore_label, **_trained(plan)}
-    content |= {"minutes": round(training_minutes(plan.minutes, plan.folds), 2), "runtime": "torch", "val_interval": 1}
+    minutes = None if "steps" in plan.by_hand else round(training_minutes(plan.minutes, plan.folds), 2)
+    content |= {"minutes": minutes, "runtime": "torch", "val_interval": 1}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
     content["postprocessing"] = _chain(postprocessing(plan, discrete=True))
     content["train"] |= {"preparation": preparation(), "augmentation": _chain(augmentation(plan))}

@@ -50,6 +50,8 @@ _RADIOLOGY = ("CT", "MR")
 
 #: An axis more than this many times coarser than the others is treated as thick slices.
 _ANISOTROPY = 3.0
+#: Pixels count as square if their edges differ by at most this part.
+_SQUARE = 0.05
 _FINER_PERCENTILE = 10
 #: Least share of the cases with a constant surround for the data to count as having one.
 _MOST = 0.9
@@ -232,9 +234,9 @@ def _usual_bounds(
 def choose_intensity_range(
     fingerprint: Fingerprint, normalization: str, clip_percentiles: Sequence[float] = _CLIPPED
 ) -> Choice:
-    """Lowest and highest intensity, mean and standard deviation; None if each image has its own."""
+    """Lowest and highest intensity, mean and standard deviation; None if each image or channel has its own."""
     foreground = fingerprint.intensity[0].foreground
-    if normalization != "range" or foreground is None:
+    if normalization != "range" or foreground is None or len(fingerprint.channels) > 1:
         return Choice(None, "Each image has its own scale.", ISENSEE)
     found = (*_inside_labels(fingerprint, clip_percentiles), foreground.mean, foreground.sd)
     return Choice([_rounded(value) for value in found], "Measured inside the labels of the cases.", ISENSEE)
@@ -344,12 +346,14 @@ def choose_bias_field(fingerprint: Fingerprint) -> Choice:
     return Choice(False, "Only MR has bias fields.")
 
 
-def choose_rotate90(fingerprint: Fingerprint) -> Choice:
+def choose_rotate90(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None = None) -> Choice:
     """Whether patches are rotated by multiples of 90 degrees."""
-    free = fingerprint.spatial_dims == 2 and fingerprint.modality not in _RADIOLOGY and not fingerprint.left_right
-    if free:
-        return Choice(True, "Such images have no fixed orientation, and square pixels.")
-    return Choice(False, "Patients, and so volumes, have a fixed orientation.")
+    if fingerprint.spatial_dims == 3 or fingerprint.modality in _RADIOLOGY or fingerprint.left_right:
+        return Choice(False, "Patients, and so volumes, have a fixed orientation.")
+    width, height = spacing_mm or fingerprint.median_spacing_mm
+    if not math.isclose(width, height, rel_tol=_SQUARE):
+        return Choice(False, "The pixels are not square, so that rotated images would be stretched.")
+    return Choice(True, "Such images have no fixed orientation, and square pixels.")
 
 
 def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool) -> Choice:

@@ -37,13 +37,15 @@ Fill in before you pass the weights on:
 Once it is trained, this folder also tells about the data set:
   pictures of images and their labels: docs/worst_*.png, and the folder pruning
   names of cases: these pictures, docs/README.md, configs/metadata.json, models/training_record.json if it was copied
-  there, and the folders pruning and training
-  the path of the data set on the computer of the training: configs/plan.json, and the folders pruning and training
+  there, and the folders pruning, training and finetuning
+  paths on the computer of the training, of the data set, a table of subjects and the weights that it started from:
+  configs/plan.json, and the folders pruning, training and finetuning
 
-To pass the bundle on without them: delete the folders pruning and training, the files docs/worst_*.png and
+To pass the bundle on without them: delete the folders pruning, training and finetuning, the files docs/worst_*.png and
 models/training_record.json; take the pictures and the names out of docs/README.md, and the entry training_record out of
-configs/metadata.json; and put any text in the place of dataset_dir in configs/plan.json. The bundle segments and
-exports without them. In a pruned bundle that was written beside this one the same holds for the files that it has.
+configs/metadata.json; and put any text in the place of dataset_dir, subjects and source in configs/plan.json. The
+bundle segments and exports without them. In a pruned bundle that was written beside this one the same holds for the
+files that it has.
 """
 
 _PACKAGES = (

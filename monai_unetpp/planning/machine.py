@@ -135,7 +135,8 @@ class StepCost:
 def measure_machine(spatial_dims: int, device: str | None = None, classes: int = 2) -> Machine:
     """Time a training step of a small network on this machine, and the loss by itself; the fastest of three counts.
 
-    On a CPU, one core is timed, which is hardly affected by other users of the machine, and multiplied by the cores.
+    On a CPU, one core is timed, which is hardly affected by other users of the machine, and multiplied by the cores
+    that compute: as many as torch has threads, of which ``torchrun`` leaves one to each process.
 
     Args:
         spatial_dims: 2 or 3.
@@ -163,8 +164,9 @@ def measure_machine(spatial_dims: int, device: str | None = None, classes: int =
         network_s, loss_s = _time_step(config, shape, where)
     finally:
         torch.set_num_threads(threads)
-    speed = cost.operations / network_s * cores
-    return Machine.of(speed, host, cores, where.type, logits_per_s=cost.logits / loss_s * cores)
+    computing = min(cores, threads)
+    speed, logits_per_s = cost.operations / network_s * computing, cost.logits / loss_s * computing
+    return Machine.of(speed, host, cores, where.type, logits_per_s=logits_per_s)
 
 
 def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:

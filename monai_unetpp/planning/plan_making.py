@@ -348,7 +348,7 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     settle("class_weights", choose_class_weights(fingerprint))
     settle("augmentation", choose_augmentation(fingerprint))
     settle("bias_field", choose_bias_field(fingerprint))
-    rotate90 = settle("rotate90", choose_rotate90(fingerprint))
+    rotate90 = settle("rotate90", choose_rotate90(fingerprint, spacing_mm))
     settle("flip_axes", choose_flip_axes(fingerprint, rotate90))
     settle("tolerance_mm", choose_tolerance(spacing_mm, fingerprint))
     hidden = hidden_labels(fingerprint)

@@ -259,7 +259,7 @@ def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False, 
         chain.append({"_disabled_": "@smooth", **inversion})
         exact = _transform("monai_unetpp.data.InvertProbabilitiesd", "pred", **back)
         chain.append({"_disabled_": "$not @smooth", **exact})
-    elif plan.spatial_dims == 3 or plan["spacing_mm"] is not None:
+    elif plan.spatial_dims == 3 or plan["spacing_mm"] is not None or plan["crop_background"]:
         chain.append(_transform("Invertd", "pred", **back, nearest_interp=True, to_tensor=True))
     if plan.label_values != list(range(1, plan.out_channels)):
         chain.append(

@@ -52,7 +52,8 @@ def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]]
 
     Args:
         losses: the losses of step 1, 2, ...
-        levels: rows with ``step`` and the mean Dice of each level by name; without any, only the loss is drawn.
+        levels: rows with ``step`` and the mean Dice of levels by name, as far as they have one; without any, only the
+            loss is drawn.
         picture: the image to write, such as ``training.png``.
 
     Raises:
@@ -65,8 +66,9 @@ def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]]
     loss_axes.plot(steps, means, color="tab:gray")
     loss_axes.set_title("training loss")
     for axes in others:
-        for name in (key for key in levels[0] if key != "step"):
-            axes.plot([row["step"] for row in levels], [row[name] for row in levels], marker=".", label=name)
+        for name in sorted({key for row in levels for key in row} - {"step"}):
+            known = [(row["step"], row[name]) for row in levels if name in row]
+            axes.plot(*zip(*known, strict=True), marker=".", label=name)
         axes.set_title("mean Dice on validation cases")
         axes.legend(frameon=False)
     for axes in (loss_axes, *others):

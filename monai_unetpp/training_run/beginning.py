@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles.training_record import find_training_record
+from monai_unetpp.data.datasets.case_check import check_case
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.data.formats.label_values import list_values
@@ -98,18 +99,21 @@ def check_start(
     """
     try:
         start = None if init is None else find_start(init)
-    except FileNotFoundError:  # no longer needed once the training has begun
+    except FileNotFoundError:  # no longer needed once the training has ended
         return
     record = None if start is None else find_training_record(start)
     if record is None:
         return
-    roles = [(case.name, record.role_of(hash_voxels(case.image))) for case in list_cases(judging)]
-    trained = [name for name, role in roles if role == "training"]
-    seen = trained or [name for name, role in roles if role == "selecting"]
+    cases = list_cases(judging)
+    roles = [(case, record.role_of(hash_voxels(case.image))) for case in cases]
+    # as for the verdict, images of one value are not the same case although they are alike: these have no hash here
+    known = [(case.name, role) for case, role in roles if role is not None and check_case(case).voxels is not None]
+    trained = [name for name, role in known if role == "training"]
+    seen = trained or [name for name, _ in known]
     if not seen:
         return
     what = "were used for training" if trained else "chose the weights of"
-    found = f"{len(seen)} of {len(roles)} judging cases {what} {init} ({list_values(seen)})"
+    found = f"{len(seen)} of {len(cases)} judging cases {what} {init} ({list_values(seen)})"
     if folds:
         raise ValueError(
             f"init must be weights that saw no case where folds are given, but {found}: networks would score what they "

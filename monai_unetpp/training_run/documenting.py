@@ -20,7 +20,7 @@ from monai_unetpp.bundles.training_record import (
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
 from monai_unetpp.pruning.report.result_tables import UNSCORED, accuracy_table, worst_cases_table
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import data_sets, summarise
@@ -65,15 +65,17 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
         fitted: the training.
         cases: number of training cases.
         folds: number of trainings for cross-fitting.
-        result: the result of pruning, whose scores are also written to the metadata; None before the verdict.
+        result: the result of pruning, whose scores are also written to the metadata if a case has a label; None before
+            the verdict.
     """
     performance = None
     if result is not None:
         performance = _performance(bundle, result)
-        points = [point.name for point in result.points]
-        means = mean_accuracy(result.rows, points)
-        metrics = {f"mean_dice_{point}": round(means[point], 4) for point in points}
-        _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})
+        rows = with_labels(result.rows)
+        if rows:
+            means = mean_accuracy(rows, [point.name for point in result.points])
+            metrics = {f"mean_dice_{point}": round(mean, 4) for point, mean in means.items()}
+            _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})
     write_readme(bundle, training=_training(bundle, fitted, cases, folds), performance=performance, folds=folds)
 
 

@@ -98,6 +98,7 @@ def fit(
         observed: cases to observe, the first of them, instead of the validation list.
 
     Raises:
+        FileNotFoundError: the weights that an unfinished training began with are gone.
         MemoryError: memory ran out.
         RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
@@ -105,6 +106,12 @@ def fit(
     if finished is not None:
         tell(f"{name}: done before, {counted(finished.steps, 'step')}")
         return finished
+    init = values.get("init")
+    if init is not None and not Path(init).exists():
+        raise FileNotFoundError(
+            f"{init}: no such file, but the training of {bundle} began with these weights. Put them back to continue "
+            "it, or use another folder."
+        )
     config = _configure(bundle, {**values, "output_dir": str(folder)}, cases, observed)
     began = time.monotonic()
     config.parse("initialize")
@@ -132,10 +139,11 @@ def _configure(
     for key, value in values.items():
         config[key] = value
     if cases is not None:
-        config["train#cases#data"] = list(cases)
+        # tuples are one value to the configuration, which takes minutes to go through a list of many cases
+        config["train#cases#data"] = tuple(cases)
     config["train#levels#loss_alone"] = True
     if observed is not None:
-        config["train#levels#cases#cases"] = list(observed)
+        config["train#levels#cases#cases"] = tuple(observed)
     return config
 
 

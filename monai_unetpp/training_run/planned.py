@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from monai_unetpp.bundles import WEIGHTS_FILE
 from monai_unetpp.distributed import by_first
 from monai_unetpp.planning import TrainingPlan, load_plan
 from monai_unetpp.planning.bundle_writing import check_unedited
@@ -59,6 +60,7 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
     Raises:
         ValueError: the folder was planned for other data or with other values by hand, its plan was edited, its
             training began with other options, or data with problems.
+        FileExistsError: the bundle has weights, whose training is not there.
         FileNotFoundError: no such data set, or no such initial weights.
     """
     bundle = Path(options.output_dir)
@@ -84,11 +86,18 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
     bundle = Path(options.output_dir)
     if not (bundle / PLAN_FILE).is_file():
         return None
+    trained = has_trained(bundle / "training")
+    if (bundle / WEIGHTS_FILE).is_file() and not trained:
+        raise FileExistsError(
+            f"{bundle}: has weights, but not the training that made them, and would lose them to another one. Use "
+            f"another folder, or move {bundle / WEIGHTS_FILE} away to train anew."
+        )
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():
+        table = "" if made.subjects is None else ", and that of its table of subjects as subjects"
         raise ValueError(
             f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Use another folder; if the data "
-            f"set was moved, write its new path into {bundle / PLAN_FILE} as dataset_dir."
+            f"set was moved, write its new path into {bundle / PLAN_FILE} as dataset_dir{table}."
         )
     for name, value in options.given.items():
         if made[name] != check_one(name, value, made.spatial_dims):
@@ -98,7 +107,7 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
             )
     _compare_rules(options, made)
     check_unedited(made, bundle)
-    if _is_for_another_time(options, made) and not has_trained(bundle / "training"):
+    if _is_for_another_time(options, made) and not trained:
         tell(f"{bundle}: was planned for other minutes or folds, and is planned anew. Values set by hand are kept.")
         return None
     tell(f"{bundle}: already planned.")
@@ -136,7 +145,8 @@ def _compare_rules(options: TrainOptions, made: TrainingPlan) -> None:
         asked["init"], planned["init"] = str(find_start(options.init)), str(find_start(made.start.source))
     for name, given in asked.items():
         if given not in (None, planned[name]):
+            moved = f" If the table was moved, write its new path into {PLAN_FILE}." if name == "subjects" else ""
             raise ValueError(
                 f"{options.output_dir}: was planned with {name} {in_words(planned[name])}, got {given}. Take another "
-                "folder, or delete this one to plan again."
+                f"folder, or delete this one to plan again.{moved}"
             )

@@ -104,7 +104,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
     Raises:
         FileNotFoundError: no such data set, or no such initial weights.
         ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
-        FileExistsError: another bundle where the pruned one may have to be written.
+        FileExistsError: another bundle where the pruned one may have to be written, or weights without their training.
         ImportError: the packages that draw the report are not installed.
         BlockingIOError: another process plans or trains in the same folder.
         MemoryError: memory ran out while training.

@@ -57,7 +57,9 @@ def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any])
     found = _time_scoring(plan, case, network, device)
     prepared, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(entry)), device)
     _, checking = _timed(lambda: check_case(case), device)
-    held = sum(int(value.nbytes) for value in prepared.values() if hasattr(value, "nbytes"))
+    # the places of each class are a list of arrays
+    kept = [part for value in prepared.values() for part in (value if isinstance(value, list) else [value])]
+    held = sum(int(part.nbytes) for part in kept if hasattr(part, "nbytes"))
     return dataclasses.replace(found, preparing=preparing, checking=checking, prepared_bytes=held), len(network.levels)
 
 

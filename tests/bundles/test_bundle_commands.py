@@ -178,6 +178,14 @@ def test_fine_tuning_starts_from_the_weights_of_the_bundle(hippocampus_bundle, d
             torch.testing.assert_close(found[name], weights, atol=1e-6, rtol=0, msg=name)
 
 
+def test_fine_tuning_does_not_go_on_with_the_training_that_made_the_weights(bundle):
+    """As it would in the same folder, whose checkpoint it would find."""
+    trained, tuned = (BundleConfig(bundle, "train.json", *others) for others in ((), ("finetune.json",)))
+    assert trained.parse("output_dir") != tuned.parse("output_dir")
+    readme = (bundle / "docs" / "README.md").read_text()
+    assert all(line.endswith("--output_dir O_finetuned") for line in readme.splitlines() if "/finetune.json'" in line)
+
+
 @pytest.mark.slow
 def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decathlon_dir, tmp_path):
     run_here(

@@ -7,9 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.data import describe_failure
 
 CONFIGS = Path(__file__).parents[2] / "bundles" / "head_mri_unetpp" / "configs"
@@ -79,6 +81,25 @@ def parse(folder, *names):
     parser.read_config([str(CONFIGS / f"{name}.json") for name in ("train", *names)])
     parser.update({"bundle_root": str(CONFIGS.parent), "dataset_dir": str(folder), "output_dir": str(folder / "out")})
     return parser
+
+
+@pytest.mark.parametrize("epochs", [10, 30])
+def test_a_training_of_any_length_ends_with_the_weights_after_its_last_epoch(epochs):
+    config = BundleConfig(CONFIGS.parent, "train.json")
+    config["epochs"] = epochs
+    assert config.parse("val_interval") == epochs
+
+
+def test_the_moving_average_does_not_warm_up_again_after_an_interruption():
+    config, network = BundleConfig(CONFIGS.parent, "train.json"), torch.nn.Linear(1, 1)
+    config["network"] = network
+    average, engine = config.parse("ema"), Engine(lambda engine, _: network.weight.data.fill_(engine.state.iteration))
+    average.attach(engine)
+    engine.load_state_dict({"iteration": 3000, "epoch_length": 3001, "max_epochs": 1})
+    network.weight.data.zero_()
+    average.load_state_dict(network.state_dict())
+    engine.run(range(3001), max_epochs=1)
+    assert average.averaged.weight.item() == pytest.approx(0.003 * 3001)
 
 
 def test_numbers_become_classes_and_unknown_ones_are_refused(train, tmp_path):

@@ -74,14 +74,15 @@ def test_cases_of_earlier_weights_are_added_once_under_names_of_their_own():
     assert own.after(earlier) == TrainingRecord({"a": "1", "b": "2", "a (earlier)": "3"}, {"d": "4"}, rule)
 
 
-def test_a_record_is_that_of_these_very_weights(tmp_path):
+@pytest.mark.parametrize("folder_of_training", ["training", "finetuning"])
+def test_a_record_is_that_of_these_very_weights(tmp_path, folder_of_training):
     metadata = tmp_path / "configs" / "metadata.json"
-    for folder in ("configs", "models", "training"):
+    for folder in ("configs", "models", folder_of_training):
         (tmp_path / folder).mkdir()
     before, after = (TrainingRecord({name: "1"}, {}, "last") for name in ("before", "after"))
     metadata.write_text(json.dumps({"version": "0.1.0"}))
     put_training_record(tmp_path, before)
-    weights, trained = tmp_path / "models" / "model.pt", tmp_path / "training" / "model.pt"
+    weights, trained = tmp_path / "models" / "model.pt", tmp_path / folder_of_training / "model.pt"
     assert find_training_record(weights) is None
     weights.write_bytes(b"before")
     trained.write_bytes(b"after")
@@ -123,7 +124,7 @@ def test_trainings_of_shipped_bundles_record_their_cases_as_planned_ones_do(name
 def test_trainings_in_epochs_record_their_cases_and_those_that_selected(name, interval, selecting, rule):
     config = BundleConfig(find_bundle(name), "train.json", "finetune.json")
     config["val_interval"] = interval
-    config["network"], config["ema"] = None, SimpleNamespace(ema_model=None)
+    config["network"], config["ema"] = None, SimpleNamespace(averaged=None)
     for part in ("train", "validate"):
         config[f"{part}#dataset"] = SimpleNamespace(data=[part])
     saver = config.parse("validate#best_model")

@@ -189,6 +189,17 @@ def test_left_and_right_labels_forbid_mirror_images():
     assert not data_rules.choose_rotate90(fingerprint(shape=(64, 64), modality="MR")).value
 
 
+def test_images_of_oblong_pixels_are_not_rotated_by_right_angles():
+    oblong, square = (fingerprint(shape=(64, 64), modality="other", spacings=[(0.004, mm)]) for mm in (0.012, 0.00401))
+    assert not data_rules.choose_rotate90(oblong).value
+    assert data_rules.choose_rotate90(oblong, [0.01, 0.01]).value
+    assert data_rules.choose_rotate90(square).value
+
+
+def test_several_channels_have_no_common_range_that_is_measured():
+    assert data_rules.choose_intensity_range(fingerprint(modality="CT", channels=("CT", "PET")), "range").value is None
+
+
 def test_the_augmentation_says_that_it_is_not_chosen_by_the_modality():
     chosen = [data_rules.choose_augmentation(fingerprint(modality=modality)) for modality in ("CT", "MR", "other")]
     assert {choice.value for choice in chosen} == {"strong"}

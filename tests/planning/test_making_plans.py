@@ -224,6 +224,21 @@ def test_images_can_be_scaled_bent_and_split_into_objects(tmp_path):
     assert numbers.max() == numbered.instances
 
 
+def test_pictures_whose_surround_is_cropped_get_results_on_their_own_grid(tmp_path):
+    root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
+    settings = {"features": [2, 4, 4], "crop_background": True}
+    plan(root, tmp_path / "bundle", settings=settings, measure=machine)
+    padded = tmp_path / "padded.png"
+    Image.fromarray(np.pad(np.asarray(Image.open(root / "imagesTr" / "case_0.png")), 20)).save(padded)
+    train = BundleConfig(tmp_path / "bundle", "train.json")
+    image = train.parse("preprocessing")({"image": str(padded)})["image"]
+    assert image.shape[1] < 88
+    found = train.parse("postprocessing")({"image": image, "pred": torch.cat([-image, image])})["pred"]
+    assert found.shape == (1, 88, 80)
+    assert found[:, 20:-20, 20:-20].any()
+    assert not found[:, :20].any()
+
+
 def test_an_image_without_a_scale_of_its_own_is_not_bent(thick_dir, tmp_path):
     settings = {**TINY, "normalization": "inside", "gamma": 0.5}
     with pytest.raises(ValueError, match=r"gamma must be 1 for the normalization 'inside', got 0\.5\. Leave it out"):
@@ -316,6 +331,14 @@ def test_a_grid_that_no_memory_holds_is_refused(spacing_mm, shape):
     flat = fingerprint(shape=(64, 64), spacings=((1.0, 1.0),))
     with pytest.raises(ValueError, match="at most 65534 voxels long"):
         made_by_hand(flat, spacing_mm=[0.0009, 64])
+
+
+def test_steps_that_are_set_by_hand_end_a_training_alone(thick_dir, thick_bundle, tmp_path):
+    plan(thick_dir, tmp_path / "bundle", minutes=1, settings={**TINY, "steps": 7}, measure=machine)
+    bundles = (thick_bundle, tmp_path / "bundle")
+    timed, by_hand = (BundleConfig(bundle, "train.json").parse("minutes") for bundle in bundles)
+    assert timed > 0
+    assert by_hand is None
 
 
 def test_dropout_and_the_weights_of_the_levels_reach_the_training(thick_dir, tmp_path):

@@ -349,6 +349,19 @@ def test_this_machine_has_a_class(monkeypatch):
     assert found == again
 
 
+def test_cores_without_a_thread_do_not_speed_a_training_up(monkeypatch):
+    """As ``torchrun`` leaves each process one thread."""
+    monkeypatch.setattr(machine, "_usable_cores", lambda: 16)
+    monkeypatch.setattr(machine, "_time_step", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(machine.torch, "set_num_threads", lambda _: None)
+    found = {}
+    for threads in (1, 16, 64):
+        monkeypatch.setattr(machine.torch, "get_num_threads", lambda threads=threads: threads)
+        found[threads] = measure_machine(2, "cpu")
+    assert [found[threads].operations_per_s / found[1].operations_per_s for threads in found] == [1, 16, 16]
+    assert {each.cores for each in found.values()} == {16}
+
+
 def test_the_reason_of_the_steps_says_which_command_ends_by_them():
     reason = choose_network(task(), CPU, cheap, {})["steps"].reason
     assert "The command train ends when the time is up, or after this number if it is set by hand" in reason

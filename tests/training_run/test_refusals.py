@@ -290,6 +290,17 @@ def test_initial_weights_that_saw_judging_cases_are_told_before_the_training(dat
     assert "accuracies will be optimistic" in told[-1]
 
 
+def test_black_images_are_not_taken_for_one_case(data, tmp_path):
+    """Empty fields of view are all alike."""
+    for name in ("disc_0", "disc_8"):
+        for folder in ("imagesTr", "labelsTr"):
+            rewrite(data / folder, name, np.zeros_like)
+    weights = tmp_path / "first.pt"
+    weights.write_bytes(b"weights")
+    save_training_record(weights, TrainingRecord.of(load_datalist(data, "training")[:1], rule="last"))
+    check_start(weights, load_datalist(data, "validation"), 3, pytest.fail)
+
+
 def test_the_readme_names_what_was_set_for_the_loss(data, tmp_path):
     values = {**TINY, "distillation": 0.5, "level_weights": [1, 0.5], "dropout": 0.3}
     plan(data, tmp_path / "bundle", settings=values, device="cpu", measure=slow_machine)

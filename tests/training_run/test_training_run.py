@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import json
+import math
+import os
 import re
 import shutil
 import time
 import weakref
 from types import SimpleNamespace
 
+import nibabel as nib
 import pytest
 import torch
 from disc_images import write_disc_images
@@ -26,7 +29,7 @@ from monai_unetpp.pruning import evaluate_levels, prune_bundle
 from monai_unetpp.training import NumberedPatches, TrainingBudget
 from monai_unetpp.training_run import TrainOptions, timing, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.fitting import fit
+from monai_unetpp.training_run.fitting import _configure, fit
 from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds, spread_cases
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import CaseTime, TimeShares, kept_shares, share_time
@@ -76,7 +79,7 @@ def assert_told_what_it_holds(bundle, dataset_dir):
     assert named | {"docs/README.md"} == {"configs/metadata.json", "docs/README.md"}
     assert {name for name, content in outside.items() if bytes(dataset_dir) in content} == {"configs/plan.json"}
     assert all(
-        place in told for place in (*named, "docs/README.md", "configs/plan.json", "the folders pruning and training")
+        place in told for place in (*named, "docs/README.md", "configs/plan.json", "the folders pruning, training")
     )
     assert pictures
     assert all(re.fullmatch(r"docs/worst_\d+\.png", name) for name in pictures)
@@ -181,10 +184,21 @@ def test_a_copy_that_could_be_in_another_fold_is_refused_before_the_training(tmp
     assert not list(tmp_path.rglob("model.pt"))
 
 
-def _all_alike(network, entries, scoring):
+_SAME = LabelScore("ok", 0.9, 0.8, 1.0, 0.9, 0.0, 1.0, 1.0)
+
+
+def _all_alike(network, entries, scoring, same=_SAME):
     scores = evaluate_levels(network, entries, scoring)
-    same = LabelScore("ok", 0.9, 0.8, 1.0, 0.9, 0.0, 1.0, 1.0)
     return dataclasses.replace(scores, rows=tuple(dataclasses.replace(row, score=same) for row in scores.rows))
+
+
+@pytest.mark.slow
+def test_a_training_ends_also_where_no_judging_case_has_a_label(discs_dir, planned, monkeypatch):
+    bundle, nothing = planned("empty", steps=1), LabelScore("both_empty", None, None, None, None, 0.0, 0.0, 0.0)
+    rightly_nothing = functools.partial(_all_alike, same=nothing)
+    monkeypatch.setattr("monai_unetpp.pruning.evaluation_stages.evaluate_levels", rightly_nothing)
+    assert train(options(discs_dir, bundle)).verdict == "inconclusive"
+    assert "eval_metrics" not in read_metadata(bundle)
 
 
 @pytest.mark.slow
@@ -248,8 +262,17 @@ def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monke
     bundle = planned("begun")
     monkeypatch.setattr(stages._Run, "judge", lambda self, folds: None)
     monkeypatch.setattr(stages._Run, "finish", lambda self, fitted, result: fitted)
+    moved = path.with_name("moved.pt")
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "check_start", lambda *_: path.rename(moved))
+        with pytest.raises(FileNotFoundError, match=r"before\.pt: no such file, but the training of .* began with"):
+            train(options(discs_dir, bundle, init=str(path)))
+    moved.rename(path)
     fitted = train(options(discs_dir, bundle, init=str(path)))
     assert "fresh: L1, L2" in fitted.transfer
+    # a finished training does not need them
+    path.unlink()
+    assert train(options(discs_dir, bundle)) == fitted
     assert "It started from weights from" in (bundle / "docs" / "README.md").read_text()
 
 
@@ -261,6 +284,15 @@ def test_a_bundle_that_was_planned_otherwise_is_refused(discs_dir, planned, tmp_
         train(options(discs_dir, bundle, settings=("batch_size=4",)))
     with pytest.raises(ValueError, match=r"patch_size=\[16, 16\], got 8\. Use another folder"):
         train(options(discs_dir, bundle, settings=("patch_size=8",)))
+
+
+def test_weights_whose_training_was_removed_are_not_replaced(discs_dir, planned):
+    """As ``data_license.txt`` tells to remove it before the bundle is passed on."""
+    bundle = planned("finished")
+    (bundle / "models").mkdir()
+    (bundle / "models" / "model.pt").write_bytes(b"of a long training")
+    with pytest.raises(FileExistsError, match=r"finished: has weights, but not the training that made them"):
+        train(options(discs_dir, bundle))
 
 
 @pytest.mark.parametrize(
@@ -325,6 +357,10 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
         torch.save(NestedUNet(2, 1, 2, features=(2, 4, 4), norm="instance").state_dict(), path)
     table.write_text("case,subject\n" + "".join(f"disc_{n},{n // 3}\n" for n in range(9)))
     plan(discs_dir, bundle, settings=TINY, device="cpu", init=first, subjects=table, measure=slow_machine)
+    content = json.loads((bundle / "configs" / "plan.json").read_text())
+    paths = {name for name, value in {**content, **content["start"]}.items() if str(value).startswith(os.sep)}
+    assert paths == {"dataset_dir", "subjects", "source"}
+    assert "in the place of dataset_dir, subjects and source in" in (bundle / "docs" / "data_license.txt").read_text()
     found = planned_bundle(options(discs_dir, bundle), print)
     assert found.beginning.init == str(first)
     cases = load_datalist(discs_dir, "training", **found.plan.subject_rules)
@@ -338,6 +374,15 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
         planned_bundle(options(discs_dir, bundle, init=str(second)), print)
     with pytest.raises(ValueError, match=r"was planned with subject_pattern none, got \(\.\)\. Take another folder"):
         planned_bundle(options(discs_dir, bundle, subject_pattern="(.)"), print)
+    # a data set that was moved with its table
+    with pytest.raises(ValueError, match="as dataset_dir, and that of its table of subjects as subjects"):
+        planned_bundle(options(tmp_path, bundle), print)
+    moved = table.rename(tmp_path / "moved.csv")
+    with pytest.raises(ValueError, match=r"If the table was moved, write its new path into configs/plan\.json"):
+        planned_bundle(options(discs_dir, bundle, subjects=moved), print)
+    path = bundle / "configs" / "plan.json"
+    path.write_text(json.dumps({**content, "subjects": str(moved)}))
+    assert planned_bundle(options(discs_dir, bundle, subjects=moved), print).plan.subjects == str(moved)
 
 
 @pytest.mark.slow
@@ -394,6 +439,14 @@ def test_what_goes_wrong_in_a_training_is_not_put_down_to_the_configuration(
     values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False}
     with pytest.raises(kind, match=message):
         fit(planned("failing"), tmp_path / "fit", values, print, name="fold 1")
+
+
+def test_the_configuration_does_not_go_through_the_cases(discs_dir, planned):
+    """MONAI would take minutes for many of them."""
+    cases = load_datalist(discs_dir, "training")
+    config = _configure(planned("many"), {}, cases, cases)
+    for key in ("train#cases#data", "train#levels#cases#cases"):
+        assert config.parse(key)[0] is cases[0]
 
 
 @pytest.mark.slow
@@ -561,8 +614,8 @@ def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_d
     found, levels = timing.time_case(planned("timed"), entry, values)
     assert levels == 2
     assert min(dataclasses.astuple(found)) > 0
-    # an image of four bytes a pixel, and a label of one
-    assert found.prepared_bytes >= 5 * 24 * 24
+    # an image of four bytes a pixel, a label of one, and the place of each pixel of eight
+    assert found.prepared_bytes >= (4 + 1 + 8) * math.prod(nib.load(entry["image"]).shape)
     # a GPU is still at work when a call returns
     assert set(waited) == {"cpu"}
 
