@@ -57,7 +57,7 @@ class NestedSlidingWindowInferer(Inferer):
     Windows, weights and padding are those of MONAI's ``SlidingWindowInferer``, and so are the names and the order of
     the first arguments. With ``mode="constant"``, ``precision="fp32"`` and ``runtime="torch"``, MONAI's defaults, the
     results agree to float32 rounding. MONAI's ``sw_device``, ``cache_roi_weight_map``, ``cpu_thresh``,
-    ``buffer_steps``, ``buffer_dim`` and ``with_coord`` have no counterpart. Dropout is off, even if it was left on by hand.
+    ``buffer_steps``, ``buffer_dim`` and ``with_coord`` have no counterpart. Dropout is off, even if left on by hand.
 
     Args:
         roi_size: spatial size of the windows, one for all axes or each; ``None``, 0 or -1 stands for the image's own
