@@ -218,6 +218,15 @@ def test_a_subclass_computes_what_it_says(kind, tmp_path):
     assert torch.allclose(found, 2 * expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_in_another_type_compute_in_this_type(dtype, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    network, windows = build(2).to(dtype), torch.rand(1, 1, 8, 8)
+    options = {"levels": None, "window_shape": (8, 8), "batch_size": 1}
+    with torch.no_grad():
+        assert torch.equal(make_predictor(network, **options)(windows), network(windows.to(dtype)))
+
+
 def test_functions_run_with_torch_alone():
     options = {"levels": None, "window_shape": (4,), "batch_size": 1, "device": "cpu"}
     assert torch.equal(make_predictor(torch.neg, **options)(torch.ones(1, 1, 4)), -torch.ones(1, 1, 4))

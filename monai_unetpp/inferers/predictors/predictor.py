@@ -39,6 +39,9 @@ class Predictor(ABC):
     depths: torch.Tensor | None = None
 
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
+        if settings.get("precision", "auto") == "auto" and _is_reduced(network):
+            # as it is, without autocast
+            settings["precision"] = "fp32"
         chosen = PredictorSettings(**settings)
         self.network = network
         self.settings = chosen
@@ -115,6 +118,12 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
         for level in levels:
             topology.level_index(level, known)
     return tuple(levels)
+
+
+def _is_reduced(network: Callable[..., Any]) -> bool:
+    """Whether the weights were converted to another type, such as by ``half()``."""
+    dtypes = {weights.dtype for weights in network.parameters()} if isinstance(network, nn.Module) else set()
+    return bool(dtypes) and torch.float32 not in dtypes
 
 
 def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:
