@@ -1031,3 +1031,7 @@ def test_figures_that_cannot_be_written_are_refused_before_measuring(run, tmp_pa
     code, _, err = run("benchmark", "--quick", "-o", tmp_path)
     assert code == 2
     assert err.startswith(f"monai-unetpp: output must be a file, got the folder '{tmp_path}'. Give it a name")
+    (tmp_path / "file").write_text("")
+    code, _, err = run("benchmark", "--quick", "-o", tmp_path / "file" / "figures.json")
+    assert code == 2
+    assert "must be a folder that can be written to" in err

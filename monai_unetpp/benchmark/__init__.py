@@ -24,6 +24,7 @@ def run_benchmark(
 
     Raises:
         ValueError: no such device, or an invalid option.
+        OSError: the folder of the plot cannot be written to.
         ImportError: matplotlib, for a plot, is not installed.
         RuntimeError: MONAI's route, the reference, failed.
     """
@@ -37,6 +38,11 @@ def run_benchmark(
         # fail before minutes of measuring
         check_plot_path(plot)
     result = measure_inference(device=resolve_device(device), **options)
+    text = format_inference_benchmark(result)
     if plot is not None:
-        save_speed_plot(result, plot)
-    return format_inference_benchmark(result), dataclasses.asdict(result)
+        try:
+            save_speed_plot(result, plot)
+        except OSError as e:
+            # what was measured must not be lost
+            text += f"\nThe plot cannot be written: {e}\n"
+    return text, dataclasses.asdict(result)

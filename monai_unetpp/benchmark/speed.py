@@ -104,6 +104,7 @@ def measure_inference(
         costs=costs,
         missing=missing,
         environment=dataclasses.replace(environment, versions=environment.versions | software_versions("openvino")),
+        on_gpu=device.type == "cuda",
     )
 
 

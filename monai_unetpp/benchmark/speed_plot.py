@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
+from pathlib import Path
 
 from monai_unetpp.benchmark.speed_results import InferenceBenchmark
-from monai_unetpp.files import write_figure
+from monai_unetpp.files import make_output_dir, write_figure
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, check_drawing, new_figure, use_log_scale
 
 __all__ = ["check_plot_path", "save_speed_plot"]
@@ -69,9 +71,13 @@ def check_plot_path(path: str | PathLike[str]) -> None:
     """Check before measuring that a plot can be drawn.
 
     Raises:
-        ValueError: not a PNG file.
+        ValueError: not a PNG file, or a folder.
         ImportError: matplotlib is not installed.
+        OSError: the folder cannot be written to.
     """
     if not str(path).lower().endswith(".png"):
         raise ValueError(f"plot must be a PNG file, got {str(path)!r}. Give it the suffix .png.")
+    if os.path.isdir(path):
+        raise ValueError(f"plot must be a file, got the folder {str(path)!r}. Give it another name.")
     check_drawing()
+    make_output_dir(Path(path).parent)

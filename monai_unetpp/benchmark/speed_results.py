@@ -96,6 +96,7 @@ class InferenceBenchmark:
         costs: per contender, the reference first.
         missing: contenders that could not run.
         environment: device, versions, threads and date.
+        on_gpu: whether the device is a GPU.
     """
 
     reference: str
@@ -114,6 +115,7 @@ class InferenceBenchmark:
     costs: tuple[InferenceCost, ...]
     missing: tuple[MissingContender, ...]
     environment: Environment
+    on_gpu: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +151,10 @@ def check_targets(result: InferenceBenchmark) -> tuple[SpeedTarget, ...]:
     """
     deepest, shallowest = result.levels[-1], result.levels[0]
     wanted: list[tuple[str, tuple[str, ...], float]]
-    if result.reference == "MONAI fp32":
-        wanted = [(deepest, ("fp32",), 3.5), (deepest, ("bf16",), 6.0), (shallowest, ("bf16",), 20.0)]
-    else:
+    if result.on_gpu:
         wanted = [(deepest, ("bf16", "fp16"), 2.0)]
+    else:
+        wanted = [(deepest, ("fp32",), 3.5), (deepest, ("bf16",), 6.0), (shallowest, ("bf16",), 20.0)]
     targets = []
     named: list[InferenceCost] = []
     for level, precisions, speed_up in wanted:

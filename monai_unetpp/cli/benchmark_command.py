@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.choices import DEVICE_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
+from monai_unetpp.files import make_output_dir, write_text
 from monai_unetpp.options import add_options
 
 __all__ = ["BENCHMARK"]
@@ -32,15 +34,15 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 def _run(output: str | None, **options: Any) -> int:
     from monai_unetpp.benchmark import run_benchmark
 
-    if output is not None and os.path.isdir(output):
+    if output is not None:
         # before minutes of measuring
-        raise ValueError(f"output must be a file, got the folder {output!r}. Give it a name, such as figures.json.")
+        if os.path.isdir(output):
+            raise ValueError(f"output must be a file, got the folder {output!r}. Give it a name, such as figures.json.")
+        make_output_dir(Path(output).parent)
     given = {name: value for name, value in options.items() if value is not None}
     text, figures = run_benchmark(**given, progress=True)
     print(text)
     if output is not None:
-        from monai_unetpp.files import write_text
-
         write_text(output, json.dumps(figures, indent=2) + "\n")
     return DONE
 

@@ -57,7 +57,7 @@ class NestedSlidingWindowInferer(Inferer):
     Windows, weights and padding are those of MONAI's ``SlidingWindowInferer``, and so are the names and the order of
     the first arguments. With ``mode="constant"``, ``precision="fp32"`` and ``runtime="torch"``, MONAI's defaults, the
     results agree to float32 rounding. MONAI's ``sw_device``, ``cache_roi_weight_map``, ``cpu_thresh``,
-    ``buffer_steps``, ``buffer_dim`` and ``with_coord`` have no counterpart.
+    ``buffer_steps``, ``buffer_dim`` and ``with_coord`` have no counterpart. Dropout is off, even if left on by hand.
 
     Args:
         roi_size: spatial size of the windows, one for all axes or each; ``None``, 0 or -1 stands for the image's own
@@ -84,8 +84,8 @@ class NestedSlidingWindowInferer(Inferer):
         output: ``"logits"``, ``(B, C, *spatial)`` in float32, or ``"labels"``, ``(B, 1, *spatial)`` in uint8 (int16 for
             more than 256 classes): the class of the highest logit; with one channel, whether its logit is above 0.
             Label maps are made row by row and hold only the logits of one row of windows and of the overlap of two
-            slabs: all four levels of a volume of 512 x 512 x 600 with 3 classes take less than 1.5 GB including the
-            volume, besides the network. They equal those from logits except for ties.
+            slabs: all four levels of 512 x 512 x 600 voxels with 3 classes and one window per batch take less than
+            1.5 GB with the volume, without the network. They equal those from logits except for ties.
         flips: spatial axes, from 0: each window's logits are averaged over all mirror images along these axes. ``n``
             axes take ``2 ** n`` times as long. Flip only along axes that were flipped in training.
         skip_constant: run the network only once on equal constant windows. A window is constant if every channel has

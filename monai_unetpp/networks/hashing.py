@@ -11,9 +11,8 @@ __all__ = ["hash_network"]
 
 
 def hash_network(network: nn.Module) -> str:
-    """SHA-256 of a network's weights, and of its ``config`` or else its printed structure."""
-    config = getattr(network, "config", None)
-    digest = hashlib.sha256(repr(network if config is None else config).encode())
+    """SHA-256 of a network's weights, its ``config`` if it has one, and its printed structure."""
+    digest = hashlib.sha256(f"{getattr(network, 'config', None)}{network!r}".encode())
     for key, tensor in network.state_dict().items():
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         plain = tensor.detach().to("cpu", copy=False).contiguous().reshape(-1)

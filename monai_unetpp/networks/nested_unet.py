@@ -2,6 +2,7 @@
 
 # TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
@@ -229,8 +230,8 @@ class NestedUNet(nn.Module):
     def prune(self, level: str) -> "NestedUNet":
         """Make a new network with only the nodes and the head of ``level``.
 
-        Its parameters are copies. Its output is exactly that of ``level`` in this network. What is frozen here, such as
-        norms in eval mode, is frozen there.
+        Its output is exactly that of ``level`` in this network. Its nodes and head are deep copies: what was frozen or
+        changed here, such as ``eps`` of a norm, is so there as well.
 
         Args:
             level: one of :attr:`levels`.
@@ -238,13 +239,15 @@ class NestedUNet(nn.Module):
         Raises:
             ValueError: this network lacks the level.
         """
-        pruned = _build(self._config, self.state_dict(), level)
-        modes = {name: module.training for name, module in self.named_modules()}
-        for name, module in pruned.named_modules():
-            module.training = modes.get(name, self.training)
-        trainable = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
-        for name, parameter in pruned.named_parameters():
-            parameter.requires_grad_(trainable[name])
+        with torch.device("meta"):
+            pruned = NestedUNet(**self._config.pruned(level).as_dict())
+        pruned.training = pruned.nodes.training = pruned.heads.training = self.training
+        # make copies that can be trained, even if called in inference mode
+        with torch.inference_mode(False):
+            for name, node in pruned.nodes.items():
+                pruned.nodes[name] = copied = copy.deepcopy(self.nodes[name])
+                copied.releases = node.releases
+            pruned.heads[level] = copy.deepcopy(self.heads[level])
         return pruned
 
     @classmethod
@@ -454,7 +457,7 @@ def _build(
     config: NestedUNetConfig,
     weights: Mapping[str, torch.Tensor],
     level: str | None,
-    device: str | torch.device | None = None,
+    device: str | torch.device,
 ) -> "NestedUNet":
     """Build the network of ``config``, or of one of its levels, with copies of its part of ``weights``."""
     keys = list(weights)

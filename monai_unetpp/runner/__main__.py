@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from monai_unetpp.errors import printable
+from monai_unetpp.files import make_output_dir
 from monai_unetpp.runner.pipeline import PIPELINE_FILE
 from monai_unetpp.runner.segmenter import Segmenter, result_name
 
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for <case>_seg.nii.gz")
     threads = "number of threads (default: OMP_NUM_THREADS, or chosen by the runtime)"
     parser.add_argument("--threads", type=_count, metavar="N", help=threads)
-    parser.add_argument("--overwrite", action="store_true", help="replace results of other images of the same name")
+    replaced = "replace results of other images of the same name, and those corrected by hand"
+    parser.add_argument("--overwrite", action="store_true", help=replaced)
     given = parser.parse_args(arguments)
     try:
         return _run(given)
@@ -44,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     images = list(dict.fromkeys(given.images))
     names = [result_name(image) for image in images]
-    doubled = [image for image, name in zip(images, names, strict=True) if names.count(name) > 1]
-    if doubled:
-        one, other = doubled[:2]
-        _tell(
-            sys.stderr, f"{one}: its result would have the same name as that of {other}. Use separate output folders."
-        )
-        return _BAD_ARGUMENTS
+    for image, name in zip(images, names, strict=True):
+        first = images[names.index(name)]
+        if image != first:
+            told = f"{image}: its result would have the same name as that of {first}. Use separate output folders."
+            _tell(sys.stderr, told)
+            return _BAD_ARGUMENTS
     try:
+        make_output_dir(given.output)
         segmenter = Segmenter(given.folder, given.threads)
         failed = [image for image in images if not _segment(segmenter, image, given.output, given.overwrite)]
     except (ImportError, OSError, RuntimeError, ValueError) as e:

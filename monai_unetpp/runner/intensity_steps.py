@@ -70,9 +70,8 @@ def scale_range(
     volume: Volume, a_min: float, a_max: float, b_min: float | None, b_max: float | None, clip: bool
 ) -> None:
     """Scale so that ``a_min`` and ``a_max`` become ``b_min`` and ``b_max``."""
-    volume.voxels = _scaled(
-        volume.voxels, np.asarray(a_min, np.float32), np.asarray(a_max, np.float32), b_min, b_max, clip
-    )
+    # as in MONAI, only the difference is rounded to float32
+    volume.voxels = _scaled(volume.voxels, a_min, a_max, b_min, b_max, clip)
 
 
 def scale(volume: Volume, channel_wise: bool) -> None:
@@ -143,7 +142,9 @@ def _standardized(values: Array, counted: Array) -> Array:
     return result
 
 
-def _scaled(values: Array, a_min: Array, a_max: Array, b_min: float | None, b_max: float | None, clip: bool) -> Array:
+def _scaled(
+    values: Array, a_min: Array | float, a_max: Array | float, b_min: float | None, b_max: float | None, clip: bool
+) -> Array:
     if a_max == a_min:
         return np.asarray(values - a_min + np.float32(b_min or 0))
     values = (values - a_min) / (a_max - a_min)

@@ -14,11 +14,13 @@ from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.formats.nifti_marks import (
     ImageIdentity,
+    hash_bytes,
     hash_file,
     hash_path,
     nifti_mark,
     nifti_pair,
     read_nifti_mark,
+    voxels_of_runner,
 )
 from monai_unetpp.data.formats.nifti_results import on_nifti_grid, smallest_dtype
 from monai_unetpp.data.transforms.surround_search import search_surround
@@ -106,15 +108,16 @@ class Segmenter:
         Args:
             image: the file.
             output_dir: folder to write to; created if missing.
-            overwrite: whether the result of another image may be replaced.
+            overwrite: whether the result of another image, or one that was corrected by hand, may be replaced.
 
         Returns:
             The path of the result.
 
         Raises:
             ImageFileError: the image is unusable.
-            FileExistsError: the file exists and was not written by this package, or is the result of another image; or
-                the folder holds results of ``monai-unetpp segment``, with tables that would no longer be right.
+            FileExistsError: the file exists and was not written by this package, or is the result of another image, or
+                was changed since; or the folder holds results of ``monai-unetpp segment``, with tables that would no
+                longer be right.
         """
         source = Path(image)
         path = Path(output_dir) / result_name(source)
@@ -124,7 +127,7 @@ class Segmenter:
         _check_replaceable(path, source, identity, overwrite)
         labels = self.label(source)
         result: Any = on_nifti_grid(labels.astype(smallest_dtype(int(labels.max()))), source)
-        result.header["descrip"] = nifti_mark(identity, runner=True)
+        result.header["descrip"] = nifti_mark(identity, _hash_voxels(result))
         with atomic_path(path) as temporary:
             nibabel.save(result, temporary)
         return path
@@ -170,9 +173,21 @@ def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwr
             f"{source}: its result {path} exists and was not written by monai-unetpp. Move it away, or name another "
             "output folder."
         )
-    before = ImageIdentity.from_mark(mark)
-    if not overwrite and (before is None or not before.is_same(identity)):
+    if overwrite:
+        return
+    before, voxels = ImageIdentity.from_mark(mark), voxels_of_runner(path)
+    if before is None or not before.is_same(identity):
         raise FileExistsError(
             f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
             "replace it with --overwrite."
         )
+    if voxels is not None and voxels != _hash_voxels(nibabel.load(path)):
+        raise FileExistsError(
+            f"{source}: its result {path} was changed after it was written, as by hand. Name another output folder, or "
+            "replace it with --overwrite."
+        )
+
+
+def _hash_voxels(result: Any) -> str:
+    """A short hash of labels, whatever number type they are stored in."""
+    return hash_bytes([np.asarray(result.dataobj).astype(np.int32).tobytes()])

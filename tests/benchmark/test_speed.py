@@ -353,7 +353,7 @@ class TestFigures:
 
     def test_a_gpu_has_a_target_of_its_own(self, result):
         costs = tuple(dataclasses.replace(cost, precision="fp16") for cost in result.costs)
-        given = dataclasses.replace(result, reference="MONAI fp16", costs=costs)
+        given = dataclasses.replace(result, reference="MONAI fp32", costs=costs, on_gpu=True)
         speed_up, outside = check_targets(given)
         assert (speed_up.name, speed_up.wanted, speed_up.measured, speed_up.met) == ("L4 bf16 or fp16", 2, 5, True)
         assert outside.at_most
@@ -568,6 +568,24 @@ class TestByName:
     def test_a_plot_of_another_kind_is_refused_before_measuring(self, tmp_path):
         with pytest.raises(ValueError, match=r"plot must be a PNG file, got '.*f\.svg'"):
             run_benchmark(device="cpu", plot=tmp_path / "f.svg")
+        (tmp_path / "f.png").mkdir()
+        with pytest.raises(ValueError, match=r"plot must be a file, got the folder '.*f\.png'"):
+            run_benchmark(device="cpu", plot=tmp_path / "f.png")
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match="must be a folder that can be written to"):
+            run_benchmark(device="cpu", plot=tmp_path / "file" / "f.png")
+
+    def test_figures_outlive_a_plot_that_cannot_be_written(self, fake, monkeypatch, tmp_path):
+        def refuse(*_):
+            raise OSError("f.png: cannot be written (No space left on device).")
+
+        result = fake({}, levels=["L1"], precisions=["fp32"])
+        monkeypatch.setattr(speed, "measure_inference", lambda **_: result)
+        monkeypatch.setattr(speed_plot, "save_speed_plot", refuse)
+        text, figures = run_benchmark(device="cpu", plot=tmp_path / "f.png")
+        assert text.startswith(format_inference_benchmark(result))
+        assert text.endswith("The plot cannot be written: f.png: cannot be written (No space left on device).\n")
+        assert figures == dataclasses.asdict(result)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
     def test_missing_device(self):

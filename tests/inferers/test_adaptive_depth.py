@@ -167,3 +167,23 @@ def test_networks_without_levels_to_choose_from_are_refused(net, image):
             inferer(levels=levels)(image, whole)
     with pytest.raises(TypeError, match="network must have levels for levels='adaptive', got function"):
         adaptive()(image, lambda x: x)
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_an_image_with_one_channel_is_not_taken_for_one_with_three(cache_dir):
+    torch.manual_seed(0)
+    net = NestedUNet(2, 3, 2, features=(2, 3, 4)).eval()
+    run = adaptive(runtime="openvino", cache_dir=cache_dir)
+    run(torch.rand(1, 3, 16, 16), net)
+    with pytest.raises(ValueError, match="windows must have the 3 channels of the network, got 1"):
+        run(torch.rand(1, 1, 16, 16), net)
+
+
+def test_a_subclass_that_computes_levels_in_its_own_way_is_refused(net, image):
+    class Standardizing(NestedUNet):
+        def forward_levels(self, x, levels=None):
+            return super().forward_levels(x - x.mean(), levels)
+
+    with pytest.raises(TypeError, match=r"got Standardizing with its own forward_levels. Use levels='adaptive=...'"):
+        adaptive()(image, Standardizing(**net.config).eval())

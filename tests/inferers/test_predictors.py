@@ -153,6 +153,14 @@ class TestContract:
         with pytest.raises(TypeError, match=r"network must have forward_levels for levels \['L1'\], got Conv2d"):
             predictor_of(kind, network, cache_dir, ["L1"], window_shape=(6, 5))
 
+    @pytest.mark.slow
+    def test_modules_with_outputs_by_name(self, kind, cache_dir):
+        network, windows = Outputs(dict), torch.rand(1, 1, 6, 5)
+        found = predictor_of(kind, network, cache_dir, window_shape=(6, 5))(windows)
+        assert list(found) == ["edges", "areas"]
+        for name, expected in network(windows).items():
+            assert relative_error(found[name], expected) < 1e-4
+
     def test_wrong_windows(self, kind, cache_dir):
         predictor = predictor_of(kind, build(), cache_dir)
         for shape in ((3, 1, *SHAPE), (2, 1, 9, 8, 11), (0, 1, *SHAPE)):
@@ -173,6 +181,25 @@ class TestContract:
             predictor_of(kind, 3, cache_dir)
 
 
+class Outputs(nn.Module):
+    """A network of another kind with two outputs."""
+
+    def __init__(self, gather):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = (nn.Conv2d(1, 2, 3, padding=1).requires_grad_(False) for _ in range(2))
+        self.gather = gather
+
+    def forward(self, windows):
+        return self.gather([("edges", self.first(windows)), ("areas", self.second(windows))])
+
+
+@pytest.mark.parametrize("kind", RUNTIMES[1:])
+def test_modules_that_return_something_else_are_refused(kind, cache_dir):
+    with pytest.raises(TypeError, match=r"network must return a tensor or a dict of tensors, got list\. Wrap it"):
+        predictor_of(kind, Outputs(list), cache_dir, window_shape=(6, 5))(torch.rand(1, 1, 6, 5))
+
+
 class Doubled(NestedUNet):
     """The same configuration and weights as the network, but another output."""
 
@@ -189,6 +216,15 @@ def test_a_subclass_computes_what_it_says(kind, tmp_path):
     expected = predictor_of(kind, network, tmp_path, window_shape=(8, 8))(windows)
     found = predictor_of(kind, doubled, tmp_path, window_shape=(8, 8))(windows)
     assert torch.allclose(found, 2 * expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_in_another_type_compute_in_this_type(dtype, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    network, windows = build(2).to(dtype), torch.rand(1, 1, 8, 8)
+    options = {"levels": None, "window_shape": (8, 8), "batch_size": 1}
+    with torch.no_grad():
+        assert torch.equal(make_predictor(network, **options)(windows), network(windows.to(dtype)))
 
 
 def test_functions_run_with_torch_alone():

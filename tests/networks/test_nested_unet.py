@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_unetpp import NestedUNet, topology
@@ -211,6 +212,18 @@ class TestPrune:
         assert {n for n, p in pruned.named_parameters() if not p.requires_grad} == {
             n for n, _ in pruned.named_parameters() if n.startswith("nodes.x_0_0.")
         }
+
+    def test_what_was_changed_on_the_modules_is_kept(self):
+        net, image = NestedUNet(2, 1, 2, features=(2, 3, 4), norm="batch").eval(), torch.rand(1, 1, 8, 8)
+        for module in list(net.modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 0.5
+            elif isinstance(module, nn.LeakyReLU):
+                module.negative_slope = 0.7
+            elif isinstance(module, nn.Conv2d):
+                nn.utils.parametrizations.weight_norm(module)
+        for level, expected in net.forward_levels(image).items():
+            assert torch.equal(net.prune(level)(image), expected)
 
     def test_training_the_pruned_network_leaves_the_original_alone(self):
         net = build(2)

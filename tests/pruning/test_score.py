@@ -621,6 +621,9 @@ class TestStore:
         second.load_state_dict(first.state_dict())
         assert hash_network(second) == hash_network(first)
         assert hash_network(second.bfloat16()) != hash_network(first)
+        before = hash_network(first)
+        first.nodes["x_0_0"].block.conv_0.adn.N.eps = 0.5
+        assert hash_network(first) != before
 
     @pytest.mark.slow
     def test_further_checkpoint_does_not_cost_the_scores_of_the_first(self, run):

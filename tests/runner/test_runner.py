@@ -16,6 +16,7 @@ import torch
 from disc_images import write_disc_images
 from json_edits import edit_json
 from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRange
 from runner_bundle import write_bundle, write_image
 from scipy.spatial.transform import Rotation
 from tiny_planning import TINY, slow_machine
@@ -75,7 +76,7 @@ def test_labels_of_a_volume_are_those_of_segment(brain, tmp_path):
     assert len(np.unique(found.get_fdata())) > 1
     # the header is the same but for who wrote it
     marks = [bytes(image.header["descrip"].item()) for image in (found, expected)]
-    assert marks[0] == marks[1] + b" runner"
+    assert marks[0].startswith(marks[1] + b" runner=")
     found.header["descrip"] = marks[1]
     assert found.header.binaryblock == expected.header.binaryblock
 
@@ -313,6 +314,43 @@ def test_results_of_others_stay(brain, tmp_path):
 
 
 @pytest.mark.slow
+def test_labels_that_were_corrected_by_hand_stay(brain, tmp_path):
+    _, folder, image = brain
+    runner = Segmenter(folder)
+    path = runner.segment(image, tmp_path)
+    made = nibabel.load(path)
+    labels = np.asarray(made.dataobj).copy()
+    # another number type is no correction
+    nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), None, made.header), path)
+    runner.segment(image, tmp_path)
+    by_hand = labels.copy()
+    by_hand[10:12] = 2
+    nibabel.save(nibabel.Nifti1Image(by_hand, None, made.header), path)
+    corrected = path.read_bytes()
+    with pytest.raises(FileExistsError, match="was changed after it was written, as by hand"):
+        runner.segment(image, tmp_path)
+    assert path.read_bytes() == corrected
+    runner.segment(image, tmp_path, overwrite=True)
+    assert np.array_equal(np.asarray(nibabel.load(path).dataobj), labels)
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_image_is_segmented(brain, tmp_path, capsys):
+    _, folder, image = brain
+    (tmp_path / "out").write_text("a file")
+    assert main([str(folder), str(image), "-o", str(tmp_path / "out")]) == 2
+    assert "output_dir must be a folder that can be written to" in capsys.readouterr().err
+
+
+def test_ranges_are_scaled_as_in_monai():
+    voxels = np.random.default_rng(0).uniform(-200, 400, (1, 20, 20, 20)).astype(np.float32)
+    given = {"a_min": -57.3, "a_max": 312.9, "b_min": -3.7, "b_max": 5.2, "clip": True}
+    volume = SimpleNamespace(voxels=voxels)
+    STEPS["scale_range"](volume, **given)
+    assert np.array_equal(volume.voxels, ScaleIntensityRange(**given)(torch.from_numpy(voxels)).numpy())
+
+
+@pytest.mark.slow
 def test_results_of_segment_keep_their_tables(brain, tmp_path):
     bundle, folder, image = brain
     before = Path(segment_files(image, tmp_path, bundle).cases[0].output)
@@ -335,9 +373,10 @@ def test_images_of_one_name_are_refused_before_any_is_segmented(brain, tmp_path,
     _, folder, image = brain
     (tmp_path / "b").mkdir()
     other = write_image(tmp_path / "b" / "head.nii.gz", (20, 20, 21))
-    arguments = [str(folder), str(image), str(other), "-o", str(tmp_path / "out"), "--overwrite"]
+    third, fourth = (write_image(tmp_path / each / "T1.nii.gz", (5, 5, 5)) for each in (".", "b"))
+    arguments = [str(folder), *map(str, (image, third, other, fourth)), "-o", str(tmp_path / "out"), "--overwrite"]
     assert main(arguments) == 2
-    assert f"{image}: its result would have the same name as that of {other}." in capsys.readouterr().err
+    assert f"{other}: its result would have the same name as that of {image}." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     # one image twice is no contradiction
     assert main([str(folder), str(image), str(image), "-o", str(tmp_path / "out")]) == 0

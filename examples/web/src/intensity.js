@@ -29,7 +29,7 @@ export function scaleRangePercentiles(volume, settings) {
 
 /** Let `a_min` and `a_max` become `b_min` and `b_max`. */
 export function scaleRange(volume, settings) {
-  scale(volume, [fround(settings.a_min), fround(settings.a_max)], settings);
+  scale(volume, [settings.a_min, settings.a_max], settings);
 }
 
 /** Let the lowest and the highest value become 0 and 1. */
@@ -76,9 +76,9 @@ function normalizeWhere(volume, values, isInside) {
 }
 
 function scale(volume, [low, high], { b_min: least, b_max: most, clip }) {
-  const extent = fround(high - low);
+  const [base, extent] = [fround(low), fround(high - low)];
   const scaled = (value) => {
-    const part = extent ? fround(fround(value - low) / extent) : fround(value - low);
+    const part = extent ? fround(fround(value - base) / extent) : fround(value - base);
     if (!extent) return fround(part + fround(least || 0));
     return least === null || most === null ? part : fround(part * fround(most - least)) + fround(least);
   };

@@ -24,17 +24,17 @@ __all__ = [
     "hash_bytes",
     "hash_file",
     "hash_path",
-    "is_of_runner",
     "nifti_mark",
     "nifti_pair",
     "read_nifti_mark",
+    "voxels_of_runner",
 ]
 
 #: Beginning of the description in the header.
 _NIFTI_MARK = f"written by {MARK}"
 _IDENTITY = re.compile(r" src=([0-9a-f]{12})(?: data=([0-9a-f]{12}))?")
-#: End of the description in results of the runner.
-_OF_RUNNER = " runner"
+#: End of the description in results of the runner, with a hash of their voxels.
+_OF_RUNNER = re.compile(" runner=([0-9a-f]{12})$")
 _HASH_BYTES = 6
 _CHUNK = 2**20
 
@@ -65,14 +65,15 @@ class ImageIdentity:
         return f"src={self.path}" + ("" if self.content is None else f" data={self.content}")
 
 
-def nifti_mark(image: ImageIdentity, runner: bool = False) -> bytes:
-    """The description in the header of a result of ``image``, at most 80 bytes; ``runner`` for one of the runner."""
-    return f"{_NIFTI_MARK} {image}{_OF_RUNNER if runner else ''}".encode()
+def nifti_mark(image: ImageIdentity, voxels: str | None = None) -> bytes:
+    """The description in the header of a result of ``image``, at most 80 bytes; ``voxels`` is that of the runner."""
+    return f"{_NIFTI_MARK} {image}{'' if voxels is None else f' runner={voxels}'}".encode()
 
 
-def is_of_runner(path: Path) -> bool:
-    """Whether a result was written by the runner, which keeps no record of the network and options."""
-    return (read_nifti_mark(path) or "").endswith(_OF_RUNNER)
+def voxels_of_runner(path: Path) -> str | None:
+    """The hash of the voxels in a result of the runner, which keeps no record beside it; None for any other file."""
+    found = _OF_RUNNER.search(read_nifti_mark(path) or "")
+    return None if found is None else found[1]
 
 
 def read_nifti_mark(path: Path) -> str | None:

@@ -96,10 +96,15 @@ def check_levels_to_choose(network: Any) -> NestedUNet:
     """Check that the depth of ``network`` can be chosen.
 
     Raises:
-        TypeError: it is not a ``NestedUNet``.
+        TypeError: it is not a ``NestedUNet``, or of a class that computes levels in its own way.
         ValueError: it has one level.
     """
     nested = as_nested_unet(network)
+    if type(nested).forward_levels is not NestedUNet.forward_levels:
+        raise TypeError(
+            f"network must compute levels as NestedUNet does for levels={ADAPTIVE!r}, got {type(nested).__name__} with "
+            f"its own forward_levels. Use levels='{ADAPTIVE}=...', which calls it, or leave the adaptive depth out."
+        )
     check_several_levels(nested.levels)
     return nested
 

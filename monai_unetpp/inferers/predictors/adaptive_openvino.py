@@ -46,6 +46,11 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
     def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
         with self._lock:
             self.prepare(windows)
+            if windows.shape[1] != self._image.shape[1]:
+                # numpy would repeat a single channel
+                raise ValueError(
+                    f"windows must have the {self._image.shape[1]} channels of the network, got {windows.shape[1]}."
+                )
             found = [self._deepened(window) for window in windows.float().split(1)]
         self.depths = torch.tensor([depth for _, depth in found])
         return {ADAPTIVE: torch.cat([logits for logits, _ in found])}

@@ -95,8 +95,8 @@ def resolve_runtime(
         return "torch"
     if not has_openvino():
         _tell_once(
-            "OpenVINO is not installed: the network runs with torch, which took 3.4 to 5 times as long as OpenVINO on "
-            f"the CPU of the README's benchmark. To install it: {OPENVINO_INSTALL}"
+            "OpenVINO is not installed: the network runs with torch, which took 3 to 5 times as long as OpenVINO on "
+            f"the CPU of benchmarks/README.md. To install it: {OPENVINO_INSTALL}"
         )
         return "torch"
     try:

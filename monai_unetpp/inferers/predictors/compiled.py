@@ -10,7 +10,13 @@ from typing import Any
 import torch
 
 from monai_unetpp.inferers.predictors.eager import computing, copy_for_device
-from monai_unetpp.inferers.predictors.predictor import Predictor, check_module, complete_batch, named_outputs
+from monai_unetpp.inferers.predictors.predictor import (
+    Predictor,
+    check_module,
+    complete_batch,
+    named_outputs,
+    output_names,
+)
 from monai_unetpp.inferers.predictors.tracing import trace_network
 
 __all__ = ["CompiledPredictor"]
@@ -43,6 +49,7 @@ class CompiledPredictor(Predictor):
             _check_cpp_compiler()
         self.backend = backend
         self._copy = copy_for_device(module, self)
+        self._names: tuple[str, ...] = ()
         self._program: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
 
     def prepare(self, windows: torch.Tensor) -> None:
@@ -58,10 +65,11 @@ class CompiledPredictor(Predictor):
             if self._program is None:
                 # a traced graph has its own code, so the programs of many predictors do not count as compilations of
                 # one function, of which torch allows few
+                self._names = output_names(network, self.levels, batch)
                 graph = trace_network(network, self.levels, batch).module()
                 self._program = torch.compile(graph, fullgraph=True, dynamic=False, backend=self.backend)
             outputs = self._program(batch)
-        return named_outputs([output[: windows.shape[0]] for output in outputs], self.levels)
+        return named_outputs([output[: windows.shape[0]] for output in outputs], self._names)
 
 
 def _check_cpp_compiler() -> None:

@@ -11,7 +11,13 @@ import torch
 
 from monai_unetpp.inferers.predictors.network_copy import copy_for_inference, state_of_weights
 from monai_unetpp.inferers.predictors.openvino_conversion import load_or_convert
-from monai_unetpp.inferers.predictors.predictor import Predictor, check_module, complete_batch, named_outputs
+from monai_unetpp.inferers.predictors.predictor import (
+    Predictor,
+    check_module,
+    complete_batch,
+    named_outputs,
+    output_names,
+)
 from monai_unetpp.openvino_loading import import_openvino, openvino_core
 
 __all__ = ["OpenVINOPredictor"]
@@ -52,6 +58,7 @@ class OpenVINOPredictor(Predictor):
         import_openvino()
         self._state: tuple[tuple[int, int], ...] | None = None
         self._request: Any = None
+        self._names: tuple[str, ...] = ()
         # the outputs of the only request are read after its run
         self._lock = threading.RLock()
 
@@ -73,11 +80,12 @@ class OpenVINOPredictor(Predictor):
                 torch.from_numpy(np.array(self._request.get_output_tensor(index).data[: windows.shape[0]]))
                 for index in range(len(self._request.model_outputs))
             ]
-        return named_outputs(outputs, self.levels)
+        return named_outputs(outputs, self._names)
 
     def _convert(self, windows: torch.Tensor) -> None:
         copied = copy_for_inference(self._module, self.levels)
         batch = complete_batch(windows, self.batch_size)
+        self._names = output_names(copied, self.levels, batch)
         model = load_or_convert(copied, self.levels, batch, self.settings.cache_dir)
         self._request = self._compile(model).create_infer_request()
 

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from monai_unetpp import topology
+from monai_unetpp.inferers.logits import ONLY, logits_by_name
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 
-__all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating", "named_outputs"]
+__all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating", "named_outputs", "output_names"]
 
 
 class Predictor(ABC):
@@ -37,6 +39,9 @@ class Predictor(ABC):
     depths: torch.Tensor | None = None
 
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
+        if settings.get("precision", "auto") == "auto" and _is_reduced(network):
+            # as it is, without autocast
+            settings["precision"] = "fp32"
         chosen = PredictorSettings(**settings)
         self.network = network
         self.settings = chosen
@@ -54,10 +59,11 @@ class Predictor(ABC):
             windows: a plain tensor ``(B, C, *window_shape)`` on the device, with ``B`` from 1 to ``batch_size``.
 
         Returns:
-            The logits ``(B, out_channels, *window_shape)``, or a dict of them by level if levels were requested. They
-            may be in half precision, and must not be written to.
+            The logits ``(B, out_channels, *window_shape)``, or a dict of them by level if levels were requested, or by
+            the network's own names. They may be in half precision, and must not be written to.
 
         Raises:
+            TypeError: a network to be compiled or converted returns neither a tensor nor a dict of tensors.
             ValueError: there are too many windows, or they have another shape.
         """
         if tuple(windows.shape[2:]) != self.window_shape or not 1 <= windows.shape[0] <= self.batch_size:
@@ -114,6 +120,12 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
     return tuple(levels)
 
 
+def _is_reduced(network: Callable[..., Any]) -> bool:
+    """Whether the weights were converted to another type, such as by ``half()``."""
+    dtypes = {weights.dtype for weights in network.parameters()} if isinstance(network, nn.Module) else set()
+    return bool(dtypes) and torch.float32 not in dtypes
+
+
 def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:
     """Check that ``network`` is a module, as conversion and compilation need.
 
@@ -142,8 +154,19 @@ def complete_batch(windows: torch.Tensor, batch_size: int) -> torch.Tensor:
     return torch.cat([windows, windows.new_zeros((missing, *windows.shape[1:]))]) if missing else windows
 
 
-def named_outputs(
-    outputs: Sequence[torch.Tensor], levels: Sequence[str] | None
-) -> torch.Tensor | dict[str, torch.Tensor]:
-    """The outputs of a converted network by level, or the only one."""
-    return outputs[0] if levels is None else dict(zip(levels, outputs, strict=True))
+def output_names(network: nn.Module, levels: Sequence[str] | None, windows: torch.Tensor) -> tuple[str, ...]:
+    """Names of the outputs for ``levels``; a network that may return anything without levels is run on one window.
+
+    Raises:
+        TypeError: it returns neither a tensor nor a dict of tensors.
+    """
+    if levels is not None or is_plain_nested_unet(network):
+        return tuple(levels or (ONLY,))
+    with torch.no_grad():
+        return tuple(logits_by_name(network(windows[:1])))
+
+
+def named_outputs(outputs: Sequence[torch.Tensor], names: Sequence[str]) -> torch.Tensor | dict[str, torch.Tensor]:
+    """The outputs of a converted network by name, or the only one."""
+    by_name = dict(zip(names, outputs, strict=True))
+    return by_name.get(ONLY, by_name)

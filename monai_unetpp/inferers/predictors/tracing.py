@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from monai_unetpp.inferers.logits import logits_by_name
 from monai_unetpp.inferers.predictors.predictor import called
 from monai_unetpp.networks.stages import NetworkStage
 
@@ -15,7 +16,7 @@ __all__ = ["trace_network", "trace_stage"]
 
 
 class _Outputs(nn.Module):
-    """Returns the output of a network, or the logits of some levels in order, as a tuple."""
+    """Returns the outputs of a network, or the logits of some levels in order, as a tuple."""
 
     def __init__(self, network: nn.Module, levels: Sequence[str] | None) -> None:
         super().__init__()
@@ -23,8 +24,7 @@ class _Outputs(nn.Module):
         self.levels = None if levels is None else tuple(levels)
 
     def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs = called(self.network, self.levels, windows)
-        return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs.values())
+        return tuple(logits_by_name(called(self.network, self.levels, windows)).values())
 
 
 def trace_network(
@@ -34,7 +34,7 @@ def trace_network(
 
     Args:
         network: network in eval mode.
-        levels: output levels in order; ``None`` for what the network returns, which must be one tensor.
+        levels: output levels in order; ``None`` for what the network returns, a tensor or a dict of tensors.
         windows: ``(B, C, *spatial)``; only shape, dtype and device count.
         dynamic_batch: allow any number of windows; ``B`` must then be 2 or more.
     """
