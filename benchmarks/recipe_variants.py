@@ -151,6 +151,15 @@ def _move_into_the_image(content: dict[str, Any]) -> None:
                 transform["spatial_size"] = transform.pop("crop_size")
 
 
+def _fill_at_the_border(content: dict[str, Any]) -> None:
+    """Move only patches into the image, and fill up what the crops around them lack, where whole crops were moved."""
+    for chain in ("augmentation", "late_augmentation"):
+        for transform in content["train"][chain]["transforms"]:
+            if "indices_key" in transform and "crop_size" not in transform:
+                filled = {"crop_size": transform["spatial_size"], "padding_mode": "border"}
+                transform |= {**filled, "spatial_size": "@patch_size"}
+
+
 def _rotate_less(content: dict[str, Any]) -> None:
     """Rotate and scale as little as light augmentation does."""
     train = content["train"]
@@ -234,6 +243,7 @@ VARIANTS: Mapping[str, Variant] = {
     "kinds of images drawn as they come": Variant({"rare_kind_factor": 1.0}),
     "dropout 0.1": Variant({"dropout": 0.1}),
     "crops moved into the image": Variant(change=_move_into_the_image),
+    "crops filled up at the border": Variant(change=_fill_at_the_border),
     "each level weighs half of the next": Variant(derived={"level_weights": _halve}),
 }
 """By name; the first one is what others are compared with."""

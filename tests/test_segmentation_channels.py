@@ -130,6 +130,9 @@ def test_a_broken_file_among_those_with_all_channels_keeps_no_other_from_being_a
     (tmp_path / "brats_0002.nii.gz").write_bytes(b"broken")
     cases = find_cases(tmp_path, strict=False, channels=2)
     assert [case["case"] for case in cases] == ["brats_0001", "brats_0002", "brats_0003"]
+    # an image that lacks channels makes them one case, which fails
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 6, 6)), np.eye(4)), tmp_path / "brats_0000.nii.gz")
+    assert [case["case"] for case in find_cases(tmp_path, strict=False, channels=2)] == ["brats"]
 
 
 def test_warnings_about_any_channel_are_those_of_the_case(bundle, split, tmp_path):

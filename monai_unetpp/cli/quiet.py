@@ -38,7 +38,7 @@ def logging_to_stderr(verbose: bool, quiet: bool = False) -> Iterator[None]:
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
     thread_hook = threading.excepthook
-    with _each_warning_once(), warnings.catch_warnings():
+    with _each_warning_once(quiet), warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
             # a broken configuration may kill the thread that loads cases
@@ -78,10 +78,12 @@ def _disabled(names: tuple[str, ...]) -> Iterator[None]:
 
 
 @contextmanager
-def _each_warning_once() -> Iterator[None]:
+def _each_warning_once(quiet: bool) -> Iterator[None]:
     # nibabel's logger has its own handler: messages would be shown twice
     nibabel = logging.getLogger("nibabel.global")
     propagated, nibabel.propagate = nibabel.propagate, False
+    level = nibabel.level
+    nibabel.setLevel(logging.ERROR if quiet else level)
     filtered: list[tuple[logging.Filterer, logging.Filter]] = [
         (filterer, _Once()) for filterer in (nibabel, *logging.getLogger().handlers)
     ]
@@ -91,6 +93,7 @@ def _each_warning_once() -> Iterator[None]:
         yield
     finally:
         nibabel.propagate = propagated
+        nibabel.setLevel(level)
         for filterer, once in filtered:
             filterer.removeFilter(once)
 

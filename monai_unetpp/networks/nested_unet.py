@@ -231,7 +231,7 @@ class NestedUNet(nn.Module):
         """Make a new network with only the nodes and the head of ``level``.
 
         Its output is exactly that of ``level`` in this network. Its nodes and head are deep copies: what was frozen or
-        changed here, such as ``eps`` of a norm, is so there as well.
+        changed here, such as ``eps`` of a norm, is so there as well, and hooks are copied.
 
         Args:
             level: one of :attr:`levels`.

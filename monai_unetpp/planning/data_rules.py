@@ -237,7 +237,8 @@ def choose_intensity_range(
     """Lowest and highest intensity, mean and standard deviation; None if each image or channel has its own."""
     foreground = fingerprint.intensity[0].foreground
     if normalization != "range" or foreground is None or len(fingerprint.channels) > 1:
-        return Choice(None, "Each image has its own scale.", ISENSEE)
+        whose = "channel" if len(fingerprint.channels) > 1 else "image"
+        return Choice(None, f"Each {whose} has its own scale.", ISENSEE)
     found = (*_inside_labels(fingerprint, clip_percentiles), foreground.mean, foreground.sd)
     return Choice([_rounded(value) for value in found], "Measured inside the labels of the cases.", ISENSEE)
 

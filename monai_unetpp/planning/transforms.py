@@ -156,13 +156,19 @@ def augmentation(plan: TrainingPlan, late: bool = False) -> list[_Config]:
     # as much on both sides, so that a patch in the middle needs no interpolation
     room = [math.ceil(_ROOM * edge) if larger else 0 for edge in plan["patch_size"]]
     crop_size = [edge + 2 * beside for edge, beside in zip(plan["patch_size"], room, strict=True)]
-    around = {"crop_size": crop_size, "padding_mode": _padding_mode(plan)} if larger else {}
+    size: Any = "@patch_size"
+    around: dict[str, Any] = {}
+    if larger and plan["crop_background"]:
+        # moved into the image, as patches of little but surround would mislead batch norms
+        size = crop_size
+    elif larger:
+        around = {"crop_size": crop_size, "padding_mode": _padding_mode(plan)}
     chain = [
         _transform(
             "monai_unetpp.training.RandCropByPresentClassesd",
             _BOTH,
             label_key="@label",
-            spatial_size="@patch_size",
+            spatial_size=size,
             ratios="@class_ratios",
             num_classes="@out_channels",
             indices_key="$@label + '_cls_indices'",
@@ -197,7 +203,7 @@ def window_padding(plan: TrainingPlan) -> str:
     The mirror image continues the texture of pictures. In volumes, which are often cut close to an organ, it would show
     a second one.
     """
-    return "reflect" if plan.spatial_dims == 2 else "replicate"
+    return "reflect" if plan.spatial_dims == 2 and not plan["crop_background"] else "replicate"
 
 
 def _affine(plan: TrainingPlan, strength: str, room: list[int]) -> _Config:

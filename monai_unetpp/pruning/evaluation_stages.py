@@ -60,7 +60,7 @@ from monai_unetpp.pruning.results import (
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.folds import check_complete, check_truth, join_folds
-from monai_unetpp.pruning.scoring.levels import Scores, evaluate_levels
+from monai_unetpp.pruning.scoring.levels import NothingScoredError, Scores, evaluate_levels
 from monai_unetpp.pruning.scoring.prediction import Pipeline
 
 __all__ = [
@@ -370,7 +370,7 @@ def _score(
     except (ValueError, RuntimeError) as e:
         if as_given:
             raise
-        if setting and plan.data.exclude_problems and isinstance(e, RuntimeError):
+        if setting and isinstance(e, NothingScoredError) and plan.data.exclude_problems:
             # as a setting that fails on some cases, it is left out of the comparison
             return Scores((), (), (DataProblem(name, "all cases", str(e)),), ())
         # its own type may need other arguments

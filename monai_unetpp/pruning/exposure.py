@@ -33,7 +33,7 @@ SELECTION = "selection favours the deepest level; test on unseen cases"
 """Warning on a verdict other than to prune if the judging cases chose the weights by the deepest level."""
 
 #: The weights of a bundle, and those of a training whose result has not been put into it.
-_WEIGHTS = (WEIGHTS_FILE, "training/model.pt")
+_WEIGHTS = (WEIGHTS_FILE, "training/model.pt", "finetuning/model.pt")
 
 _Case = tuple[str, str]
 _Found = TypeVar("_Found", OperatingGrid | None, AdaptiveDepth | None, TradeOff)
@@ -57,7 +57,7 @@ def record_of(
     Args:
         network: the network.
         bundle: its bundle.
-        checkpoint: the file that its weights are from, if it is not one of the bundle's own.
+        checkpoint: the file that its weights are from, such as one of another folder.
 
     Returns:
         What the training recorded beside the weights, or the bundle says; None if there is nothing on these weights.
@@ -65,7 +65,7 @@ def record_of(
     if bundle is None:
         return None
     files = [Path(bundle) / weights for weights in _WEIGHTS]
-    for weights in files if checkpoint is None else [Path(checkpoint), *files]:
+    for weights in dict.fromkeys(files if checkpoint is None else [Path(checkpoint), *files]):
         record = find_training_record(weights)
         if record is not None and has_weights_of(network, bundle, weights):
             return record

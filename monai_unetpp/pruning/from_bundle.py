@@ -66,7 +66,8 @@ def prune_bundle(
     for key, value in {**settings, "extra": _named_files(extra)}.items():
         if value is None:
             continue
-        if key in PruningPlan.field_names():
+        # a checkpoint that the configurations do not load would only be named
+        if key in PruningPlan.field_names() and (key != "checkpoint" or key in config):
             changes[key] = value
         elif key not in config:
             raise ValueError(_unknown(key, sorted(config.keys)))

@@ -221,7 +221,8 @@ class ResultFolder:
 
     def take_over(self, case: RecordedCase) -> None:
         """Record a result of an earlier run, which was killed before it had done so."""
-        self._cases[case.case] = case
+        beside = {**self._beside.get(Path(case.output).name, {}), **case.beside_sha256}
+        self._cases[case.case] = dataclasses.replace(case, beside_sha256=beside)
 
     def _note_output(self, case: str, output: Path) -> set[str]:
         """Note the result of a case; the names of the cases that earlier runs made it of."""

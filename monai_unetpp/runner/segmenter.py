@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -181,11 +182,18 @@ def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwr
             f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
             "replace it with --overwrite."
         )
-    if voxels is not None and voxels != _hash_voxels(nibabel.load(path)):
+    if voxels is not None and voxels != _stored_hash(path):
         raise FileExistsError(
             f"{source}: its result {path} was changed after it was written, as by hand. Name another output folder, or "
             "replace it with --overwrite."
         )
+
+
+def _stored_hash(path: Path) -> str | None:
+    try:
+        return _hash_voxels(nibabel.load(path))
+    except (OSError, EOFError, ValueError, zlib.error):  # damaged
+        return None
 
 
 def _hash_voxels(result: Any) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_unetpp.bundles import WEIGHTS_FILE
+from monai_unetpp.bundles import WEIGHTS_FILE, hash_file
 from monai_unetpp.distributed import by_first
 from monai_unetpp.planning import TrainingPlan, load_plan
 from monai_unetpp.planning.bundle_writing import check_unedited
@@ -87,10 +87,12 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
     if not (bundle / PLAN_FILE).is_file():
         return None
     trained = has_trained(bundle / "training")
-    if (bundle / WEIGHTS_FILE).is_file() and not trained:
+    weights, made_here = bundle / WEIGHTS_FILE, bundle / "training" / "model.pt"
+    are_others = made_here.is_file() and weights.is_file() and hash_file(made_here) != hash_file(weights)
+    if weights.is_file() and (are_others or not trained):
         raise FileExistsError(
             f"{bundle}: has weights, but not the training that made them, and would lose them to another one. Use "
-            f"another folder, or move {bundle / WEIGHTS_FILE} away to train anew."
+            f"another folder, or move {weights.parent} away."
         )
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():

@@ -94,6 +94,12 @@ def test_ordinary_volumes_are_prepared_as_before_there_was_a_choice(tmp_path):
     data = write(tmp_path / "data", vessel=104.0, rim=False)
     made = plan(data, tmp_path / "bundle", settings=TINY, measure=machine)
     assert made["crop_background"]
+    # crops are moved into the image, away from its empty corners
+    train = json.loads((tmp_path / "bundle" / "configs" / "train.json").read_text())["train"]
+    for chain in ("augmentation", "late_augmentation"):
+        crop = train[chain]["transforms"][0]
+        assert "crop_size" not in crop
+        assert all(size > patch for size, patch in zip(crop["spatial_size"], made["patch_size"], strict=True))
     clip = transforms(tmp_path / "bundle", "train", "preprocessing")["ClipIntensityPercentilesd"]
     assert (clip["lower"], clip["upper"]) == (0, 99.5)
     # plans of before had no such value

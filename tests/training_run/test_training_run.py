@@ -293,6 +293,11 @@ def test_weights_whose_training_was_removed_are_not_replaced(discs_dir, planned)
     (bundle / "models" / "model.pt").write_bytes(b"of a long training")
     with pytest.raises(FileExistsError, match=r"finished: has weights, but not the training that made them"):
         train(options(discs_dir, bundle))
+    # nor are those of a fine-tuning that were put there
+    (bundle / "training").mkdir(exist_ok=True)
+    (bundle / "training" / "model.pt").write_bytes(b"of the training before")
+    with pytest.raises(FileExistsError, match=r"finished: has weights, but not the training that made them"):
+        train(options(discs_dir, bundle))
 
 
 @pytest.mark.parametrize(

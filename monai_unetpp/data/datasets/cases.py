@@ -275,11 +275,13 @@ def _whole_of(case: _Case) -> tuple[str, str] | None:
 
 
 def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool, dims: Sequence[int]) -> Sequence[_Case]:
-    """The case with the channels in ``parts``; these themselves if one holds all channels, or has colours."""
+    """The case with the channels in ``parts``; these themselves if all readable ones hold all, or one has colours."""
     images = sorted(dict.fromkeys(part["image"] for part in parts), key=lambda image: (_number(image), image))
     # a grey picture among coloured ones is no channel of theirs
     coloured = channels == COLOURS and any(is_picture_name(image) and has_colours(image) for image in images)
-    if coloured or any(_holds_all(image, channels, dims) for image in images):
+    holding = [_holds_all(image, channels, dims) for image in images]
+    # a broken file is a case of its own among others that hold all channels
+    if coloured or (True in holding and False not in holding):
         return parts
     case = {"image": images, "case": name}
     if [_number(image) for image in images] == list(range(channels)):
@@ -298,10 +300,10 @@ def _number(image: str) -> int:
     return -1 if channel is None else channel[1]
 
 
-def _holds_all(image: str, channels: int, dims: Sequence[int]) -> bool:
-    """Whether the header of a file gives it a further axis with all channels."""
+def _holds_all(image: str, channels: int, dims: Sequence[int]) -> bool | None:
+    """Whether the header of a file gives it a further axis with all channels; None if it cannot be read."""
     try:
         shape = open_nifti(image).shape if is_nifti_name(image) else ()
         return any(channel_axes(shape, each)[1] == channels for each in dims if len(shape) > each)
     except ImageFileError:  # reported when the case is loaded
-        return False
+        return None

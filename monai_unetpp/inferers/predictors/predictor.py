@@ -39,7 +39,7 @@ class Predictor(ABC):
     depths: torch.Tensor | None = None
 
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
-        if settings.get("precision", "auto") == "auto" and _is_reduced(network):
+        if self.runtime == "torch" and settings.get("precision", "auto") == "auto" and _is_reduced(network):
             # as it is, without autocast
             settings["precision"] = "fp32"
         chosen = PredictorSettings(**settings)

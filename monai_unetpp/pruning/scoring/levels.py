@@ -20,7 +20,7 @@ from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.case_scores import CaseEvaluation, CaseScores
 from monai_unetpp.pruning.scoring.prediction import Network, networks_ready
 
-__all__ = ["Scores", "evaluate_levels"]
+__all__ = ["NothingScoredError", "Scores", "evaluate_levels"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,10 @@ class Scores:
     error_auroc: float | None = None
     gate_rows: tuple[ScoreRow, ...] = ()
     depths: tuple[CaseDepth, ...] = ()
+
+
+class NothingScoredError(RuntimeError):
+    """No case could be scored."""
 
 
 def evaluate_levels(
@@ -93,7 +97,7 @@ def evaluate_levels(
         DataProblem(how.dataset, case.name, each) for case in sound if isinstance(each := outcomes[case.name], str)
     ]
     if not scored:
-        raise RuntimeError(
+        raise NothingScoredError(
             f"no case of {how.dataset!r} could be scored; the first one: {problems[0].case}: {problems[0].reason}"
         )
     failed = _failed_points(scored, evaluation)
