@@ -66,6 +66,8 @@ _MOST_OFTEN = 4.0
 _MOST_OF_KIND, _RARE = 5.0, 2
 #: Patches around the background for each patch around a label.
 _BACKGROUND = 0.25
+#: Share of labels in the box around a brain from which little else is in it; a brain fills about half of its box.
+_FILLED = 0.25
 #: Margin around the cropped content, in voxels.
 CROP_MARGIN = 4
 
@@ -293,14 +295,27 @@ def choose_rare_kind_factor(fingerprint: Fingerprint) -> Choice:
     )
 
 
-def choose_class_ratios(fingerprint: Fingerprint) -> Choice:
+def choose_class_ratios(fingerprint: Fingerprint, crop_background: bool) -> Choice:
     """Relative number of patches around voxels of each class, the background first."""
     ratios = _emphases(fingerprint)
+    if crop_background and _filled(fingerprint) >= _FILLED:
+        return Choice(
+            [0.0, *(round(value, 2) for value in ratios)],
+            "No patches are around background: the labels fill what the surround encloses, and the surround becomes "
+            "background in every result. Rare labels are drawn more often than they occur.",
+        )
     background = _BACKGROUND * sum(ratios)
     return Choice(
         [round(value, 2) for value in (background, *ratios)],
         "A fifth of the patches are around background, also in cases that lack labels; rare labels are drawn more "
         f"often than they occur (by the fourth root of their rarity, at most {_MOST_OFTEN:g} times).",
+    )
+
+
+def _filled(fingerprint: Fingerprint) -> float:
+    """Share of labels in the box around the content of an image, the median of the cases."""
+    return statistics.median(
+        sum(case.volumes_ml.values()) * 1000 / math.prod(case.size_mm) for case in fingerprint.cases
     )
 
 

@@ -344,7 +344,7 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     settle("intensity_range", choose_intensity_range(fingerprint, normalization, clipped))
     settle("invert_bright_background", choose_inversion(fingerprint, normalization))
     settle("rare_kind_factor", choose_rare_kind_factor(fingerprint))
-    settle("class_ratios", choose_class_ratios(fingerprint))
+    settle("class_ratios", choose_class_ratios(fingerprint, cropped))
     settle("class_weights", choose_class_weights(fingerprint))
     settle("augmentation", choose_augmentation(fingerprint))
     settle("bias_field", choose_bias_field(fingerprint))

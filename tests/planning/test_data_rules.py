@@ -166,9 +166,18 @@ def test_cases_of_rare_kinds_of_images_are_drawn_more_often():
 
 def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
     data = fingerprint(labels={"b": 7, "a": 2}, voxels={"a": 1600, "b": 100})
-    assert data_rules.choose_class_ratios(data).value == [0.75, 1.0, 2.0]
+    assert data_rules.choose_class_ratios(data, False).value == [0.75, 1.0, 2.0]
+    # a lesion in a brain has other tissue around it
+    assert data_rules.choose_class_ratios(data, True).value == [0.75, 1.0, 2.0]
     never = fingerprint(labels={"a": 1, "b": 2}, voxels={"a": 10**6, "b": 0})
-    assert data_rules.choose_class_ratios(never).value == [0.5, 1.0, 1.0]
+    assert data_rules.choose_class_ratios(never, False).value == [0.5, 1.0, 1.0]
+
+
+def test_no_patches_are_around_a_surround_whose_content_is_labelled():
+    labels, voxels = {"a": 1, "b": 2}, {"a": 1600, "b": 1600}
+    data = fingerprint(shape=(20, 20, 20), spacings=((2.0, 2.0, 2.0),), labels=labels, voxels=voxels)
+    assert data_rules.choose_class_ratios(data, True).value == [0.0, 1.0, 1.0]
+    assert data_rules.choose_class_ratios(data, False).value == [0.5, 1.0, 1.0]
 
 
 def test_rare_labels_weigh_more_and_the_background_least():
