@@ -320,10 +320,10 @@ class _Run:
             return False
         if not numbered and (self._earlier.is_forgotten(output) or not self._earlier.knows(output)):
             digest = hash_image(*map(os.fspath, ensure_tuple(item["image"])))
-            record = RecordedCase(case, first_file(item), digest, str(output), 0.0, tuple(warnings))
+            known = case, first_file(item), digest, str(output), 0.0, tuple(warnings)
             with contextlib.suppress(OSError):  # it is gone meanwhile
-                hashes = hash_file(output), _hashes(self._masks(item))
-                self.results.take_over(dataclasses.replace(record, output_sha256=hashes[0], beside_sha256=hashes[1]))
+                record = RecordedCase(*known, output_sha256=hash_file(output), beside_sha256=_hashes(self._masks(item)))
+                self.results.take_over(record)
         if changed:
             kept = "changed after it was written. It is kept, and measured again."
             self._tell_of(output, kept, self._masks(item), always=True)

@@ -180,8 +180,7 @@ class ResultFolder:
             volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
         """
         is_replaced = bool(self._note_output(case.case, Path(case.output)))
-        beside = {**self._beside.get(Path(case.output).name, {}), **case.beside_sha256}
-        self._cases[case.case] = dataclasses.replace(case, beside_sha256=beside)
+        self.take_over(case)
         self._volumes[case.case] = volumes, case.warnings
         if is_replaced or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
@@ -220,7 +219,7 @@ class ResultFolder:
                 self._keeps_sums.add(case)
 
     def take_over(self, case: RecordedCase) -> None:
-        """Record a result of an earlier run, which was killed before it had done so."""
+        """Record a case without its volumes, such as a result that an earlier run was killed before recording."""
         beside = {**self._beside.get(Path(case.output).name, {}), **case.beside_sha256}
         self._cases[case.case] = dataclasses.replace(case, beside_sha256=beside)
 
