@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -15,13 +14,13 @@ from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.formats.nifti_marks import (
     ImageIdentity,
-    hash_bytes,
     hash_file,
     hash_path,
+    hash_voxels,
+    is_changed_since_runner,
     nifti_mark,
     nifti_pair,
     read_nifti_mark,
-    voxels_of_runner,
 )
 from monai_unetpp.data.formats.nifti_results import on_nifti_grid, smallest_dtype
 from monai_unetpp.data.transforms.surround_search import search_surround
@@ -128,7 +127,7 @@ class Segmenter:
         _check_replaceable(path, source, identity, overwrite)
         labels = self.label(source)
         result: Any = on_nifti_grid(labels.astype(smallest_dtype(int(labels.max()))), source)
-        result.header["descrip"] = nifti_mark(identity, _hash_voxels(result))
+        result.header["descrip"] = nifti_mark(identity, hash_voxels(result))
         with atomic_path(path) as temporary:
             nibabel.save(result, temporary)
         return path
@@ -176,26 +175,14 @@ def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwr
         )
     if overwrite:
         return
-    before, voxels = ImageIdentity.from_mark(mark), voxels_of_runner(path)
+    before = ImageIdentity.from_mark(mark)
     if before is None or not before.is_same(identity):
         raise FileExistsError(
             f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
             "replace it with --overwrite."
         )
-    if voxels is not None and voxels != _stored_hash(path):
+    if is_changed_since_runner(path):
         raise FileExistsError(
             f"{source}: its result {path} was changed after it was written, as by hand. Name another output folder, or "
             "replace it with --overwrite."
         )
-
-
-def _stored_hash(path: Path) -> str | None:
-    try:
-        return _hash_voxels(nibabel.load(path))
-    except (OSError, EOFError, ValueError, zlib.error):  # damaged
-        return None
-
-
-def _hash_voxels(result: Any) -> str:
-    """A short hash of labels, whatever number type they are stored in."""
-    return hash_bytes([np.asarray(result.dataobj).astype(np.int32).tobytes()])

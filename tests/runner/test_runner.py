@@ -335,6 +335,23 @@ def test_labels_that_were_corrected_by_hand_stay(brain, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("skip_existing", [True, False])
+def test_segment_keeps_labels_of_the_runner_that_were_corrected_by_hand(brain, tmp_path, skip_existing):
+    bundle, folder, image = brain
+    path = Segmenter(folder).segment(image, tmp_path)
+    made = nibabel.load(path)
+    by_hand = np.asarray(made.dataobj).copy()
+    by_hand[10:12] = 2
+    nibabel.save(nibabel.Nifti1Image(by_hand, None, made.header), path)
+    corrected = path.read_bytes()
+    (reason,) = segment_files(image, tmp_path, bundle, skip_existing=skip_existing).failures
+    assert "was changed after it was written" in reason
+    assert path.read_bytes() == corrected
+    assert not segment_files(image, tmp_path, bundle, overwrite=True).failures
+    assert path.read_bytes() != corrected
+
+
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_is_refused_before_any_image_is_segmented(brain, tmp_path, capsys):
     _, folder, image = brain
     (tmp_path / "out").write_text("a file")

@@ -12,7 +12,9 @@ import zlib
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
@@ -24,10 +26,12 @@ __all__ = [
     "hash_bytes",
     "hash_file",
     "hash_path",
+    "hash_voxels",
+    "is_changed_since_runner",
+    "is_of_runner",
     "nifti_mark",
     "nifti_pair",
     "read_nifti_mark",
-    "voxels_of_runner",
 ]
 
 #: Beginning of the description in the header.
@@ -70,10 +74,25 @@ def nifti_mark(image: ImageIdentity, voxels: str | None = None) -> bytes:
     return f"{_NIFTI_MARK} {image}{'' if voxels is None else f' runner={voxels}'}".encode()
 
 
-def voxels_of_runner(path: Path) -> str | None:
-    """The hash of the voxels in a result of the runner, which keeps no record beside it; None for any other file."""
+def is_of_runner(path: Path) -> bool:
+    """Whether a file is a result of the runner, which keeps no record beside it."""
+    return _OF_RUNNER.search(read_nifti_mark(path) or "") is not None
+
+
+def is_changed_since_runner(path: Path) -> bool:
+    """Whether the labels in a result of the runner are no longer those that it wrote, or can no longer be read."""
     found = _OF_RUNNER.search(read_nifti_mark(path) or "")
-    return None if found is None else found[1]
+    if found is None:
+        return False
+    try:
+        return found[1] != hash_voxels(nibabel.load(path))
+    except (OSError, EOFError, ValueError, zlib.error):  # damaged
+        return True
+
+
+def hash_voxels(labels: Any) -> str:
+    """A short hash of the labels in a nibabel image, whatever number type they are stored in."""
+    return hash_bytes([np.asarray(labels.dataobj).astype(np.int32).tobytes()])
 
 
 def read_nifti_mark(path: Path) -> str | None:
