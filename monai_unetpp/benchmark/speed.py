@@ -36,6 +36,7 @@ from monai_unetpp.measuring.environment import describe_environment, software_ve
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.progress import Progress, teller
+from monai_unetpp.window_layout import AUTO
 
 __all__ = ["choose_contenders", "make_task", "measure_inference"]
 
@@ -123,7 +124,7 @@ def make_task(chosen: SpeedOptions, device: torch.device, folder: str) -> Infere
         ValueError: invalid values.
         FileNotFoundError: no such bundle.
     """
-    of_bundle = None if chosen.bundle is None else _of_bundle(chosen.bundle)
+    of_bundle = None if chosen.bundle is None else _of_bundle(chosen.bundle, chosen.window_shape)
     return _checked_task(
         InferenceTask(
             **chosen.task_values(of_bundle),
@@ -135,7 +136,7 @@ def make_task(chosen: SpeedOptions, device: torch.device, folder: str) -> Infere
     )
 
 
-def _of_bundle(bundle: str | PathLike[str]) -> dict[str, Any]:
+def _of_bundle(bundle: str | PathLike[str], window_shape: Sequence[int] | None) -> dict[str, Any]:
     folder = find_bundle(bundle)
     config = BundleConfig(folder, "inference.json")
     inferer = config.parse("inferer")
@@ -147,7 +148,12 @@ def _of_bundle(bundle: str | PathLike[str]) -> dict[str, Any]:
             "with sliding windows can be measured."
         )
     network_def = load_network(folder / WEIGHTS_FILE, network_def=read_network_def(folder)).config
-    roi_size, dims = inferer.roi_size, network_def["spatial_dims"]
+    roi_size, dims = window_shape or inferer.roi_size, network_def["spatial_dims"]
+    if roi_size == AUTO:
+        raise ValueError(
+            f"{config}: its windows are chosen for each image, and contenders share one size. Give it as window_shape "
+            "(--window)."
+        )
     return {
         "features": network_def["features"],
         "in_channels": network_def["in_channels"],

@@ -18,7 +18,7 @@ from monai_unetpp.data import load_datalist, read_geometry
 from monai_unetpp.data.datasets.case_check import CheckedCase
 from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.distributed import rank
-from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import find_counter
 from monai_unetpp.measuring.environment import measuring_device
 from monai_unetpp.metrics.scores import scored_labels
@@ -435,7 +435,9 @@ def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
 
 
 def inferer_precision(inferer: Any) -> str:
-    """The precision that was requested of an inferer."""
+    """The precision that was requested of an inferer, or of the one within test-time flips."""
+    while isinstance(inferer, FlipInferer):
+        inferer = inferer.inferer
     return inferer.precision if isinstance(inferer, (PrecisionInferer, NestedSlidingWindowInferer)) else "fp32"
 
 

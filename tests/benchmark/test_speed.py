@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import shutil
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.networks.nets import BasicUNetPlusPlus
 from PIL import Image
 
@@ -497,6 +499,15 @@ class TestBundle:
     def test_features_are_given_by_the_bundle(self, hippocampus_bundle):
         with pytest.raises(ValueError, match=r"features must be left out with a bundle, got \(4, 4\)"):
             measure_inference(features=(4, 4), bundle=hippocampus_bundle)
+
+    def test_a_bundle_that_chooses_its_windows_needs_their_size(self, hippocampus_bundle, tmp_path):
+        bundle = tmp_path / "automatic"
+        shutil.copytree(hippocampus_bundle, bundle)
+        edit_json(bundle / "configs" / "inference.json", window_shape="auto")
+        with pytest.raises(ValueError, match=r"its windows are chosen for each image, .* as window_shape \(--window\)"):
+            measure_inference(bundle=bundle)
+        options = SpeedOptions(bundle=bundle, window_shape=(16, 16, 16), quick=True)
+        assert speed.make_task(options, torch.device("cpu"), str(tmp_path)).window_shape == (16, 16, 16)
 
     def test_no_such_bundle(self):
         with pytest.raises(FileNotFoundError, match="got 'nonsense'"):
