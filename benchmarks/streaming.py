@@ -20,7 +20,7 @@ from monai_unetpp.reporting.markdown import format_table
 
 __all__ = ["QUICK", "StreamedVolume", "StreamingBenchmark", "format_streaming_benchmark", "measure_streaming"]
 
-QUICK: dict[str, Any] = {"volume_shape": (64, 64, 72), "features": (4, 8, 8), "window_shape": (32, 32, 32)}
+QUICK: dict[str, Any] = {"volume_shape": (64, 64, 72), "features": (4, 8, 8), "window_shapes": ((32, 32, 32),)}
 """Arguments for a run that only shows that it works."""
 
 
@@ -30,6 +30,8 @@ class StreamedVolume:
 
     Attributes:
         levels: whose label maps were computed.
+        window_shape: voxels of a window.
+        windows: how many cover the volume.
         estimated_bytes: by ``NestedSlidingWindowInferer.estimate_memory``: the volume and all buffers, without the
             network.
         peak_bytes: measured growth of the process, or of the memory of a GPU, by the volume, the buffers, the runs of
@@ -40,6 +42,8 @@ class StreamedVolume:
     """
 
     levels: tuple[str, ...]
+    window_shape: tuple[int, ...]
+    windows: int
     estimated_bytes: int
     peak_bytes: int
     seconds: float
@@ -49,22 +53,18 @@ class StreamedVolume:
 
 @dataclasses.dataclass(frozen=True)
 class StreamingBenchmark:
-    """One level beside all levels.
+    """One level beside all levels, in windows of several sizes.
 
     Attributes:
         features: channels per resolution.
         volume_shape: voxels of the volume.
-        window_shape: voxels of a window.
-        windows: how many cover the volume.
         classes: of the network.
-        volumes: the deepest level, then all levels.
+        volumes: the deepest level, then all levels, for each size of windows.
         environment: device, versions, threads and date.
     """
 
     features: tuple[int, ...]
     volume_shape: tuple[int, ...]
-    window_shape: tuple[int, ...]
-    windows: int
     classes: int
     volumes: tuple[StreamedVolume, ...]
     environment: Environment
@@ -72,7 +72,7 @@ class StreamingBenchmark:
 
 def measure_streaming(
     volume_shape: Sequence[int] = (512, 512, 600),
-    window_shape: Sequence[int] = (96, 96, 96),
+    window_shapes: Sequence[Sequence[int]] = ((96, 96, 96), (64, 64, 64)),
     features: Sequence[int] = (16, 32, 64, 128, 256),
     classes: int = 3,
     overlap: float = 0.25,
@@ -84,7 +84,7 @@ def measure_streaming(
 
     Args:
         volume_shape: voxels of the volume; by default a CT of the trunk.
-        window_shape: voxels of a window.
+        window_shapes: voxels of a window, for each measurement.
         features: channels of each resolution.
         classes: output channels.
         overlap: of the windows.
@@ -93,18 +93,18 @@ def measure_streaming(
     Raises:
         RuntimeError: a process failed, for example because memory ran out.
     """
-    shapes = tuple(volume_shape), tuple(window_shape)
     levels = NestedUNet(3, 1, classes, features=features).levels
     jobs = {
-        f"streaming {', '.join(chosen)}": (chosen, *shapes, tuple(features), classes, overlap, device)
+        f"streaming {', '.join(chosen)} in windows of {_shape_text(shape)}": (
+            *(chosen, tuple(volume_shape), tuple(shape), tuple(features), classes, overlap, device),
+        )
+        for shape in window_shapes
         for chosen in (levels[-1:], levels)
     }
     volumes = tuple(measure_in_new_processes(_stream, jobs, remedy="close other programs").values())
     return StreamingBenchmark(
         features=tuple(features),
-        volume_shape=shapes[0],
-        window_shape=shapes[1],
-        windows=len(WindowGrid.over(shapes[0], shapes[1], overlap).positions),
+        volume_shape=tuple(volume_shape),
         classes=classes,
         volumes=volumes,
         environment=describe_environment(resolve_device(device), volumes[0].precision, volumes[0].runtime),
@@ -115,6 +115,7 @@ def format_streaming_benchmark(result: StreamingBenchmark) -> str:
     """The results as a table in Markdown."""
     rows = [
         [
+            f"{_shape_text(each.window_shape)} ({each.windows:,})",
             ", ".join(each.levels),
             f"{each.estimated_bytes / 1e6:,.0f}",
             f"{each.peak_bytes / 1e6:,.0f}",
@@ -123,14 +124,17 @@ def format_streaming_benchmark(result: StreamingBenchmark) -> str:
         ]
         for each in result.volumes
     ]
-    header = ["levels", "estimated MB, without the network", "measured MB", "seconds", "times the first row"]
+    header = ["windows", "levels", "estimated MB, without the network", "measured MB", "seconds", "times the first row"]
     return (
-        f"A volume of {' x '.join(map(str, result.volume_shape))}, {result.windows} windows of "
-        f"{' x '.join(map(str, result.window_shape))}, {result.classes} classes, features "
+        f"A volume of {_shape_text(result.volume_shape)}, {result.classes} classes, features "
         f"{', '.join(map(str, result.features))}; {result.environment.runtime} {result.environment.precision}\n"
         f"{result.environment.line()}\n\n"
         f"{format_table(header, rows)}\n"
     )
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _stream(
@@ -157,8 +161,11 @@ def _stream(
         inferer(volume, network)
         seconds = time.perf_counter() - start
     runtime, precision = inferer.ran or ("torch", "fp32")
-    estimate = inferer.estimate_memory(tuple(volume.shape), classes, network=network)
-    return StreamedVolume(levels, estimate.total_bytes, peak.bytes(), seconds, runtime, precision)
+    batch_size = 1 if runtime == "openvino" else None
+    estimate = inferer.estimate_memory(tuple(volume.shape), classes, sw_batch_size=batch_size, network=network)
+    windows = len(WindowGrid.over(volume_shape, window_shape, overlap).positions)
+    costs = estimate.total_bytes, peak.bytes(), seconds
+    return StreamedVolume(levels, window_shape, windows, *costs, runtime, precision)
 
 
 def _load_libraries(device: torch.device) -> None:

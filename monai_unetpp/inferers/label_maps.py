@@ -21,7 +21,8 @@ class LabelMaps:
     """The label maps of the levels of a network, ``(images, 1, *padded_size)`` for each.
 
     With few classes, the labels of a voxel at all levels are stored as digits of one byte until all are known, so the
-    maps of four levels take no more memory than one, besides the sums.
+    maps of four levels take no more memory than one, besides the sums. The joint map becomes that of the last level
+    whose result is asked for.
 
     Args:
         grid: the windows.
@@ -42,6 +43,7 @@ class LabelMaps:
         else:
             self._maps = [torch.empty(shape, dtype=label_dtype(count), device=device) for count in channels]
         self._factors = [1, *itertools.accumulate(self._classes, operator.mul)][:-1]
+        self._left = set(range(len(channels)))
 
     def write(self, level: int, image: int, place: tuple[slice, ...], logits: torch.Tensor) -> None:
         """Write the labels of a part of an image, once per part.
@@ -60,10 +62,12 @@ class LabelMaps:
         self._joined[image, 0][place].add_(labels.mul_(self._factors[level]))
 
     def result(self, level: int) -> torch.Tensor:
-        """The label map of a level, after all parts were written."""
+        """The label map of a level, after all parts were written; call it once for each level."""
         if self._joined is None:
             return self._maps[level]
-        found = torch.div(self._joined, self._factors[level], rounding_mode="floor")
+        self._left.discard(level)
+        found = self._joined if not self._left else torch.empty_like(self._joined)
+        torch.div(self._joined, self._factors[level], rounding_mode="floor", out=found)
         return found.remainder_(self._classes[level])
 
     @property

@@ -55,20 +55,18 @@ class WindowMemory:
     @property
     def total_bytes(self) -> int:
         """Peak memory."""
-        return self.input_bytes + self.importance_bytes + max(self.window_bytes + self._running_bytes, self._end_bytes)
+        return (
+            self.input_bytes + self.importance_bytes + max(self.window_bytes + self._running_bytes, self.labels_bytes)
+        )
 
     @property
     def stitching_bytes(self) -> int:
         """Peak memory without images, windows and their logits."""
-        return self.importance_bytes + max(self._running_bytes, self._end_bytes)
+        return self.importance_bytes + max(self._running_bytes, self.labels_bytes)
 
     @property
     def _running_bytes(self) -> int:
         return self.sums_bytes + (self.joined_bytes or self.labels_bytes)
-
-    @property
-    def _end_bytes(self) -> int:
-        return self.joined_bytes + self.labels_bytes
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name.removesuffix('_bytes')} {value / 1e6:.0f}" for name, value in asdict(self).items())

@@ -47,9 +47,17 @@ def test_levels_that_share_a_map_give_the_labels_of_each_alone(channels):
                 stitcher.add(0, position, logits)
     for stitcher in shared:
         stitcher.finish()
-    for one, other in zip(shared, alone, strict=True):
-        assert torch.equal(one.result(), other.result())
-        assert one.result().dtype == other.result().dtype
+    expected = [stitcher.result() for stitcher in alone]
+    for found, each in zip([stitcher.result() for stitcher in shared], expected, strict=True):
+        assert torch.equal(found, each)
+        assert found.dtype == each.dtype
+
+
+def test_the_last_result_of_levels_that_share_a_map_takes_no_more_memory():
+    maps = LabelMaps(WindowGrid.over((20, 9), 8, 0.25), 1, (3, 3))
+    held = [maps.result(level).data_ptr() for level in (1, 0)]
+    assert maps._joined.data_ptr() not in held[:1]
+    assert maps._joined.data_ptr() == held[1]
 
 
 def test_labels_are_those_of_argmax_the_first_of_equal_ones():
