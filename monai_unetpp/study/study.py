@@ -19,7 +19,7 @@ from monai_unetpp.data import check_labelled_data, describe_failure
 from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.distributed import gathered, own_device
 from monai_unetpp.files import claimed, write_text
-from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.environment import Environment, describe_environment, measuring_device
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.options import option_names
 from monai_unetpp.progress import Progress, teller
@@ -143,7 +143,7 @@ def run_study(
     runs, given = _asked(config, options)
     cases = find_study_cases(dataset_dir, subjects=subjects, subject_pattern=subject_pattern)
     folder = StudyFolder(Path(output_dir))
-    chosen = own_device(None if device is None else resolve_device(device))
+    chosen = own_device(None if device is None else measuring_device(resolve_device(device)))
     settings = _completed(given, folder, cases, chosen)
     study = _Study(folder, cases, settings, runs, chosen, teller(progress, logger))
     plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]

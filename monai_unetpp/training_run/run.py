@@ -20,6 +20,7 @@ from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import by_first, local_device, process_group, rank
 from monai_unetpp.files import claimed, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
+from monai_unetpp.measuring.environment import measuring_device
 from monai_unetpp.planning import Fingerprint
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
@@ -111,9 +112,10 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
     started = time.monotonic()
-    # before the cases are read, which can take long
+    # before the cases are read, which can take long; the verdict needs both
     preflight.check_report()
-    with process_group(None if options.device is None else resolve_device(options.device)):
+    device = None if options.device is None else measuring_device(resolve_device(options.device))
+    with process_group(device):
         tell = teller(progress if rank() == 0 else False, logger)
         planned = planned_bundle(options, tell)
         finished = _read_outcome(planned.bundle)

@@ -266,6 +266,11 @@ def test_a_folder_is_not_taken_by_what_trained_nothing(discs_dir, tmp_path, tiny
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_device_on_which_no_costs_can_be_measured_is_refused_before_any_work(discs_dir, tmp_path, tiny):
+    with pytest.raises(ValueError, match="device must be a CPU or a CUDA device, got 'mps'"):
+        run_study(discs_dir, tmp_path, variants=["unet_L1"], **{**tiny, "device": "mps"})
+
+
 def test_another_data_set_for_a_folder(tiny_study, decathlon_dir):
     with pytest.raises(ValueError, match="its cases, images or labels are not those of dataset_dir"):
         run_study(decathlon_dir, tiny_study[0], device="cpu")

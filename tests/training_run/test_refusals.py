@@ -73,6 +73,12 @@ def name_alike(data):
     edit(data, change)
 
 
+def test_a_device_on_which_no_verdict_can_be_measured_is_refused_before_any_work(data, tmp_path):
+    with pytest.raises(ValueError, match="device must be a CPU or a CUDA device, got 'mps'"):
+        train(TrainOptions(data, tmp_path / "bundle", device="mps"))
+    assert not (tmp_path / "bundle").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
