@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.nested_unet import NestedUNet
 from monai_unetpp.plain_values import to_plain
 
-__all__ = ["Transfer", "compare_weights", "shaping_arguments", "transfer_weights"]
+__all__ = ["Transfer", "compare_weights", "shapes_in_weights", "shaping_arguments", "transfer_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +180,39 @@ def shaping_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     values |= {"features": checked.features, "kernel_size": checked.kernel_sizes, "norm": norm}
     plain: dict[str, Any] = to_plain({**values, "strides": checked.strides})
     return plain
+
+
+def shapes_in_weights(weights: _Tensors) -> dict[str, Any] | None:
+    """The arguments of a network that can be read from the shapes of its weights, in the form of a configuration.
+
+    Args:
+        weights: of a nested U-Net, by name.
+
+    Returns:
+        ``spatial_dims``, ``features``, ``kernel_size``, ``strides`` (2 where nothing learned tells them) and, for batch
+        norm, ``norm``, which is None for others: they cannot be told apart. None if there are too few nodes.
+
+    Example:
+        >>> from monai_unetpp import NestedUNet
+        >>> shapes_in_weights(NestedUNet(2, 1, 2, features=[4, 8], kernel_size=[[3, 1], 3], norm="batch").state_dict())
+        {'spatial_dims': 2, 'features': [4, 8], 'kernel_size': [[3, 1], [3, 3]], 'strides': [[2, 2]], 'norm': 'batch'}
+    """
+    first: Iterator[tuple[int, ...]] = (
+        next((tuple(value.shape) for key, value in weights.items() if key.startswith(f"nodes.x_{depth}_0.block.")), ())
+        for depth in itertools.count()
+    )
+    rows = list(itertools.takewhile(lambda shape: len(shape) > 2, first))
+    if len(rows) < 2:
+        return None
+    dims = len(rows[0]) - 2
+    steps = [weights.get(f"nodes.x_{depth}_1.upsample.deconv.weight") for depth in range(len(rows) - 1)]
+    return {
+        "spatial_dims": dims,
+        "features": [int(shape[0]) for shape in rows],
+        "kernel_size": [list(shape[2:]) for shape in rows],
+        "strides": [[2] * dims if step is None else list(step.shape[2:]) for step in steps],
+        "norm": "batch" if any(key.endswith(".running_mean") for key in weights) else None,
+    }
 
 
 def _agree(name: str, one: Any, other: Any) -> bool:

@@ -12,7 +12,7 @@ from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_network_def
 from monai_unetpp.choices import NORMS
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
-from monai_unetpp.networks.transfer import compare_weights, shaping_arguments
+from monai_unetpp.networks.transfer import compare_weights, shapes_in_weights, shaping_arguments
 from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.training_plan import StartingWeights, TrainingPlan
 
@@ -29,10 +29,13 @@ def find_start(init: str | PathLike[str]) -> Path:
 
 
 def read_source(init: str | PathLike[str]) -> Source | None:
-    """The network whose weights ``init`` names; None where the file does not say how it was built.
+    """The network whose weights ``init`` names: as the file says, or as the shapes of the weights tell.
 
     Args:
         init: bundle or checkpoint.
+
+    Returns:
+        None where neither tells.
 
     Raises:
         FileNotFoundError: no such file or bundle.
@@ -40,15 +43,15 @@ def read_source(init: str | PathLike[str]) -> Source | None:
     """
     path = find_start(init)
     file = path / WEIGHTS_FILE if path.is_dir() else path
-    _, config = read_checkpoint(file)
+    weights, config = read_checkpoint(file)
     if config is None and path.is_dir():
         config = read_network_def(path)
-    if config is None:
-        return None
     try:
-        found = shaping_arguments(config)
+        found = shapes_in_weights(weights) if config is None else shaping_arguments(config)
     except (TypeError, ValueError) as e:
         raise ValueError(f"{file}: {e}") from e
+    if found is None:
+        return None
     values = {name: found[name] for name in ("spatial_dims", "features", "strides", "kernel_size")}
     return Source(path.name, **values, norm=found["norm"] if found["norm"] in NORMS else None)
 

@@ -6,6 +6,7 @@ from disc_images import write_disc_images
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.networks import transfer_weights
+from monai_unetpp.networks.transfer import shapes_in_weights, shaping_arguments
 from monai_unetpp.planning import Machine, load_plan, plan
 from monai_unetpp.planning.bundle_writing import PLAN_FILE
 
@@ -71,9 +72,27 @@ def test_weights_for_images_of_other_axes_are_refused(discs_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_that_do_not_say_how_they_were_built_are_taken_where_they_fit(discs_dir, weights, tmp_path):
-    content = torch.load(weights, weights_only=True)
-    torch.save({"state_dict": dict(content)}, tmp_path / "bare.pt")
-    fitting = [f"{name}={value}" for name, value in SHAPE.items() if name != "norm"]
-    made = planned(discs_dir, tmp_path / "bundle", tmp_path / "bare.pt", *fitting, 'norm=["instance",{"affine":true}]')
+def test_a_network_that_is_not_described_is_known_by_the_shapes_of_its_weights(discs_dir, weights, tmp_path):
+    content = dict(torch.load(weights, weights_only=True))
+    torch.save({"state_dict": content}, tmp_path / "bare.pt")
+    # instance norm and group norm have weights of the same names and shapes
+    made = planned(discs_dir, tmp_path / "bundle", tmp_path / "bare.pt", 'norm=["instance",{"affine":true}]')
+    assert {name: made[name] for name in SHAPE} == SHAPE
     assert made.start.fresh == ("L1", "L2")
+    with pytest.raises(ValueError, match="none of its weights fit the network, which has other features, kernels"):
+        planned(discs_dir, tmp_path / "none", tmp_path / "bare.pt")
+
+
+@pytest.mark.parametrize("upsample", ["deconv", "nontrainable"])
+@pytest.mark.parametrize("block", ["plain", "residual"])
+def test_shapes_of_weights_tell_how_a_network_was_built(upsample, block):
+    given = {"features": [4, 8, 6], "kernel_size": [[3, 3, 1], [3, 3, 3], [3, 3, 3]], "norm": "batch"}
+    strides = [[2, 2, 1], [2, 2, 2]] if upsample == "deconv" else [[2, 2, 2], [2, 2, 2]]
+    network = NestedUNet(3, 2, 5, strides=strides, block=block, upsample=upsample, **given)
+    found = shapes_in_weights(network.state_dict())
+    assert found == {"spatial_dims": 3, "strides": strides, **given}
+    assert {name: shaping_arguments(network.config)[name] for name in found} == found
+
+
+def test_weights_of_a_single_node_tell_nothing():
+    assert shapes_in_weights({"nodes.x_0_0.block.conv_0.conv.weight": torch.zeros(4, 1, 3, 3)}) is None
