@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from monai_unetpp.data.transforms.image_kinds import Kind, have_two_backgrounds, is_bright, place_of_median, sort_kinds
 from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint
+from monai_unetpp.planning.sides import sided
 from monai_unetpp.planning.values import SCALED
 from monai_unetpp.reporting.numbers import percent
 
@@ -47,6 +49,14 @@ OWN = "monai-unetpp"
 OVERLAP = 0.25
 """Share of a window at inference that overlaps with the next one."""
 _RADIOLOGY = ("CT", "MR")
+#: Words of the names of channels of pictures with a top and a bottom.
+_UPRIGHT = re.compile(
+    r"(?<![^\W_])(x[- ]?rays?|radiograph\w*|CR|DX|mammogra\w+|MG|ultrasound|sonogra\w+|US|echo\w*|OCT)(?![^\W_])",
+    re.IGNORECASE,
+)
+
+#: Names of labels of a data set that names none.
+_UNNAMED = re.compile(r"label_\d+")
 
 #: An axis more than this many times coarser than the others is treated as thick slices.
 _ANISOTROPY = 3.0
@@ -57,8 +67,8 @@ _FINER_PERCENTILE = 10
 _MOST = 0.9
 #: Share of a label's voxels in the constant surround from which the surround is no background.
 _HIDDEN = 0.02
-#: Percentiles to which intensities are clipped.
-_CLIPPED = (0.5, 99.5)
+#: Percentiles to which intensities are clipped, and the share of the cases of a label from which this would harm it.
+_CLIPPED, _BEYOND = (0.5, 99.5), 0.1
 #: Largest factor of a rare label in sampling and in the loss, relative to the most frequent label.
 _MOST_OFTEN = 4.0
 #: The same for a case of a rare kind of image, relative to the most frequent kind; and how many times rarer than this a
@@ -66,8 +76,8 @@ _MOST_OFTEN = 4.0
 _MOST_OF_KIND, _RARE = 5.0, 2
 #: Patches around the background for each patch around a label.
 _BACKGROUND = 0.25
-#: Share of labels in the box around a brain from which little else is in it; a brain fills about half of its box.
-_FILLED = 0.25
+#: Share of labels in what the surround encloses from which little else is in it.
+_FILLED = 0.75
 #: Margin around the cropped content, in voxels.
 CROP_MARGIN = 4
 
@@ -185,7 +195,7 @@ def _has_range(fingerprint: Fingerprint) -> bool:
 def choose_clip_percentiles(fingerprint: Fingerprint, normalization: str, crop_background: bool) -> Choice:
     """Percentiles to which intensities are clipped: of each image or, for a fixed range, inside the labels.
 
-    A side is not clipped if most of a label lies beyond the usual bound there, in most of the cases that have it.
+    A side is not clipped if most of a label lies beyond the usual bound there, in a tenth of the cases that have it.
     """
     low, high = _CLIPPED
     reason = "The few voxels beyond would affect the scale of all others."
@@ -195,10 +205,12 @@ def choose_clip_percentiles(fingerprint: Fingerprint, normalization: str, crop_b
         reason = "The few brighter voxels would affect the scale of all others; the lowest value is the surround."
     sides = []
     if darker:
-        sides.append(f"below, as most of {' and '.join(darker)} is darker than the {low:g}th percentile")
+        sides.append(f"below, as most of {' and '.join(darker)} is darker than the {low:g}th percentile in some cases")
         low = 0.0
     if brighter:
-        sides.append(f"above, as most of {' and '.join(brighter)} is brighter than the {high:g}th percentile")
+        sides.append(
+            f"above, as most of {' and '.join(brighter)} is brighter than the {high:g}th percentile in some cases"
+        )
         high = 100.0
     if sides:
         reason = f"Nothing is clipped {', nor '.join(sides)}: its voxels would all become alike."
@@ -206,7 +218,7 @@ def choose_clip_percentiles(fingerprint: Fingerprint, normalization: str, crop_b
 
 
 def _labels_beyond(fingerprint: Fingerprint, normalization: str, crop_background: bool) -> tuple[list[str], list[str]]:
-    """The labels whose median is below, and those whose median is above the usual bounds, in most of their cases."""
+    """The labels whose median is below, and those whose median is above the usual bounds, in many of their cases."""
     beyond: tuple[list[str], list[str]] = ([], [])
     for name in sorted(fingerprint.labels, key=lambda name: fingerprint.labels[name]):
         cases = [case for case in fingerprint.cases if name in case.medians]
@@ -216,7 +228,7 @@ def _labels_beyond(fingerprint: Fingerprint, normalization: str, crop_background
                 any(sign * median > sign * bound[end] for median, bound in zip(case.medians[name], own, strict=True))
                 for case, own in zip(cases, bounds, strict=True)
             ]
-            if 2 * sum(found) > len(found):
+            if sum(found) > _BEYOND * len(found):
                 names.append(name)
     return beyond
 
@@ -313,9 +325,9 @@ def choose_class_ratios(fingerprint: Fingerprint, crop_background: bool) -> Choi
 
 
 def _filled(fingerprint: Fingerprint) -> float:
-    """Share of labels in the box around the content of an image, the median of the cases."""
+    """Share of labels in what the constant surround encloses, the median of the cases."""
     return statistics.median(
-        sum(case.volumes_ml.values()) * 1000 / math.prod(case.size_mm) for case in fingerprint.cases
+        sum(case.voxels.values()) / ((1 - case.surround_share) * math.prod(case.shape)) for case in fingerprint.cases
     )
 
 
@@ -364,12 +376,21 @@ def choose_bias_field(fingerprint: Fingerprint) -> Choice:
 
 def choose_rotate90(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None = None) -> Choice:
     """Whether patches are rotated by multiples of 90 degrees."""
-    if fingerprint.spatial_dims == 3 or fingerprint.modality in _RADIOLOGY or fingerprint.left_right:
-        return Choice(False, "Patients, and so volumes, have a fixed orientation.")
+    if fingerprint.spatial_dims == 3 or _is_upright(fingerprint) or sided(fingerprint.labels):
+        return Choice(False, "Images of patients, and volumes, have a fixed orientation.")
     width, height = spacing_mm or fingerprint.median_spacing_mm
     if not math.isclose(width, height, rel_tol=_SQUARE):
         return Choice(False, "The pixels are not square, so that rotated images would be stretched.")
-    return Choice(True, "Such images have no fixed orientation, and square pixels.")
+    return Choice(
+        True,
+        f"Images called {' and '.join(fingerprint.channels)} are taken for ones without a fixed orientation, and have "
+        "square pixels; where they have one, false and flip_axes=0 are better.",
+    )
+
+
+def _is_upright(fingerprint: Fingerprint) -> bool:
+    """Whether the images have a top and a bottom, by what they are called."""
+    return fingerprint.modality in _RADIOLOGY or all(map(_UPRIGHT.search, fingerprint.channels))
 
 
 def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool) -> Choice:
@@ -381,10 +402,16 @@ def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool) -> Choice:
         return Choice(
             [], f"There are pairs of left and right labels ({left}, {right}{pairs}), which mirroring would confuse."
         )
+    if one_sided := sided(fingerprint.labels):
+        return Choice(
+            [], f"{one_sided[0]} is on one side, and mirroring would confuse it with the other, which has no label."
+        )
+    unnamed = len(fingerprint.labels) > 1 and all(map(_UNNAMED.fullmatch, fingerprint.labels))
+    advice = " If some are of the left side and others of the right, none is better." if unnamed else ""
     if fingerprint.spatial_dims == 2:
-        axes = [0, 1] if rotate90 or fingerprint.modality not in _RADIOLOGY else [0]
-        return Choice(axes, "Mirror images are as likely as the images themselves.", ISENSEE)
-    return Choice([0], "Bodies are nearly symmetric between left and right, but along no other axis.")
+        axes = [0] if _is_upright(fingerprint) and not rotate90 else [0, 1]
+        return Choice(axes, f"Mirror images are as likely as the images themselves.{advice}", ISENSEE)
+    return Choice([0], f"Bodies are nearly symmetric between left and right, but along no other axis.{advice}")
 
 
 def choose_tolerance(spacing_mm: Sequence[float] | None, fingerprint: Fingerprint) -> Choice:

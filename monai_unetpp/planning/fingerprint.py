@@ -92,6 +92,7 @@ class CaseFingerprint:
             other labels are left out.
         faces: number of faces of voxels across each axis on the surface of each label, by name; empty in older
             fingerprints.
+        surround_share: share of the voxels of the image that its constant surround has; 0 in older fingerprints.
     """
 
     name: str
@@ -107,6 +108,7 @@ class CaseFingerprint:
     medians: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     in_surround: dict[str, float] = dataclasses.field(default_factory=dict)
     faces: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    surround_share: float = 0.0
 
     @property
     def volumes_ml(self) -> dict[str, float]:

@@ -49,7 +49,7 @@ __all__ = ["take_fingerprint"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 3
+_VERSION = 4
 """Version of the measurements; increased when they change, so that older caches are not used."""
 #: Without the extremes, which are kept apart: in the sample of all cases they would count as much as other quantiles.
 _QUANTILES = QUANTILES[1:-1]
@@ -206,6 +206,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
             for name, found in labels.items()
             if found.voxels
         },
+        surround_share=0.0 if surround is None else surround.share,
     )
     return _Measured(
         record,

@@ -254,7 +254,7 @@ def make_plan(
     check_size("window_shape", choices["window_shape"], choices["strides"])
     for name, choice in {
         **_RECIPE,
-        **_choose_for_machine(fingerprint, task.shape, machine),
+        **_choose_for_machine(fingerprint, shapes, machine),
         **_choose_for_speed(options),
     }.items():
         choices.settle(name, choice)
@@ -358,9 +358,11 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
         logger.warning("Voxels of %s lie in the constant surround, %s. %s", ", ".join(hidden), what, remedy)
 
 
-def _choose_for_machine(fingerprint: Fingerprint, shape: Sequence[int], machine: Machine) -> dict[str, Choice]:
-    """The cache of prepared cases, and the number of processes that draw patches."""
-    voxels = len(fingerprint.cases) * math.prod(shape)
+def _choose_for_machine(
+    fingerprint: Fingerprint, shapes: Sequence[Sequence[float]], machine: Machine
+) -> dict[str, Choice]:
+    """The cache of prepared cases, whose shapes are given, and the number of processes that draw patches."""
+    voxels = sum(map(math.prod, shapes))
     wanted = voxels * (_CHANNEL_BYTES * len(fingerprint.channels) + _LABEL_BYTES)
     share = min(1.0, _CACHE_SHARE * _host_bytes(machine) / wanted)
     kept = "All prepared cases fit" if share == 1 else "As many prepared cases are cached as fit"

@@ -1,11 +1,11 @@
-"""Finding pairs of left and right labels by their names."""
+"""Finding labels of one side, and pairs of left and right ones, by their names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-__all__ = ["left_right_pairs"]
+__all__ = ["left_right_pairs", "sided"]
 
 #: What names a side as a word of its own.
 _SIDES = {
@@ -43,6 +43,19 @@ def left_right_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
             if rest != lower and len(re.findall(r"[^\W\d_]", rest)) > 1 and right + rest in others:
                 pairs.append((name, others[right + rest]))
     return tuple(dict.fromkeys(pairs))
+
+
+def sided(names: Iterable[str]) -> list[str]:
+    """The names that have a word for one side, whether or not there is one for the other.
+
+    Args:
+        names: names of labels.
+
+    Example:
+        >>> sided(["left kidney", "liver", "L1", "Hippocampus_R"])
+        ['left kidney', 'Hippocampus_R']
+    """
+    return [name for name in names if _side_of(name)[0] is not None]
 
 
 def _side_of(name: str) -> tuple[str | None, str]:

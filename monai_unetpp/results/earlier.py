@@ -29,11 +29,11 @@ class EarlierResults:
         wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
     A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
-    other weights, settings or labels of the bundle, or options, or it is the runner's, which records nothing. Where
-    another program has saved a correction without the mark, the record of its image counts; a result that no run has
-    recorded counts as one of the last, which may have been killed. So an interrupted run continues, but one with
-    another level starts again. Results are looked up by the names of their files, which are unique in a folder: the
-    folder may have been renamed or moved.
+    other weights, settings or labels of the bundle, or options, or it is the runner's, which records nothing, as the
+    runner wrote it. Where another program has saved a correction without the mark, the record of its image counts; a
+    result that no run has recorded counts as one of the last, which may have been killed. So an interrupted run
+    continues, but one with another level starts again. Results are looked up by the names of their files, which are
+    unique in a folder: the folder may have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
@@ -88,7 +88,9 @@ class EarlierResults:
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
         made_by = self._made_by.get(output.name, self._last)
-        if not output.is_file() or is_of_runner(output) or not is_made_alike(made_by, self._wanted):
+        if not output.is_file() or not is_made_alike(made_by, self._wanted):
+            return False
+        if is_of_runner(output) and not is_changed_since_runner(output):
             return False
         files = [image] if isinstance(image, (str, PathLike)) else image
         made_of = read_identity(output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -337,13 +338,14 @@ def _check_cases(planned: Planned, tell: Callable[[str], None]) -> None:
 
 def _share_time(planned: Planned, judging: _Entries, values: Mapping[str, Any], started: float) -> TimeShares:
     """Time a case, and divide the time of a training that has saved nothing yet."""
-    case, levels = time_case(planned.bundle, _typical(judging), values)
+    typical, mean_size = _typical(judging)
+    case, levels = time_case(planned.bundle, typical, values)
     write_beginning(planned.bundle, planned.beginning)
     return share_time(
         planned.bundle / "training" / "time.json",
         planned.beginning.minutes,
         started=started,
-        case=case,
+        case=case.times(mean_size),
         cases=len(judging),
         levels=levels,
         folds=planned.folds,
@@ -351,15 +353,17 @@ def _share_time(planned: Planned, judging: _Entries, values: Mapping[str, Any], 
     )
 
 
-def _typical(entries: _Entries) -> Mapping[str, Any]:
-    """The case whose image is of median size, with the voxels that headers and folders name."""
+def _typical(entries: _Entries) -> tuple[Mapping[str, Any], float]:
+    """The case whose image is of median size, by its files, and the mean size of all in relation to this one."""
 
     def size(entry: Mapping[str, Any]) -> int:
         image = entry["image"]
         files = [image] if isinstance(image, str) else image
         return sum(bytes_ for file in files for _, bytes_, _ in file_identity(Path(file)))
 
-    return sorted(entries, key=size)[len(entries) // 2]
+    sizes = {number: size(entry) for number, entry in enumerate(entries)}
+    typical = sorted(sizes, key=sizes.__getitem__)[len(entries) // 2]
+    return entries[typical], max(1.0, statistics.fmean(sizes.values()) / max(sizes[typical], 1))
 
 
 def _outcome_path(bundle: Path) -> Path:

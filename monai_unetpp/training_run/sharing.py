@@ -81,6 +81,16 @@ class CaseTime:
     checking: float = 0.0
     prepared_bytes: int = 0
 
+    def times(self, factor: float) -> CaseTime:
+        """What a case takes that is so many times as large."""
+        return CaseTime(
+            factor * self.network,
+            factor * self.scoring,
+            factor * self.preparing,
+            factor * self.checking,
+            round(factor * self.prepared_bytes),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class TimeShares:

@@ -79,11 +79,11 @@ def test_outliers_are_clipped_as_always_where_no_label_lies_beyond():
 def test_nothing_is_clipped_on_the_side_on_which_most_of_a_label_lies():
     bright = fingerprint(labels={"vessel": 1, "organ": 2}, medians={"vessel": (101.0,), "organ": (50.0,)})
     assert clipped(bright).value == [0.5, 100.0]
-    assert "above, as most of vessel is brighter than the 99.5th percentile" in clipped(bright).reason
+    assert "above, as most of vessel is brighter than the 99.5th percentile in some cases" in clipped(bright).reason
     assert clipped(bright, "inside", True).value == [0.0, 100.0]
     dark = fingerprint(medians={"organ": (-1.0,)})
     assert clipped(dark).value == [0.0, 99.5]
-    assert "below, as most of organ is darker than the 0.5th percentile" in clipped(dark).reason
+    assert "below, as most of organ is darker than the 0.5th percentile in some cases" in clipped(dark).reason
     # one channel is enough
     both = fingerprint(channels=("T1", "T2"), medians={"organ": (50.0, 101.0)}, bounds=((0.0, 100.0),) * 2)
     assert clipped(both).value == [0.5, 100.0]
@@ -91,13 +91,14 @@ def test_nothing_is_clipped_on_the_side_on_which_most_of_a_label_lies():
 
 
 def test_a_label_beyond_the_bounds_in_few_cases_changes_nothing():
-    data = fingerprint(spacings=((1.0, 1.0, 1.0),) * 4, medians={"organ": (101.0,)})
-    ordinary = [dataclasses.replace(case, medians={"organ": (99.0,)}) for case in data.cases[:2]]
-    mixed = dataclasses.replace(data, cases=(*ordinary, *data.cases[2:]))
-    assert clipped(mixed).value == [0.5, 99.5]
+    data = fingerprint(spacings=((1.0, 1.0, 1.0),) * 10, medians={"organ": (101.0,)})
+    ordinary = [dataclasses.replace(case, medians={"organ": (99.0,)}) for case in data.cases]
+    for beyond, value in ((1, [0.5, 99.5]), (2, [0.5, 100.0])):
+        mixed = dataclasses.replace(data, cases=(*ordinary[beyond:], *data.cases[:beyond]))
+        assert clipped(mixed).value == value
     # cases without the label do not count
     without = [dataclasses.replace(case, medians={}) for case in data.cases[:3]]
-    assert clipped(dataclasses.replace(data, cases=(*without, data.cases[3]))).value == [0.5, 100.0]
+    assert clipped(dataclasses.replace(data, cases=(*without, *data.cases[3:4]))).value == [0.5, 100.0]
 
 
 def test_bounds_are_those_of_what_is_left_after_cropping():
@@ -176,8 +177,14 @@ def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
 def test_no_patches_are_around_a_surround_whose_content_is_labelled():
     labels, voxels = {"a": 1, "b": 2}, {"a": 1600, "b": 1600}
     data = fingerprint(shape=(20, 20, 20), spacings=((2.0, 2.0, 2.0),), labels=labels, voxels=voxels)
-    assert data_rules.choose_class_ratios(data, True).value == [0.0, 1.0, 1.0]
-    assert data_rules.choose_class_ratios(data, False).value == [0.5, 1.0, 1.0]
+    brains, trunks = (
+        dataclasses.replace(data, cases=tuple(dataclasses.replace(case, surround_share=share) for case in data.cases))
+        for share in (0.5, 0.3)
+    )
+    assert data_rules.choose_class_ratios(brains, True).value == [0.0, 1.0, 1.0]
+    assert data_rules.choose_class_ratios(brains, False).value == [0.5, 1.0, 1.0]
+    # of the trunk, 3200 of 5600 voxels have a label
+    assert data_rules.choose_class_ratios(trunks, True).value == [0.5, 1.0, 1.0]
 
 
 def test_rare_labels_weigh_more_and_the_background_least():
@@ -186,6 +193,33 @@ def test_rare_labels_weigh_more_and_the_background_least():
     never = fingerprint(labels={"a": 1, "b": 2}, voxels={"a": 10**6, "b": 0})
     assert data_rules.choose_class_weights(never).value == [1.0, 1.0, 1.0]
     assert data_rules.choose_class_weights(fingerprint(labels={"a": 1}, voxels={"a": 5})).value is None
+
+
+def test_a_label_of_one_side_forbids_mirror_images_where_the_other_has_none():
+    for shape in ((64, 64, 64), (64, 64)):
+        data = fingerprint(shape=shape, modality="other", labels={"left kidney": 1, "spleen": 2})
+        found = data_rules.choose_flip_axes(data, rotate90=False)
+        assert found.value == []
+        assert found.reason.startswith("left kidney is on one side,")
+        assert not data_rules.choose_rotate90(data).value
+    unnamed = data_rules.choose_flip_axes(fingerprint(labels={"label_1": 1, "label_2": 2}), False)
+    assert unnamed.value == [0]
+    assert unnamed.reason.endswith("If some are of the left side and others of the right, none is better.")
+
+
+@pytest.mark.parametrize("name", ["chest X-ray", "xray", "US", "B-mode ultrasound", "OCT", "mammography"])
+def test_pictures_that_are_called_upright_are_not_turned(name):
+    data = fingerprint(shape=(64, 64), modality="other", channels=(name,))
+    assert not data_rules.choose_rotate90(data).value
+    assert data_rules.choose_flip_axes(data, False).value == [0]
+
+
+@pytest.mark.parametrize("name", ["microscopy", "focus", "octane", "nuclei_us2"])
+def test_other_names_tell_no_orientation(name):
+    data = fingerprint(shape=(64, 64), modality="other", channels=(name,))
+    found = data_rules.choose_rotate90(data)
+    assert found.value
+    assert found.reason.startswith(f"Images called {name} are taken for ones without a fixed orientation")
 
 
 def test_left_and_right_labels_forbid_mirror_images():

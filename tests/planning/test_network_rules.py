@@ -330,7 +330,10 @@ def test_the_cache_is_in_the_memory_of_the_computer():
     data = fingerprint(shape=(100, 100, 100), spacings=[(1.0, 1.0, 1.0)] * 10)
     for host, rate in ((2**26, 0.67), (2**40, 1.0)):
         gpu = Machine.of(1e13, 2**24, 8, "cuda", host)
-        assert _choose_for_machine(data, [100, 100, 100], gpu)["cache_rate"].value == rate
+        assert _choose_for_machine(data, [[100, 100, 100]] * 10, gpu)["cache_rate"].value == rate
+        # few large images count as many small ones
+        unequal = [[25, 100, 100]] * 6 + [[850, 100, 100]]
+        assert _choose_for_machine(data, unequal, gpu)["cache_rate"].value == rate
     assert str(gpu).endswith("8 cores, 0.015625 GiB, 1024 GiB of the computer")
 
 

@@ -630,7 +630,12 @@ def test_the_case_that_is_timed_is_of_median_size_in_voxels(tmp_path):
         (tmp_path / f"{name}.raw").write_bytes(bytes(voxels))
         (tmp_path / f"{name}.mhd").write_text(f"NDims = 3\nElementDataFile = {name}.raw".ljust(header))
     entries = [{"image": str(tmp_path / f"{name}.mhd")} for name in ("small", "median", "large")]
-    assert stages._typical(entries) == entries[1]
+    typical, mean_size = stages._typical(entries)
+    assert typical == entries[1]
+    # 1100 bytes; the mean of 301, 1100 and 2200
+    assert mean_size == pytest.approx(3601 / 3300)
+    taken = CaseTime(1.0, 2.0, 3.0, 4.0, 5).times(2.0)
+    assert taken == CaseTime(2.0, 4.0, 6.0, 8.0, 10)
 
 
 def test_a_few_windows_of_a_large_image_are_timed():
