@@ -1001,6 +1001,20 @@ def test_output_that_nobody_takes_is_no_error_at_the_end_of_the_program(monkeypa
         # leaving the block flushes what is left, as Python does at its end
 
 
+@pytest.mark.slow
+def test_what_failed_is_told_where_nobody_takes_the_output(monkeypatch, capsys):
+    from monai_unetpp import bundles
+
+    monkeypatch.setattr(bundles, "check_bundle", lambda *_, **__: ["this is wrong."])
+    monkeypatch.setattr(bundles, "bundle_code", lambda _: {"$code" * 10_000: ["everywhere"]})
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert cli.main(["check", "hippocampus_mri_unetpp"]) == 1
+    assert capsys.readouterr().err == "monai-unetpp: this is wrong.\n"
+
+
 def test_long_work_goes_on_where_its_terminal_is_closed(monkeypatch, stub_prune):
     from monai_unetpp import training_run
 

@@ -94,8 +94,8 @@ def check_bundle(
     """Check a bundle against the rules of MONAI's model zoo, as far as they can be checked offline.
 
     It checks files and their sizes, keys of the configurations, metadata, and weights; all configurations must define
-    the network whose weights are stored. Modules named by a ``_target_`` are imported, so check only bundles that you
-    trust; expressions are not evaluated.
+    the network whose weights are stored. Nothing in the bundle is run: expressions are not evaluated, and of modules
+    that a ``_target_`` names, only those of MONAI, torch, ignite and this package are imported.
 
     Args:
         bundle: the folder of the bundle.

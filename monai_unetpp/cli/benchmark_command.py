@@ -26,7 +26,8 @@ _EXAMPLES = """\
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the figures to this file as JSON")
+    written = ("-o", "--output", "--output_dir")
+    parser.add_argument(*written, dest="output", metavar="FILE", help="write the figures to this file as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the speed-ups into this PNG file")
     add_options(parser, SpeedOptions, defaults=True)
 

@@ -33,6 +33,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
+        "--output_dir",
+        dest="output",
         required=True,
         metavar="FILE_OR_FOLDER",
         help="file to write: .pt2 (torch.export), .ts (TorchScript), .onnx, .xml (OpenVINO) or .ep (TensorRT); a "

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
 
 from monai_unetpp.cli.benchmark_command import BENCHMARK
 from monai_unetpp.cli.bundles_command import BUNDLES
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # JSON is the requested output, so --quiet does not mute it
     mute = quiet and not options.get("json_output")
     _name_the_user()
-    with _ending_on_request(), logging_to_stderr(verbose, quiet), silenced(quiet), muted(mute):
+    with _ending_on_request(), logging_to_stderr(verbose, quiet), silenced(quiet), _heard_or_not(), muted(mute):
         try:
             return run(**options)
         except KeyboardInterrupt:
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fail(_told(cause_of(e)))
             return BAD_INPUT
         finally:
-            _let_go_of_output()
+            _let_go_of(sys.stdout)
 
 
 def make_parser() -> Parser:
@@ -131,14 +132,48 @@ def _ending_on_request() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def _let_go_of_output() -> None:
+@contextlib.contextmanager
+def _heard_or_not() -> Iterator[None]:
+    """Let a command go on, and end with its own code, where the reader of its output, such as head, has closed it."""
+    before = sys.stdout
+    sys.stdout = _Heard(before) if before is not None else before
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+class _Heard:
+    """A stream for text that nobody may read any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write to the stream, or nowhere once its reader has closed it."""
+        with contextlib.suppress(BrokenPipeError):
+            return self._stream.write(text)
+        _let_go_of(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        with contextlib.suppress(BrokenPipeError):
+            return self._stream.flush()
+        _let_go_of(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _let_go_of(output: TextIO | None) -> None:
     """Pass on what is printed; where nobody takes it any more, keep Python from ending with an error for that."""
     # where the output was closed from the start, there is none
     with contextlib.suppress(OSError, AttributeError):
         try:
-            sys.stdout.flush()
+            output.flush()  # type: ignore[union-attr]
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # type: ignore[union-attr]
 
 
 def _name_the_user() -> None:
