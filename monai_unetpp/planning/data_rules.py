@@ -33,6 +33,7 @@ __all__ = [
     "choose_intensity_range",
     "choose_inversion",
     "choose_normalization",
+    "choose_orientation",
     "choose_rare_kind_factor",
     "choose_rotate90",
     "choose_spacing",
@@ -63,6 +64,8 @@ _ANISOTROPY = 3.0
 #: Pixels count as square if their edges differ by at most this part.
 _SQUARE = 0.05
 _FINER_PERCENTILE = 10
+#: Angle in degrees between slices and the planes of the body from which it is chance which of these is the nearest.
+_TILTED = 20.0
 #: Least share of the cases with a constant surround for the data to count as having one.
 _MOST = 0.9
 #: Share of a label's voxels in the constant surround from which the surround is no background.
@@ -95,6 +98,25 @@ class Choice:
     value: Any
     reason: str
     source: str = OWN
+
+
+def choose_orientation(fingerprint: Fingerprint) -> Choice:
+    """The order and direction of axes to which volumes are brought; None takes them as they are stored."""
+    if fingerprint.spatial_dims == 2:
+        return Choice(None, "Pictures are taken as they are stored.")
+    tilted = [case for case in fingerprint.cases if case.tilt_degrees >= _TILTED]
+    thick, stored = (
+        Counter(axis for case in cases if (axis := is_anisotropic(case.spacing_mm)) is not None)
+        for cases in (tilted, [case.as_stored() for case in tilted])
+    )
+    count = sum(thick.values())
+    if 2 * count > len(fingerprint.cases) and max(thick.values()) < _MOST * count <= max(stored.values()):
+        return Choice(
+            None,
+            f"The slices of {percent(count / len(fingerprint.cases))} of the cases are thick and tilted so far that it "
+            "is chance which axis of the body lies nearest to theirs, while they are stored alike.",
+        )
+    return Choice("RAS", "So that axes mean the same in all files.")
 
 
 def choose_spacing(fingerprint: Fingerprint) -> Choice:
@@ -393,8 +415,8 @@ def _is_upright(fingerprint: Fingerprint) -> bool:
     return fingerprint.modality in _RADIOLOGY or all(map(_UPRIGHT.search, fingerprint.channels))
 
 
-def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool) -> Choice:
-    """Axes along which patches are mirrored."""
+def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool, orientation: str | None = "RAS") -> Choice:
+    """Axes along which patches are mirrored; volumes have the ``orientation``."""
     if fingerprint.left_right:
         left, right = fingerprint.left_right[0]
         more = len(fingerprint.left_right) - 1
@@ -411,6 +433,8 @@ def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool) -> Choice:
     if fingerprint.spatial_dims == 2:
         axes = [0] if _is_upright(fingerprint) and not rotate90 else [0, 1]
         return Choice(axes, f"Mirror images are as likely as the images themselves.{advice}", ISENSEE)
+    if orientation is None:
+        return Choice([], "Volumes as they are stored have no axis between left and right.")
     return Choice([0], f"Bodies are nearly symmetric between left and right, but along no other axis.{advice}")
 
 

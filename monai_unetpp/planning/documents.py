@@ -229,7 +229,8 @@ def _joined(values: tuple[float, ...]) -> str:
 
 def _preprocessing_text(plan: TrainingPlan) -> str:
     """The preprocessing of an image with reasons, as a Markdown list."""
-    lines = ["Orientation to RAS, so that axes mean the same in all files."] if plan.spatial_dims == 3 else []
+    oriented = plan.spatial_dims == 3 and plan["orientation"] is not None
+    lines = [f"Orientation to {plan['orientation']}, so that axes mean the same in all files."] if oriented else []
     spacing = plan["spacing_mm"]
     if spacing is not None:
         lines.append(f"Resampling to {_joined(tuple(spacing))} mm. {escape(plan.reasons['spacing_mm'].text)}")

@@ -6,10 +6,10 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import ImageRecord, TrainingRanges
@@ -23,7 +23,10 @@ __all__ = [
     "Fingerprint",
     "IntensityStatistics",
     "fingerprint_text",
+    "medians_by_axis",
 ]
+
+_Entry = TypeVar("_Entry", int, float)
 
 LONGEST_AXIS = 2**16 - 2
 """Most voxels of an image along an axis: MONAI keeps the ends of the centres of patches in 16 bits."""
@@ -93,6 +96,9 @@ class CaseFingerprint:
         faces: number of faces of voxels across each axis on the surface of each label, by name; empty in older
             fingerprints.
         surround_share: share of the voxels of the image that its constant surround has; 0 in older fingerprints.
+        stored_axes: axis of the stored array nearest to each of R, A and S, in which order the other entries are; in 2D
+            and in older fingerprints, as if stored in this order.
+        tilt_degrees: largest angle between an axis of the array and the one of R, A and S nearest to it; 0 likewise.
     """
 
     name: str
@@ -109,6 +115,8 @@ class CaseFingerprint:
     in_surround: dict[str, float] = dataclasses.field(default_factory=dict)
     faces: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     surround_share: float = 0.0
+    stored_axes: tuple[int, ...] = ()
+    tilt_degrees: float = 0.0
 
     @property
     def volumes_ml(self) -> dict[str, float]:
@@ -117,6 +125,22 @@ class CaseFingerprint:
         for spacing in self.spacing_mm:
             voxel_ml *= spacing
         return {name: count * voxel_ml for name, count in self.voxels.items()}
+
+    def as_stored(self) -> CaseFingerprint:
+        """The same, with axes in the order of the file."""
+        places = sorted(range(len(self.stored_axes)), key=self.stored_axes.__getitem__) or range(len(self.shape))
+
+        def ordered(values: Sequence[_Entry]) -> tuple[_Entry, ...]:
+            return tuple(values[place] for place in places)
+
+        return dataclasses.replace(
+            self,
+            shape=ordered(self.shape),
+            spacing_mm=ordered(self.spacing_mm),
+            size_mm=ordered(self.size_mm),
+            faces={name: ordered(found) for name, found in self.faces.items()},
+            stored_axes=(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +173,17 @@ class Fingerprint:
     left_right: tuple[tuple[str, str], ...]
     intensity: tuple[ChannelIntensity, ...]
     quantiles: tuple[tuple[float, ...], ...] = ()
+
+    def as_stored(self) -> Fingerprint:
+        """The same, with the axes of each case in the order in which its file has them, not R, A and S."""
+        cases = tuple(case.as_stored() for case in self.cases)
+        spacings, shapes = ([getattr(case, name) for case in cases] for name in ("spacing_mm", "shape"))
+        return dataclasses.replace(
+            self,
+            cases=cases,
+            median_spacing_mm=tuple(medians_by_axis(spacings)),
+            median_shape=tuple(round(length) for length in medians_by_axis(shapes)),
+        )
 
     @property
     def in_surround(self) -> dict[str, float]:
@@ -234,6 +269,11 @@ class Fingerprint:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
+
+
+def medians_by_axis(rows: Iterable[Sequence[float]]) -> list[float]:
+    """The median of each entry of rows with an entry by axis."""
+    return [float(statistics.median(values)) for values in zip(*rows, strict=True)]
 
 
 def fingerprint_text(content: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from monai_unetpp.data.transforms.extent import (
     describe_extent,
     find_own_surround,
     sample_evenly,
+    tilt_of,
 )
 from monai_unetpp.files import write_text
 from monai_unetpp.plain_values import from_plain, to_plain
@@ -41,6 +42,7 @@ from monai_unetpp.planning.fingerprint import (
     ChannelIntensity,
     Fingerprint,
     IntensityStatistics,
+    medians_by_axis,
 )
 from monai_unetpp.planning.sides import left_right_pairs
 from monai_unetpp.progress import Progress, counting
@@ -207,6 +209,8 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
             if found.voxels
         },
         surround_share=0.0 if surround is None else surround.share,
+        stored_axes=tuple(axes_in_order(image.affine, label.data.ndim)),
+        tilt_degrees=tilt_of(image.affine, label.data.ndim),
     )
     return _Measured(
         record,
@@ -294,16 +298,12 @@ def _summarise(described: DataSetDescription, measured: Sequence[_Measured]) -> 
         labels=described.labels,
         ignore_label=described.ignore_label,
         cases=cases,
-        median_spacing_mm=tuple(_medians(case.spacing_mm for case in cases)),
-        median_shape=tuple(round(length) for length in _medians(case.shape for case in cases)),
+        median_spacing_mm=tuple(medians_by_axis(case.spacing_mm for case in cases)),
+        median_shape=tuple(round(length) for length in medians_by_axis(case.shape for case in cases)),
         left_right=left_right_pairs(described.labels),
         intensity=tuple(_pooled(measured, channel) for channel in channels),
         quantiles=tuple(_pooled_quantiles(measured, channel) for channel in channels),
     )
-
-
-def _medians(rows: Iterable[Sequence[float]]) -> list[float]:
-    return [float(each) for each in np.median(list(rows), axis=0)]
 
 
 def _is_hounsfield(cases: Sequence[CaseFingerprint]) -> bool:

@@ -33,6 +33,7 @@ from monai_unetpp.planning.data_rules import (
     choose_intensity_range,
     choose_inversion,
     choose_normalization,
+    choose_orientation,
     choose_rare_kind_factor,
     choose_rotate90,
     choose_spacing,
@@ -216,6 +217,8 @@ def make_plan(
     _check_axes(source, dims)
     given = {name: check_one(name, value, dims) for name, value in options.given.items()}
     choices = _Choices(given)
+    if choices.settle("orientation", choose_orientation(fingerprint)) is None:
+        fingerprint = fingerprint.as_stored()
     _choose_for_data(choices, fingerprint)
     if given.get("spacing_mm"):
         _check_grid(choices, fingerprint, machine)
@@ -349,7 +352,7 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     settle("augmentation", choose_augmentation(fingerprint))
     settle("bias_field", choose_bias_field(fingerprint))
     rotate90 = settle("rotate90", choose_rotate90(fingerprint, spacing_mm))
-    settle("flip_axes", choose_flip_axes(fingerprint, rotate90))
+    settle("flip_axes", choose_flip_axes(fingerprint, rotate90, choices["orientation"]))
     settle("tolerance_mm", choose_tolerance(spacing_mm, fingerprint))
     hidden = hidden_labels(fingerprint)
     if hidden and (cropped or normalization == "inside"):

@@ -213,6 +213,7 @@ def _added(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values that plans of 0.2.0 may lack, and with which their networks were trained."""
     lowest = 0.0 if values.get("normalization") == "inside" else 0.5
     return {
+        "orientation": "RAS",
         "dropout": 0.0,
         "level_weights": None,
         "clip_percentiles": [lowest, 99.5],

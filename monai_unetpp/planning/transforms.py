@@ -54,8 +54,8 @@ def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
     chain = [_transform("LoadImaged", "@image", reader=reader), _transform("EnsureChannelFirstd", "@image")]
     if labelled:
         chain += _label_loading(plan)
-    if plan.spatial_dims == 3:
-        chain.append(_transform("Orientationd", keys, axcodes="RAS", labels=None, **allow))
+    if plan.spatial_dims == 3 and plan["orientation"] is not None:
+        chain.append(_transform("Orientationd", keys, axcodes=plan["orientation"], labels=None, **allow))
     if plan["crop_background"] or plan["normalization"] == "inside":
         chain.append(_transform("monai_unetpp.data.LevelSurroundd", "@image"))
     if not labelled:

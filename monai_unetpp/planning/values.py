@@ -198,6 +198,7 @@ def _weights(name: str, value: Any, dims: int) -> list[float]:
 
 
 SETTABLE: dict[str, _Check] = {
+    "orientation": _optional(_one_of(("RAS",))),
     "spacing_mm": _optional(_per_axis(_number(0))),
     "crop_background": _flag,
     "normalization": _one_of(NORMALIZATIONS),

@@ -165,6 +165,45 @@ def test_cases_of_rare_kinds_of_images_are_drawn_more_often():
     assert (volumes.value, volumes.reason) == (1.0, "Only 2D images are sorted into kinds.")
 
 
+def hearts(tilt=45.0, axes=((0, 1, 2), (2, 0, 1), (1, 2, 0)), spacing=(1.4, 1.4, 10.0)):
+    """Volumes whose third axis, as stored, has the thick slices, and is nearest to another axis of the body in each."""
+    data = fingerprint(shape=(80, 90, 12), spacings=(spacing,) * len(axes))
+    cases = []
+    for case, order in zip(data.cases, axes, strict=True):
+        sizes = {
+            name: tuple(getattr(case, name)[axis] for axis in order) for name in ("shape", "spacing_mm", "size_mm")
+        }
+        cases.append(dataclasses.replace(case, **sizes, stored_axes=order, tilt_degrees=tilt, faces={"a": order}))
+    return dataclasses.replace(data, cases=tuple(cases))
+
+
+def test_tilted_thick_slices_are_taken_as_they_are_stored():
+    found = data_rules.choose_orientation(hearts())
+    assert found.value is None
+    assert "100 % of the cases are thick and tilted so far" in found.reason
+    stored = hearts().as_stored()
+    assert {case.shape for case in stored.cases} == {(80, 90, 12)}
+    assert {case.spacing_mm for case in stored.cases} == {(1.4, 1.4, 10.0)}
+    assert {case.faces["a"] for case in stored.cases} == {(0, 1, 2)}
+    assert (stored.median_shape, stored.median_spacing_mm) == ((80, 90, 12), (1.4, 1.4, 10.0))
+    assert data_rules.choose_spacing(stored).value == [1.4, 1.4, 10.0]
+    assert data_rules.choose_flip_axes(stored, False, None).value == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(hearts(tilt=10.0), id="hardly tilted: other planes were meant"),
+        pytest.param(hearts(axes=((0, 1, 2),) * 3), id="all alike"),
+        pytest.param(hearts(spacing=(1.4, 1.4, 2.0)), id="not thick"),
+        pytest.param(fingerprint(), id="of an older version"),
+    ],
+)
+def test_other_volumes_are_brought_to_one_orientation(data):
+    assert data_rules.choose_orientation(data).value == "RAS"
+    assert [case.as_stored().as_stored() for case in data.cases] == [case.as_stored() for case in data.cases]
+
+
 def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
     data = fingerprint(labels={"b": 7, "a": 2}, voxels={"a": 1600, "b": 100})
     assert data_rules.choose_class_ratios(data, False).value == [0.75, 1.0, 2.0]

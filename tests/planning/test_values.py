@@ -25,7 +25,7 @@ def test_settings_are_json_or_plain_text_and_never_configuration():
     [
         ("batch_size", "must be a name, '=' and a value, got 'batch_size'"),
         ("batchsize=4", "a plan has no value 'batchsize'. Did you mean 'batch_size'"),
-        ("zzz=4", "a plan has no value 'zzz'. Known values: spacing_mm, "),
+        ("zzz=4", "a plan has no value 'zzz'. Known values: orientation, spacing_mm, "),
     ],
 )
 def test_settings_that_there_are_not_are_refused(text, message):

@@ -24,6 +24,7 @@ __all__ = [
     "find_own_surround",
     "measure_extent",
     "sample_evenly",
+    "tilt_of",
 ]
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
@@ -114,3 +115,18 @@ def axes_in_order(affine: npt.ArrayLike, dims: int) -> list[int]:
         return list(range(dims))
     towards = io_orientation(np.asarray(affine, dtype=np.float64))[:, 0]
     return [int(np.flatnonzero(towards == axis)[0]) for axis in range(3)]
+
+
+def tilt_of(affine: npt.ArrayLike, dims: int) -> float:
+    """Largest angle in degrees between an axis of an array and the nearest of R, A and S; 0 in 2D.
+
+    Args:
+        affine: ``(4, 4)``, from voxel indices to mm.
+        dims: spatial axes of the array.
+    """
+    if dims != 3:
+        return 0.0
+    matrix = np.asarray(affine, dtype=np.float64)[:3, :3]
+    cosines = np.abs(matrix / np.linalg.norm(matrix, axis=0))
+    nearest = [cosines[world, array] for world, array in enumerate(axes_in_order(affine, dims))]
+    return float(np.degrees(np.arccos(min(1.0, *nearest))))
