@@ -99,7 +99,7 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
         table = "" if made.subjects is None else ", and that of its table of subjects as subjects"
         raise ValueError(
             f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Use another folder; if the data "
-            f"set was moved, write its new path into {bundle / PLAN_FILE} as dataset_dir{table}."
+            f"set was moved, write its new absolute path into {bundle / PLAN_FILE} as dataset_dir{table}."
         )
     for name, value in options.given.items():
         if made[name] != check_one(name, value, made.spatial_dims):
@@ -147,7 +147,9 @@ def _compare_rules(options: TrainOptions, made: TrainingPlan) -> None:
         asked["init"], planned["init"] = str(find_start(options.init)), str(find_start(made.start.source))
     for name, given in asked.items():
         if given not in (None, planned[name]):
-            moved = f" If the table was moved, write its new path into {PLAN_FILE}." if name == "subjects" else ""
+            moved = (
+                f" If the table was moved, write its new absolute path into {PLAN_FILE}." if name == "subjects" else ""
+            )
             raise ValueError(
                 f"{options.output_dir}: was planned with {name} {in_words(planned[name])}, got {given}. Take another "
                 f"folder, or delete this one to plan again.{moved}"
