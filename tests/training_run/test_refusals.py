@@ -235,7 +235,7 @@ def test_a_moved_data_set_is_followed_as_the_message_says_if_it_is_the_same(data
         train(asked(data, bundle))
     (bundle / "training" / "checkpoint_epoch=1.pt").touch()
     moved, path = data.rename(tmp_path / "moved"), bundle / "configs" / "plan.json"
-    with pytest.raises(ValueError, match=rf"if the data set was moved, write its new absolute path into {path} as dataset_dir"):
+    with pytest.raises(ValueError, match=rf"was moved, write its new absolute path into {path} as dataset_dir"):
         train(asked(moved, bundle))
     path.write_text(json.dumps({**json.loads(path.read_text()), "dataset_dir": str(moved)}))
     with pytest.raises(KeyboardInterrupt):

@@ -383,7 +383,7 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
     with pytest.raises(ValueError, match="as dataset_dir, and that of its table of subjects as subjects"):
         planned_bundle(options(tmp_path, bundle), print)
     moved = table.rename(tmp_path / "moved.csv")
-    with pytest.raises(ValueError, match=r"If the table was moved, write its new absolute path into configs/plan\.json"):
+    with pytest.raises(ValueError, match=r"was moved, write its new absolute path into configs/plan\.json"):
         planned_bundle(options(discs_dir, bundle, subjects=moved), print)
     path = bundle / "configs" / "plan.json"
     path.write_text(json.dumps({**content, "subjects": str(moved)}))
