@@ -26,10 +26,11 @@ from monai.transforms import (
 from monai_unetpp import NestedUNet
 from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files
 from monai_unetpp.data.formats.source_files import file_identity
-from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
+from monai_unetpp.pruning.scoring import prediction
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.levels import Scores, evaluate_levels
 from monai_unetpp.pruning.scoring.prediction import predict_case
@@ -219,6 +220,24 @@ class TestScores:
     def test_sliding_windows(self, cases, inferer):
         whole = evaluate_levels(Thresholds(), cases, **settings())
         assert evaluate_levels(Thresholds(), cases, **settings(inferer=inferer)).rows == whole.rows
+
+    def test_levels_whose_logits_do_not_fit_into_memory_together(self, cases, monkeypatch):
+        torch.manual_seed(0)
+        network = NestedUNet(3, 1, 2, features=(2, 4, 4))
+        inferer = NestedSlidingWindowInferer((8, 8, 8), runtime="torch", precision="fp32")
+        together = evaluate_levels(network, cases, **settings(inferer=inferer))
+        asked = []
+        infer = NestedSlidingWindowInferer.__call__
+
+        def counted(self, *arguments):
+            asked.append(self.levels)
+            return infer(self, *arguments)
+
+        monkeypatch.setattr(NestedSlidingWindowInferer, "__call__", counted)
+        monkeypatch.setattr(prediction, "free_memory_bytes", lambda device: 1)
+        alone = evaluate_levels(network, cases, **settings(inferer=inferer))
+        assert alone.rows == together.rows
+        assert asked == ["L1", "L2"] * 3
 
     @pytest.mark.slow
     def test_callable_whose_levels_share_a_tensor(self, cases):

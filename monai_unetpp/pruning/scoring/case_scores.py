@@ -143,12 +143,15 @@ class CaseEvaluation:
         # a wrong type of network or inferer is not the fault of the case: let it raise
         logits = source.pick(outputs)
         try:
-            for each in (*logits.values(), *(outputs[gate.level] for gate in source.gates)):
-                check_finite(each)
             shape = truth.data.shape
             entropy = self.pipeline.invert(disagreement(logits)[0], image, shape) if self._uncertain(source) else None
-            maps = {point: self.pipeline.label_map(logits[point.level], image, shape) for point in source.points}
-            maps |= {gate: self.pipeline.label_map(outputs[gate.level], image, shape) for gate in source.gates}
+            maps: dict[OperatingPoint, _Array] = {}
+            for point in (*source.points, *source.gates):
+                found = outputs[point.level] if point in source.gates else logits[point.level]
+                check_finite(found)
+                maps[point] = self.pipeline.label_map(found, image, shape)
+                # before those of the next level
+                del found
             auroc = None if entropy is None else self._error_auroc(entropy, maps[source.points[-1]], truth.data)
         except Exception as e:
             return _failed(case, source, e)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,12 @@ from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.depth_gate import gate_name
+from monai_unetpp.inferers.window_memory import free_memory_bytes
 from monai_unetpp.pruning.results import OperatingPoint
 
 __all__ = ["EMBEDDED", "LevelSource", "Network", "Pipeline", "list_sources", "networks_ready", "predict_case"]
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED = "levels"
 """Key of the network whose levels are evaluated; extra operating points have their names as keys."""
@@ -120,8 +124,10 @@ class LevelSource:
                 seen.add(tensor.data_ptr())
         return separate
 
-    def pick(self, outputs: Any) -> dict[str, torch.Tensor]:
+    def pick(self, outputs: Any) -> Mapping[str, torch.Tensor]:
         """The logits ``(1, C, H, W[, D])`` of each level from the inferer's output."""
+        if isinstance(outputs, _OneByOne):
+            return outputs
         if isinstance(outputs, torch.Tensor) and len(self.points) == 1:
             return {self.levels[0]: outputs}
         if not isinstance(outputs, Mapping):
@@ -137,6 +143,30 @@ class LevelSource:
                 f"but {', '.join(map(str, outputs)) or 'nothing'}. Name the levels that it has in levels."
             )
         return {level: outputs[level] for level in self.levels}
+
+
+class _OneByOne(Mapping[str, torch.Tensor]):
+    """The logits of some levels, each computed when it is asked for, and not kept.
+
+    Args:
+        levels: their names.
+        infer: computes the logits of one.
+    """
+
+    def __init__(self, levels: Sequence[str], infer: Callable[[str], torch.Tensor]) -> None:
+        self._levels = levels
+        self._infer = infer
+
+    def __getitem__(self, level: str) -> torch.Tensor:
+        if level not in self._levels:
+            raise KeyError(level)
+        return self._infer(level)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._levels)
+
+    def __len__(self) -> int:
+        return len(self._levels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,15 +202,30 @@ class Pipeline:
         return image
 
     def infer(self, image: torch.Tensor, source: LevelSource, device: torch.device) -> Any:
-        """The output of the inferer for a batch of one image."""
+        """The output of the inferer for a batch of one image.
+
+        Where the logits of all levels would not fit into memory, as of many classes, each level takes its own pass.
+        """
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         batch = plain[None].to(device, torch.float32)
         if isinstance(self.inferer, NestedSlidingWindowInferer) and hasattr(source.network, "forward_levels"):
             # it compiles or converts the network itself, and keeps the result for the next case
-            if source.key not in self._by_source:
-                self._by_source[source.key] = self.inferer.with_options(levels=source.asked)
-            return self._by_source[source.key](batch, source.network)
+            network = source.network
+            inferer = self._of(source.key, source.asked)
+            if source.gates or len(source.levels) < 2 or not _is_too_much(inferer, batch, network):
+                return inferer(batch, network)
+
+            def infer_alone(level: str) -> torch.Tensor:
+                found: Any = self._of(f"{source.key} {level}", level)(batch, network)
+                return torch.as_tensor(found)
+
+            return _OneByOne(source.levels, infer_alone)
         return self.inferer(batch, source.forward)
+
+    def _of(self, key: str, levels: Sequence[str] | str) -> NestedSlidingWindowInferer:
+        if key not in self._by_source:
+            self._by_source[key] = self.inferer.with_options(levels=levels)  # type: ignore[attr-defined]
+        return self._by_source[key]
 
     def depths(self, source: LevelSource) -> dict[str, dict[str, int]]:
         """The depths of the windows of the last image at each gate of a network."""
@@ -205,6 +250,19 @@ class Pipeline:
         invert = Invertd(keys="pred", transform=self.preprocessing, orig_keys="image", nearest_interp=False)
         result = invert({"pred": _with_meta(values.cpu(), image), "image": image})["pred"]
         return _on_grid(result, shape, "preprocessing must be invertible to the image's own grid").clip(0.0, 1.0)
+
+
+def _is_too_much(inferer: NestedSlidingWindowInferer, batch: torch.Tensor, network: Network) -> bool:
+    """Whether the logits of all levels need more memory than is free, as far as both are known."""
+    device = inferer.device or batch.device
+    free = free_memory_bytes(device)
+    classes = getattr(network, "config", {}).get("out_channels")
+    if free is None or classes is None:
+        return False
+    needed = inferer.estimate_memory(batch.shape, classes, network=network).stitching_bytes
+    if needed > free:
+        logger.info("The logits of all levels need %.1f GB of %.1f GB: one after the other.", needed / 1e9, free / 1e9)
+    return needed > free
 
 
 def _without_missing_keys(preprocessing: Callable[..., Any]) -> contextlib.AbstractContextManager[Any]:
