@@ -177,6 +177,7 @@ def put_in_place(folder: Path, target: Path, temporary: Path) -> None:
         if (temporary / REPLACED).exists() and not target.exists():
             os.replace(temporary / REPLACED, target)
         raise
+    _remove(temporary / REPLACED)
 
 
 @contextmanager
@@ -202,7 +203,8 @@ def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
         finally:
             if lock is not None:
                 os.close(lock)
-            _remove(folder)
+            if not (folder / REPLACED).exists():  # it could not be moved back
+                _remove(folder)
 
 
 @contextmanager

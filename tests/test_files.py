@@ -244,3 +244,29 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     assert (target / "file").read_text() == "target"
     put_in_place(new, target, tmp_path / "temporary")
     assert (target / "file").read_text() == "temporary/new"
+
+
+def test_a_folder_that_cannot_be_moved_back_stays_in_the_temporary_one(tmp_path, monkeypatch):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "model.pt").write_text("the only copy")
+    replace = os.replace
+
+    def fail_at_the_target(source, destination):
+        if destination == target:
+            raise OSError("the share has gone")
+        replace(source, destination)
+
+    def put_new():
+        with temporary_folder(tmp_path) as temporary:
+            (temporary / "new").mkdir()
+            put_in_place(temporary / "new", target, temporary)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", fail_at_the_target)
+        with pytest.raises(OSError, match="the share has gone"):
+            put_new()
+    remove_leftovers(tmp_path)
+    assert [path.read_text() for path in tmp_path.rglob("model.pt")] == ["the only copy"]
+    put_new()
+    assert not list(target.iterdir())
