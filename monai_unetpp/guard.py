@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 
 from monai_unetpp.data.transforms.after_loading import insert_after_loading
-from monai_unetpp.data.transforms.extent import PERCENTILES, measure_extent, sample_evenly
+from monai_unetpp.data.transforms.extent import PERCENTILES, is_left_handed, measure_extent, sample_evenly
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.reporting.numbers import counted, percent
 
@@ -86,6 +86,8 @@ class TrainingRanges:
         highest: the 99.5th percentile by channel.
         volumes_ml: by label name, with 0 as the lowest if a case lacked the label; empty for 2D images.
         area_shares: share of a 2D image that each label covers, 0 to 1, by name; empty for volumes.
+        as_stored: whether the sizes of volumes are by axis as stored, not along R, A and S.
+        left_handed: for such volumes, the share of them whose axes are a mirror image of R, A and S.
     """
 
     cases: int
@@ -97,6 +99,8 @@ class TrainingRanges:
     highest: tuple[Range, ...]
     volumes_ml: dict[str, Range]
     area_shares: dict[str, Range] = dataclasses.field(default_factory=dict)
+    as_stored: bool = False
+    left_handed: float = 0.0
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord], modality: str) -> TrainingRanges:
@@ -147,8 +151,10 @@ class TrainingRanges:
         found = []
         has_surround = False
         if len(self.size_mm) == 3 and image.ndim == 4:
-            extent = measure_extent(image, affine)
+            extent = measure_extent(image, affine, as_stored=self.as_stored)
             has_surround = extent.constant_surround
+            if self.as_stored and abs(is_left_handed(affine, 3) - self.left_handed) >= _EXPECTED:
+                found.append("its axes are stored as a mirror image of those of the training images")
             if _outside(extent.size_mm, self.size_mm, _SIZE):
                 found.append(f"its size is {_listed(extent.size_mm)} mm, not {_listed_ranges(self.size_mm)} mm")
             if _outside(extent.spacing_mm, self.spacing_mm, _SPACING):

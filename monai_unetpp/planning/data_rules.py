@@ -104,17 +104,22 @@ def choose_orientation(fingerprint: Fingerprint) -> Choice:
     """The order and direction of axes to which volumes are brought; None takes them as they are stored."""
     if fingerprint.spatial_dims == 2:
         return Choice(None, "Pictures are taken as they are stored.")
+
+    def is_thick(case: CaseFingerprint) -> bool:
+        return is_anisotropic(case.spacing_mm) is not None
+
     tilted = [case for case in fingerprint.cases if case.tilt_degrees >= _TILTED]
     thick, stored = (
-        Counter(axis for case in cases if (axis := is_anisotropic(case.spacing_mm)) is not None)
-        for cases in (tilted, [case.as_stored() for case in tilted])
+        Counter((is_anisotropic(case.spacing_mm), in_file and case.left_handed) for case in cases if is_thick(case))
+        for in_file, cases in ((False, tilted), (True, [case.as_stored() for case in fingerprint.cases]))
     )
     count = sum(thick.values())
-    if 2 * count > len(fingerprint.cases) and max(thick.values()) < _MOST * count <= max(stored.values()):
+    is_chance = 2 * count > len(fingerprint.cases) and max(thick.values()) < _MOST * count
+    if is_chance and max(stored.values()) >= _MOST * sum(stored.values()):
         return Choice(
             None,
             f"The slices of {percent(count / len(fingerprint.cases))} of the cases are thick and tilted so far that it "
-            "is chance which axis of the body lies nearest to theirs, while they are stored alike.",
+            "is chance which axis of the body lies nearest to theirs, while nearly all are stored alike.",
         )
     return Choice("RAS", "So that axes mean the same in all files.")
 

@@ -16,7 +16,7 @@ from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data.transforms.image_kinds import Kind, weigh_kinds
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
-from monai_unetpp.planning.data_rules import find_kinds, hidden_labels
+from monai_unetpp.planning.data_rules import find_kinds, hidden_labels, is_anisotropic
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
 from monai_unetpp.reporting.markdown import code, escape, format_table
@@ -231,6 +231,10 @@ def _preprocessing_text(plan: TrainingPlan) -> str:
     """The preprocessing of an image with reasons, as a Markdown list."""
     oriented = plan.spatial_dims == 3 and plan["orientation"] is not None
     lines = [f"Orientation to {plan['orientation']}, so that axes mean the same in all files."] if oriented else []
+    if plan.spatial_dims == 3 and not oriented:
+        thick = is_anisotropic(plan["spacing_mm"])
+        along = "" if thick is None else f", with thick slices along axis {thick} (from 0)"
+        lines.append(f"Volumes are taken as they are stored: they must be stored like those of the training{along}.")
     spacing = plan["spacing_mm"]
     if spacing is not None:
         lines.append(f"Resampling to {_joined(tuple(spacing))} mm. {escape(plan.reasons['spacing_mm'].text)}")

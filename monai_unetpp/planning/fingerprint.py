@@ -99,6 +99,7 @@ class CaseFingerprint:
         stored_axes: axis of the stored array nearest to each of R, A and S, in which order the other entries are; in 2D
             and in older fingerprints, as if stored in this order.
         tilt_degrees: largest angle between an axis of the array and the one of R, A and S nearest to it; 0 likewise.
+        left_handed: whether the axes of the array are a mirror image of R, A and S; False likewise.
     """
 
     name: str
@@ -117,6 +118,7 @@ class CaseFingerprint:
     surround_share: float = 0.0
     stored_axes: tuple[int, ...] = ()
     tilt_degrees: float = 0.0
+    left_handed: bool = False
 
     @property
     def volumes_ml(self) -> dict[str, float]:
@@ -160,6 +162,7 @@ class Fingerprint:
         intensity: by channel over all cases, each of which counts the same.
         quantiles: by channel, the intensities inside labels at the percentiles :data:`QUANTILES` over all cases; empty
             if there are none.
+        is_stored: whether the axes of the cases are in the order of their files, not R, A and S.
     """
 
     spatial_dims: int
@@ -173,9 +176,12 @@ class Fingerprint:
     left_right: tuple[tuple[str, str], ...]
     intensity: tuple[ChannelIntensity, ...]
     quantiles: tuple[tuple[float, ...], ...] = ()
+    is_stored: bool = False
 
     def as_stored(self) -> Fingerprint:
-        """The same, with the axes of each case in the order in which its file has them, not R, A and S."""
+        """The same, with the axes of each case in the order in which its file has them, as always in 2D."""
+        if self.spatial_dims == 2:
+            return self
         cases = tuple(case.as_stored() for case in self.cases)
         spacings, shapes = ([getattr(case, name) for case in cases] for name in ("spacing_mm", "shape"))
         return dataclasses.replace(
@@ -183,6 +189,7 @@ class Fingerprint:
             cases=cases,
             median_spacing_mm=tuple(medians_by_axis(spacings)),
             median_shape=tuple(round(length) for length in medians_by_axis(shapes)),
+            is_stored=True,
         )
 
     @property
@@ -213,7 +220,11 @@ class Fingerprint:
             )
             for case in self.cases
         ]
-        return TrainingRanges.of(records, self.modality)
+        found = TrainingRanges.of(records, self.modality)
+        if not self.is_stored:
+            return found
+        mirrored = statistics.fmean(case.left_handed for case in self.cases)
+        return dataclasses.replace(found, as_stored=True, left_handed=mirrored)
 
     def without_names(self) -> Fingerprint:
         """The same, with cases and subjects numbered in their order instead of named: for a bundle that is shared."""

@@ -30,6 +30,7 @@ from monai_unetpp.data.transforms.extent import (
     content_box,
     describe_extent,
     find_own_surround,
+    is_left_handed,
     sample_evenly,
     tilt_of,
 )
@@ -211,6 +212,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
         surround_share=0.0 if surround is None else surround.share,
         stored_axes=tuple(axes_in_order(image.affine, label.data.ndim)),
         tilt_degrees=tilt_of(image.affine, label.data.ndim),
+        left_handed=is_left_handed(image.affine, label.data.ndim),
     )
     return _Measured(
         record,

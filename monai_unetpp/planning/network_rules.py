@@ -347,6 +347,7 @@ def choose_window(
     norm: str,
     channels: int,
     memory_bytes: int,
+    classes: int = 1,
 ) -> Choice:
     """The size of the windows at inference.
 
@@ -357,11 +358,14 @@ def choose_window(
         norm: of the network.
         channels: of the first convolution.
         memory_bytes: of the machine.
+        classes: channels of the logits of a level.
     """
     if norm != "batch":
         return Choice(list(patch), "As large as a patch, as the statistics of instance norm depend on the size.")
     most_bytes = int(min(_MOST_WINDOW_BYTES, _WINDOW_SHARE * memory_bytes))
-    most = max(most_bytes // bytes_per_voxel(channels), math.prod(patch))
+    alone, together = (bytes_per_voxel(channels, classes * levels) for levels in (1, len(strides)))
+    # all levels are computed at once for the verdict only
+    most = max(min(most_bytes // alone, 2 * most_bytes // together), math.prod(patch))
     steps = [math.prod(stride[axis] for stride in strides) for axis in range(len(patch))]
     sizes = np.ceil(shapes[:: -(-len(shapes) // _MOST_SHAPES)]).astype(int).T.tolist()
     lengths = [_lengths(max(along), edge, step) for along, edge, step in zip(sizes, patch, steps, strict=True)]

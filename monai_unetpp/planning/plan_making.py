@@ -182,7 +182,7 @@ def plan_checked(
         made = make_plan(fingerprint, options, machine, _count_validation(options), source)
         if options.init is not None:
             made = dataclasses.replace(made, start=compare_start(made, options.init))
-        write_bundle(made, fingerprint, folder)
+        write_bundle(made, fingerprint if made["orientation"] else fingerprint.as_stored(), folder)
     return made
 
 
@@ -251,7 +251,13 @@ def make_plan(
         choices.settle(name, choice)
     shapes = prepared_shapes(fingerprint, choices["spacing_mm"], choices["crop_background"])
     window = choose_window(
-        choices["patch_size"], shapes, choices["strides"], choices["norm"], choices["features"][0], machine.memory_bytes
+        choices["patch_size"],
+        shapes,
+        choices["strides"],
+        choices["norm"],
+        choices["features"][0],
+        machine.memory_bytes,
+        len(fingerprint.labels) + 1,
     )
     choices.settle("window_shape", window)
     check_size("window_shape", choices["window_shape"], choices["strides"])

@@ -52,7 +52,7 @@ def sided(names: Iterable[str]) -> list[str]:
         names: names of labels.
 
     Example:
-        >>> sided(["left kidney", "liver", "L1", "Hippocampus_R"])
+        >>> sided(["left kidney", "liver", "L1", "vertebrae_L4", "Hippocampus_R"])
         ['left kidney', 'Hippocampus_R']
     """
     return [name for name in names if _side_of(name)[0] is not None]
@@ -64,8 +64,9 @@ def _side_of(name: str) -> tuple[str | None, str]:
     words = [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", name)]
     for place, word in enumerate(words):
         rest = " ".join(words[:place] + words[place + 1 :])
+        # L1 and R1 are no sides, nor are the vertebrae L1 to L5
+        numbered = len(word) == 1 and "".join(words[place + 1 : place + 2]).isdigit()
         for side, known in _SIDES.items():
-            # L1 and R1 are no sides
-            if word in known and not rest.isdigit():
+            if word in known and not (numbered or rest.isdigit()):
                 return side, rest
     return None, name

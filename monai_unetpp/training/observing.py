@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -16,6 +17,7 @@ from monai.data import CacheDataset
 from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
+from monai_unetpp.inferers.window_memory import free_memory_bytes
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.spreadsheet import format_csv
@@ -155,6 +157,7 @@ class LevelCurves:
             return {}
         training = self.network.training
         try:
+            self._check_memory()
             return self._score()
         except (RuntimeError, MemoryError) as e:
             if not is_out_of_memory(e):
@@ -164,6 +167,18 @@ class LevelCurves:
             return {}
         finally:
             self.network.train(training)
+
+    def _check_memory(self) -> None:
+        """Raise an error where the logits of a case need more memory than is free: the system might kill the process.
+
+        Raises:
+            MemoryError: they do.
+        """
+        outputs = int(self.network.config["out_channels"]) * len(self.network.levels)
+        needed = max(4 * outputs * math.prod(case[self.keys[0]].shape[1:]) for case in self.cases)
+        free = free_memory_bytes(self.device)
+        if free is not None and needed > free:
+            raise MemoryError(f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free.")
 
     @torch.inference_mode()
     def _score(self) -> dict[str, float]:

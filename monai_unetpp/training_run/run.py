@@ -28,7 +28,7 @@ from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.scoring.levels import Scores
-from monai_unetpp.reporting.numbers import counted
+from monai_unetpp.reporting.numbers import counted, percent
 from monai_unetpp.training_run.beginning import check_start, write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
@@ -131,6 +131,8 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
             run = _Run.of(options, planned, started, tell)
             folds = run.cross_fit()
             fitted = run.fit_final()
+            # files that were changed meanwhile would be recorded and judged on as those that were trained on
+            _check_cases(planned, logger.debug)
             run.install(fitted)
             result = run.judge(folds)
             return run.finish(fitted, result)
@@ -170,7 +172,9 @@ class _Run:
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
         check_start(planned.beginning.init, judging, planned.folds, tell)
-        shares = by_first(lambda: kept_shares(folder / "time.json") or _share_time(planned, judging, values, started))
+        shares = by_first(
+            lambda: kept_shares(folder / "time.json") or _share_time(planned, judging, training, values, started)
+        )
         run = cls(planned, values, training, validation, shares, tell)
         if run.unscored:
             tell(run.unscored)
@@ -248,7 +252,13 @@ class _Run:
                 f"{minutes:.1f} minutes, or of the memory."
             )
         if "cache_rate" not in self.planned.plan.by_hand:
-            cache_rate = min(cache_rate, self.shares.cached(len(cases)))
+            now = self.shares.cached(len(cases))
+            if now < cache_rate:
+                self.tell(
+                    f"{name}: only {percent(now)} of the cases fit into the memory that is free now; the others are "
+                    "prepared again for every patch, which takes long. Close other programs, and run the command again."
+                )
+            cache_rate = min(cache_rate, now)
         observed = 0 if held_out is None and self.planned.folds else _OBSERVED
         # the weights of a fold judge, and are in no bundle
         own = {"cache_rate": cache_rate, "record_cases": held_out is None}
@@ -325,9 +335,9 @@ class _Run:
             "steps": _ENDLESS if by_time else self.planned.steps,
             "minutes": minutes if by_time else None,
             "checkpoint_steps": _STEPS_BETWEEN,
-            "checkpoint_seconds": min(_CHECKPOINT_S, 6 * minutes),
+            "checkpoint_seconds": min(_CHECKPOINT_S, 6 * minutes) if by_time else _CHECKPOINT_S,
             "observed_cases": self.shares.observed(observed, minutes),
-            "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
+            "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S) if by_time else _LONGEST_S,
         }
 
 
@@ -336,16 +346,18 @@ def _check_cases(planned: Planned, tell: Callable[[str], None]) -> None:
     check_data(planned.dataset_dir, plan, planned.bundle, planned.folds, tell, **plan.subject_rules)
 
 
-def _share_time(planned: Planned, judging: _Entries, values: Mapping[str, Any], started: float) -> TimeShares:
-    """Time a case, and divide the time of a training that has saved nothing yet."""
-    typical, mean_size = _typical(judging)
-    case, levels = time_case(planned.bundle, typical, values)
+def _share_time(
+    planned: Planned, judging: _Entries, training: _Entries, values: Mapping[str, Any], started: float
+) -> TimeShares:
+    """Time a case of each list, and divide the time of a training that has saved nothing yet."""
+    (judged, judged_size), (trained, trained_size) = _typical(judging), _typical(training)
+    case, levels = time_case(planned.bundle, judged, values, trained)
     write_beginning(planned.bundle, planned.beginning)
     return share_time(
         planned.bundle / "training" / "time.json",
         planned.beginning.minutes,
         started=started,
-        case=case.times(mean_size),
+        case=case.times(judged_size, trained_size),
         cases=len(judging),
         levels=levels,
         folds=planned.folds,

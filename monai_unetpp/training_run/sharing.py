@@ -32,6 +32,8 @@ _FOLDS_SHARE = 0.6
 _OBSERVING_SHARE = 0.05
 #: Largest share of a training for preparing its cases before the first step.
 _PREPARING_SHARE = 0.5
+#: Share of the memory for prepared cases that is planned with: less may be free when a training goes on.
+_SLACK = 0.8
 #: Cases that are used in any case, and those with a label, if there are as many.
 _FEWEST_CASES, _LEAST_WITH_LABEL = 4, 2
 #: Steps for which there must be time if cases are prepared again for every patch; as in a plan.
@@ -70,9 +72,9 @@ class CaseTime:
         network: one pass of the network for all levels.
         scoring: everything else that scoring it at all levels takes: reading it, bringing the results back to its grid,
             and comparing them with the truth.
-        preparing: preparing it for training.
+        preparing: preparing a training case.
         checking: reading and checking its files before it is scored.
-        prepared_bytes: memory that it takes once it is prepared.
+        prepared_bytes: memory that this one takes once it is prepared.
     """
 
     network: float
@@ -81,14 +83,14 @@ class CaseTime:
     checking: float = 0.0
     prepared_bytes: int = 0
 
-    def times(self, factor: float) -> CaseTime:
-        """What a case takes that is so many times as large."""
+    def times(self, judged: float, trained: float) -> CaseTime:
+        """What cases take that are so many times as large, the one that is scored and the one that is prepared."""
         return CaseTime(
-            factor * self.network,
-            factor * self.scoring,
-            factor * self.preparing,
-            factor * self.checking,
-            round(factor * self.prepared_bytes),
+            judged * self.network,
+            judged * self.scoring,
+            trained * self.preparing,
+            judged * self.checking,
+            round(trained * self.prepared_bytes),
         )
 
 
@@ -161,7 +163,7 @@ class TimeShares:
             batch_size: patches per step.
             labels: names of the labels that each case has; without them, no label is looked after.
         """
-        cache_rate = min(cache_rate, _fitting(self.cache_bytes, len(cases) * self.case_bytes))
+        cache_rate = min(cache_rate, _fitting(round(_SLACK * self.cache_bytes), len(cases) * self.case_bytes))
         each_s, seconds = self.prepare_s * 2 / (workers + 1), 60 * minutes
         kept, most_kept = cache_rate * len(cases), _PREPARING_SHARE * seconds / each_s if each_s else math.inf
         again_s = (1 - cache_rate) * batch_size * each_s

@@ -35,13 +35,16 @@ _T = TypeVar("_T")
 _WARM_S = 2.0
 
 
-def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[CaseTime, int]:
+def time_case(
+    bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any], trained: Mapping[str, Any] | None = None
+) -> tuple[CaseTime, int]:
     """The time that a case takes, measured with an untrained network, and the number of levels.
 
     Args:
         bundle: the folder of the bundle.
-        entry: the case.
+        entry: a case that is scored.
         values: overrides of its configurations.
+        trained: a training case, for the time and memory of preparing it; by default the same.
 
     Raises:
         ImportError: the packages that draw the report are not installed.
@@ -55,7 +58,7 @@ def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any])
     check_plan(plan)
     case, device = list_cases([entry])[0], torch.device(plan.pipeline.device)
     found = _time_scoring(plan, case, network, device)
-    prepared, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(entry)), device)
+    prepared, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(trained or entry)), device)
     _, checking = _timed(lambda: check_case(case), device)
     # the places of each class are a list of arrays
     kept = [part for value in prepared.values() for part in (value if isinstance(value, list) else [value])]
@@ -71,7 +74,8 @@ def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, de
     with networks_ready([source], device):
         image, loading = _timed(lambda: pipeline.load(case), device)
         part, times = _part(image, steps.inferer)
-        _, seconds = _timed(lambda: pipeline.infer(part, source, device), device)
+        # with the passes that the whole image takes
+        _, seconds = _timed(lambda: dict(source.pick(pipeline.infer(part, source, device, image.shape))), device)
         truth, reading = _timed(lambda: read_label_map(case.label, network.spatial_dims), device)
         logits = torch.zeros(1, int(network.config["out_channels"]), *image.shape[1:], device=device)
         _, returning = _timed(lambda: pipeline.label_map(logits, image, truth.data.shape), device)

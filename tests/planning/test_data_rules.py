@@ -177,6 +177,12 @@ def hearts(tilt=45.0, axes=((0, 1, 2), (2, 0, 1), (1, 2, 0)), spacing=(1.4, 1.4,
     return dataclasses.replace(data, cases=tuple(cases))
 
 
+def mirrored(data, count):
+    """The same where the first cases are stored as mirror images."""
+    turned = [dataclasses.replace(case, left_handed=True) for case in data.cases[:count]]
+    return dataclasses.replace(data, cases=(*turned, *data.cases[count:]))
+
+
 def test_tilted_thick_slices_are_taken_as_they_are_stored():
     found = data_rules.choose_orientation(hearts())
     assert found.value is None
@@ -188,6 +194,11 @@ def test_tilted_thick_slices_are_taken_as_they_are_stored():
     assert (stored.median_shape, stored.median_spacing_mm) == ((80, 90, 12), (1.4, 1.4, 10.0))
     assert data_rules.choose_spacing(stored).value == [1.4, 1.4, 10.0]
     assert data_rules.choose_flip_axes(stored, False, None).value == []
+    assert (stored.ranges.as_stored, stored.ranges.left_handed) == (True, 0.0)
+    assert stored.ranges.size_mm[2] == (120.0, 120.0)
+    assert data_rules.choose_orientation(mirrored(hearts(), 3)).value is None
+    assert mirrored(hearts(), 3).as_stored().ranges.left_handed == 1.0
+    assert not hearts().ranges.as_stored
 
 
 @pytest.mark.parametrize(
@@ -197,6 +208,7 @@ def test_tilted_thick_slices_are_taken_as_they_are_stored():
         pytest.param(hearts(axes=((0, 1, 2),) * 3), id="all alike"),
         pytest.param(hearts(spacing=(1.4, 1.4, 2.0)), id="not thick"),
         pytest.param(fingerprint(), id="of an older version"),
+        pytest.param(mirrored(hearts(), 1), id="a third is stored as a mirror image"),
     ],
 )
 def test_other_volumes_are_brought_to_one_orientation(data):

@@ -219,6 +219,9 @@ def test_windows_that_do_not_fit_into_memory_compute_as_little_as_possible_twice
     slabs = choose_window([64, 80, 64], brains, strides, "batch", 24, memory).value
     assert slabs == [64, 192, 160]
     assert math.prod(slabs) * 4 * 16 * 24 <= 4 * 2**30
+    # the logits of many classes take memory, too
+    many = choose_window([64, 80, 64], brains, strides, "batch", 12, memory, 105).value
+    assert 4 * (16 * 12 + 3 * 105 * len(strides)) * math.prod(many) <= 2 * memory / 4
     small = choose_window([64, 80, 64], brains, strides, "batch", 12, 4 * 2**30).value
     assert math.prod(small) * 4 * 16 * 12 <= 2**30
     large = choose_window([96, 96, 96], [[400, 400, 400]], strides, "batch", 32, memory).value

@@ -51,7 +51,9 @@ def test_they_are_trained_on_and_segmented_as_they_are_stored(tmp_path, monkeypa
     made = load_plan(bundle)
     assert (made["orientation"], made["spacing_mm"], made["flip_axes"]) == (None, list(SPACING), [])
     assert "Orientation" not in (bundle / "configs" / "train.json").read_text()
-    assert "so that axes mean the same" not in (bundle / "docs" / "README.md").read_text()
+    readme = (bundle / "docs" / "README.md").read_text()
+    assert "so that axes mean the same" not in readme
+    assert "must be stored like those of the training, with thick slices along axis 2 (from 0)" in readme
     monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 10**6))
     train(TrainOptions(root, bundle, minutes=5, device="cpu"))
     assert check_bundle(bundle) == []
@@ -61,6 +63,11 @@ def test_they_are_trained_on_and_segmented_as_they_are_stored(tmp_path, monkeypa
         result, image = nib.load(case.output), nib.load(case.image)
         assert result.shape == image.shape
         np.testing.assert_array_equal(result.affine, image.affine)
+    assert not any("stored" in warning or "size" in warning for case in done.cases for warning in case.warnings)
+    turned = nib.load(root / "images" / "heart_0.nii.gz").as_reoriented([[0, -1], [1, 1], [2, 1]])
+    nib.save(turned, tmp_path / "turned.nii.gz")
+    (other,) = segment_files(tmp_path / "turned.nii.gz", tmp_path / "turned", bundle, device="cpu").cases
+    assert any("stored as a mirror image of those of the training images" in warning for warning in other.warnings)
     if has_openvino():
         runner = Segmenter(export_runner(bundle, tmp_path / "folder", smooth=False).path)
         plain = segment_files(root / "images", tmp_path / "plain", bundle, device="cpu", precision="fp32", smooth=False)

@@ -22,6 +22,7 @@ __all__ = [
     "content_box",
     "describe_extent",
     "find_own_surround",
+    "is_left_handed",
     "measure_extent",
     "sample_evenly",
     "tilt_of",
@@ -51,14 +52,15 @@ class ImageExtent:
     constant_surround: bool
 
 
-def measure_extent(image: torch.Tensor, affine: npt.ArrayLike) -> ImageExtent:
+def measure_extent(image: torch.Tensor, affine: npt.ArrayLike, as_stored: bool = False) -> ImageExtent:
     """Measure an image as stored in its file.
 
     Args:
         image: ``(C, H, W[, D])``.
         affine: ``(4, 4)``, from voxel indices to mm.
+        as_stored: whether to take the axes in the order of the file.
     """
-    return describe_extent(image.shape[1:], affine, find_own_surround(image))
+    return describe_extent(image.shape[1:], affine, find_own_surround(image), as_stored)
 
 
 def find_own_surround(image: torch.Tensor) -> Surround | None:
@@ -67,19 +69,22 @@ def find_own_surround(image: torch.Tensor) -> Surround | None:
     return None if surround is None or surround.share >= 1 else surround
 
 
-def describe_extent(shape: Sequence[int], affine: npt.ArrayLike, surround: Surround | None) -> ImageExtent:
+def describe_extent(
+    shape: Sequence[int], affine: npt.ArrayLike, surround: Surround | None, as_stored: bool = False
+) -> ImageExtent:
     """The extent of an image whose surround is known.
 
     Args:
         shape: voxels by axis, as stored.
         affine: ``(4, 4)``, from voxel indices to mm.
         surround: from :func:`find_own_surround`.
+        as_stored: whether to take the axes in the order of the file.
     """
     dims = len(shape)
     matrix = np.asarray(affine, dtype=np.float64)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)[:dims]
     inside = [side.stop - side.start for side in content_box(shape, surround)]
-    order = axes_in_order(matrix, dims)
+    order = list(range(dims)) if as_stored else axes_in_order(matrix, dims)
     return ImageExtent(
         shape=tuple(int(shape[axis]) for axis in order),
         spacing_mm=tuple(float(spacing[axis]) for axis in order),
@@ -130,3 +135,13 @@ def tilt_of(affine: npt.ArrayLike, dims: int) -> float:
     cosines = np.abs(matrix / np.linalg.norm(matrix, axis=0))
     nearest = [cosines[world, array] for world, array in enumerate(axes_in_order(affine, dims))]
     return float(np.degrees(np.arccos(min(1.0, *nearest))))
+
+
+def is_left_handed(affine: npt.ArrayLike, dims: int) -> bool:
+    """Whether the axes of an array are a mirror image of R, A and S; False in 2D.
+
+    Args:
+        affine: ``(4, 4)``, from voxel indices to mm.
+        dims: spatial axes of the array.
+    """
+    return dims == 3 and bool(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]) < 0)

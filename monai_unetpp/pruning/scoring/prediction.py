@@ -201,10 +201,18 @@ class Pipeline:
             raise TypeError(f"preprocessing must give a tensor, got {type(image).__name__}. Load it with LoadImaged.")
         return image
 
-    def infer(self, image: torch.Tensor, source: LevelSource, device: torch.device) -> Any:
+    def infer(
+        self, image: torch.Tensor, source: LevelSource, device: torch.device, whole: Sequence[int] | None = None
+    ) -> Any:
         """The output of the inferer for a batch of one image.
 
         Where the logits of all levels would not fit into memory, as of many classes, each level takes its own pass.
+
+        Args:
+            image: ``(C, H, W[, D])``.
+            source: the network.
+            device: where it runs.
+            whole: the shape of the image of which ``image`` is a part, to infer as for this one.
         """
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         batch = plain[None].to(device, torch.float32)
@@ -212,7 +220,7 @@ class Pipeline:
             # it compiles or converts the network itself, and keeps the result for the next case
             network = source.network
             inferer = self._of(source.key, source.asked)
-            if source.gates or len(source.levels) < 2 or not _is_too_much(inferer, batch, network):
+            if source.gates or len(source.levels) < 2 or not _is_too_much(inferer, batch, network, whole):
                 return inferer(batch, network)
 
             def infer_alone(level: str) -> torch.Tensor:
@@ -252,14 +260,17 @@ class Pipeline:
         return _on_grid(result, shape, "preprocessing must be invertible to the image's own grid").clip(0.0, 1.0)
 
 
-def _is_too_much(inferer: NestedSlidingWindowInferer, batch: torch.Tensor, network: Network) -> bool:
+def _is_too_much(
+    inferer: NestedSlidingWindowInferer, batch: torch.Tensor, network: Network, whole: Sequence[int] | None
+) -> bool:
     """Whether the logits of all levels need more memory than is free, as far as both are known."""
     device = inferer.device or batch.device
     free = free_memory_bytes(device)
     classes = getattr(network, "config", {}).get("out_channels")
     if free is None or classes is None:
         return False
-    needed = inferer.estimate_memory(batch.shape, classes, network=network).stitching_bytes
+    shape = batch.shape if whole is None else (1, *whole)
+    needed = inferer.estimate_memory(shape, classes, network=network).stitching_bytes
     if needed > free:
         logger.info("The logits of all levels need %.1f GB of %.1f GB: one after the other.", needed / 1e9, free / 1e9)
     return needed > free
