@@ -20,7 +20,8 @@ const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: { expected: { type: "string" }, pictures: { type: "string" }, device: { type: "string", default: "wasm" } },
 });
-const [folder, image] = positionals;
+const [path, image] = positionals;
+const folder = basename(path ?? "");
 const server = await serve(join(root, "dist"), 0);
 const scratch = await mkdtemp(join(tmpdir(), "page-"));
 const browser = await puppeteer.launch({
@@ -43,9 +44,11 @@ async function check() {
   const page = await browser.newPage();
   await page.setViewport({ width: 1280, height: 800 });
   const seen = watch(page);
-  await page.goto(`http://127.0.0.1:${server.address().port}/?folder=${folder}&device=${options.device}`);
+  await page.goto(`http://127.0.0.1:${server.address().port}/?folder=${encodeURIComponent(folder)}&device=${options.device}`);
   const picker = await page.waitForSelector("#file");
   await page.waitForFunction(() => document.getElementById("folder").length > 0);
+  const shown = await page.$eval("#folder", (found) => found.value);
+  if (shown !== folder) throw new Error(`${folder}: not among the networks of the page. Build it with this folder.`);
   const start = performance.now();
   await picker.uploadFile(image);
   await page.waitForFunction(() => ["done", "failed"].includes(document.body.dataset.state), { timeout: LIMIT_MS, polling: 200 });

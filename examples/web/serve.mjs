@@ -3,7 +3,8 @@
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer } from "node:http";
-import { dirname, extname, join, normalize } from "node:path";
+import { dirname, extname, join, posix } from "node:path";
+import { pipeline } from "node:stream";
 import { fileURLToPath } from "node:url";
 
 const TYPES = {
@@ -27,7 +28,8 @@ export async function serve(folder, port) {
     if (!found?.isFile()) return response.writeHead(404).end();
     const type = TYPES[extname(path)] ?? "application/octet-stream";
     response.writeHead(200, { ...HEADERS, "Content-Type": type, "Content-Length": found.size });
-    createReadStream(path).pipe(response);
+    // it may have been removed meanwhile
+    pipeline(createReadStream(path), response, () => response.destroy());
   });
   await new Promise((ready, failed) => server.once("error", failed).listen(port, "127.0.0.1", ready));
   return server;
@@ -36,7 +38,7 @@ export async function serve(folder, port) {
 /** The path in a request, without what leads out of the folder; null if it cannot be decoded. */
 function pathOf(url) {
   try {
-    return normalize(decodeURIComponent(new URL(url, "http://localhost").pathname));
+    return posix.normalize(decodeURIComponent(new URL(url, "http://localhost").pathname));
   } catch {
     return null;
   }

@@ -84,7 +84,9 @@ def _segment(segmenter: Segmenter, image: Path, output: Path, overwrite: bool) -
 
 
 def _tell(stream: TextIO, line: str) -> None:
-    stream.write(f"{printable(line)}\n")
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # a name that the output cannot show must not make a finished image one that failed
+    stream.write(f"{printable(line).encode(encoding, 'backslashreplace').decode(encoding)}\n")
     stream.flush()
 
 

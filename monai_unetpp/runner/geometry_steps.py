@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.resampling import (
+    TRACE,
     axis_neighbours,
     check_resampled_size,
     choose_spacing,
@@ -159,9 +160,10 @@ def _interpolate(voxels: Array, matrix: Array, size: tuple[int, ...], padding: s
             if straight:
                 written[block] = _interpolate_along_axes(needed, local, size_of_block, padding)
                 continue
-            written[block] = ndimage.affine_transform(
+            found = ndimage.affine_transform(
                 needed, local[:rank, :rank], local[:rank, rank], size_of_block, order=1, mode=PADDINGS[padding]
             )
+            written[block] = np.where(np.abs(found) < TRACE * np.abs(needed).max(), 0, found)
     return result
 
 

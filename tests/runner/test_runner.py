@@ -16,14 +16,14 @@ import torch
 from disc_images import write_disc_images
 from json_edits import edit_json
 from monai.data import MetaTensor
-from monai.transforms import ScaleIntensityRange
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd, ScaleIntensityRange
 from runner_bundle import write_bundle, write_image
 from scipy.spatial.transform import Rotation
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import read_network_def
-from monai_unetpp.data import BlockwiseSpacingd, ImageFileError
+from monai_unetpp.data import BlockwiseSpacingd, CropBackgroundd, ImageFileError, VolumeReader
 from monai_unetpp.export import export_runner, runner_folder
 from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.inferers import sliding_windows
@@ -367,6 +367,39 @@ def test_ranges_are_scaled_as_in_monai():
     assert np.array_equal(volume.voxels, ScaleIntensityRange(**given)(torch.from_numpy(voxels)).numpy())
 
 
+@pytest.mark.parametrize("turn", [np.eye(3), Rotation.from_euler("xyz", (0.3, 0.2, 0.1)).as_matrix()])
+@pytest.mark.parametrize("finer", [1.0, 0.5])
+def test_volumes_whose_axes_are_not_at_right_angles_are_cropped_as_by_segment(tmp_path, turn, finer):
+    """Places on a voxel are rounded otherwise by each way to interpolate, and the surround of 0 must stay 0."""
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.array([[1.0, 0, 0], [0, 1.0, 0.2], [0, 0, 0.98]]) * finer
+    voxels = np.zeros((24, 26, 22), np.float32)
+    voxels[6:18, 7:19, 5:17] = np.random.default_rng(0).uniform(50, 900, (12, 12, 12))
+    path = tmp_path / "tilted.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+    chain = Compose(
+        [
+            LoadImaged("image", reader=VolumeReader(spatial_dims=3)),
+            EnsureChannelFirstd("image"),
+            Orientationd("image", axcodes="RAS", labels=None),
+            BlockwiseSpacingd("image", pixdim=[1.0, 1.0, 1.0], mode="bilinear"),
+            CropBackgroundd("image", "image", margin=4, allow_smaller=False),
+        ]
+    )
+    expected = np.asarray(chain({"image": path})["image"])
+    reading = {"spatial_dims": [3], "channels": 1, "allow_constant": False, "fill_nonfinite": None}
+    volume = read_volume(path, reading)
+    for name, settings in (
+        ("orient", {"axcodes": "RAS"}),
+        ("spacing", {"pixdim": [1.0, 1.0, 1.0], "padding": "border", "diagonal": False}),
+        ("crop_background", {"margin": 4, "allow_smaller": False}),
+    ):
+        STEPS[name](volume, **settings)
+    assert volume.voxels.shape == expected.shape
+    np.testing.assert_allclose(volume.voxels, expected, atol=1e-3)
+    assert not ((expected != 0) & (np.abs(expected) < 1e-6)).any()
+
+
 @pytest.mark.slow
 def test_results_of_segment_keep_their_tables(brain, tmp_path):
     bundle, folder, image = brain
@@ -383,6 +416,17 @@ def test_segment_does_not_take_results_of_the_runner_for_its_own(brain, tmp_path
     Segmenter(folder).segment(image, tmp_path)
     summaries = [segment_files(image, tmp_path, bundle, skip_existing=True) for _ in range(2)]
     assert [summary.skipped for summary in summaries] == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_name_that_the_output_cannot_show_is_no_failure(brain, tmp_path, monkeypatch):
+    _, folder, image = brain
+    named = tmp_path / "jürgen.nii.gz"
+    shutil.copy(image, named)
+    with (tmp_path / "told").open("w", encoding="ascii") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert main([str(folder), str(named), "-o", str(tmp_path / "out")]) == 0
+    assert "j\\xfcrgen_seg.nii.gz" in (tmp_path / "told").read_text()
 
 
 @pytest.mark.slow

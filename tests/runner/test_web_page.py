@@ -112,6 +112,9 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), np.uint8), np.eye(4)), series)
     holed = tmp_path / "holed.nii"
     nibabel.save(nibabel.Nifti1Image(np.full((5, 5, 5), np.nan, np.float32), np.eye(4)), holed)
+    result = nibabel.Nifti1Image(np.ones((5, 5, 5), np.uint8), np.eye(4))
+    result.header["descrip"] = b"written by monai-unetpp src=0123456789ab"
+    nibabel.save(result, tmp_path / "a_seg.nii")
     other = _folder(tmp_path / "other", [{"step": "median_smooth"}])
     changed, smooth = (_folder(tmp_path / name, _BRAIN) for name in ("changed", "smooth"))
     edit_json(smooth / PIPELINE_FILE, postprocessing=[{"step": "invert_probabilities"}])
@@ -123,6 +126,7 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
         (good, axes): "axes.nii: its header gives 9 axes, NIfTI allows 1 to 7. Export or copy it again.",
         (good, flat): "flat.nii: every voxel has the value 0",
         (good, series): "series.nii: must have 3 axes and 1 channel, got shape (5, 5, 5, 2)",
+        (good, tmp_path / "a_seg.nii"): "a_seg.nii: a result of monai-unetpp, not an image",
         (good, holed): "holed.nii: 125 of 125 voxels are NaN or infinite",
         (other, image): 'other: unknown step "median_smooth"',
         (

@@ -12,6 +12,8 @@ import { searchSurround } from "./surround.js";
 const CODES = { L: [0, -1], R: [0, 1], P: [1, -1], A: [1, 1], I: [2, -1], S: [2, 1] };
 /** Distance to a voxel, in voxels, that is rounding. */
 const ON_VOXEL = 1e-6;
+/** What lies below this share of the largest value is rounding, too. */
+const TRACE = 1e-9;
 const TINY_TURN = [[1, -0.31e-6, 0.59e-6], [0.31e-6, 1, -1e-6], [-0.59e-6, 1e-6, 1]];
 
 /** The affine for the steps, turned by a millionth where rounding alone would decide which axis is which. */
@@ -140,7 +142,8 @@ function interpolate(voxels, shape, matrix, size, isBorder) {
         const far = (1 - v) * ((1 - w) * at(p + 1, q, r) + w * at(p + 1, q, r + 1)) + v * ((1 - w) * at(p + 1, q + 1, r) + w * at(p + 1, q + 1, r + 1));
         result[written++] = (1 - u) * near + u * far;
       }
-  return result;
+  const least = TRACE * voxels.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return result.map((value) => (Math.abs(value) < least ? 0 : value));
 }
 
 function pickNearest(labels, from, matrix, size, padding) {

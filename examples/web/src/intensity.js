@@ -1,7 +1,7 @@
 // Steps that change the values of an image, in float32 as the runner in Python does.
 
 import { findBlack, searchSurround } from "./surround.js";
-import { lowerMedian, momentsOf, percentilesLikeMonai, rangeOf } from "./statistics.js";
+import { chosen, lowerMedian, momentsOf, percentilesLikeMonai, rangeOf } from "./statistics.js";
 
 const { fround } = Math;
 const MEDIAN_PIXELS = 2 ** 20;
@@ -10,7 +10,7 @@ const MEDIAN_PIXELS = 2 ** 20;
 export function levelSurround(volume) {
   const found = searchSurround(volume.voxels, volume.shape);
   if (!found || found.share === 1) return;
-  const black = findBlack(volume.voxels.filter((_, index) => !found.mask[index]), found.value);
+  const black = findBlack(chosen(volume.voxels, (_, index) => !found.mask[index]), found.value);
   if (!black && !rangeOf(volume.voxels)[0] && found.constants === 1) return;
   const shift = fround(black);
   change(volume, (value, index) => (found.mask[index] ? 0 : Math.max(fround(value - shift), 0)));
@@ -42,7 +42,7 @@ export function scaleToUnit(volume) {
 /** Make an image whose median is above the middle of the range its negative. */
 export function invertBrightBackground(volume, { low, high }) {
   const step = Math.max(1, Math.floor(volume.voxels.length / MEDIAN_PIXELS));
-  const sample = volume.voxels.filter((_, index) => index % step === 0);
+  const sample = chosen(volume.voxels, (_, index) => index % step === 0);
   const sum = fround(low + high);
   if (lowerMedian(sample) > fround((low + high) / 2)) change(volume, (value) => sum - value);
 }
@@ -59,13 +59,13 @@ export function adjustContrast(volume, { gamma }) {
 export function standardize(volume, { inside_surround: insideSurround }) {
   const found = insideSurround ? searchSurround(volume.voxels, volume.shape) : null;
   const leaves = found && found.share < 1;
-  const counted = leaves ? volume.voxels.filter((_, index) => !found.mask[index]) : volume.voxels;
+  const counted = leaves ? chosen(volume.voxels, (_, index) => !found.mask[index]) : volume.voxels;
   normalizeWhere(volume, counted, () => true);
 }
 
 /** The same, if so wanted of what is not 0. */
 export function normalize(volume, { nonzero }) {
-  const inside = nonzero ? volume.voxels.filter((value) => value !== 0) : volume.voxels;
+  const inside = nonzero ? chosen(volume.voxels, (value) => value !== 0) : volume.voxels;
   if (inside.length) normalizeWhere(volume, inside, (value) => !nonzero || value !== 0);
 }
 

@@ -23,7 +23,11 @@ const TYPES = {
   768: Uint32Array, 1024: BigInt64Array, 1280: BigUint64Array,
 };
 const SMALLEST_VOLUME = 1e-6;
+// errors of the browser about the file itself
+const UNREADABLE = ["NotReadableError", "NotFoundError"];
 const MARK = "written by monai-unetpp";
+// largest square of the scalar part of a quaternion that counts as 0: by the size of the header, as in nibabel
+const ROUNDING = { 348: 3 * 2 ** -23, 540: 3 * 2 ** -52 };
 
 /**
  * Read a NIfTI file.
@@ -38,6 +42,9 @@ export async function readNifti(file) {
   }
   const bytes = await unpacked(file);
   const header = readHeader(bytes, name);
+  if (header.description === MARK || header.description.startsWith(`${MARK} `)) {
+    throw new UserError(`${name}: a result of monai-unetpp, not an image. Choose the image.`);
+  }
   const affine = findAffine(header, name);
   return { name, header, affine, ...readVoxels(bytes, header, name), notes: doubts(header) };
 }
@@ -67,11 +74,16 @@ export function writeLabels(labels, image) {
 async function unpacked(file) {
   const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
   if (!start.length) throw new UserError(`${file.name}: empty, it has 0 bytes. Export or copy it again.`);
-  if (!(start[0] === 0x1f && start[1] === 0x8b)) return file.arrayBuffer();
+  const isPacked = start[0] === 0x1f && start[1] === 0x8b;
   try {
+    if (!isPacked) return await file.arrayBuffer();
     return await new Response(file.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-  } catch {
-    throw new UserError(`${file.name}: damaged or cut off. Export or copy it again.`);
+  } catch (error) {
+    if (error instanceof RangeError) throw error;
+    if (isPacked && !UNREADABLE.includes(error.name)) {
+      throw new UserError(`${file.name}: damaged or cut off, or packed in several parts, which browsers do not read. Export or pack it again.`);
+    }
+    throw new UserError(`${file.name}: cannot be read (${error.message}). It may have changed, or be too large for the browser.`);
   }
 }
 
@@ -99,22 +111,31 @@ function readHeader(bytes, name) {
     units: view.getUint8(size === 348 || little ? layout.units : layout.units + 3) & 7,
     qformCode: number(layout.qformCode, layout.code),
     sformCode: number(layout.sformCode, layout.code),
+    description: textAt(view, layout.description, 80),
     quaternion: list(layout.quaternion, 3),
     qoffset: list(layout.qoffset, 3),
     rows: [0, 4, 8].map((first) => list(layout.rows + first * layout.size, 4)),
   };
 }
 
+function textAt(view, place, length) {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset + place, length);
+  const end = bytes.indexOf(0);
+  return new TextDecoder("latin1").decode(end < 0 ? bytes : bytes.subarray(0, end));
+}
+
 function findAffine(header, name) {
-  const { pixdim, shape, sformCode, qformCode } = header;
-  const spacing = pixdim.slice(1);
+  const { shape, sformCode, qformCode } = header;
+  const spacing = header.pixdim.slice(1);
   if (sformCode <= 0 && !spacing.every((size, axis) => (size > 0 && Number.isFinite(size)) || !(shape[axis] > 1))) {
     throw new UserError(`${name}: its header gives the impossible voxel size ${spacing.join(" x ")} mm. Correct the header.`);
   }
+  // an axis of one voxel may have no size
+  const sizes = spacing.map((size) => size || 1);
   let rows;
   if (sformCode > 0) rows = header.rows;
-  else if (qformCode > 0) rows = rotated(header, name);
-  else rows = spacing.map((size, axis) => {
+  else if (qformCode > 0) rows = rotated({ ...header, pixdim: [header.pixdim[0], ...sizes] }, name);
+  else rows = sizes.map((size, axis) => {
     const row = [0, 0, 0, ((axis ? -1 : 1) * size * ((shape[axis] ?? 1) - 1)) / 2];
     row[axis] = axis ? size : -size;
     return row;
@@ -128,9 +149,9 @@ function findAffine(header, name) {
   return affine;
 }
 
-function rotated({ quaternion: [b, c, d], pixdim, qoffset }, name) {
+function rotated({ quaternion: [b, c, d], pixdim, qoffset, size }, name) {
   const square = 1 - (b * b + c * c + d * d);
-  const rounding = 3 * 2 ** -23;
+  const rounding = ROUNDING[size];
   if (square < -rounding) {
     throw new UserError(`${name}: its qform is not a rotation. Correct the quaternion in its header.`);
   }

@@ -3,9 +3,9 @@
 import { View, colourOf } from "./view.js";
 
 const element = (id) => document.getElementById(id);
-const worker = new Worker("worker.js", { type: "module" });
 const asked = new URLSearchParams(location.search);
 let view, file, result;
+let worker = startWorker();
 
 // first, as a browser opens files that are dropped on a page that does not listen
 listen();
@@ -43,8 +43,22 @@ function listen() {
     element("drop").classList.remove("over");
     if (event.dataTransfer.files.length && !element("file").disabled) run(event.dataTransfer.files[0]);
   });
-  worker.addEventListener("message", ({ data }) => receive[data.kind](data));
-  worker.addEventListener("error", (event) => fail(event.message || "worker.js: cannot be loaded. Build the page again."));
+}
+
+function startWorker() {
+  const started = new Worker("worker.js", { type: "module" });
+  started.addEventListener("message", ({ data }) => receive[data.kind](data));
+  started.addEventListener("error", (event) => {
+    if (event.message) replaceWorker();
+    fail(event.message || "worker.js: cannot be loaded. Build the page again.");
+  });
+  return started;
+}
+
+/** After what nobody foresaw, such as a graphics card that was lost, its networks may be unusable. */
+function replaceWorker() {
+  worker.terminate();
+  worker = startWorker();
 }
 
 async function run(chosen) {
@@ -67,7 +81,10 @@ const receive = {
     stage(`Window ${done} of ${all}`);
     element("progress").value = done / all;
   },
-  failed: ({ message }) => fail(message),
+  failed: ({ message, isForeseen }) => {
+    if (!isForeseen) replaceWorker();
+    fail(message);
+  },
   done: async (found) => {
     result = found;
     stage(`Done in ${found.seconds.toFixed(1)} s (${found.used})`);
@@ -109,10 +126,12 @@ function listVolumes(volumes) {
 }
 
 async function download() {
+  // another image may be chosen while this one is packed
+  const { name } = file;
   const packed = new Response(new Blob([result.bytes]).stream().pipeThrough(new CompressionStream("gzip")));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await packed.blob());
-  link.download = file.name.replace(/\.nii(\.gz)?$/i, "_seg.nii.gz");
+  link.download = name.replace(/\.nii(\.gz)?$/i, "_seg.nii.gz");
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

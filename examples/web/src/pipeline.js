@@ -46,6 +46,7 @@ export function checkPipeline(pipeline, name) {
 
 /** Refuse a network other than the one that was exported. */
 export async function checkNetwork(bytes, pipeline, name) {
+  if (!crypto.subtle) throw new UserError(`${name}: cannot be checked, as browsers allow it over https or on localhost only. Serve the page so.`);
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
   if (found !== pipeline.network.sha256) throw new UserError(`${name}: its network is damaged. Export the bundle again.`);

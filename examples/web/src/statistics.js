@@ -12,6 +12,16 @@ export function momentsOf(values) {
   return { mean, deviation: Math.sqrt(preciseSum(values, (value) => (value - mean) ** 2) / values.length) };
 }
 
+/** The values that are chosen, without the numbers on the heap of which a browser has too few for filter(). */
+export function chosen(values, isChosen) {
+  let count = 0;
+  for (let index = 0; index < values.length; index++) if (isChosen(values[index], index)) count++;
+  const found = new Float32Array(count);
+  count = 0;
+  for (let index = 0; index < values.length; index++) if (isChosen(values[index], index)) found[count++] = values[index];
+  return found;
+}
+
 export function rangeOf(values) {
   let low = Infinity, high = -Infinity;
   for (const value of values) {

@@ -1,6 +1,6 @@
 // The search for the constant surround of an image, from its border inwards.
 
-import { commonest, momentsOf, percentiles } from "./statistics.js";
+import { chosen, commonest, momentsOf, percentiles } from "./statistics.js";
 
 const { fround } = Math;
 // the numbers of monai_unetpp/data/transforms/surround_search.py, which explains them
@@ -35,7 +35,7 @@ export function searchSurround(voxels, shape) {
 /** The value that is black in an image with a constant surround; `inside` is what is surrounded. */
 export function findBlack(inside, value) {
   const step = Math.max(1, Math.floor(inside.length / MOST_VOXELS));
-  const sample = step === 1 ? inside : inside.filter((_, index) => index % step === 0);
+  const sample = step === 1 ? inside : chosen(inside, (_, index) => index % step === 0);
   const [lowest, middle, highest] = percentiles(sample, [0.1, 50, 99.5]);
   const extent = highest - lowest;
   const above = (lowest - value) / extent;
@@ -71,7 +71,7 @@ function constantPart(inner) {
   const open = border.filter((index) => !inner.known[index]);
   if (open.length < PART_OF_BORDER * border.length || !open.length) return null;
   const { deviation } = momentsOf(inner.values);
-  const borderValues = new Float32Array(open).map((index) => inner.values[index]);
+  const borderValues = Float32Array.from(open, (index) => inner.values[index]);
   for (const rounding of [0, ROUNDING]) {
     const { value, count } = commonest(borderValues, rounding * deviation);
     const share = count / border.length;
@@ -141,8 +141,13 @@ function solidity(part, [height, width, depth]) {
 }
 
 function varies({ values, known }, part) {
-  const rest = values.filter((_, index) => !known[index] && !part[index]);
-  return rest.some((value) => value !== rest[0]);
+  let first;
+  for (let index = 0; index < values.length; index++) {
+    if (known[index] || part[index]) continue;
+    first ??= values[index];
+    if (values[index] !== first) return true;
+  }
+  return false;
 }
 
 const total = (part) => part.reduce((sum, value) => sum + value, 0);

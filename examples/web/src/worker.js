@@ -26,7 +26,7 @@ self.onmessage = async ({ data: { folder, file, device } }) => {
     const result = { bytes, volumes: measure(labels, image, pipeline.labels), notes: image.notes, used, seconds };
     self.postMessage({ kind: "done", ...result }, [bytes.buffer]);
   } catch (error) {
-    tell("failed", { message: messageOf(error, file.name) });
+    tell("failed", { message: messageOf(error, file.name), isForeseen: error instanceof UserError });
   }
 };
 
@@ -41,9 +41,10 @@ async function open(folder, device) {
   if (opened.key === key) return opened;
   await opened.predict?.release();
   opened = { key: null };
-  const pipeline = await fetched(`models/${folder}/pipeline.json`).then((response) => response.json());
+  const models = `models/${encodeURIComponent(folder)}`;
+  const pipeline = await fetched(`${models}/pipeline.json`).then((response) => response.json());
   checkPipeline(pipeline, folder);
-  const bytes = new Uint8Array(await fetched(`models/${folder}/${pipeline.network.files[0]}`).then((r) => r.arrayBuffer()));
+  const bytes = new Uint8Array(await fetched(`${models}/${encodeURIComponent(pipeline.network.files[0])}`).then((r) => r.arrayBuffer()));
   await checkNetwork(bytes, pipeline, folder);
   const network = (device !== "wasm" && (await withWebGpu(bytes, pipeline))) || (await withProcessor(bytes, pipeline));
   opened = { key, pipeline, ...network };

@@ -15,6 +15,7 @@ from monai_unetpp.data.transforms.surround_search import box_around
 from monai_unetpp.data.transforms.target_grid import HEADER_ROUNDING, round_half_to_even
 
 __all__ = [
+    "TRACE",
     "axis_neighbours",
     "check_resampled_size",
     "choose_spacing",
@@ -24,6 +25,9 @@ __all__ = [
     "nearest_voxels",
     "needed_box",
 ]
+
+TRACE = 1e-9
+"""Share of the largest value below which an interpolated one is rounding, also where axes are not at right angles."""
 
 #: Most values of input and output per block: about 100 MB with the coordinates in float64.
 _BLOCK_VALUES = 2**20

@@ -22,6 +22,7 @@ from monai.utils import (
 )
 
 from monai_unetpp.data.transforms.resampling import (
+    TRACE,
     axis_neighbours,
     check_resampled_size,
     choose_spacing,
@@ -288,7 +289,8 @@ def _interpolate(
     sample = AffineTransform(normalized=False, mode="bilinear", padding_mode=padding_mode, align_corners=False)
     theta = torch.as_tensor(local, dtype=computed, device=needed.device)
     sampled: torch.Tensor = sample(needed[None], theta, size)[0]
-    return sampled
+    # places on a voxel of a surround of 0 are rounded, and its search takes exact zeros
+    return sampled.masked_fill_(sampled.abs() < TRACE * needed.abs().max(), 0)
 
 
 def _interpolate_along_axes(
