@@ -397,7 +397,7 @@ def test_volumes_whose_axes_are_not_at_right_angles_are_cropped_as_by_segment(tm
         STEPS[name](volume, **settings)
     assert volume.voxels.shape == expected.shape
     np.testing.assert_allclose(volume.voxels, expected, atol=1e-3)
-    assert not ((expected != 0) & (np.abs(expected) < 1e-6)).any()
+    assert not ((expected != 0) & (np.abs(expected) < 1e-7)).any()
 
 
 @pytest.mark.slow

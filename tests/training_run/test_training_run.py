@@ -148,7 +148,7 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
 
     monkeypatch.setattr(stages, "fit", noting)
     # a look at the end of each epoch
-    monkeypatch.setattr(stages, "_LOOKS", 10**9)
+    monkeypatch.setattr(stages, "_LONGEST_S", 0)
     outcome = train(options(discs_dir, bundle, init=None))
     table = (bundle / "pruning" / "per_case.csv").read_text()
     assert all(f"disc_{number}," in table for number in range(9))
