@@ -403,7 +403,8 @@ def choose_bias_field(fingerprint: Fingerprint) -> Choice:
 
 def choose_rotate90(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None = None) -> Choice:
     """Whether patches are rotated by multiples of 90 degrees."""
-    if fingerprint.spatial_dims == 3 or _is_upright(fingerprint) or sided(fingerprint.labels):
+    has_sides = fingerprint.left_right or sided(fingerprint.labels)
+    if fingerprint.spatial_dims == 3 or _is_upright(fingerprint) or has_sides:
         return Choice(False, "Images of patients, and volumes, have a fixed orientation.")
     width, height = spacing_mm or fingerprint.median_spacing_mm
     if not math.isclose(width, height, rel_tol=_SQUARE):

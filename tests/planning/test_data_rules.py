@@ -253,6 +253,9 @@ def test_a_label_of_one_side_forbids_mirror_images_where_the_other_has_none():
         assert found.value == []
         assert found.reason.startswith("left kidney is on one side,")
         assert not data_rules.choose_rotate90(data).value
+    # such pairs are known by the beginnings of words only
+    pair = {"labels": {"leftlung": 1, "rightlung": 2}, "left_right": (("leftlung", "rightlung"),)}
+    assert not data_rules.choose_rotate90(fingerprint(shape=(64, 64), modality="other", **pair)).value
     unnamed = data_rules.choose_flip_axes(fingerprint(labels={"label_1": 1, "label_2": 2}), False)
     assert unnamed.value == [0]
     assert unnamed.reason.endswith("If some are of the left side and others of the right, none is better.")
