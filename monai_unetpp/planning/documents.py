@@ -370,6 +370,12 @@ def _mirroring(axes: list[int]) -> str:
     return f"; mirrored along {'axis' if len(axes) == 1 else 'the axes'} {in_words(axes)}"
 
 
+def _inverting(plan: TrainingPlan) -> str:
+    if not plan["invert_bright_background"] or plan["augmentation"] == "none":
+        return ""
+    return "; one patch in ten inverted, as the background of a crowded image can be mistaken"
+
+
 def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
     late = plan["late_share"] if plan["augmentation"] == "strong" else 0
@@ -381,7 +387,7 @@ def _configuration(plan: TrainingPlan) -> str:
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} per batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
         f"AdamW with a learning rate of {plan['learning_rate']:g} and a cosine schedule;",
-        f"{augmentation[plan['augmentation']]}{settling}{_mirroring(plan['flip_axes'])};",
+        f"{augmentation[plan['augmentation']]}{settling}{_mirroring(plan['flip_axes'])}{_inverting(plan)};",
         f"at inference, windows of {' x '.join(map(str, plan['window_shape']))} voxels with Gaussian weights.",
     ]
     return "\n".join(f"- {line}" for line in lines)

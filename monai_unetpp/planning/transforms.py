@@ -22,6 +22,8 @@ _ROTATION = {"light": 0.26, "strong": 0.4}
 _TILT = 0.05
 _SCALE = {"light": 0.15, "strong": 0.25}
 _ANY_ROTATION = math.pi / 4
+#: Share of patches that are inverted where images with a bright background are, as some backgrounds are mistaken.
+_INVERTED = 0.1
 
 _Config = dict[str, Any]
 
@@ -228,6 +230,7 @@ def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
     upsample = "trilinear" if plan.spatial_dims == 3 else "bilinear"
     if strength == "none":
         return []
+    inverted = _inverted(plan) if plan["invert_bright_background"] else []
     bias = [_transform("RandBiasFieldd", "@image", prob=0.2, coeff_range=[0.0, 0.3])] if plan["bias_field"] else []
     sigma = {f"sigma_{axis}": [0.5, 1.2] for axis in "xyz"}
     light = [
@@ -237,12 +240,19 @@ def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
         _transform("RandShiftIntensityd", "@image", prob=0.4, offsets=0.2),
     ]
     if strength == "light":
-        return [*bias, *light]
+        return [*inverted, *bias, *light]
     blurring = [
         _transform("RandGaussianSmoothd", "@image", prob=0.2, **sigma),
         _transform("RandSimulateLowResolutiond", "@image", prob=0.2, upsample_mode=upsample, zoom_range=[0.5, 1.0]),
     ]
-    return [*bias, *blurring, *light]
+    return [*inverted, *bias, *blurring, *light]
+
+
+def _inverted(plan: TrainingPlan) -> list[_Config]:
+    """Some patches as if the background of their image had been mistaken, as that of one crowded with objects is."""
+    if plan["normalization"] == "unit":
+        return [_transform("RandLambdad", "@image", prob=_INVERTED, func="$functools.partial(operator.sub, 1.0)")]
+    return [_transform("RandLambdad", "@image", prob=_INVERTED, func="$operator.neg")]
 
 
 def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False, objects: bool = False) -> list[_Config]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from bundle_runs import configs, missing_properties, run_here
 from fingerprints import fingerprint
+from monai.transforms import RandLambdad
 from PIL import Image
 
 from monai_unetpp.bundles import BundleConfig, TrainingRecord, check_bundle, label_names, load_network
@@ -222,6 +223,26 @@ def test_images_can_be_scaled_bent_and_split_into_objects(tmp_path):
     found, numbers = (np.asarray(Image.open(case.output)) for case in (plain, numbered))
     assert set(np.unique(found)) <= {0, 7}
     assert numbers.max() == numbered.instances
+
+
+@pytest.mark.parametrize(("normalization", "inverted"), [("unit", [1.0, 0.75, 0.0]), ("volume", [0.0, -0.25, -1.0])])
+def test_some_patches_are_inverted_where_images_are(tmp_path, normalization, inverted):
+    root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
+    settings = {"features": [2, 4, 4], "normalization": normalization, "invert_bright_background": True}
+    plan(root, tmp_path / "bundle", settings=settings, measure=machine)
+    train = BundleConfig(tmp_path / "bundle", "train.json")
+    for chain in ("augmentation", "late_augmentation"):
+        invert = next(step for step in train.parse(f"train#{chain}").transforms if isinstance(step, RandLambdad))
+        share = sum(torch.equal(invert({"image": torch.ones(1)})["image"], torch.ones(1)) for _ in range(400)) / 400
+        assert 0.8 < share < 0.97
+        invert.prob = 1.0
+        assert invert({"image": torch.tensor([0.0, 0.25, 1.0])})["image"].tolist() == inverted
+    assert "one patch in ten inverted" in (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    plain = {**settings, "augmentation": "none"}
+    plan(root, tmp_path / "plain", settings=plain, measure=machine)
+    steps = BundleConfig(tmp_path / "plain", "train.json").parse("train#augmentation").transforms
+    assert not any(isinstance(step, RandLambdad) for step in steps)
+    assert "inverted" not in (tmp_path / "plain" / "docs" / "README.md").read_text()
 
 
 def test_pictures_whose_surround_is_cropped_get_results_on_their_own_grid(tmp_path):
