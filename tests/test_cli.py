@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import json
 import logging
 import os
@@ -981,14 +982,13 @@ def test_the_command_that_installs_an_extra_changes_by_one_constant(published, c
     assert re.fullmatch(command, installing.install_command("report"))
 
 
-@pytest.mark.slow
-def test_a_reader_that_has_seen_enough_is_no_error(run, monkeypatch):
-    def refuse(*arguments):
-        raise BrokenPipeError(32, "Broken pipe")
-
-    monkeypatch.setattr("monai_unetpp.cli.bundles_command.show_rows", refuse)
-    code, _, err = run("bundles")
-    assert (code, err) == (0, "")
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert cli.main(["bundles"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow
@@ -1013,6 +1013,47 @@ def test_what_failed_is_told_where_nobody_takes_the_output(monkeypatch, capsys):
         monkeypatch.setattr(sys, "stdout", output)
         assert cli.main(["check", "hippocampus_mri_unetpp"]) == 1
     assert capsys.readouterr().err == "monai-unetpp: this is wrong.\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_output_that_finds_no_room_on_the_disk_is_an_error(monkeypatch, capsys, number):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(number, os.strerror(number))
+
+        def fileno(self):
+            raise OSError(errno.EBADF, "not a file")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert cli.main(["bundles", "--json"]) == 2
+    assert os.strerror(number) in capsys.readouterr().err
+
+
+def test_what_breaks_within_the_work_is_no_reader_that_has_gone(monkeypatch, capsys):
+    from monai_unetpp import bundles
+
+    def broken(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(bundles, "check_bundle", broken)
+    assert cli.main(["check", "hippocampus_mri_unetpp"]) == 2
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+def test_messages_that_nobody_reads_do_not_end_a_command(monkeypatch):
+    from monai_unetpp import bundles
+
+    def told(*_, **__):
+        sys.stderr.write("x" * 100_000)
+        sys.stderr.flush()
+        return []
+
+    monkeypatch.setattr(bundles, "check_bundle", told)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stderr", output)
+        assert cli.main(["check", "hippocampus_mri_unetpp"]) == 0
 
 
 def test_long_work_goes_on_where_its_terminal_is_closed(monkeypatch, stub_prune):

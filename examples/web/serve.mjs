@@ -38,7 +38,8 @@ export async function serve(folder, port) {
 /** The path in a request, without what leads out of the folder; null if it cannot be decoded. */
 function pathOf(url) {
   try {
-    return posix.normalize(decodeURIComponent(new URL(url, "http://localhost").pathname));
+    // on Windows, join would take a backslash for a separator too
+    return posix.normalize(decodeURIComponent(new URL(url, "http://localhost").pathname).replaceAll("\\", "/"));
   } catch {
     return null;
   }

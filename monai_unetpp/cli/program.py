@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import getpass
 import logging
 import os
@@ -27,7 +28,7 @@ from monai_unetpp.cli.prune_command import PRUNE
 from monai_unetpp.cli.quiet import logging_to_stderr
 from monai_unetpp.cli.segment_command import SEGMENT
 from monai_unetpp.cli.study_command import STUDY
-from monai_unetpp.cli.terminal import BAD_INPUT, DONE, INTERRUPTED, fail, muted
+from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail, muted
 from monai_unetpp.cli.train_command import TRAIN
 from monai_unetpp.errors import cause_of, is_deliberate
 from monai_unetpp.progress import silenced
@@ -57,15 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # JSON is the requested output, so --quiet does not mute it
     mute = quiet and not options.get("json_output")
     _name_the_user()
-    with _ending_on_request(), logging_to_stderr(verbose, quiet), silenced(quiet), _heard_or_not(), muted(mute):
+    with _ending_on_request(), _heard_or_not(), logging_to_stderr(verbose, quiet), silenced(quiet), muted(mute):
         try:
-            return run(**options)
+            code = run(**options)
+            _deliver(sys.stdout)
+            return code
         except KeyboardInterrupt:
             fail("interrupted; finished cases are kept.")
             return INTERRUPTED
-        except BrokenPipeError:
-            # the reader of the output, such as head, has closed it
-            return DONE
         except Exception as e:
             if verbose:
                 logging.getLogger(__name__).exception("the command failed")
@@ -135,12 +135,12 @@ def _ending_on_request() -> Iterator[None]:
 @contextlib.contextmanager
 def _heard_or_not() -> Iterator[None]:
     """Let a command go on, and end with its own code, where the reader of its output, such as head, has closed it."""
-    before = sys.stdout
-    sys.stdout = _Heard(before) if before is not None else before
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream if stream is None else _Heard(stream) for stream in before)
     try:
         yield
     finally:
-        sys.stdout = before
+        sys.stdout, sys.stderr = before
 
 
 class _Heard:
@@ -164,6 +164,16 @@ class _Heard:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _deliver(output: TextIO | None) -> None:
+    """Pass on what is printed, where a disk has room for it; whether anybody reads it does not matter."""
+    try:
+        if output is not None:
+            output.flush()
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
 
 
 def _let_go_of(output: TextIO | None) -> None:

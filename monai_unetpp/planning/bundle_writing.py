@@ -111,7 +111,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     write_text(root / "docs" / "data_license.txt", DATA_LICENSE)
     write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
     write_text(root / "docs" / "README.md", readme_text(plan, fingerprint, objects=tells_objects(plan)))
-    write_text(root / PLAN_FILE, _as_text({**plan.as_dict(), _HASH: _hash_of(plan)}))
+    write_text(root / PLAN_FILE, _as_text({**plan.as_dict(), _HASH: _hash_of(plan.values)}))
     (root / _UNFINISHED).unlink(missing_ok=True)
 
 
@@ -131,15 +131,18 @@ def check_unedited(plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
                 f"Undo the edit, or plan again with --set {name}=..."
             )
     # the other values are in transforms, which may have been edited on purpose
-    if read_object(Path(bundle) / PLAN_FILE).get(_HASH, _hash_of(plan)) != _hash_of(plan):
+    content = read_object(Path(bundle) / PLAN_FILE)
+    # plans of earlier versions lack values that were added since
+    written = _hash_of({name: value for name, value in plan.values.items() if name in content["values"]})
+    if content.get(_HASH, written) != written:
         raise ValueError(
             f"{Path(bundle) / PLAN_FILE}: its values were edited, which the other files of the bundle do not follow. "
             "Undo the edit, or plan again with --set NAME=..."
         )
 
 
-def _hash_of(plan: TrainingPlan) -> str:
-    return hashlib.sha256(json.dumps(plan.values, sort_keys=True).encode()).hexdigest()
+def _hash_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _trained(plan: TrainingPlan) -> dict[str, Any]:

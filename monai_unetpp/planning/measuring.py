@@ -52,7 +52,7 @@ __all__ = ["take_fingerprint"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 4
+_VERSION = 5
 """Version of the measurements; increased when they change, so that older caches are not used."""
 #: Without the extremes, which are kept apart: in the sample of all cases they would count as much as other quantiles.
 _QUANTILES = QUANTILES[1:-1]

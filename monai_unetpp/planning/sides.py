@@ -27,6 +27,8 @@ def left_right_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
         (('left lung', 'right lung'), ('Left-Putamen', 'Right-Putamen'), ('x_L', 'x_R'))
         >>> left_right_pairs(["femur_l_head", "femur_r_head", "lkid", "rkid", "lung", "L1", "R1"])
         (('femur_l_head', 'femur_r_head'), ('lkid', 'rkid'))
+        >>> left_right_pairs(["rib_L1", "rib_R1", "left_1", "right_1"])
+        (('rib_L1', 'rib_R1'), ('left_1', 'right_1'))
     """
     found: dict[str, dict[str, str]] = {}
     others: dict[str, str] = {}
@@ -52,21 +54,27 @@ def sided(names: Iterable[str]) -> list[str]:
         names: names of labels.
 
     Example:
-        >>> sided(["left kidney", "liver", "L1", "vertebrae_L4", "Hippocampus_R"])
+        >>> sided(["left kidney", "liver", "L1", "vertebrae_L4", "L-spine", "Hippocampus_R"])
         ['left kidney', 'Hippocampus_R']
     """
-    return [name for name in names if _side_of(name)[0] is not None]
+    return [name for name in names if _side_of(name, alone=True)[0] is not None]
 
 
-def _side_of(name: str) -> tuple[str | None, str]:
-    """``"left"`` or ``"right"``, and the name without it; None if it names no side."""
+def _side_of(name: str, alone: bool = False) -> tuple[str | None, str]:
+    """``"left"`` or ``"right"``, and the name without it; None if it names no side.
+
+    Args:
+        name: the name of a label.
+        alone: whether a letter that can mean a vertebra names no side, as there may be no other to compare with.
+    """
     # also names in camel case, such as LeftKidney
     words = [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", name)]
     for place, word in enumerate(words):
         rest = " ".join(words[:place] + words[place + 1 :])
-        # L1 and R1 are no sides, nor are the vertebrae L1 to L5
-        numbered = len(word) == 1 and "".join(words[place + 1 : place + 2]).isdigit()
+        following = "".join(words[place + 1 : place + 2])
+        # L1 and R1 are no sides, nor are the vertebrae L1 to L5 and the lumbar spine
+        vertebra = len(word) == 1 and (rest.isdigit() or (alone and (following.isdigit() or following == "spine")))
         for side, known in _SIDES.items():
-            if word in known and not (numbered or rest.isdigit()):
+            if word in known and not vertebra:
                 return side, rest
     return None, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,11 +84,17 @@ def _segment(segmenter: Segmenter, image: Path, output: Path, overwrite: bool) -
     return True
 
 
-def _tell(stream: TextIO, line: str) -> None:
+def _tell(stream: TextIO | None, line: str) -> None:
+    if stream is None:
+        return
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    # a name that the output cannot show must not make a finished image one that failed
-    stream.write(f"{printable(line).encode(encoding, 'backslashreplace').decode(encoding)}\n")
-    stream.flush()
+    # neither a name that the output cannot show nor a reader that has gone makes a finished image one that failed
+    try:
+        stream.write(f"{printable(line).encode(encoding, 'backslashreplace').decode(encoding)}\n")
+        stream.flush()
+    except BrokenPipeError:
+        # what is left would fail again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -35,26 +35,32 @@ __all__ = ["document", "install_weights"]
 _SHOWN = ("curve.csv", "levels.csv", "training.png")
 
 
-def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, Any]]) -> None:
+def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, Any]], init: str | None = None) -> None:
     """Copy the weights of a training into the bundle, and record their origin in its metadata.
 
     Args:
         bundle: the folder of the bundle.
         fitted: the training.
         cases: the training cases. There is no model selection: the weights are those after the last step.
+        init: the bundle or checkpoint that the training started from.
     """
     with atomic_path(bundle / WEIGHTS_FILE) as temporary:
         shutil.copyfile(fitted.weights, temporary)
     metadata = read_metadata(bundle)
     metadata.pop("eval_metrics", None)
     _write_metadata(bundle, metadata | weights_entry(bundle))
-    # bundles that were planned before do not save a record
-    rule = LAST_AVERAGED if fitted.averaged else LAST
-    put_training_record(bundle, find_training_record(fitted.weights) or TrainingRecord.of(cases, rule=rule))
+    put_training_record(bundle, find_training_record(fitted.weights) or _record_of(fitted, cases, init))
     for name in _SHOWN:
         if (fitted.folder / name).is_file():
             with atomic_path(bundle / "docs" / name) as temporary:
                 shutil.copyfile(fitted.folder / name, temporary)
+
+
+def _record_of(fitted: Fitted, cases: Sequence[Mapping[str, Any]], init: str | None) -> TrainingRecord:
+    """The record of a training that left none, as its bundle was planned before, or files were changed meanwhile."""
+    record = TrainingRecord.of(cases, rule=LAST_AVERAGED if fitted.averaged else LAST)
+    earlier = None if init is None else find_training_record(init)
+    return record if earlier is None else record.after(earlier)
 
 
 def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: PruningResult | None = None) -> None:

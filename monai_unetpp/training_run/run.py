@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles import WEIGHTS_FILE
+from monai_unetpp.bundles.training_record import RECORD_FILE
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.formats.source_files import file_identity
@@ -31,7 +32,7 @@ from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.reporting.numbers import counted, percent
 from monai_unetpp.training_run.beginning import check_start, write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
-from monai_unetpp.training_run.fitting import Fitted, fit
+from monai_unetpp.training_run.fitting import Fitted, fit, read_fitted
 from monai_unetpp.training_run.judging import (
     check_targets,
     cut_bundle,
@@ -131,8 +132,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
             run = _Run.of(options, planned, started, tell)
             folds = run.cross_fit()
             fitted = run.fit_final()
-            # files that were changed meanwhile would be recorded and judged on as those that were trained on
-            _check_cases(planned, logger.debug)
+            run.check_unchanged(fitted)
             run.install(fitted)
             result = run.judge(folds)
             return run.finish(fitted, result)
@@ -246,14 +246,15 @@ class _Run:
     ) -> Fitted:
         """Train on those of the listed cases that can be used, and look at some that are held out, or that validate."""
         cases, cache_rate = self._usable(listed, minutes)
-        if len(cases) < len(listed):
+        finished = read_fitted(folder) is not None
+        if len(cases) < len(listed) and not finished:
             self.tell(
                 f"{name}: {len(cases)} of {len(listed)} cases are used, as more would take too much of the "
                 f"{minutes:.1f} minutes, or of the memory."
             )
         if "cache_rate" not in self.planned.plan.by_hand:
             now = self.shares.cached(len(cases))
-            if now < cache_rate:
+            if now < cache_rate and not finished:
                 self.tell(
                     f"{name}: only {percent(now)} of the cases fit into the memory that is free now; the others are "
                     "prepared again for every patch, which takes long. Close other programs, and run the command again."
@@ -283,13 +284,23 @@ class _Run:
         """Train the final network."""
         return self._fit("training", self.bundle / "training", self._listed, self.shares.final)
 
+    def check_unchanged(self, fitted: Fitted) -> None:
+        """Refuse files that were changed meanwhile: they would be judged on, and recorded as those trained on."""
+        try:
+            _check_cases(self.planned, logger.debug)
+        except ValueError:
+            # the record may have been made of the changed files; the next run makes it anew
+            if rank() == 0:
+                (fitted.folder / RECORD_FILE).unlink(missing_ok=True)
+            raise
+
     def install(self, fitted: Fitted) -> None:
         """Copy the weights into the bundle, and record their origin."""
 
         def install() -> None:
             # where files of a finished bundle were lost, it is not finished until they are written again
             _outcome_path(self.bundle).unlink(missing_ok=True)
-            install_weights(self.bundle, fitted, self.final_cases)
+            install_weights(self.bundle, fitted, self.final_cases, self.planned.beginning.init)
             document(self.bundle, fitted, len(self.final_cases), self.planned.folds)
 
         by_first(install)

@@ -75,7 +75,7 @@ def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, de
         image, loading = _timed(lambda: pipeline.load(case), device)
         part, times = _part(image, steps.inferer)
         # with the passes that the whole image takes
-        _, seconds = _timed(lambda: dict(source.pick(pipeline.infer(part, source, device, image.shape))), device)
+        _, seconds = _timed(lambda: _compute(source.pick(pipeline.infer(part, source, device, image.shape))), device)
         truth, reading = _timed(lambda: read_label_map(case.label, network.spatial_dims), device)
         logits = torch.zeros(1, int(network.config["out_channels"]), *image.shape[1:], device=device)
         _, returning = _timed(lambda: pipeline.label_map(logits, image, truth.data.shape), device)
@@ -83,6 +83,12 @@ def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, de
         scorer = CaseScorer(truth.data, spacing, steps.labels, steps.tolerance_mm)
         _, comparing = _timed(lambda: scorer.score(np.roll(truth.data, 1, axis=0)), device)
     return CaseTime(seconds * times, loading + reading + len(source.levels) * (returning + comparing))
+
+
+def _compute(logits: Mapping[Any, torch.Tensor]) -> None:
+    """Compute what is computed only on access, without keeping it."""
+    for name in logits:
+        logits[name]
 
 
 def _part(image: torch.Tensor, inferer: Callable[..., Any]) -> tuple[torch.Tensor, float]:

@@ -222,6 +222,8 @@ def test_check_writes_what_a_guard_reads(folder, tmp_path, capsys):
         (["liver", "lung", "rib", "L1", "R1", "LV", "RV"], []),
         (["left atrium", "right ventricle"], []),
         (["R lung", "L lung"], [("L lung", "R lung")]),
+        (["rib_L1", "rib_R1", "kidney_R_2", "kidney_L_2"], [("rib_L1", "rib_R1"), ("kidney_L_2", "kidney_R_2")]),
+        (["left_1", "right_1", "vertebrae_L1", "L-spine"], [("left_1", "right_1")]),
     ],
 )
 def test_left_and_right_are_known_by_name(names, pairs):

@@ -5,7 +5,7 @@ import { basename, join } from "node:path";
 
 const source = new URL("../../examples/web/src/", import.meta.url);
 const { UserError } = await import(new URL("errors.js", source));
-const { readNifti, writeLabels } = await import(new URL("nifti.js", source));
+const { readImage, writeLabels } = await import(new URL("nifti.js", source));
 const { checkNetwork, checkPipeline } = await import(new URL("pipeline.js", source));
 const { measure, preprocess, segment } = await import(new URL("segment.js", source));
 
@@ -20,7 +20,7 @@ async function run({ folder, image, output, runtime }) {
   const bytes = new Uint8Array(await readFile(join(folder, pipeline.network.files[0])));
   await checkNetwork(bytes, pipeline, basename(folder));
   const predict = runtime ? await withRuntime(runtime, bytes, pipeline.windows.shape) : (window) => standIn(window, pipeline.windows.shape);
-  const opened = await readNifti(new File([await readFile(image)], basename(image)));
+  const opened = await readImage(new File([await readFile(image)], basename(image)));
   const labels = await segment(opened, pipeline, predict);
   await writeFile(output, writeLabels(labels, opened));
   const { voxels, shape } = preprocess(opened, pipeline);

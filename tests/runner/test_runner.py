@@ -430,6 +430,21 @@ def test_a_name_that_the_output_cannot_show_is_no_failure(brain, tmp_path, monke
 
 
 @pytest.mark.slow
+def test_an_output_that_nobody_reads_is_no_failure(brain, tmp_path, monkeypatch):
+    _, folder, image = brain
+    other = tmp_path / "other.nii.gz"
+    shutil.copy(image, other)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert main([str(folder), str(image), str(other), "-o", str(tmp_path / "out")]) == 0
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main([str(folder), str(image), "-o", str(tmp_path / "out2")]) == 0
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
+
+
+@pytest.mark.slow
 def test_images_of_one_name_are_refused_before_any_is_segmented(brain, tmp_path, capsys):
     _, folder, image = brain
     (tmp_path / "b").mkdir()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import time
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -20,6 +22,7 @@ from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_training_record
+from monai_unetpp.bundles.training_record import TrainingRecord
 from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
@@ -27,6 +30,7 @@ from monai_unetpp.planning import load_plan, plan
 from monai_unetpp.planning.plan_making import plan_checked
 from monai_unetpp.pruning import evaluate_levels, prune_bundle
 from monai_unetpp.training import NumberedPatches, TrainingBudget
+from monai_unetpp.training.recording import record_cases
 from monai_unetpp.training_run import TrainOptions, timing, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import _configure, fit
@@ -256,6 +260,28 @@ def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_pa
 
 
 @pytest.mark.slow
+def test_what_was_recorded_of_files_changed_while_training_is_not_kept(discs_dir, planned, tmp_path, monkeypatch):
+    root = shutil.copytree(discs_dir, tmp_path / "data")
+    bundle = tmp_path / "bundle"
+    before = TrainingRecord.of(load_datalist(root, "training"), rule="last").training
+    image = Path(load_datalist(root, "training")[0]["image"])
+    kept = image.read_bytes()
+
+    def changed(*given, **options):
+        volume = nib.load(image)
+        nib.save(nib.Nifti1Image(volume.get_fdata()[:, ::-1].copy(), volume.affine), image)
+        record_cases(*given, **options)
+
+    monkeypatch.setattr("monai_unetpp.training.steps.record_cases", changed)
+    plan(root, bundle, settings={**TINY, "steps": 1}, device="cpu", measure=slow_machine)
+    with pytest.raises(ValueError, match="must stay as they were"):
+        train(options(root, bundle))
+    image.write_bytes(kept)
+    train(options(root, bundle))
+    assert read_training_record(bundle).training == before
+
+
+@pytest.mark.slow
 def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monkeypatch, tmp_path):
     path = tmp_path / "before.pt"
     torch.save(NestedUNet(2, 1, 5, features=(2, 4, 4), norm="batch").state_dict(), path)
@@ -329,6 +355,21 @@ def test_a_plan_that_another_tool_wrote_with_the_same_values_is_followed(discs_d
     )
     path.write_text(json.dumps(content, separators=(",", ":")))
     assert planned_bundle(options(discs_dir, bundle), told.append).steps == 6
+
+
+def test_a_plan_of_an_earlier_version_without_values_added_since_is_followed(discs_dir, planned):
+    bundle, told = planned("earlier"), []
+    path = bundle / "configs" / "plan.json"
+    content = json.loads(path.read_text())
+    for part in ("values", "reasons"):
+        del content[part]["orientation"]
+    content["values_sha256"] = hashlib.sha256(json.dumps(content["values"], sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(content))
+    assert planned_bundle(options(discs_dir, bundle), told.append).steps == 6
+    edited = {**content, "values": {**content["values"], "augmentation": "none"}}
+    path.write_text(json.dumps(edited))
+    with pytest.raises(ValueError, match="its values were edited"):
+        train(options(discs_dir, bundle))
 
 
 def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, planned):

@@ -42,11 +42,18 @@ export async function readNifti(file) {
   }
   const bytes = await unpacked(file);
   const header = readHeader(bytes, name);
-  if (header.description === MARK || header.description.startsWith(`${MARK} `)) {
-    throw new UserError(`${name}: a result of monai-unetpp, not an image. Choose the image.`);
-  }
   const affine = findAffine(header, name);
   return { name, header, affine, ...readVoxels(bytes, header, name), notes: doubts(header) };
+}
+
+/** Read a NIfTI file as above, but no result of monai-unetpp, which would be segmented without a word. */
+export async function readImage(file) {
+  const found = await readNifti(file);
+  const { description } = found.header;
+  if (description === MARK || description.startsWith(`${MARK} `)) {
+    throw new UserError(`${found.name}: a result of monai-unetpp, not an image. Choose the image.`);
+  }
+  return found;
 }
 
 /** The labels (Uint8Array, the last axis fastest) as the bytes of a NIfTI file with the header of the image. */

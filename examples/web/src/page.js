@@ -47,9 +47,14 @@ function listen() {
 
 function startWorker() {
   const started = new Worker("worker.js", { type: "module" });
-  started.addEventListener("message", ({ data }) => receive[data.kind](data));
+  // one that failed at once would fail again
+  let worked = false;
+  started.addEventListener("message", ({ data }) => {
+    worked = true;
+    receive[data.kind](data);
+  });
   started.addEventListener("error", (event) => {
-    if (event.message) replaceWorker();
+    if (event.message && worked) replaceWorker();
     fail(event.message || "worker.js: cannot be loaded. Build the page again.");
   });
   return started;

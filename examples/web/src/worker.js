@@ -2,7 +2,7 @@
 
 import { UserError } from "./errors.js";
 import { loadNetwork } from "./network.js";
-import { readNifti, writeLabels } from "./nifti.js";
+import { readImage, writeLabels } from "./nifti.js";
 import { checkNetwork, checkPipeline } from "./pipeline.js";
 import { measure, segment } from "./segment.js";
 
@@ -15,7 +15,7 @@ self.onmessage = async ({ data: { folder, file, device } }) => {
   const tell = (kind, content = {}) => self.postMessage({ kind, ...content });
   try {
     tell("stage", { text: "Reading the image …" });
-    const image = await readNifti(file);
+    const image = await readImage(file);
     tell("stage", { text: "Loading the network …" });
     const { pipeline, predict, used } = await open(folder, device);
     tell("stage", { text: "Preparing the image …" });

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -269,6 +270,8 @@ def _is_too_much(
     classes = getattr(network, "config", {}).get("out_channels")
     if free is None or classes is None:
         return False
+    if torch.device(device).type == "cpu":
+        free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     shape = batch.shape if whole is None else (1, *whole)
     needed = inferer.estimate_memory(shape, classes, network=network).stitching_bytes
     if needed > free:
