@@ -37,7 +37,7 @@ def fail(message: str) -> None:
 def say(line: str) -> None:
     """Print a line of long work, which goes on where nobody can read it any more, as after a closed terminal."""
     with contextlib.suppress(OSError):
-        print(line, flush=True)
+        print(*map(printable, line.split("\n")), sep="\n", flush=True)
 
 
 def show_failures(reasons: Collection[str], finished: int, rest: str, none: str) -> int:

@@ -73,7 +73,7 @@ def save_sheet(
         framed = any(axes.patches for axes in grid.flat)
         _draw_legend(figure, confused=len(report.labels) > 1, framed=framed, columns=3 * columns)
         description = "; ".join(_title(case, report).replace("\n", ", ") for case in shown)
-        metadata = {"Title": f"{report.dataset}: worst cases", "Description": description}
+        metadata = {"Title": f"{printable(report.dataset)}: worst cases", "Description": description}
         write_figure(path, figure, dpi=130, metadata=metadata)
 
 

@@ -38,16 +38,41 @@ def disagreement(logits_by_level: Mapping[str, torch.Tensor]) -> torch.Tensor:
         >>> disagreement({"L1": sure, "L2": -sure}).round(decimals=2).item()
         1.0
     """
-    logits = list(logits_by_level.values())
-    if not logits or any(each.shape != logits[0].shape for each in logits):
-        shapes = {level: list(each.shape) for level, each in logits_by_level.items()}
-        raise ValueError(
-            f"logits_by_level must hold logits of the same shape for at least one level, got {shapes}. Pass the result "
-            "of forward_levels."
-        )
-    mean = torch.stack([_probabilities(each.float()) for each in logits]).mean(dim=0)
-    entropy: torch.Tensor = torch.special.entr(mean).sum(dim=1, keepdim=True) / math.log(mean.shape[1])
-    return entropy.clamp(0.0, 1.0)
+    found = Disagreement()
+    for logits in logits_by_level.values():
+        found.add(logits)
+    return found.entropy()
+
+
+class Disagreement:
+    """:func:`disagreement` of levels that come one after the other, without keeping their logits."""
+
+    def __init__(self) -> None:
+        self._sum: torch.Tensor | None = None
+        self._shapes: list[list[int]] = []
+
+    def add(self, logits: torch.Tensor) -> None:
+        """Count the logits ``(B, C, H, W[, D])`` of one more level."""
+        self._shapes.append(list(logits.shape))
+        if self._sum is None:
+            self._sum = _probabilities(logits.float())
+        elif self._shapes[-1] == self._shapes[0]:
+            self._sum += _probabilities(logits.float())
+
+    def entropy(self) -> torch.Tensor:
+        """The entropy ``(B, 1, H, W[, D])`` of the levels so far, 0 to 1.
+
+        Raises:
+            ValueError: there is no level, or shapes differ.
+        """
+        if self._sum is None or any(shape != self._shapes[0] for shape in self._shapes):
+            raise ValueError(
+                f"logits_by_level must hold logits of the same shape for at least one level, got {self._shapes}. Pass "
+                "the result of forward_levels."
+            )
+        mean = self._sum / len(self._shapes)
+        entropy: torch.Tensor = torch.special.entr(mean).sum(dim=1, keepdim=True) / math.log(mean.shape[1])
+        return entropy.clamp(0.0, 1.0)
 
 
 def error_auroc(uncertainty: npt.ArrayLike, error: npt.ArrayLike) -> float | None:

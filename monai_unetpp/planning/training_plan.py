@@ -158,16 +158,21 @@ class TrainingPlan:
         return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 
     def subjects_for(self, dataset_dir: _Folders) -> str | None:
-        """:attr:`subjects` if ``dataset_dir`` is the data set of the plan, else None: others have other cases."""
+        """:attr:`subjects` if the data set of the plan is in ``dataset_dir``, else None: others have other cases."""
         return self.subjects if self._is_own(dataset_dir) else None
 
     def subject_pattern_for(self, dataset_dir: _Folders) -> str | None:
-        """:attr:`subject_pattern` if ``dataset_dir`` is the data set of the plan, else None."""
+        """:attr:`subject_pattern` if the data set of the plan is in ``dataset_dir``, else None."""
         return self.subject_pattern if self._is_own(dataset_dir) else None
 
     def _is_own(self, dataset_dir: _Folders) -> bool:
         folders = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
-        return [Path(folder).resolve() for folder in folders] == [Path(self.dataset_dir).resolve()]
+        return Path(self.dataset_dir).resolve() in [Path(folder).resolve() for folder in folders]
+
+    def dataset_of(self, subjects: str | None, subject_pattern: str | None) -> str | None:
+        """The only data set whose subjects these rules tell: that of the plan for its own ones, else None."""
+        own = (subjects, subject_pattern) in ((self.subjects, self.subject_pattern), (None, None))
+        return self.dataset_dir if own else None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -21,8 +21,9 @@ def confirming_cases(
     """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, or a share of all.
 
     Args:
-        entries: the cases of all data sets by name, that of ``confirm_dir`` last.
-        data: which cases confirm, and their subjects.
+        entries: the cases of all data sets by name, that of ``confirm_dir`` last; with their subjects where these are
+            told.
+        data: which cases confirm.
         seed: of the split by ``confirm_share``.
 
     Raises:
@@ -31,10 +32,9 @@ def confirming_cases(
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()
     people: dict[_Case, str | None] = {}
-    given = data.subjects is not None or data.subject_pattern is not None
     for dataset, listed in entries.items():
-        for case, entry in zip(list_cases(listed, data.subjects, data.subject_pattern), listed, strict=True):
-            told = given or entry.get("subject") or case.subject != case.name
+        for case, entry in zip(list_cases(listed), listed, strict=True):
+            told = entry.get("subject") or case.subject != case.name
             people[dataset, case.name] = case.subject if told else None
     if data.confirm_dir is not None:
         last = list(entries)[-1]

@@ -55,7 +55,8 @@ def prune(plan: PruningPlan) -> PruningResult:
         RuntimeError: no case could be scored.
     """
     if plan.data.scores:
-        entries = fold_entries(plan.data.dataset_dir[0], plan.data.list_key, **plan.data.subject_rules)
+        folder = plan.data.dataset_dir[0]
+        entries = fold_entries(folder, plan.data.list_key, **plan.data.subject_rules(folder))
         levels = plan.pipeline.network.levels
         return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
     return _evaluated(plan)

@@ -224,12 +224,14 @@ def _entries(plan: PruningPlan, given: Scores | None) -> dict[str, list[dict[str
     """The cases of each data set; those of the first are the ones that have been scored, where there are any."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, directory in zip(plan.data.names, plan.data.folders, strict=True):
+        rules = plan.data.subject_rules(directory)
         if given is not None and not found:
-            found[name] = [case.as_entry() for case in given.cases]
+            told = any(rule is not None for rule in rules.values())
+            found[name] = [{**case.as_entry(), **({"subject": case.subject} if told else {})} for case in given.cases]
         else:
             # data sets without a validation list write down how they were split
             folder = plan.outputs.output_dir / "splits" / name
-            listed = load_datalist(directory, plan.data.list_key, folder, **plan.data.subject_rules)
+            listed = load_datalist(directory, plan.data.list_key, folder, **rules)
             some = bool(plan.data.only) and directory != plan.data.confirm_dir
             found[name] = [entry for entry in listed if entry_name(entry) in plan.data.only] if some else listed
     return found
@@ -240,7 +242,7 @@ def _training_entries(data: EvaluationData) -> dict[str, list[dict[str, Any]]]:
     if data.training_list is None:
         return {}
     return {
-        name: load_datalist(directory, data.training_list, **data.subject_rules)
+        name: load_datalist(directory, data.training_list, **data.subject_rules(directory))
         for name, directory in zip(data.names, data.dataset_dir, strict=False)
     }
 
@@ -357,8 +359,6 @@ def _score(
                 extra=prepared.extra_points if as_given else None,
                 dataset=name,
                 device=prepared.device,
-                subjects=plan.data.subjects,
-                subject_pattern=plan.data.subject_pattern,
                 configuration=prepared.configurations[setting],
                 store=folder / memory,
                 exclude_problems=plan.data.exclude_problems,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 from monai_unetpp.bundles import BundleConfig, find_bundle
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import own_device
+from monai_unetpp.planning import TrainingPlan
 from monai_unetpp.pruning.evaluation import prune
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.results import PruningResult
@@ -59,10 +60,11 @@ def prune_bundle(
         raise ValueError(f"{config.files[-1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
     config["device"] = own_device(None if device is None else resolve_device(device))
     if "dataset_dir" in config:
-        # a plan of the training tells the subjects of its own data set alone
         config["dataset_dir"] = dataset_dir
     # the user's values are set in the finished plan, as objects
     changes: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir}
+    if "planned" in config:
+        changes |= _subjects_of_training(config.parse("planned"), settings)
     for key, value in {**settings, "extra": _named_files(extra)}.items():
         if value is None:
             continue
@@ -80,6 +82,13 @@ def prune_bundle(
             f"{config.files[-1]}: plan must be a monai_unetpp.pruning.PruningPlan, got {type(plan).__name__}."
         )
     return prune(plan.with_fields(**changes))
+
+
+def _subjects_of_training(planned: TrainingPlan, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules of a training for the subjects of its own data set alone, unless the user gives rules for all."""
+    if any(settings.get(name) is not None for name in planned.subject_rules):
+        return {**dict.fromkeys(planned.subject_rules), "subjects_of": None}
+    return {**planned.subject_rules, "subjects_of": planned.dataset_dir}
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:

@@ -72,6 +72,7 @@ class EvaluationData:
         confirm_share: share of the subjects held out to confirm the choice, such as 0.5.
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
+        subjects_of: the only data set whose subjects these two tell, such as that of the training; None for all.
         exclude_problems: leave out cases with problems in their data instead of stopping; not those of ``scores``.
         training_list: list of ``dataset.json`` on which the network was trained, such as ``"training"``. It is scored
             too, to show how much better each level is on cases that it knows.
@@ -114,12 +115,15 @@ class EvaluationData:
     )
     only: tuple[str, ...] = ()
     unscored: str = ""
+    subjects_of: Path | None = None
 
     def __post_init__(self) -> None:
         given: Any = self.dataset_dir
         folders = [given] if isinstance(given, (str, PathLike)) else list(given)
         object.__setattr__(self, "dataset_dir", tuple(Path(fspath(folder)) for folder in folders))
-        object.__setattr__(self, "confirm_dir", None if self.confirm_dir is None else Path(fspath(self.confirm_dir)))
+        for name in ("confirm_dir", "subjects_of"):
+            folder = getattr(self, name)
+            object.__setattr__(self, name, None if folder is None else Path(fspath(folder)))
         _check_names([folder.resolve().name for folder in self.folders], count=len(folders))
         if self.confirm_dir is not None and self.confirm_share is not None:
             raise ValueError("confirm_dir and confirm_share exclude each other. Give the one you want to confirm with.")
@@ -136,9 +140,10 @@ class EvaluationData:
         """All data sets, the one that only confirms last."""
         return (*self.dataset_dir, *([] if self.confirm_dir is None else [self.confirm_dir]))
 
-    @property
-    def subject_rules(self) -> dict[str, Any]:
-        """How :func:`monai_unetpp.data.load_datalist` finds the subjects, as its arguments."""
+    def subject_rules(self, folder: Path) -> dict[str, Any]:
+        """How :func:`monai_unetpp.data.load_datalist` finds the subjects of a data set, as its arguments."""
+        if self.subjects_of is not None and folder.resolve() != self.subjects_of.resolve():
+            return {}
         return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 
     @property

@@ -144,7 +144,7 @@ def check_data_sets(
     found: dict[tuple[str, str], CheckedCase] = {}
     files: dict[tuple[str, str], str] = {}
     for dataset, listed in entries.items():
-        cases = list_cases(listed, plan.data.subjects, plan.data.subject_pattern)
+        cases = list_cases(listed)
         checked = _check_cases(plan, cases, ignore_labels[dataset])
         found |= {(dataset, name): each for name, each in checked.items()}
         files |= {(dataset, case.name): str(case.image[0]) for case in cases}

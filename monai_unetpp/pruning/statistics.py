@@ -301,9 +301,9 @@ def sample_size(sd: float, margin: float, *, alpha: float = 0.05) -> int:
     return max(1, math.ceil((z * sd / margin) ** 2))
 
 
-def _power(n: int, sd: float, margin: float, alpha: float) -> float:
+def _power(n: int, sd: float, margin: float, alpha: float, error: float) -> float:
     """The probability that the rule passes with ``n`` subjects if there is no true difference."""
-    room = -least_mean(n, margin, alpha)
+    room = -least_mean(n, margin, error)
     if sd == 0 or margin / sd > 30:
         return float(room > 0)
     distance = margin * math.sqrt(n) / sd
@@ -317,7 +317,7 @@ def _power(n: int, sd: float, margin: float, alpha: float) -> float:
     return float(min(bound, special.ndtr(room * math.sqrt(n) / sd)))
 
 
-def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05) -> int | None:
+def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05, error: float | None = None) -> int | None:
     """The subjects that the rule of this package needs: :func:`sample_size` with its corrections.
 
     The quantile of t adds about two subjects, and the stricter rule for few subjects makes 16 the minimum; skewness is
@@ -326,20 +326,22 @@ def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05) -> int | N
     Args:
         sd: standard deviation of the paired differences.
         margin: the non-inferiority margin, positive, in the same unit.
-        alpha: one-sided error level.
+        alpha: one-sided error level of the bound.
+        error: that of the whole test, for the room for unseen drops, if the bound is corrected for several tests.
 
     Returns:
         The smallest such number; None if ten million are not enough.
     """
+    error = alpha if error is None else error
     for n in range(MIN_SUBJECTS, FULL_SUBJECTS):
-        if _power(n, sd, margin, alpha) >= POWER:
+        if _power(n, sd, margin, alpha, error) >= POWER:
             return n
     low, high = FULL_SUBJECTS - 1, FULL_SUBJECTS
-    while _power(high, sd, margin, alpha) < POWER:
+    while _power(high, sd, margin, alpha, error) < POWER:
         low, high = high, 2 * high
         if high > _LARGEST_SAMPLE:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, sd, margin, alpha) >= POWER else (middle, high)
+        low, high = (low, middle) if _power(middle, sd, margin, alpha, error) >= POWER else (middle, high)
     return high

@@ -390,7 +390,11 @@ def test_subjects_that_are_given_are_those_of_this_data_set_alone(thick_dir, tmp
     assert len(kept) == 1
     assert config.parse("subjects") == str(table)
     assert (made.subjects_for([thick_dir]), made.subject_pattern_for(thick_dir)) == (str(table), None)
-    assert made.subjects_for([thick_dir, tmp_path]) is None
+    assert made.subjects_for([thick_dir, tmp_path]) == str(table)
+    assert made.subjects_for(tmp_path) is None
+    # rules by hand are for all data sets
+    assert made.dataset_of(str(table), None) == made.dataset_of(None, None) == str(thick_dir)
+    assert made.dataset_of(None, "(.*)") is None
     config = BundleConfig(folder, "train.json")
     config["dataset_dir"] = str(tmp_path)
     assert config.parse("subjects") is None

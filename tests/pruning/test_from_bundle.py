@@ -26,6 +26,8 @@ from monai_unetpp import cli
 from monai_unetpp.bundles import check_bundle
 from monai_unetpp.bundles.training_record import LAST, TrainingRecord, save_training_record
 from monai_unetpp.data import load_datalist
+from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.formats.naming import image_name
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.pruning import from_bundle, prune_bundle, read_report, verdict, write_pruned_bundle
 from monai_unetpp.pruning.evaluation_stages import inferer_precision
@@ -43,6 +45,37 @@ def test_bundle_with_the_shipped_prune_json_passes_the_checks(bundle):
     assert check_bundle(bundle) == []
 
 
+def test_the_subjects_of_a_training_are_told_of_its_own_data_set_alone(
+    hippocampus_bundle, few_boxes, tmp_path, monkeypatch
+):
+    other_boxes = write_boxes(tmp_path / "other", 4)
+    names = [case["image"] for case in load_datalist(few_boxes, "validation")]
+    table, plans = tmp_path / "subjects.csv", []
+    table.write_text(
+        "case,subject\n" + "".join(f"{image_name([name])},p{number // 2}\n" for number, name in enumerate(names))
+    )
+    bundle = tmp_path / "bundle"
+    shutil.copytree(hippocampus_bundle, bundle)
+    edit_json(bundle / "configs" / "plan.json", dataset_dir=str(few_boxes), subjects=str(table))
+    monkeypatch.setattr(from_bundle, "prune", plans.append)
+
+    def subjects(dataset_dir, **given):
+        prune_bundle(bundle, dataset_dir, tmp_path / "out", device="cpu", **given)
+        data = plans[-1].data
+        listed = [load_datalist(folder, "validation", **data.subject_rules(folder)) for folder in data.folders]
+        return [len({each.subject for each in list_cases(cases)}) for cases in listed]
+
+    own, other = len(names), len(load_datalist(other_boxes, "validation"))
+    halved = (own + 1) // 2
+    assert subjects(few_boxes) == [halved]
+    assert subjects(few_boxes, confirm_dir=other_boxes) == [halved, other]
+    assert subjects([few_boxes, other_boxes]) == [halved, other]
+    assert subjects(other_boxes) == [other]
+    assert subjects(other_boxes, confirm_dir=few_boxes) == [other, halved]
+    # rules of the command are for all
+    assert subjects([few_boxes, other_boxes], subject_pattern="(case)") == [1, 1]
+
+
 @pytest.mark.slow
 def test_prunes_as_the_configuration_says(bundle, few_boxes, tmp_path, quick):
     result = prune_bundle(bundle, few_boxes, tmp_path)
@@ -52,18 +85,6 @@ def test_prunes_as_the_configuration_says(bundle, few_boxes, tmp_path, quick):
     assert (result.rules.bootstrap_samples, result.rules.seed) == (200, 0)
     assert min(row.score.dice for row in result.rows) > 0.98
     assert verdict(result).verdict == "inconclusive"
-
-
-def test_the_rule_for_the_subjects_of_the_training_is_for_its_data_set_alone(
-    hippocampus_bundle, few_boxes, tmp_path, monkeypatch
-):
-    bundle = Path(shutil.copytree(hippocampus_bundle, tmp_path / "bundle"))
-    edit_json(bundle / "configs" / "plan.json", dataset_dir=str(few_boxes), subject_pattern="^([^_]+)_")
-    plans = []
-    monkeypatch.setattr(from_bundle, "prune", plans.append)
-    for data in (few_boxes, tmp_path, [few_boxes, tmp_path]):
-        prune_bundle(bundle, data, tmp_path / "out", device="cpu")
-    assert [plan.data.subject_pattern for plan in plans] == ["^([^_]+)_", None, None]
 
 
 @pytest.mark.slow

@@ -584,14 +584,15 @@ def test_confirming_cases_must_be_others(tmp_path, few_boxes, other_boxes, no_ne
 
 def test_a_subject_in_several_data_sets_is_on_one_side(few_boxes, other_boxes):
     folders = (few_boxes, other_boxes)
-    data = {folder.name: load_datalist(folder, "validation") for folder in folders}
-    kept = confirming_cases(data, EvaluationData(folders, confirm_share=0.5, subject_pattern="(case_..)"), 1)
+    told = {folder.name: load_datalist(folder, "validation", subject_pattern="(case_..)") for folder in folders}
+    kept = confirming_cases(told, EvaluationData(folders, confirm_share=0.5), 1)
     shared = {"case_00", "case_01", "case_02"}
     assert {name for dataset, name in kept if dataset == "few"} == {
         name for dataset, name in kept if dataset == "other" and name in shared
     }
     assert len(kept) > 10
     # names alone are no subjects: each data set is split by itself
+    data = {folder.name: load_datalist(folder, "validation") for folder in folders}
     alone = confirming_cases(data, EvaluationData(folders, confirm_share=0.5), 1)
     assert sorted(sum(dataset == name for dataset, _ in alone) for name in data) == [1, 10]
 

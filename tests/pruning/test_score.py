@@ -238,6 +238,38 @@ class TestScores:
         alone = evaluate_levels(network, cases, **settings(inferer=inferer))
         assert alone.rows == together.rows
         assert asked == ["L1", "L2"] * 3
+        # uncertainty takes no further passes
+        unsure = evaluate_levels(network, cases, **settings(inferer=inferer), uncertainty=True)
+        assert unsure.rows == together.rows
+        assert unsure.error_auroc is not None
+        assert asked == ["L1", "L2"] * 6
+
+    def test_processes_on_one_computer_share_its_memory(self, cases, monkeypatch):
+        network = NestedUNet(3, 1, 2, features=(2, 4, 4))
+        inferer = NestedSlidingWindowInferer((8, 8, 8), runtime="torch", precision="fp32")
+        asked, needed = [], []
+        infer, estimate = NestedSlidingWindowInferer.__call__, NestedSlidingWindowInferer.estimate_memory
+
+        def counted(self, *arguments):
+            asked.append(self.levels)
+            return infer(self, *arguments)
+
+        def estimated(self, *arguments, **options):
+            found = estimate(self, *arguments, **options)
+            needed.append(found.stitching_bytes)
+            return found
+
+        monkeypatch.setattr(NestedSlidingWindowInferer, "__call__", counted)
+        monkeypatch.setattr(NestedSlidingWindowInferer, "estimate_memory", estimated)
+        evaluate_levels(network, cases[:1], **settings(inferer=inferer))
+        free = int(1.5 * needed[0])
+        monkeypatch.setattr(prediction, "free_memory_bytes", lambda device: free)
+        asked.clear()
+        evaluate_levels(network, cases[:1], **settings(inferer=inferer))
+        assert len(asked) == 1
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        evaluate_levels(network, cases[:1], **settings(inferer=inferer))
+        assert asked[1:] == ["L1", "L2"]
 
     @pytest.mark.slow
     def test_callable_whose_levels_share_a_tensor(self, cases):

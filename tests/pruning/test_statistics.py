@@ -141,6 +141,10 @@ class TestSizes:
         assert sample_size(sd, 0.01) == n
         assert n < subjects_needed(sd, 0.01) <= n + 4
 
+    def test_only_the_bound_is_corrected_for_several_tests(self) -> None:
+        assert subjects_needed(0.001, 0.01, alpha=0.05 / 31, error=0.05) == subjects_needed(0.001, 0.01)
+        assert subjects_needed(0.03, 0.01, alpha=0.05 / 31, error=0.05) > 1.5 * subjects_needed(0.03, 0.01)
+
     def test_without_any_spread_the_unseen_drops_decide(self) -> None:
         needed = subjects_needed(0.0, 0.01)
         assert least_mean(needed, 0.01) < 0 <= least_mean(needed - 1, 0.01)

@@ -51,6 +51,13 @@ class TestStability:
         assert sum(stability.halves.values()) == pytest.approx(1)
         assert stability.leave_one_out["L1"] == pytest.approx(1 - len(stability.turning) / 40)
 
+    def test_each_of_many_subjects_is_left_out_once(self, monkeypatch):
+        rows = rows_of(levels(60, l1=-0.008, sd=0.02))
+        ((whole,), _) = trust(rows, POINTS, RULES)
+        monkeypatch.setattr("monai_unetpp.pruning.decision.stability._LEFT_OUT_AT_ONCE", 7)
+        ((blocks,), _) = trust(rows, POINTS, RULES)
+        assert blocks == whole
+
     def test_the_order_of_the_cases_changes_nothing(self) -> None:
         rows = rows_of(levels(40, l1=-0.006, sd=0.02))
         names = list(dict.fromkeys(row.case for row in rows))

@@ -103,6 +103,19 @@ def test_every_case_has_a_picture_of_its_own(tmp_path, evaluated, scores):
 
 
 @pytest.mark.slow
+def test_a_name_that_is_no_text_is_drawn_escaped(tmp_path, evaluated, tmp_path_factory):
+    """As names in Latin-1 in old archives are: not UTF-8."""
+    root = write_boxes(tmp_path_factory.mktemp("latin") / "boxes", 1)
+    (entry,) = load_datalist(root, "validation")
+    names = ("preprocessing", "inferer", "postprocessing", "labels", "tolerance_mm")
+    settings = {name: getattr(evaluated, name) for name in names}
+    named = {**entry, "case": "m\udcfcller"}
+    scores = lose(evaluate_levels(evaluated.network, [named], dataset="boxes", **settings), {"m\udcfcller": 0.5})
+    (drawn,) = save_worst_cases(tmp_path, evaluated, "L1", [scores])
+    with Image.open(tmp_path / drawn) as picture:
+        assert r"m\udcfcller (boxes)" in picture.info["Title"]
+
+
 def test_a_picture_that_cannot_be_written_is_told_and_costs_nothing_else(tmp_path, evaluated, scores, caplog):
     (tmp_path / "overlays" / "boxes" / "case_04.png").mkdir(parents=True)
     assert save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES)]) == ("overlays/boxes/case_02.png",)

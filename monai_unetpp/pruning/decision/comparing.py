@@ -178,7 +178,7 @@ class LevelTest:
             worst_difference=differences[worst],
             worst_case=cases[worst],
             state=state,
-            subjects_needed=subjects_needed(bounds.sd, guard.margin, alpha=self.bound_alpha),
+            subjects_needed=subjects_needed(bounds.sd, guard.margin, alpha=self.bound_alpha, error=self.rules.alpha),
             reason=f"{reason.rstrip('.')}{self._left_out(label, point)}.",
             drops=int((guard.drops < 0).sum()),
             gains=int((guard.drops > 0).sum()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -27,6 +27,8 @@ _INCONCLUSIVE = "inconclusive"
 """Stands in for a level without a verdict."""
 
 _RESAMPLES = 1000
+#: Subjects left out at once, each in a sample of its own.
+_LEFT_OUT_AT_ONCE = 1000
 _CONFIDENCE = 0.95
 _IntArray = NDArray[np.int64]
 _MOST_SUBJECTS = 100_000
@@ -69,8 +71,15 @@ def sample_verdicts(tested: Sequence[PointSamples], subjects: Sequence[str], rul
         int(_passed(tested, np.ones((1, count)), rules)[0]),
         _passed(tested, halves, rules),
         _passed(tested, doubled, rules),
-        _passed(tested, 1.0 - np.eye(count), rules),
+        np.concatenate([_passed(tested, weights, rules) for weights in _without_each(count)]),
     )
+
+
+def _without_each(count: int) -> Iterator[FloatArray]:
+    """The samples that lack one subject, some at a time, as all of very many subjects need too much memory."""
+    for first in range(0, count, _LEFT_OUT_AT_ONCE):
+        left_out = np.arange(first, min(first + _LEFT_OUT_AT_ONCE, count))
+        yield np.where(np.arange(count) == left_out[:, None], 0.0, 1.0)
 
 
 def join_verdicts(sampled: Mapping[str, SampledVerdicts]) -> SampledVerdicts:

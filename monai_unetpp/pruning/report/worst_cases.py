@@ -17,6 +17,7 @@ from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.formats.pictures import is_picture_name
 from monai_unetpp.data.formats.reader import read_label_map
+from monai_unetpp.errors import printable
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.plan import EvaluatedNetwork
 from monai_unetpp.pruning.report.case_pictures import save_overlay
@@ -106,7 +107,7 @@ def _save_case(
         most,
         geometry.spacing_mm[: truth.data.ndim],
         path,
-        f"{case.name} ({loss.dataset}): {text}",
+        printable(f"{case.name} ({loss.dataset}): {text}"),
         chosen_name=chosen,
         deepest_name=deepest,
         label_names={value: name for name, value in pipeline.labels.items()},

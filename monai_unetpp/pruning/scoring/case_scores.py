@@ -27,8 +27,9 @@ from monai_unetpp.data import (
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.reader import Volume, read_label_map
 from monai_unetpp.inferers.label_maps import check_finite
-from monai_unetpp.metrics import CaseScorer, LabelScore, disagreement, error_auroc, spacing_of_affine
+from monai_unetpp.metrics import CaseScorer, LabelScore, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
+from monai_unetpp.metrics.uncertainty import Disagreement
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.arguments import Scoring
@@ -143,15 +144,17 @@ class CaseEvaluation:
         # a wrong type of network or inferer is not the fault of the case: let it raise
         logits = source.pick(outputs)
         try:
-            shape = truth.data.shape
-            entropy = self.pipeline.invert(disagreement(logits)[0], image, shape) if self._uncertain(source) else None
+            shape, uncertain, disagreement = truth.data.shape, self._uncertain(source), Disagreement()
             maps: dict[OperatingPoint, _Array] = {}
             for point in (*source.points, *source.gates):
                 found = outputs[point.level] if point in source.gates else logits[point.level]
                 check_finite(found)
                 maps[point] = self.pipeline.label_map(found, image, shape)
+                if uncertain and point in source.points:
+                    disagreement.add(found)
                 # before those of the next level
                 del found
+            entropy = self.pipeline.invert(disagreement.entropy()[0], image, shape) if uncertain else None
             auroc = None if entropy is None else self._error_auroc(entropy, maps[source.points[-1]], truth.data)
         except Exception as e:
             return _failed(case, source, e)
