@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,13 +146,16 @@ ALTERATIONS: dict[str, Callable[[_Array, _Array, _Array], _Altered]] = {
 
 def _write_copy(cases: Sequence[dict[str, Any]], folder: Path, name: str) -> list[dict[str, str]]:
     copies = []
-    for case in cases:
+    names = Counter((key, Path(case[key]).name) for case in cases for key in ("image", "label"))
+    for number, case in enumerate(cases):
         opened = [open_nifti(case[key]) for key in ("image", "label")]
         image, label = (read_voxels(each, case[key]) for each, key in zip(opened, ("image", "label"), strict=True))
         *altered, affine = ALTERATIONS[name](image.astype(np.float32), label, opened[0].affine)
         copy = {}
         for key, array in zip(("image", "label"), altered, strict=True):
-            path = folder / name / f"{key}s" / Path(case[key]).name
+            # cases in folders of their own may have files of the same name
+            own = Path(case[key]).name
+            path = folder / name / f"{key}s" / (own if names[key, own] == 1 else f"{number}_{own}")
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(array, affine), path)
             copy[key] = str(path.relative_to(folder / name))

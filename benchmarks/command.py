@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_unetpp.errors import is_deliberate
 from monai_unetpp.files import write_text
 
-__all__ = ["offer_table", "run_command"]
+__all__ = ["claim_work", "offer_table", "run_command"]
 
-_TABLE = "table_file"
+_TABLE, _FACTS = "table_file", "made_with.json"
 
 
 def offer_table(parser: argparse.ArgumentParser) -> None:
     """Add the option that also writes the text of :func:`run_command` to a file."""
     parser.add_argument("-o", "--output", dest=_TABLE, type=Path, metavar="FILE", help="write the table to FILE")
+
+
+def claim_work(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Note in a folder by what its results are made; a run may go on there only with the same.
+
+    Args:
+        folder: for all that is made.
+        facts: plain values that the results depend on.
+
+    Raises:
+        ValueError: it holds results made by others.
+    """
+    path, made = folder / _FACTS, json.loads(json.dumps(facts))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else made
+    if before != made:
+        changed = [
+            f"{name} {before.get(name)!r}, not {value!r}" for name, value in made.items() if before.get(name) != value
+        ]
+        raise ValueError(f"{folder}: its results are those with {' and '.join(changed)}. Give another --work.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(made) + "\n")
 
 
 def run_command(

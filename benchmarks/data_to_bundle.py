@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.altered import join_slices
-from benchmarks.command import offer_table, run_command
+from benchmarks.command import claim_work, offer_table, run_command
 from benchmarks.launching import run_package
 from monai_unetpp.bundles import check_bundle
 from monai_unetpp.data.datasets.datalist import load_datalist, read_content
@@ -248,6 +248,7 @@ def _train_all(data_dir: Path, work: Path, minutes: float, only: Sequence[str]) 
     outcomes: dict[str, Outcome] = {}
     for name in only:
         own = work.resolve() / name
+        claim_work(own, {"data": str(data_dir.resolve()), "minutes": minutes})
         copy = make_copy(data_dir.resolve() / DATA_SETS[name][0], own / "data", name)
         outcomes[name] = make_bundle(copy, own, minutes)
         yield format_outcomes(outcomes, minutes)

@@ -27,7 +27,7 @@ import torch
 from scipy import stats
 from torch.optim.swa_utils import AveragedModel
 
-from benchmarks.command import offer_table, run_command
+from benchmarks.command import claim_work, offer_table, run_command
 from benchmarks.recipe_variants import CHOICES, CHOOSING, VARIANTS, Variant, whole_window
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data.datasets.datalist import load_datalist
@@ -283,6 +283,7 @@ def _compare(
     for name in only:
         variant = dataclasses.replace(VARIANTS[name], values={**common, **VARIANTS[name].values})
         own = work.resolve() / name.replace(" ", "_").replace(",", "")
+        claim_work(own, {"data": str(dataset_dir.resolve()), **common})
         results[name] = run_variant(dataset_dir.resolve(), own, variant, whole, others)
         yield format_results(results, dataset_dir.resolve().name, steps)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command import offer_table, run_command
+from benchmarks.command import claim_work, offer_table, run_command
 from benchmarks.recipe import difference, fixed_steps, mean_dice, tell
 from monai_unetpp.data.datasets.datalist import load_datalist
 from monai_unetpp.measuring.environment import describe_environment
@@ -112,8 +112,9 @@ def _compare(
     dataset_dir: Path, source: str, work: Path, cases: Sequence[int], steps: int, settings: Sequence[str] | None
 ) -> Iterator[str]:
     folder, data = work.resolve(), dataset_dir.resolve()
+    made: dict[str, Any] = {**parse_settings(settings), "steps": steps}
+    claim_work(folder, {"data": str(data), "source": source, **made})
     if not (folder / "bundle").is_dir():
-        made: dict[str, Any] = {**parse_settings(settings), "steps": steps}
         plan(data, folder / "bundle", settings=made, init=source)
     results = []
     for count in cases:

@@ -387,7 +387,8 @@ class NestedSlidingWindowInferer(Inferer):
                 not run.has_arguments
                 and resolve_runtime(self.runtime, run.network, run.device, self.precision) == "openvino"
             )
-            chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
+            images, outputs = run.images.shape[0], self._outputs(run.network)
+            chosen = 1 if alone else choose_batch_size(run.network, run.grid, images, run.device, outputs)
         # a batch is filled up for some runtimes
         chosen = min(chosen, run.windows)
         # do not retry what did not fit before

@@ -126,26 +126,30 @@ def most_window_voxels(network: Callable[..., Any], device: torch.device, output
     return most_voxels_in(free_memory_bytes(device), first_channels(network), outputs)
 
 
-def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device) -> int:
+def choose_batch_size(
+    network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device, outputs: int = 1
+) -> int:
     """Choose the number of windows per batch from the device's free memory.
 
     Args:
         network: its first convolution gives a rough estimate of the memory per window.
         grid: the windows.
         images: number of images.
-        device: where the network runs. The result is 2 or 4 on a CPU, and just enough to keep a GPU busy.
+        device: where the network runs. The result is 2 or 4 on a CPU, 1 where memory is short, and just enough to keep
+            a GPU busy.
+        outputs: channels of all logits together.
 
     Returns:
         A power of two, or the number of all windows if that is smaller.
     """
-    window_bytes = grid.window_voxels * bytes_per_voxel(first_channels(network))
+    window_bytes = grid.window_voxels * bytes_per_voxel(first_channels(network), outputs)
     free = free_memory_bytes(device)
-    fitting = int(FREE_PART * free) // window_bytes if free is not None else 1
     if device.type == "cpu":
-        least, most = _CPU_BATCH
+        unknown, most = _CPU_BATCH
     else:
-        least, most = 1, max(min(_GPU_BATCH_VOXELS // grid.window_voxels, _GPU_BATCH_WINDOWS), 1)
-    chosen = min(max(fitting, least), most)
+        unknown, most = 1, max(min(_GPU_BATCH_VOXELS // grid.window_voxels, _GPU_BATCH_WINDOWS), 1)
+    fitting = int(FREE_PART * free) // window_bytes if free is not None else unknown
+    chosen = min(max(fitting, 1), most)
     return min(1 << (chosen.bit_length() - 1), images * len(grid.positions))
 
 

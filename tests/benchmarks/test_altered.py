@@ -90,6 +90,19 @@ def test_every_list_becomes_a_list_of_each_copy(tmp_path, capsys):
         assert nib.load(tmp_path / "out" / name / made["label"]).shape == (4, 4, depth)
 
 
+def test_files_named_alike_are_all_kept(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"case{number}").mkdir()
+        for key in ("image", "label"):
+            voxels = np.full((4, 4, 4), number, np.int16)
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"case{number}" / f"{key}.nii.gz")
+    cases = [{key: f"case{number}/{key}.nii.gz" for key in ("image", "label")} for number in (1, 2)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": cases}))
+    assert main([str(tmp_path), str(tmp_path / "out"), "--lists", "test", "--only", "central"]) == 0
+    made = json.loads((tmp_path / "out" / "central" / "dataset.json").read_text())["test"]
+    assert [nib.load(tmp_path / "out" / "central" / each["label"]).get_fdata().max() for each in made] == [1, 2]
+
+
 def test_a_list_that_is_missing_is_named(tmp_path, capsys):
     (tmp_path / "dataset.json").write_text(json.dumps({"test": []}))
     with pytest.raises(SystemExit):

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from benchmarks.command import offer_table, run_command
+from benchmarks.command import claim_work, offer_table, run_command
 
 
 @pytest.fixture
@@ -53,3 +53,10 @@ def test_what_cannot_work_is_told_in_one_line_and_what_is_a_bug_is_not(parser, c
 
     with pytest.raises(ValueError, match="invalid literal"):
         run_command(parser, [], break_down)
+
+
+def test_a_run_goes_on_only_with_what_it_was_made_with(tmp_path):
+    for _ in range(2):
+        claim_work(tmp_path / "work", {"steps": 300, "source": "a"})
+    with pytest.raises(ValueError, match=r"work: its results are those with steps 300, not 1500\. Give another --work"):
+        claim_work(tmp_path / "work", {"steps": 1500, "source": "a"})

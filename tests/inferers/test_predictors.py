@@ -131,6 +131,16 @@ class TestContract:
         assert torch.allclose(predictor(windows), before + 1, atol=1e-4)
 
     @pytest.mark.slow
+    def test_changed_weights_are_seen_outside_of_inference_mode(self, kind, cache_dir):
+        network, windows = build(), torch.rand(2, 1, *SHAPE)
+        with torch.inference_mode():
+            predictor = predictor_of(kind, network, cache_dir)
+            before = predictor(windows).clone()
+        with torch.no_grad():
+            network.heads["L2"].bias.add_(1.0)
+        assert torch.allclose(predictor(windows), before + 1, atol=1e-4)
+
+    @pytest.mark.slow
     def test_the_network_stays_as_it_is(self, kind, cache_dir):
         network, windows = build().train(), torch.rand(2, 1, *SHAPE)
         network.heads["L1"].eval()

@@ -6,15 +6,24 @@ from monai_unetpp.inferers import window_memory
 from monai_unetpp.inferers.window_memory import choose_batch_size, free_memory_bytes
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.memory import is_out_of_memory
+from monai_unetpp.window_layout import FREE_PART, bytes_per_voxel
 
 CPU = torch.device("cpu")
 MANY = WindowGrid.over((80, 80), 8, 0.25)
 
 
-@pytest.mark.parametrize(("free", "chosen"), [(10**12, 4), (10**3, 2), (None, 2)])
-def test_two_to_four_windows_on_a_cpu(monkeypatch, free, chosen):
+@pytest.mark.parametrize(
+    ("free", "chosen"), [(10**12, 4), (int(3 * 64 * bytes_per_voxel(8) / FREE_PART), 2), (10**3, 1), (None, 2)]
+)
+def test_windows_on_a_cpu(monkeypatch, free, chosen):
     monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: free)
     assert choose_batch_size(nn.Conv2d(1, 8, 3), MANY, 1, CPU) == chosen
+
+
+def test_the_logits_of_many_classes_count(monkeypatch):
+    monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: 10**6)
+    assert choose_batch_size(nn.Conv2d(1, 8, 3), MANY, 1, CPU) == 4
+    assert choose_batch_size(nn.Conv2d(1, 8, 3), MANY, 1, CPU, outputs=1000) == 1
 
 
 def test_a_gpu_gets_what_keeps_it_busy(monkeypatch):

@@ -35,9 +35,11 @@ class NetworkCopy:
         self._network = network
         self._state = state_of_weights(network)
         self._levels = levels
-        self._copy = self._made()
-        if prepare is not None:
-            prepare(self._copy)
+        # what is made in inference mode could not be updated outside of it
+        with torch.inference_mode(False):
+            self._copy = self._made()
+            if prepare is not None:
+                prepare(self._copy)
 
     def _made(self) -> nn.Module:
         return fold_batch_norms(copy_for_inference(self._network, self._levels))
@@ -46,8 +48,8 @@ class NetworkCopy:
         """The copy with the network's current weights; always the same object."""
         state = state_of_weights(self._network)
         if state != self._state:
-            weights = self._made().state_dict()
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():
+                weights = self._made().state_dict()
                 for name, kept in self._copy.state_dict().items():
                     kept.copy_(weights[name])
             self._state = state
