@@ -84,8 +84,8 @@ class NestedSlidingWindowInferer(Inferer):
         output: ``"logits"``, ``(B, C, *spatial)`` in float32, or ``"labels"``, ``(B, 1, *spatial)`` in uint8 (int16 for
             more than 256 classes): the class of the highest logit; with one channel, whether its logit is above 0.
             Label maps are made row by row and hold only the logits of one row of windows and of the overlap of two
-            slabs: all four levels of 512 x 512 x 600 voxels with 3 classes and one window per batch take less than
-            1.5 GB with the volume, without the network. They equal those from logits except for ties.
+            slabs: all four levels of 512 x 512 x 600 voxels with 3 classes in single windows of 96 x 96 x 96 take less
+            than 1.5 GB with the volume, without the network. They equal those from logits except for ties.
         flips: spatial axes, from 0: each window's logits are averaged over all mirror images along these axes. ``n``
             axes take ``2 ** n`` times as long. Flip only along axes that were flipped in training.
         skip_constant: run the network only once on equal constant windows. A window is constant if every channel has

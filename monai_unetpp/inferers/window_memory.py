@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = [
     "first_channels",
     "free_memory_bytes",
     "most_window_voxels",
+    "usable_memory_bytes",
 ]
 
 #: On a CPU torch's convolutions are far slower per window for one than for two, and four are enough.
@@ -123,7 +125,7 @@ def most_window_voxels(network: Callable[..., Any], device: torch.device, output
         device: where the network runs.
         outputs: channels of all logits together.
     """
-    return most_voxels_in(free_memory_bytes(device), first_channels(network), outputs)
+    return most_voxels_in(usable_memory_bytes(device), first_channels(network), outputs)
 
 
 def choose_batch_size(
@@ -143,7 +145,7 @@ def choose_batch_size(
         A power of two, or the number of all windows if that is smaller.
     """
     window_bytes = grid.window_voxels * bytes_per_voxel(first_channels(network), outputs)
-    free = free_memory_bytes(device)
+    free = usable_memory_bytes(device)
     if device.type == "cpu":
         unknown, most = _CPU_BATCH
     else:
@@ -164,6 +166,14 @@ def free_memory_bytes(device: torch.device | str) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     return available_bytes()
+
+
+def usable_memory_bytes(device: torch.device | str) -> int | None:
+    """Free memory of a device for this process: of a CPU its share, if ``torchrun`` runs several on this computer."""
+    free = free_memory_bytes(device)
+    if free is None or torch.device(device).type != "cpu":
+        return free
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def first_channels(network: Callable[..., Any]) -> int:

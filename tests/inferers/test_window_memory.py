@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from monai_unetpp.inferers import window_memory
-from monai_unetpp.inferers.window_memory import choose_batch_size, free_memory_bytes
+from monai_unetpp.inferers.window_memory import choose_batch_size, free_memory_bytes, usable_memory_bytes
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.window_layout import FREE_PART, bytes_per_voxel
@@ -60,3 +60,12 @@ def test_free_memory_where_the_system_tells():
 )
 def test_what_counts_as_out_of_memory(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+def test_processes_on_one_computer_share_its_memory(monkeypatch):
+    monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: 1000)
+    assert [usable_memory_bytes(device) for device in ("cpu", "cuda")] == [1000, 1000]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert [usable_memory_bytes(device) for device in ("cpu", "cuda")] == [250, 1000]
+    monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: None)
+    assert usable_memory_bytes("cpu") is None

@@ -26,11 +26,10 @@ from monai.transforms import (
 from monai_unetpp import NestedUNet
 from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files
 from monai_unetpp.data.formats.source_files import file_identity
-from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer, window_memory
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
-from monai_unetpp.pruning.scoring import prediction
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.levels import Scores, evaluate_levels
 from monai_unetpp.pruning.scoring.prediction import predict_case
@@ -234,7 +233,7 @@ class TestScores:
             return infer(self, *arguments)
 
         monkeypatch.setattr(NestedSlidingWindowInferer, "__call__", counted)
-        monkeypatch.setattr(prediction, "free_memory_bytes", lambda device: 1)
+        monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: 1)
         alone = evaluate_levels(network, cases, **settings(inferer=inferer))
         assert alone.rows == together.rows
         assert asked == ["L1", "L2"] * 3
@@ -263,7 +262,7 @@ class TestScores:
         monkeypatch.setattr(NestedSlidingWindowInferer, "estimate_memory", estimated)
         evaluate_levels(network, cases[:1], **settings(inferer=inferer))
         free = int(1.5 * needed[0])
-        monkeypatch.setattr(prediction, "free_memory_bytes", lambda device: free)
+        monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: free)
         asked.clear()
         evaluate_levels(network, cases[:1], **settings(inferer=inferer))
         assert len(asked) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.depth_gate import gate_name
-from monai_unetpp.inferers.window_memory import free_memory_bytes
+from monai_unetpp.inferers.window_memory import usable_memory_bytes
 from monai_unetpp.pruning.results import OperatingPoint
 
 __all__ = ["EMBEDDED", "LevelSource", "Network", "Pipeline", "list_sources", "networks_ready", "predict_case"]
@@ -266,12 +265,10 @@ def _is_too_much(
 ) -> bool:
     """Whether the logits of all levels need more memory than is free, as far as both are known."""
     device = inferer.device or batch.device
-    free = free_memory_bytes(device)
+    free = usable_memory_bytes(device)
     classes = getattr(network, "config", {}).get("out_channels")
     if free is None or classes is None:
         return False
-    if torch.device(device).type == "cpu":
-        free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     shape = batch.shape if whole is None else (1, *whole)
     needed = inferer.estimate_memory(shape, classes, network=network).stitching_bytes
     if needed > free:
