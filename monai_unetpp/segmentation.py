@@ -23,7 +23,14 @@ from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.chaining import Chain
 from monai_unetpp.data.datasets.dataset import CaseDataset
-from monai_unetpp.data.formats.dicom_seg import SIDES, DicomSegSaved, check_references, dicom_seg_path, read_label_codes
+from monai_unetpp.data.formats.dicom_seg import (
+    SIDES,
+    DicomSegSaved,
+    check_references,
+    check_replaceable,
+    dicom_seg_path,
+    read_label_codes,
+)
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import first_file
 from monai_unetpp.data.formats.series_choice import choose_series
@@ -213,7 +220,7 @@ def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tu
 def _prepared(chosen: SegmentationOptions, shard: tuple[int, int]) -> _Run:
     """Load the network, find the cases of the shard, and check the output folder."""
     folder = find_bundle(chosen.bundle)
-    given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix)
+    given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix, chosen.list_key)
     chain = Chain.load(folder, chosen, given)
     own_totals = chain.totals if chain.pair is None else {}
     output_dir = make_output_dir(given.output_dir)
@@ -393,8 +400,9 @@ class _Run:
         for item in items:
             if "failure" not in item and os.path.exists(first_file(item)):
                 try:
+                    check_replaceable(dicom_seg_path(self.evaluator.savers[0].result_path(first_file(item), item)))
                     check_references(ensure_tuple(item["image"]))
-                except ImageFileError as e:
+                except (FileExistsError, ImageFileError) as e:
                     item["failure"] = printable(str(e))
 
     @property

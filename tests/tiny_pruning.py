@@ -152,7 +152,7 @@ def prune_config() -> dict[str, Any]:
     tolerance_mm = dict.fromkeys(LABELS, 1.0)
     config["plan"] |= {"title": "hippocampus_mri_unetpp", "labels": LABELS, "tolerance_mm": tolerance_mm}
     config["plan"] |= {"repeats": 1, "bootstrap_samples": 200}
-    for key in ("subjects", "subject_pattern"):
+    for key in ("subjects", "subject_pattern", "subjects_of"):
         del config["plan"][key]
     del config["planned"]
     return config

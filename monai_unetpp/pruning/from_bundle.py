@@ -10,7 +10,6 @@ from typing import Any
 from monai_unetpp.bundles import BundleConfig, find_bundle
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import own_device
-from monai_unetpp.planning import TrainingPlan
 from monai_unetpp.pruning.evaluation import prune
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.results import PruningResult
@@ -84,8 +83,8 @@ def prune_bundle(
     return prune(plan.with_fields(**changes))
 
 
-def _subjects_of_training(planned: TrainingPlan, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The rules of a training for the subjects of its own data set alone, unless the user gives rules for all."""
+def _subjects_of_training(planned: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan's rules for the subjects of its own data set alone, unless the user gives rules for all."""
     if any(settings.get(name) is not None for name in planned.subject_rules):
         return {**dict.fromkeys(planned.subject_rules), "subjects_of": None}
     return {**planned.subject_rules, "subjects_of": planned.dataset_dir}

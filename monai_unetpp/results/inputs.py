@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datasets.cases import expand_home
+from monai_unetpp.data.datasets.forms import is_data_set
 from monai_unetpp.data.formats.naming import RESULT_NAME, first_file
 from monai_unetpp.data.writer import SegmentationSaveImaged
 from monai_unetpp.results.bids import default_bids_output, find_bids_images, is_bids
@@ -18,8 +19,8 @@ from monai_unetpp.results.earlier import EarlierResults
 __all__ = ["RunInputs", "leave_out_finished", "outdated_beside"]
 
 _SUFFIX = "T1w"
-#: BIDS names of label maps and masks.
-_POSTFIXES = {"seg": "dseg", "mask": "desc-brain_mask"}
+#: BIDS names of label maps, and of masks.
+_LABEL_MAP, _POSTFIXES = "dseg", {"mask": "desc-brain_mask"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +40,27 @@ class RunInputs:
     images: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def find(cls, paths: Sequence[str], output_dir: str | PathLike[str] | None, suffix: str | None = None) -> RunInputs:
+    def find(
+        cls,
+        paths: Sequence[str],
+        output_dir: str | PathLike[str] | None,
+        suffix: str | None = None,
+        list_key: str | None = None,
+    ) -> RunInputs:
         """Look into ``paths`` for a BIDS data set.
 
         Args:
             paths: files and folders.
             output_dir: folder for the results; None for BIDS data sets only.
             suffix: BIDS suffix of the images; None stands for ``"T1w"``.
+            list_key: list of a data set; one that is a BIDS data set too is then read by its lists.
 
         Raises:
             ValueError: a BIDS data set is not the only input, or has no such images; other inputs have a ``suffix`` or
                 no ``output_dir``.
         """
-        folder = next((path for path in map(expand_home, paths) if is_bids(path)), None)
+        folders = (path for path in map(expand_home, paths) if is_bids(path))
+        folder = next((path for path in folders if list_key is None or not is_data_set(path)), None)
         if folder is not None:
             if len(paths) > 1:
                 raise ValueError(f"{folder}: a BIDS data set must be the only input, got {len(paths)}. Name it alone.")
@@ -87,7 +96,7 @@ class RunInputs:
             "Name both with their subject and session, such as sub-01_ses-1_T1w.nii.gz.",
         )
         for number, saver in enumerate(savers):
-            saver.output_postfix = _POSTFIXES[saver.output_postfix]
+            saver.output_postfix = _POSTFIXES.get(saver.output_postfix, saver.output_postfix) if number else _LABEL_MAP
             if number:  # the postfix of a mask replaces what tells the images apart
                 reason = "its mask would overwrite that of"
                 _refuse_shared(items, saver.result_path, reason, "Leave out the mask, or move one of the two away.")

@@ -292,6 +292,14 @@ def test_what_is_no_file_costs_one_case(tmp_path: Path, make: Callable[[Path], N
     assert "failure" in bad
 
 
+def test_raw_voxels_that_look_like_dicom_are_no_case(tmp_path: Path) -> None:
+    voxels = np.zeros((4, 5, 6), np.uint16)
+    # as the tag and the length of an element
+    voxels[0, 0, :4] = 2, 5, 3, 0
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(tmp_path / "a.mhd"))
+    assert names(find_cases(tmp_path)) == ["a"]
+
+
 @pytest.mark.parametrize(("header", "voxels"), [("x.hdr", "x.img"), ("x.img", "x.hdr"), ("x.mhd", "x.raw")])
 def test_pipes_for_the_other_file_of_an_image_are_not_waited_for(tmp_path: Path, header: str, voxels: str) -> None:
     nib.save(nib.Nifti1Pair(np.ones((2, 3, 4), np.uint8), np.eye(4)), tmp_path / "x.hdr")

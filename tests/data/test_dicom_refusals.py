@@ -197,6 +197,7 @@ FILES_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "slide": ({"TotalPixelMatrixColumns": 500}, r"a tiled slide image"),
     "no pixels across": ({"Columns": 0}, r"has 0 columns and 6 rows"),
     "bits": ({"BitsStored": 99}, r"its BitsStored is 99"),
+    "bits at the upper end": ({"BitsStored": 12, "HighBit": 15}, r"its HighBit is 15 with 12 bits stored\. Convert it"),
     "values beyond bits": ({"BitsAllocated": 16, "Rows": 60}, r"its pixels are damaged or cut off\. Export or copy"),
     "table of real-world values": (
         {"RealWorldValueMappingSequence": [with_tags(Dataset(), {"RealWorldValueLUTData": [1.0, 2.0]})]},

@@ -243,6 +243,17 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     assert again.skipped == 2
 
 
+def test_a_file_of_another_program_is_told_before_the_network_runs(study, hippocampus_bundle, tmp_path):
+    path = tmp_path / "out" / "study_3_seg.dcm"
+    path.parent.mkdir()
+    shutil.copy(next(study.glob("3_*.dcm")), path)
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "series": "3", "dicom_seg": True}
+    summary = segment_files(study, tmp_path / "out", hippocampus_bundle, **options)
+    (failure,) = summary.failures
+    assert failure.startswith(f"{path}: exists and was not written by monai-unetpp. Move it away")
+    assert not list((tmp_path / "out").glob("*_seg.nii.gz"))
+
+
 @pytest.mark.parametrize("options", [{}, {"series": "3", "skip_existing": True}])
 def test_what_a_dicom_seg_would_lack_is_told_before_the_network_runs(study, hippocampus_bundle, tmp_path, options):
     for path in study.iterdir():

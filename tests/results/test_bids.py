@@ -85,6 +85,21 @@ def test_it_goes_on_where_it_stopped(data_set, hippocampus_bundle):
     assert segment(data_set, hippocampus_bundle, level="L2", skip_existing=True).skipped == 2
 
 
+def test_lists_of_a_data_set_come_first(data_set, tmp_path):
+    image = str(next(data_set.rglob("*_T1w.nii.gz")).relative_to(data_set))
+    (data_set / "dataset.json").write_text(json.dumps({"validation": [{"image": image}]}))
+    given = RunInputs.find([str(data_set)], tmp_path, list_key="validation")
+    assert (given.paths, given.bids) == ([str(data_set)], None)
+    assert RunInputs.find([str(data_set)], tmp_path).bids == data_set
+
+
+def test_a_saver_may_have_a_postfix_of_its_own(data_set, tmp_path):
+    given = RunInputs.find([str(data_set)], tmp_path)
+    savers = [SegmentationSaveImaged("pred", tmp_path, postfix) for postfix in ("labels", "mask", "edges")]
+    given.name_results([{"image": given.paths[0]}], savers)
+    assert [saver.output_postfix for saver in savers] == ["dseg", "desc-brain_mask", "edges"]
+
+
 def test_another_suffix_and_what_there_is_instead(data_set, tmp_path):
     (found,) = RunInputs.find([str(data_set)], tmp_path / "out", "T2w").images.values()
     assert found == "sub-01/anat/sub-01"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datasets.datalist import read_content, read_datalist, read_entries, read_form
-from monai_unetpp.data.datasets.forms import images_folder, is_data_set
+from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, images_folder, is_data_set
 from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image
 from monai_unetpp.data.formats.grid import channel_axes
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
@@ -171,7 +171,9 @@ def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any
     results = len(files) - len(images)
     if results:
         logger.info("%s: %d earlier results are left out.", folder, results)
-    others = (path for path in content if not path.name.lower().endswith((*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES)))
+    # raw voxels can look like the beginning of a DICOM file
+    known = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES, *VOXEL_SUFFIXES)
+    others = (path for path in content if not path.name.lower().endswith(known))
     series = [folder] if any(map(is_dicom_image, others)) else []
     series += [path for path in content if _is_series(path, folder)]
     if images or series:

@@ -17,15 +17,15 @@ from monai_unetpp.data.formats.naming import case_name, channel_of
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_second_of_pair
 from monai_unetpp.data.formats.pictures import COLOURS, JPEG_SUFFIXES, PICTURE_SUFFIXES, has_colours, is_picture_name
 
-__all__ = ["Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
+__all__ = ["VOXEL_SUFFIXES", "Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
 
 Form = Literal["Decathlon", "nnU-Net", "folder"]
 
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 """Folders of images and of their labels."""
 _SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES)
-#: Suffixes of voxel files beside a header.
-_BESIDE = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
+VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
+"""Suffixes of voxel files beside a header."""
 _Lists = dict[str, list[dict[str, Any]]]
 
 
@@ -158,7 +158,7 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
             (found if series and any(dicom_files(path)) else others).append(path)
         elif path.name.lower().endswith(_SUFFIXES) and not is_second_of_pair(path):
             found.append(path)
-        elif not path.name.lower().endswith(_BESIDE):
+        elif not path.name.lower().endswith(VOXEL_SUFFIXES):
             others.append(path)
     previews = _previews(found, mixed=series)
     others += sorted(previews)

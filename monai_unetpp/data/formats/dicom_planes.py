@@ -57,6 +57,7 @@ COMMON = (
 _OTHERS = (
     "BitsStored",
     "ConcatenationUID",
+    "HighBit",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "ImagerPixelSpacing",
@@ -324,6 +325,9 @@ def _stored_range(path: Path, values: Mapping[str, Any]) -> tuple[int, int] | No
         return None
     if not 1 <= bits[0] <= 64:
         raise ImageFileError(f"{path}: its BitsStored is {bits[0]:g}. Export or copy it again.")
+    # pydicom takes the lowest bits in any case
+    if (highest := _numbers(path, values, "HighBit", 1)) is not None and highest[0] != bits[0] - 1:
+        raise ImageFileError(f"{path}: its HighBit is {highest[0]:g} with {bits[0]:g} bits stored. {CONVERT}")
     half = 2 ** (int(bits[0]) - 1)
     return (-half, half - 1) if signed[0] else (0, 2 * half - 1)
 

@@ -25,7 +25,16 @@ from monai_unetpp.version import __version__
 if TYPE_CHECKING:  # imported when a DICOM SEG is written
     from pydicom import Dataset
 
-__all__ = ["SIDES", "Code", "DicomSegSaved", "LabelCodes", "check_references", "read_label_codes", "write_dicom_seg"]
+__all__ = [
+    "SIDES",
+    "Code",
+    "DicomSegSaved",
+    "LabelCodes",
+    "check_references",
+    "check_replaceable",
+    "read_label_codes",
+    "write_dicom_seg",
+]
 
 #: This package's own coding scheme, for labels without a code.
 _OWN_SCHEME = "99MONAIUNETPP"
@@ -165,7 +174,7 @@ def write_dicom_seg(
         FileExistsError: the file exists and was not written by this package.
         OSError: the file cannot be written.
     """
-    _check_own(Path(path))
+    check_replaceable(path)
     paths = [Path(file) for file in source]
     _check_dicom(paths[0])
     planes, _ = stack_series(paths)
@@ -215,7 +224,13 @@ def _check_needed(given: Path, planes: Sequence[DicomPlane]) -> None:
             )
 
 
-def _check_own(path: Path) -> None:
+def check_replaceable(path: str | PathLike[str]) -> None:
+    """Refuse to write over a file of another program.
+
+    Raises:
+        FileExistsError: the file exists and was not written by this package.
+    """
+    path = Path(path)
     if path.exists() and not is_own_seg(path):
         raise FileExistsError(
             f"{path}: exists and was not written by monai-unetpp. Move it away, or name another output folder."
