@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -14,10 +14,6 @@ from monai_unetpp.inferers.windows import WindowGrid, summed_importance
 __all__ = ["LabelStitcher", "LogitStitcher", "WindowStitcher"]
 
 Stage = Callable[[str], AbstractContextManager[None]]
-
-
-def _no_stage(name: str) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 class WindowStitcher(ABC):
@@ -71,11 +67,6 @@ class WindowStitcher(ABC):
     def _sums_shape(self, images: int, channels: int) -> tuple[int, ...]:
         """Shape of the sums."""
 
-    @property
-    def buffer_bytes(self) -> int:
-        """Memory held between windows."""
-        return self._sums.nbytes + (0 if self.importance is None else self.importance.nbytes)
-
     def _accumulate(self, sums: torch.Tensor, starts: Sequence[int], logits: torch.Tensor) -> None:
         for axis, (start, length) in enumerate(zip(starts, self.grid.window_size, strict=True), start=1):
             sums = sums.narrow(axis, start, length)
@@ -114,7 +105,7 @@ class LabelStitcher(WindowStitcher):
 
     Args:
         stage: makes a context manager from the name of a stage, to time ``"argmax"``.
-        maps: the label maps to write, shared by the levels of a network; by default a new one.
+        maps: the label maps to write, shared by the levels of a network.
         level: index of the map in ``maps``.
     """
 
@@ -124,15 +115,15 @@ class LabelStitcher(WindowStitcher):
         importance: torch.Tensor | None,
         images: int,
         channels: int,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        stage: Stage = _no_stage,
-        maps: LabelMaps | None = None,
-        level: int = 0,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        stage: Stage,
+        maps: LabelMaps,
+        level: int,
     ) -> None:
         super().__init__(grid, importance, images, channels, dtype, device)
         self._carried = self._sums.new_zeros((channels, *grid.carried_size))
-        self._maps = LabelMaps(grid, images, (channels,), device) if maps is None else maps
+        self._maps = maps
         self._level = level
         self._stage = stage
         self._image = self._slab = self._row = 0
@@ -163,11 +154,6 @@ class LabelStitcher(WindowStitcher):
         """The label maps of the images."""
         self.finish()
         return self.grid.crop(self._maps.result(self._level))
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Memory held between windows."""
-        return super().buffer_bytes + self._carried.nbytes + self._maps.nbytes
 
     def _sums_shape(self, images: int, channels: int) -> tuple[int, ...]:
         return (channels, *self.grid.row_size)
