@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
 import torch
 
 from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.windows import WindowGrid, summed_importance
+from monai_unetpp.measuring.stage_timer import StageTimer, timed
 
 __all__ = ["LabelStitcher", "LogitStitcher", "WindowStitcher"]
-
-Stage = Callable[[str], AbstractContextManager[None]]
 
 
 class WindowStitcher(ABC):
@@ -104,7 +102,7 @@ class LabelStitcher(WindowStitcher):
     The arguments are those of :class:`WindowStitcher`, and:
 
     Args:
-        stage: makes a context manager from the name of a stage, to time ``"argmax"``.
+        timer: times ``"argmax"``, if given.
         maps: the label maps to write, shared by the levels of a network.
         level: index of the map in ``maps``.
     """
@@ -117,7 +115,7 @@ class LabelStitcher(WindowStitcher):
         channels: int,
         dtype: torch.dtype,
         device: torch.device | str,
-        stage: Stage,
+        timer: StageTimer | None,
         maps: LabelMaps,
         level: int,
     ) -> None:
@@ -125,7 +123,7 @@ class LabelStitcher(WindowStitcher):
         self._carried = self._sums.new_zeros((channels, *grid.carried_size))
         self._maps = maps
         self._level = level
-        self._stage = stage
+        self._timer = timer
         self._image = self._slab = self._row = 0
         self._finished = False
 
@@ -206,7 +204,7 @@ class LabelStitcher(WindowStitcher):
         place[axis] = slice(self.grid.starts[axis][self._slab], self.grid.starts[axis][self._slab] + done)
         if self.grid.row_axis is not None:
             place[self.grid.row_axis] = slice(self._row, self._row + lines)
-        with self._stage("argmax"):
+        with timed(self._timer, "argmax"):
             self._maps.write(self._level, self._image, tuple(place), self._planes(sums, 0, done))
 
     def _planes(self, sums: torch.Tensor, start: int, count: int) -> torch.Tensor:

@@ -1,5 +1,3 @@
-from contextlib import nullcontext
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from monai_unetpp.inferers.windows import WindowGrid, importance_of
 
 def label_stitcher(grid, importance, images, channels, maps=None, level=0):
     maps = maps or LabelMaps(grid, images, (channels,))
-    return LabelStitcher(grid, importance, images, channels, torch.float32, "cpu", nullcontext, maps, level)
+    return LabelStitcher(grid, importance, images, channels, torch.float32, "cpu", None, maps, level)
 
 
 @pytest.mark.parametrize("size", [(40, 9), (9, 40), (7, 5), (30,), (20, 17, 14), (9, 14, 20)])
