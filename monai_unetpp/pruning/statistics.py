@@ -34,7 +34,6 @@ __all__ = [
     "is_non_inferior",
     "least_mean",
     "mean_bounds",
-    "sample_size",
     "skewness_corrected_t",
     "standardised",
     "subject_means",
@@ -118,7 +117,7 @@ def least_mean(subjects: int | FloatArray, margin: float, alpha: float = 0.05) -
 
     If drops of five margins (up to six with fewer than :data:`FULL_SUBJECTS` subjects) occurred at the highest rate
     that the sample cannot exclude, the mean should still be above ``-margin``. Five margins cost hardly any power at
-    the sample sizes of :func:`sample_size`; larger drops are left to the limit on single cases.
+    the textbook sample sizes; larger drops are left to the limit on single cases.
 
     Args:
         subjects: number of subjects; an array gives an array.
@@ -285,22 +284,6 @@ def subject_means(values: Sequence[float], subjects: Sequence[str]) -> FloatArra
     return np.array([np.mean(group) for group in grouped.values()], dtype=np.float64)
 
 
-def sample_size(sd: float, margin: float, *, alpha: float = 0.05) -> int:
-    """The textbook number of pairs for a non-inferiority test when there is no true difference.
-
-    ``n = ((z_alpha + z_beta) * sd / margin) ** 2`` at a power of :data:`POWER`, rounded up. For a margin of 0.01 and a
-    one-sided 5 %: 25, 56 and 155 pairs for a standard deviation of 0.02, 0.03 and 0.05. See Ahn et al. 2013,
-    doi 10.1148/radiol.12120725; see :func:`subjects_needed` for the rule of this package.
-
-    Args:
-        sd: standard deviation of the paired differences.
-        margin: the non-inferiority margin, positive, in the same unit.
-        alpha: one-sided error level.
-    """
-    z = float(special.ndtri(1 - alpha) + special.ndtri(POWER))
-    return max(1, math.ceil((z * sd / margin) ** 2))
-
-
 def _power(n: int, sd: float, margin: float, alpha: float, error: float) -> float:
     """The probability that the rule passes with ``n`` subjects if there is no true difference."""
     room = -least_mean(n, margin, error)
@@ -318,7 +301,7 @@ def _power(n: int, sd: float, margin: float, alpha: float, error: float) -> floa
 
 
 def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05, error: float | None = None) -> int | None:
-    """The subjects that the rule of this package needs: :func:`sample_size` with its corrections.
+    """The subjects that the rule of this package needs: the textbook number with its corrections.
 
     The quantile of t adds about two subjects, and the stricter rule for few subjects makes 16 the minimum; skewness is
     ignored. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 29, 58 and 156.
