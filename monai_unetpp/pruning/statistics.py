@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ __all__ = [
     "corrected_quantile",
     "is_non_inferior",
     "least_mean",
+    "least_subjects",
     "mean_bounds",
     "skewness_corrected_t",
     "standardised",
@@ -315,16 +316,35 @@ def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05, error: flo
     Returns:
         The smallest such number; None if ten million are not enough.
     """
-    error = alpha if error is None else error
+    of_test = alpha if error is None else error
+
+    def power(n: int) -> float:
+        return _power(n, sd, margin, alpha, of_test)
+
     for n in range(MIN_SUBJECTS, FULL_SUBJECTS):
-        if _power(n, sd, margin, alpha, error) >= POWER:
+        if power(n) >= POWER:
             return n
-    low, high = FULL_SUBJECTS - 1, FULL_SUBJECTS
-    while _power(high, sd, margin, alpha, error) < POWER:
+    return least_subjects(power, FULL_SUBJECTS, most=_LARGEST_SAMPLE, parts=_LARGEST_SAMPLE)
+
+
+def least_subjects(power: Callable[[int], float], start: int, most: int, parts: int) -> int | None:
+    """The smallest number of subjects with a power of :data:`POWER`, found by doubling and bisection.
+
+    Args:
+        power: by the number of subjects, which it grows with.
+        start: the smallest number to consider.
+        most: the largest number to double to.
+        parts: the number may be too large by one of so many parts of itself.
+
+    Returns:
+        The number; None if ``most`` are not enough.
+    """
+    low, high = start - 1, start
+    while power(high) < POWER:
         low, high = high, 2 * high
-        if high > _LARGEST_SAMPLE:
+        if high > most:
             return None
-    while high - low > 1:
+    while high - low > max(1, low // parts):
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, sd, margin, alpha, error) >= POWER else (middle, high)
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return high
