@@ -135,9 +135,7 @@ def _configure(
     observed: Sequence[Mapping[str, Any]] | None,
 ) -> BundleConfig:
     names = ["train.json"] + (["multi_gpu_train.json"] if process_count() > 1 else [])
-    config = BundleConfig(bundle, *names)
-    for key, value in values.items():
-        config[key] = value
+    config = BundleConfig(bundle, *names, values=values)
     if cases is not None:
         # tuples are one value to the configuration, which takes minutes to go through a list of many cases
         config["train#cases#data"] = tuple(cases)
