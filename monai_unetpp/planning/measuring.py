@@ -34,7 +34,7 @@ from monai_unetpp.data.transforms.extent import (
     sample_evenly,
     tilt_of,
 )
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.fingerprint import (
     LONGEST_AXIS,
@@ -149,7 +149,7 @@ class _Cache:
 
     def write(self) -> None:
         if self.path is not None and self.changed:
-            write_text(self.path, json.dumps({"version": _VERSION, "cases": self.known}) + "\n")
+            write_json(self.path, {"version": _VERSION, "cases": self.known})
 
     def _read(self) -> dict[str, Any]:
         try:
