@@ -8,7 +8,6 @@ of the cases.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from monai_unetpp.bundles import (
 )
 from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION, LAST, LAST_AVERAGED
 from monai_unetpp.data import load_datalist
-from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.files import atomic_path, write_json
 from monai_unetpp.networks.checkpoint import read_checkpoint
 
 __all__ = ["adopt", "main"]
@@ -62,7 +61,7 @@ def adopt(weights: Path, bundle: Path, dataset_dir: Path) -> str:
     with atomic_path(bundle / WEIGHTS_FILE) as temporary:
         torch.save(network.state_dict(), temporary)
     content = read_metadata(bundle) | {"eval_metrics": {}} | weights_entry(bundle)
-    write_text(bundle / "configs" / "metadata.json", json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    write_json(bundle / "configs" / "metadata.json", content, indent=4, ensure_ascii=False)
     write_training_record(bundle, training=training, selecting=selecting, rule=rule)
     return rule
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.errors import is_deliberate
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json, write_text
 
 __all__ = ["claim_work", "offer_table", "run_command"]
 
@@ -39,7 +39,7 @@ def claim_work(folder: Path, facts: Mapping[str, Any]) -> None:
         ]
         raise ValueError(f"{folder}: its results are those with {' and '.join(changed)}. Give another --work.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(made) + "\n")
+    write_json(path, made)
 
 
 def run_command(

@@ -28,7 +28,7 @@ from benchmarks.launching import run_package
 from monai_unetpp.bundles import check_bundle
 from monai_unetpp.data.datasets.datalist import load_datalist, read_content
 from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.reporting.markdown import format_table
@@ -163,7 +163,7 @@ def make_copy(source: Path, folder: Path, name: str) -> Path:
         "labels": {str(value): label for label, value in labels.items()},
         "modality": {str(number): channel for number, channel in enumerate(channels)},
     }
-    write_text(folder / "dataset.json", json.dumps({**described, **lists}, indent=1) + "\n")
+    write_json(folder / "dataset.json", {**described, **lists}, indent=1)
     return folder
 
 
@@ -183,7 +183,7 @@ def make_bundle(dataset_dir: Path, work: Path, minutes: float) -> Outcome:
         start = time.monotonic()
         # 3 is the exit code of a verdict that is inconclusive
         run_package(["train", str(dataset_dir), "-o", str(bundle), "--minutes", str(minutes)], codes=(0, 3))
-        write_text(done, json.dumps({"minutes": (time.monotonic() - start) / 60}) + "\n")
+        write_json(done, {"minutes": (time.monotonic() - start) / 60})
     took = json.loads(done.read_text(encoding="utf-8"))["minutes"]
     trained = json.loads((bundle / "training" / "outcome.json").read_text(encoding="utf-8"))
     case = load_datalist(dataset_dir, "validation")[0]["image"]

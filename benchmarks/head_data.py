@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from benchmarks.command import run_command
 from monai_unetpp.bundles import find_bundle, label_names
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data import load_datalist
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE, ImageRecord, TrainingRanges
 from monai_unetpp.planning.fingerprint import fingerprint_text
 
@@ -113,7 +112,7 @@ def _write_both(maps: Path, brains: Path, labels: Path, output: Path, bundle: st
     content = make_datalist(maps, brains, labels)
     heads = [Path(case["image"]) for case in content["training"]]
     ranges = measure_heads(heads, read_object(folder / "configs" / "train.json"), label_names(folder))
-    write_text(output / "dataset.json", json.dumps(content, indent=2) + "\n")
+    write_json(output / "dataset.json", content, indent=2)
     fingerprint = {"form": 1, "spatial_dims": 3, "channels": ["MRI"], "modality": "MR", "ranges": ranges.as_dict()}
     write_text(output / Path(FINGERPRINT_FILE).name, fingerprint_text(fingerprint))
     yield f"{len(heads)} heads, {len(content['validation'])} and {len(content['test'])} brains."

@@ -7,7 +7,6 @@ the latter alone, and compares both with label maps in FreeSurfer's numbers (17 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from monai_unetpp.bundles import find_bundle, label_names
 from monai_unetpp.data import case_name, load_datalist
 from monai_unetpp.data.formats.grid import voxel_ml
 from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.segmentation import segment_files
 
 __all__ = ["compare", "main"]
@@ -75,7 +74,7 @@ def _compare_routes(dataset_dir: Path, output: Path, list_key: str) -> Iterator[
                 sizes = {"ml": float(found.sum()) * size_ml, "manual_ml": float(expected.sum()) * size_ml}
                 row = {"case": case_name(case["image"]), "route": route, "side": side}
                 rows.append({**row, "dice": compare(found, expected), **sizes})
-    write_text(output / "hippocampi.json", json.dumps(rows, indent=1) + "\n")
+    write_json(output / "hippocampi.json", rows, indent=1)
     yield "\n".join(_summary(route, [row for row in rows if row["route"] == route]) for route in routes)
 
 

@@ -35,7 +35,7 @@ from benchmarks.monai_route import write_monai_route
 from monai_unetpp.bundles import find_bundle, read_network_def
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.export import export_runner
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json, write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
@@ -399,7 +399,7 @@ def _measure(output: str | None, **options: Any) -> Iterator[str]:
     yield text
     if output is not None:
         write_text(f"{output}.md", text)
-        write_text(f"{output}.json", json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+        write_json(f"{output}.json", dataclasses.asdict(result), indent=2)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import shutil
 import sys
@@ -31,7 +30,7 @@ from benchmarks.command import claim_work, offer_table, run_command
 from benchmarks.recipe_variants import CHOICES, CHOOSING, VARIANTS, Variant, whole_window
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data.datasets.datalist import load_datalist
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.networks import NestedUNet
@@ -170,7 +169,7 @@ def plan_variant(dataset_dir: Path, bundle: Path, variant: Variant) -> None:
         path = made / "configs" / "train.json"
         content = read_object(path)
         variant.change(content)
-        write_text(path, json.dumps(content, indent=4) + "\n")
+        write_json(path, content, indent=4)
     made.rename(bundle)
 
 

@@ -174,7 +174,7 @@ def _measure(
     saving = WindowSaving(
         window_size=size,
         windows=len(grid.positions),
-        computed=sum(batch.windows.shape[0] for batch in batches),
+        computed=sum(batch.windows.shape[0] for batch in iter(batches.next_batch, None)),
         all_s=Quartiles.of(seconds[False]),
         skipping_s=Quartiles.of(seconds[True]),
         time_ratio=Quartiles.of_ratios(seconds[True], seconds[False]),

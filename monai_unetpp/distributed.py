@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
     "by_first",
@@ -27,6 +28,7 @@ __all__ = [
     "release",
     "share",
     "start",
+    "unwrapped",
     "waiting_group",
 ]
 
@@ -122,6 +124,12 @@ def release(network: nn.Module) -> None:
     """Release the gradient reducer of a ``DistributedDataParallel`` network, which cannot be trained any further."""
     for name in ("reducer", "logger"):
         network.__dict__.pop(name, None)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network without its wrapper for distributed training, if it has one."""
+    inner: nn.Module = network.module if isinstance(network, DistributedDataParallel) else network
+    return inner
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from monai_unetpp.data.formats.source_files import source_files
 from monai_unetpp.data.transforms.background import SURROUND_SHARE, SURROUND_VALUE
 from monai_unetpp.data.transforms.instances import INSTANCE_COUNT, SplitInstancesd
 from monai_unetpp.errors import printable
-from monai_unetpp.measuring.stage_timer import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer, timed
 
 __all__ = ["CaseEvaluator", "CaseFailure", "CaseResult", "describe_case"]
 
@@ -281,7 +281,7 @@ class CaseEvaluator(SupervisedEvaluator):
         return super().add_event_handler(event_name, handler, *args, **kwargs)
 
     def _segment(self, engine: Engine, batchdata: Mapping[str, Any]) -> Any:
-        with self._stage(_OTHER):
+        with timed(self._timer, _OTHER):
             output = self._attempt(engine, batchdata)
         if self._timer is not None and not self._case_failed:
             self.completed[-1] = dataclasses.replace(self.completed[-1], stages=dict(self._timer.seconds))
@@ -350,7 +350,7 @@ class CaseEvaluator(SupervisedEvaluator):
         prediction = item.get(CommonKeys.PRED) if isinstance(item, Mapping) else None
         meta: Mapping[Any, Any] = prediction.meta if isinstance(prediction, MetaTensor) else {}
         saved_to, instances = meta.get(MetaKeys.SAVED_TO), meta.get(INSTANCE_COUNT)
-        with self._stage("volumes"):
+        with timed(self._timer, "volumes"):
             # the numbers of objects are not labels
             voxels = _count_voxels(prediction) if instances is None else {}
         return dataclasses.replace(
@@ -397,9 +397,6 @@ class CaseEvaluator(SupervisedEvaluator):
             f"val_data_loader must yield {expected} cases, got {done}. The cause may be in the messages above: keep "
             "errors of single cases out of it with monai_unetpp.data.CaseDataset."
         )
-
-    def _stage(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self._timer is None else self._timer.stage(name)
 
     @contextlib.contextmanager
     def _measured(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -34,6 +35,7 @@ __all__ = [
     "scratch_folder",
     "temporary_folder",
     "write_figure",
+    "write_json",
     "write_text",
 ]
 
@@ -358,6 +360,13 @@ def write_text(path: str | PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, atomically; bytes that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(
+    path: str | PathLike[str], content: Any, indent: int | None = None, *, ensure_ascii: bool = True
+) -> None:
+    """Write ``content`` to ``path`` as JSON with a line feed at the end, atomically, as ``json.dumps`` does it."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=ensure_ascii) + "\n")
 
 
 def write_figure(path: str | PathLike[str], figure: Any, dpi: float, metadata: Mapping[str, str] | None = None) -> None:

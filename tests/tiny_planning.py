@@ -18,4 +18,4 @@ TINY = {
 
 
 def slow_machine(spatial_dims, device, classes):
-    return Machine.of(operations_per_s=1e10, memory_bytes=2**30, cores=2, device="cpu")
+    return Machine(operations_per_s=1e10, memory_bytes=2**30, cores=2, device="cpu")

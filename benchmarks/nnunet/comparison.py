@@ -20,7 +20,7 @@ from monai_unetpp.bundles import read_training_record
 from monai_unetpp.data.datasets.datalist import load_datalist, read_content
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.data.formats.reader import read_label_map
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.reporting.markdown import format_table
 
@@ -98,7 +98,7 @@ def _train_ours(
     """By the command that a user types, nothing set by hand but the minutes; returns the bundle and what it took."""
     # the lists of the copy: all unseen cases stay out of it
     described = {name: content[name] for name in ("labels", "modality", "name") if name in content}
-    write_text(work / "data" / "dataset.json", json.dumps({**described, "training": training}, indent=2) + "\n")
+    write_json(work / "data" / "dataset.json", {**described, "training": training}, indent=2)
     start = time.monotonic()
     # 3 is the exit code of a verdict that is inconclusive
     train = ["train", str(work / "data"), "-o", str(work / "bundle"), "--minutes", str(minutes)]

@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +30,7 @@ from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.measuring.memory import PeakMemory
 from monai_unetpp.measuring.size import count_flops, count_parameters
-from monai_unetpp.measuring.stage_timer import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import has_openvino, import_openvino
 
@@ -344,10 +343,10 @@ class ContenderRun:
         dtype = _DTYPES[self.contender.precision]
 
         def network(windows: torch.Tensor) -> Any:
-            with _stage(timer, "network"), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            with timed(timer, "network"), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 return self.network(windows)
 
-        with _stage(timer, "windows, stitching"), torch.inference_mode():
+        with timed(timer, "windows, stitching"), torch.inference_mode():
             return _single(self._inferer(volume, network))
 
     def labels(self, timer: StageTimer | None = None) -> torch.Tensor:
@@ -356,7 +355,7 @@ class ContenderRun:
             self._inferer.output, self._inferer.timer = "labels", timer
             return _single(self._inferer(self.volume, self.network))
         logits = self.logits(self.volume, timer)
-        with _stage(timer, "argmax"), torch.inference_mode():
+        with timed(timer, "argmax"), torch.inference_mode():
             found = logits > 0 if logits.shape[1] == 1 else logits.argmax(dim=1, keepdim=True)
             return found.to(torch.uint8)
 
@@ -459,10 +458,6 @@ def _single(output: Any) -> torch.Tensor:
     """The output of an inferer, typed as the single tensor that it is."""
     logits: torch.Tensor = output
     return logits
-
-
-def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:
-    return nullcontext() if timer is None else timer.stage(name)
 
 
 # -- in the process of a contender -----------------------------------------------------------------------------------

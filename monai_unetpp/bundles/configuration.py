@@ -34,6 +34,7 @@ class BundleConfig:
     Args:
         bundle: the folder of the bundle, which becomes ``bundle_root``.
         names: files in its ``configs``; later ones override earlier ones.
+        values: values to set, by key.
 
     Attributes:
         files: their paths.
@@ -49,7 +50,7 @@ class BundleConfig:
         '$HOME'
     """
 
-    def __init__(self, bundle: str | PathLike[str], *names: str) -> None:
+    def __init__(self, bundle: str | PathLike[str], *names: str, values: Mapping[str, Any] = {}) -> None:
         self._folder = Path(bundle)
         self.files = tuple(self._folder / "configs" / name for name in names)
         self.keys = {key for file in self.files for key in read_object(file)}
@@ -60,7 +61,8 @@ class BundleConfig:
             self._parser.read_config([str(file) for file in self.files])
         except (KeyError, IndexError, TypeError, ValueError) as e:
             raise ValueError(f"{self}: the entries cannot be combined ({_in_words(e)}). Correct the file.") from e
-        self["bundle_root"] = str(bundle)
+        for key, value in {"bundle_root": str(bundle), **values}.items():
+            self[key] = value
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.files))

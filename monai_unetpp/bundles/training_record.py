@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -14,7 +13,7 @@ from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
-from monai_unetpp.files import hash_file, write_text
+from monai_unetpp.files import hash_file, write_json
 from monai_unetpp.plain_values import from_plain
 
 __all__ = [
@@ -128,7 +127,7 @@ def put_training_record(bundle: str | PathLike[str], record: TrainingRecord) -> 
         FileNotFoundError: the bundle has no metadata.
     """
     content = read_metadata(bundle) | {RECORD_KEY: dataclasses.asdict(record)}
-    write_text(Path(bundle) / METADATA_FILE, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    write_json(Path(bundle) / METADATA_FILE, content, indent=4, ensure_ascii=False)
 
 
 def read_training_record(bundle: str | PathLike[str]) -> TrainingRecord | None:
@@ -154,7 +153,7 @@ def save_training_record(weights: str | PathLike[str], record: TrainingRecord) -
     """
     path = Path(weights).with_name(RECORD_FILE)
     content = {_OF_WEIGHTS: hash_file(weights), **dataclasses.asdict(record)}
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, content, indent=1, ensure_ascii=False)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.choices import DEVICE_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
-from monai_unetpp.files import make_output_dir, write_text
+from monai_unetpp.files import make_output_dir, write_json
 from monai_unetpp.options import add_options
 
 __all__ = ["BENCHMARK"]
@@ -44,7 +43,7 @@ def _run(output: str | None, **options: Any) -> int:
     text, figures = run_benchmark(**given, progress=True)
     print(text)
     if output is not None:
-        write_text(output, json.dumps(figures, indent=2) + "\n")
+        write_json(output, figures, indent=2)
     return DONE
 
 

@@ -16,7 +16,7 @@ import torch
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, load_network, read_metadata_entry, read_network_def
 from monai_unetpp.bundles.json_files import default_level, read_object
 from monai_unetpp.export.formats import FORMATS, Format
-from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.files import atomic_path, write_json
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
@@ -132,7 +132,7 @@ def export_network(
         versions=_versions(chosen.packages),
         **configs,
     )
-    write_text(f"{target}.json", json.dumps(result.as_dict(), indent=2) + "\n")
+    write_json(f"{target}.json", result.as_dict(), indent=2)
     return result
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.data.datasets.case_check import CheckedCase, check_on_grid, label_volumes, read_image, read_truth
+from monai_unetpp.data.datasets.case_check import CheckedCase, label_volumes, read_image, read_truth
 from monai_unetpp.data.datasets.datalist import read_content
 from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, read_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
+from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
 from monai_unetpp.data.formats.reader import Volume, read_label_map
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
@@ -183,7 +184,7 @@ def read_arrays(
     dims = label.data.ndim
     # voxels outside the scanned region are sometimes NaN; the image only serves to find its kind
     image = read_image(case, dims, allow_constant=True, fill_nonfinite=0.0)
-    check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
+    check_same_grid(case.image[0], ImageGeometry(image.data.shape[1:], image.affine), case.label, label.grid)
     ignored = None if labels.ignore is None else label.data == labels.ignore
     if ignored is not None and ignored.all():
         raise ImageFileError(f"{case.label}: every voxel is to be ignored, so nothing can be scored. Remove the case.")
@@ -200,7 +201,7 @@ def read_arrays(
 
 def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: ScoredLabels) -> _Array:
     segmentation = read_label_map(path, label.data.ndim)
-    check_on_grid(segmentation, path, label, label_path)
+    check_same_grid(path, segmentation.grid, label_path, label.grid)
     values = [int(value) for value in np.unique(segmentation.data)]
     if labels.allowed is not None and not set(values) <= {0, *labels.allowed}:
         unknown = next(value for value in values if value not in (0, *labels.allowed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -27,7 +26,7 @@ from monai_unetpp.failures.failure_options import FailureOptions
 from monai_unetpp.failures.kind_tables import format_failures
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport, error_key, kinds_of, summarise_kinds
 from monai_unetpp.failures.sheet import MOST_PICTURES, save_sheet
-from monai_unetpp.files import make_output_dir, write_text
+from monai_unetpp.files import make_output_dir, write_json, write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.reporting.figures import check_drawing
@@ -188,7 +187,7 @@ def _write(
     picture = folder / _PICTURE
     # that of an earlier run
     picture.unlink(missing_ok=True)
-    write_text(folder / "failures.json", json.dumps(report.as_dict(), indent=2) + "\n")
+    write_json(folder / "failures.json", report.as_dict(), indent=2)
     write_text(folder / "failures.md", format_failures(report, _PICTURE if drawn else None))
     if drawn:
         save_sheet(picture, drawn, report, read)

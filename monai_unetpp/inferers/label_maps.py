@@ -70,11 +70,6 @@ class LabelMaps:
         torch.div(self._joined, self._factors[level], rounding_mode="floor", out=found)
         return found.remainder_(self._classes[level])
 
-    @property
-    def nbytes(self) -> int:
-        """Memory held between windows."""
-        return sum(each.nbytes for each in self._maps) if self._joined is None else self._joined.nbytes
-
 
 def are_joined(channels: Sequence[int]) -> bool:
     """Whether the labels of all levels fit into one byte."""

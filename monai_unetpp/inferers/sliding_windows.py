@@ -7,7 +7,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any
 
@@ -40,7 +39,7 @@ from monai_unetpp.inferers.window_memory import (
 from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
-from monai_unetpp.measuring.stage_timer import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.window_layout import AUTO
 
 __all__ = ["NestedSlidingWindowInferer"]
@@ -327,9 +326,6 @@ class NestedSlidingWindowInferer(Inferer):
                 "wrap the network."
             )
 
-    def _stage(self, name: str) -> AbstractContextManager[None]:
-        return nullcontext() if self.timer is None else self.timer.stage(name)
-
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: all but the kept networks, which are made again at the next call."""
         return self.__dict__ | {"_network": None, "_predictors": {}, "_most_voxels": None, "timer": None}
@@ -444,7 +440,7 @@ class NestedSlidingWindowInferer(Inferer):
 
     def _infer(self, run: WindowRun, batch_size: int) -> dict[str, torch.Tensor]:
         self.depths = {}
-        with self._stage("preparation"):
+        with timed(self.timer, "preparation"):
             predictor = self._predictor(run, batch_size)
         self.ran = predictor.runtime, predictor.precision
         self.window_sizes.add(run.grid.window_size)
@@ -467,7 +463,7 @@ class NestedSlidingWindowInferer(Inferer):
         kept: dict[str, torch.Tensor] = {}
         with tqdm(total=run.windows, unit="window", disable=not self.progress) as bar:
             for batch, logits in predictions:
-                with self._stage("stitching"):
+                with timed(self.timer, "stitching"):
                     if not stitchers:
                         if run.out_channels is None:
                             self._log_memory(run, predictor, next(iter(logits.values())).shape[1])
@@ -481,7 +477,7 @@ class NestedSlidingWindowInferer(Inferer):
                 bar.update(len(batch.placed))
                 # free it before the next batch
                 del logits
-        with self._stage("stitching"):
+        with timed(self.timer, "stitching"):
             for stitcher in stitchers.values():
                 stitcher.finish()
             return {name: stitcher.result() for name, stitcher in stitchers.items()}
@@ -537,15 +533,15 @@ class NestedSlidingWindowInferer(Inferer):
         """Yield each batch with its logits."""
         prepared = False
         while True:
-            with self._stage("windows"):
+            with timed(self.timer, "windows"):
                 batch = batches.next_batch()
             if batch is None:
                 return
             if not prepared:
-                with self._stage("preparation"):
+                with timed(self.timer, "preparation"):
                     predictor.prepare(batch.windows)
                 prepared = True
-            with self._stage("network"):
+            with timed(self.timer, "network"):
                 used = 1 + max((window.slot for window in batch.placed if window.slot is not None), default=-1)
                 logits = self._predict(predictor, batch.windows, used) if used else {}
             yield batch, logits
@@ -590,7 +586,7 @@ class NestedSlidingWindowInferer(Inferer):
         maps = LabelMaps(run.grid, count, [found.shape[1] for found in logits.values()], device)
         return {
             name: LabelStitcher(
-                run.grid, importance, count, found.shape[1], found.dtype, device, self._stage, maps, number
+                run.grid, importance, count, found.shape[1], found.dtype, device, self.timer, maps, number
             )
             for number, (name, found) in enumerate(logits.items())
         }

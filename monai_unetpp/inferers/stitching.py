@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 
 import torch
 
 from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.windows import WindowGrid, summed_importance
+from monai_unetpp.measuring.stage_timer import StageTimer, timed
 
 __all__ = ["LabelStitcher", "LogitStitcher", "WindowStitcher"]
-
-Stage = Callable[[str], AbstractContextManager[None]]
-
-
-def _no_stage(name: str) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 class WindowStitcher(ABC):
@@ -71,11 +65,6 @@ class WindowStitcher(ABC):
     def _sums_shape(self, images: int, channels: int) -> tuple[int, ...]:
         """Shape of the sums."""
 
-    @property
-    def buffer_bytes(self) -> int:
-        """Memory held between windows."""
-        return self._sums.nbytes + (0 if self.importance is None else self.importance.nbytes)
-
     def _accumulate(self, sums: torch.Tensor, starts: Sequence[int], logits: torch.Tensor) -> None:
         for axis, (start, length) in enumerate(zip(starts, self.grid.window_size, strict=True), start=1):
             sums = sums.narrow(axis, start, length)
@@ -113,8 +102,8 @@ class LabelStitcher(WindowStitcher):
     The arguments are those of :class:`WindowStitcher`, and:
 
     Args:
-        stage: makes a context manager from the name of a stage, to time ``"argmax"``.
-        maps: the label maps to write, shared by the levels of a network; by default a new one.
+        timer: times ``"argmax"``, if given.
+        maps: the label maps to write, shared by the levels of a network.
         level: index of the map in ``maps``.
     """
 
@@ -124,17 +113,17 @@ class LabelStitcher(WindowStitcher):
         importance: torch.Tensor | None,
         images: int,
         channels: int,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        stage: Stage = _no_stage,
-        maps: LabelMaps | None = None,
-        level: int = 0,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        timer: StageTimer | None,
+        maps: LabelMaps,
+        level: int,
     ) -> None:
         super().__init__(grid, importance, images, channels, dtype, device)
         self._carried = self._sums.new_zeros((channels, *grid.carried_size))
-        self._maps = LabelMaps(grid, images, (channels,), device) if maps is None else maps
+        self._maps = maps
         self._level = level
-        self._stage = stage
+        self._timer = timer
         self._image = self._slab = self._row = 0
         self._finished = False
 
@@ -163,11 +152,6 @@ class LabelStitcher(WindowStitcher):
         """The label maps of the images."""
         self.finish()
         return self.grid.crop(self._maps.result(self._level))
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Memory held between windows."""
-        return super().buffer_bytes + self._carried.nbytes + self._maps.nbytes
 
     def _sums_shape(self, images: int, channels: int) -> tuple[int, ...]:
         return (channels, *self.grid.row_size)
@@ -220,7 +204,7 @@ class LabelStitcher(WindowStitcher):
         place[axis] = slice(self.grid.starts[axis][self._slab], self.grid.starts[axis][self._slab] + done)
         if self.grid.row_axis is not None:
             place[self.grid.row_axis] = slice(self._row, self._row + lines)
-        with self._stage("argmax"):
+        with timed(self._timer, "argmax"):
             self._maps.write(self._level, self._image, tuple(place), self._planes(sums, 0, done))
 
     def _planes(self, sums: torch.Tensor, start: int, count: int) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -84,11 +83,6 @@ class WindowBatches:
         pinned = device.type == "cuda" and inputs.device.type == "cpu"
         # fill one buffer while the other is being copied to the GPU
         self._stages = [_Stage(self._buffer(pinned), device, pinned) for _ in range(2 if pinned else 1)]
-
-    def __iter__(self) -> Iterator[WindowBatch]:
-        """Iterate over the batches, once."""
-        while (batch := self.next_batch()) is not None:
-            yield batch
 
     def next_batch(self) -> WindowBatch | None:
         """The next batch, or ``None`` after the last. The last one may have constant windows only, without slots."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from monai_unetpp.devices import synchronize
 
-__all__ = ["StageTimer"]
+__all__ = ["StageTimer", "timed"]
 
 
 class StageTimer:
@@ -59,3 +59,8 @@ class StageTimer:
         """Forget all times."""
         with self._lock:
             self.seconds.clear()
+
+
+def timed(timer: StageTimer | None, stage: str) -> AbstractContextManager[None]:
+    """Count the time of the block for ``stage``, if there is a timer."""
+    return nullcontext() if timer is None else timer.stage(stage)

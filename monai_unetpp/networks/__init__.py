@@ -8,7 +8,8 @@ from monai_unetpp.lazy import lazy_names
 
 if TYPE_CHECKING:
     from monai_unetpp.networks.nested_unet import NestedUNet
-    from monai_unetpp.networks.transfer import Transfer, transfer_weights
+    from monai_unetpp.networks.transfer import transfer_weights
+    from monai_unetpp.networks.transferred import Transfer
 
 __all__ = ["NestedUNet", "Transfer", "transfer_weights"]
 
@@ -16,6 +17,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         ".nested_unet": ("NestedUNet",),
-        ".transfer": ("Transfer", "transfer_weights"),
+        ".transfer": ("transfer_weights",),
+        ".transferred": ("Transfer",),
     },
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import logging
@@ -18,53 +17,19 @@ from monai_unetpp.choices import NORMS
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.nested_unet import NestedUNet
+from monai_unetpp.networks.transferred import IN_BUNDLE, Transfer
 from monai_unetpp.plain_values import to_plain
 
-__all__ = ["Transfer", "compare_weights", "shapes_in_weights", "shaping_arguments", "transfer_weights"]
+__all__ = ["compare_weights", "shapes_in_weights", "shaping_arguments", "transfer_weights"]
 
 logger = logging.getLogger(__name__)
 
 _FIRST = "nodes.x_0_0."
-_IN_BUNDLE = Path("models") / "model.pt"
 #: Arguments that the shapes of weights depend on: those that a plan can set, and others.
 _SETTABLE = ("features", "kernel_size", "norm", "strides")
 _FIXED = ("spatial_dims", "block", "bias", "upsample")
 
 _Tensors = Mapping[str, torch.Tensor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Transfer:
-    """Which parts of a network were initialized from a file.
-
-    Attributes:
-        source: the file of weights.
-        taken: nodes and heads with the weights of the file.
-        averaged: nodes with other input channels: their first convolution has the mean over the file's channels.
-        fresh: nodes and heads with random weights, as the file has none of their shape.
-        weights: number of weights taken from the file.
-        all_weights: number of all weights of the network.
-    """
-
-    source: str
-    taken: tuple[str, ...]
-    averaged: tuple[str, ...]
-    fresh: tuple[str, ...]
-    weights: int
-    all_weights: int
-
-    def __str__(self) -> str:
-        count = len(self.taken) + len(self.averaged) + len(self.fresh)
-        parts = [f"{len(self.taken)} of {count} nodes and heads ({self.weights:,} of {self.all_weights:,} weights)"]
-        parts += [f"the first layer of {name} as the mean over its channels" for name in self.averaged]
-        fresh = f"; fresh: {', '.join(self.fresh)}" if self.fresh else ""
-        return f"from {self._name}: {' and '.join(parts)}{fresh}"
-
-    @property
-    def _name(self) -> str:
-        """That of the bundle or the file, without the folders of the machine."""
-        path = Path(self.source)
-        return path.parents[1].name if path.parts[-2:] == _IN_BUNDLE.parts else path.name
 
 
 def transfer_weights(network: NestedUNet, source: str | PathLike[str]) -> Transfer:
@@ -115,7 +80,7 @@ def compare_weights(network: NestedUNet, source: str | PathLike[str]) -> Transfe
 
 def _match(network: NestedUNet, source: str | PathLike[str]) -> tuple[Transfer, dict[str, torch.Tensor]]:
     """What the network takes, and its weights by name."""
-    path = Path(source) / _IN_BUNDLE if Path(source).is_dir() else Path(source)
+    path = Path(source) / IN_BUNDLE if Path(source).is_dir() else Path(source)
     given, config = read_checkpoint(path)
     own = network.state_dict()
     taken, averaged, fresh = [], [], []

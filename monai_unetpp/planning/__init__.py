@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from monai_unetpp.planning.measuring import take_fingerprint
     from monai_unetpp.planning.plan_making import plan
     from monai_unetpp.planning.plan_options import PlanOptions
-    from monai_unetpp.planning.training_plan import Reason, StartingWeights, TrainingPlan, load_plan
+    from monai_unetpp.planning.training_plan import Reason, TrainingPlan, load_plan
 
 __all__ = [
     "CaseFingerprint",
@@ -26,7 +26,6 @@ __all__ = [
     "Machine",
     "PlanOptions",
     "Reason",
-    "StartingWeights",
     "TrainingPlan",
     "load_plan",
     "measure_machine",
@@ -44,6 +43,6 @@ __getattr__, __dir__ = lazy_names(
         ".measuring": ("take_fingerprint",),
         ".plan_making": ("plan",),
         ".plan_options": ("PlanOptions",),
-        ".training_plan": ("Reason", "StartingWeights", "TrainingPlan", "load_plan"),
+        ".training_plan": ("Reason", "TrainingPlan", "load_plan"),
     },
 )

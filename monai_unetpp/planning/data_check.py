@@ -19,7 +19,7 @@ from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.label_values import list_values
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.distributed import rank
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
@@ -88,7 +88,7 @@ def check_data(
             "folder, or restore them."
         )
     if rank() == 0:
-        write_text(passed, json.dumps({**state, **found}) + "\n")
+        write_json(passed, {**state, **found})
 
 
 def _tell_shared(dataset_dir: str | PathLike[str], lists: Mapping[str, Sequence[LabelledCase]]) -> None:

@@ -54,7 +54,7 @@ _LOSS_TENSORS = 6
 class Machine:
     """The class of a machine, so coarse that repeated measurements give the same class.
 
-    Under ``torchrun``, of what one process has of it.
+    Values are rounded to those of the class. Under ``torchrun`` they are of what one process has of the machine.
 
     Attributes:
         operations_per_s: floating-point operations per second in training, a power of 4 times 1e9.
@@ -66,7 +66,7 @@ class Machine:
             computed, a power of 4 times 1e6; infinite if the loss is to take no time.
 
     Example:
-        >>> print(Machine.of(operations_per_s=9e10, memory_bytes=21 * 2**30, cores=2, device="cpu"))
+        >>> print(Machine(operations_per_s=9e10, memory_bytes=21 * 2**30, cores=2, device="cpu"))
         cpu of about 64 billion operations/s, 2 cores, 24 GiB
     """
 
@@ -77,20 +77,12 @@ class Machine:
     host_bytes: int | None = None
     logits_per_s: float = math.inf
 
-    @classmethod
-    def of(
-        cls,
-        operations_per_s: float,
-        memory_bytes: int,
-        cores: int,
-        device: str,
-        host_bytes: int | None = None,
-        logits_per_s: float = math.inf,
-    ) -> Machine:
-        """The class of a measured machine."""
-        host = None if host_bytes is None else _memory_class_of(host_bytes)
-        speeds = _class_of(operations_per_s, 1e9), _class_of(logits_per_s, 1e6)
-        return cls(speeds[0], _memory_class_of(memory_bytes), cores, device, host, speeds[1])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operations_per_s", _class_of(self.operations_per_s, 1e9))
+        object.__setattr__(self, "memory_bytes", _memory_class_of(self.memory_bytes))
+        if self.host_bytes is not None:
+            object.__setattr__(self, "host_bytes", _memory_class_of(self.host_bytes))
+        object.__setattr__(self, "logits_per_s", _class_of(self.logits_per_s, 1e6))
 
     def seconds(self, cost: StepCost) -> float:
         """The time of one training step."""
@@ -157,7 +149,7 @@ def measure_machine(spatial_dims: int, device: str | None = None, classes: int =
     if where.type == "cuda":
         memory = int(torch.cuda.get_device_properties(where).total_memory)
         network_s, loss_s = _time_step(config, shape, where)
-        return Machine.of(cost.operations / network_s, memory, cores, where.type, host, cost.logits / loss_s)
+        return Machine(cost.operations / network_s, memory, cores, where.type, host, cost.logits / loss_s)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -166,7 +158,7 @@ def measure_machine(spatial_dims: int, device: str | None = None, classes: int =
         torch.set_num_threads(threads)
     computing = min(cores, threads)
     speed, logits_per_s = cost.operations / network_s * computing, cost.logits / loss_s * computing
-    return Machine.of(speed, host, cores, where.type, logits_per_s=logits_per_s)
+    return Machine(speed, host, cores, where.type, logits_per_s=logits_per_s)
 
 
 def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:

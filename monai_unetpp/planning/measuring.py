@@ -18,11 +18,11 @@ import torch
 from scipy import ndimage
 
 from monai_unetpp.data import ImageFileError, describe_data_set, load_datalist
-from monai_unetpp.data.datasets.case_check import check_on_grid, read_image, read_truth
+from monai_unetpp.data.datasets.case_check import read_image, read_truth
 from monai_unetpp.data.datasets.description import DataSetDescription
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
 from monai_unetpp.data.formats.image_errors import describe_failure
-from monai_unetpp.data.formats.reader import Volume
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.data.transforms.extent import (
     PERCENTILES,
@@ -34,7 +34,7 @@ from monai_unetpp.data.transforms.extent import (
     sample_evenly,
     tilt_of,
 )
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.fingerprint import (
     LONGEST_AXIS,
@@ -149,7 +149,7 @@ class _Cache:
 
     def write(self) -> None:
         if self.path is not None and self.changed:
-            write_text(self.path, json.dumps({"version": _VERSION, "cases": self.known}) + "\n")
+            write_json(self.path, {"version": _VERSION, "cases": self.known})
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -172,7 +172,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     label = read_truth(case, allowed, described.spatial_dims)
     options: dict[str, Any] = {"allow_constant": True, "fill_nonfinite": 0.0}
     image = read_image(case, described.spatial_dims, **options, in_channels=len(described.channels))
-    check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
+    check_same_grid(case.image[0], ImageGeometry(image.data.shape[1:], image.affine), case.label, label.grid)
     if len(image.data) != len(described.channels):
         raise ImageFileError(
             f"{case.image[0]}: the image must have {len(described.channels)} channel(s) like the first case, got "

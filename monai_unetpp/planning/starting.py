@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from os import PathLike
 from pathlib import Path
@@ -13,8 +14,9 @@ from monai_unetpp.choices import NORMS
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.transfer import compare_weights, shapes_in_weights, shaping_arguments
+from monai_unetpp.networks.transferred import Transfer
 from monai_unetpp.planning.source import Source
-from monai_unetpp.planning.training_plan import StartingWeights, TrainingPlan
+from monai_unetpp.planning.training_plan import TrainingPlan
 
 __all__ = ["compare_start", "find_start", "read_source"]
 
@@ -56,7 +58,7 @@ def read_source(init: str | PathLike[str]) -> Source | None:
     return Source(path.name, **values, norm=found["norm"] if found["norm"] in NORMS else None)
 
 
-def compare_start(plan: TrainingPlan, init: str | PathLike[str]) -> StartingWeights:
+def compare_start(plan: TrainingPlan, init: str | PathLike[str]) -> Transfer:
     """Which parts of the planned network start from the weights that ``init`` names.
 
     Args:
@@ -71,7 +73,6 @@ def compare_start(plan: TrainingPlan, init: str | PathLike[str]) -> StartingWeig
     with torch.device("meta"):
         network = NestedUNet(plan.spatial_dims, len(plan.channels), plan.out_channels, **shape)
     path = find_start(init)
-    found = compare_weights(network, path)
     # a bundle that is found by its name is found so on other machines too
     source = os.path.abspath(init) if os.path.exists(init) else path.name
-    return StartingWeights(source, found.taken, found.averaged, found.fresh, found.weights, found.all_weights)
+    return dataclasses.replace(compare_weights(network, path), source=source)

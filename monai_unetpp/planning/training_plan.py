@@ -11,12 +11,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.networks.transferred import Transfer
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.values import SETTABLE, check_values
 from monai_unetpp.topology import level_name
 from monai_unetpp.version import __version__
 
-__all__ = ["PLAN_FILE", "Reason", "StartingWeights", "TrainingPlan", "in_words", "load_plan"]
+__all__ = ["PLAN_FILE", "Reason", "TrainingPlan", "in_words", "load_plan"]
 
 _Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -39,27 +40,6 @@ class Reason:
     text: str
     source: str
     by_hand: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class StartingWeights:
-    """Which parts of a planned network start from other weights than random ones.
-
-    Attributes:
-        source: name of a bundle, its folder, or a checkpoint.
-        taken: nodes and heads that start from it.
-        averaged: nodes that see other channels and start from it but for their first layer, which takes the mean.
-        fresh: nodes and heads that start from random weights.
-        weights: number of those that start from the source.
-        all_weights: number of all.
-    """
-
-    source: str
-    taken: tuple[str, ...]
-    averaged: tuple[str, ...]
-    fresh: tuple[str, ...]
-    weights: int
-    all_weights: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +84,7 @@ class TrainingPlan:
     values: dict[str, Any]
     reasons: dict[str, Reason]
     version: str = __version__
-    start: StartingWeights | None = None
+    start: Transfer | None = None
     subjects: str | None = None
     subject_pattern: str | None = None
 

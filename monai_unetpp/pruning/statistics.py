@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -33,8 +33,8 @@ __all__ = [
     "corrected_quantile",
     "is_non_inferior",
     "least_mean",
+    "least_subjects",
     "mean_bounds",
-    "sample_size",
     "skewness_corrected_t",
     "standardised",
     "subject_means",
@@ -118,7 +118,7 @@ def least_mean(subjects: int | FloatArray, margin: float, alpha: float = 0.05) -
 
     If drops of five margins (up to six with fewer than :data:`FULL_SUBJECTS` subjects) occurred at the highest rate
     that the sample cannot exclude, the mean should still be above ``-margin``. Five margins cost hardly any power at
-    the sample sizes of :func:`sample_size`; larger drops are left to the limit on single cases.
+    the textbook sample sizes; larger drops are left to the limit on single cases.
 
     Args:
         subjects: number of subjects; an array gives an array.
@@ -285,22 +285,6 @@ def subject_means(values: Sequence[float], subjects: Sequence[str]) -> FloatArra
     return np.array([np.mean(group) for group in grouped.values()], dtype=np.float64)
 
 
-def sample_size(sd: float, margin: float, *, alpha: float = 0.05) -> int:
-    """The textbook number of pairs for a non-inferiority test when there is no true difference.
-
-    ``n = ((z_alpha + z_beta) * sd / margin) ** 2`` at a power of :data:`POWER`, rounded up. For a margin of 0.01 and a
-    one-sided 5 %: 25, 56 and 155 pairs for a standard deviation of 0.02, 0.03 and 0.05. See Ahn et al. 2013,
-    doi 10.1148/radiol.12120725; see :func:`subjects_needed` for the rule of this package.
-
-    Args:
-        sd: standard deviation of the paired differences.
-        margin: the non-inferiority margin, positive, in the same unit.
-        alpha: one-sided error level.
-    """
-    z = float(special.ndtri(1 - alpha) + special.ndtri(POWER))
-    return max(1, math.ceil((z * sd / margin) ** 2))
-
-
 def _power(n: int, sd: float, margin: float, alpha: float, error: float) -> float:
     """The probability that the rule passes with ``n`` subjects if there is no true difference."""
     room = -least_mean(n, margin, error)
@@ -318,7 +302,7 @@ def _power(n: int, sd: float, margin: float, alpha: float, error: float) -> floa
 
 
 def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05, error: float | None = None) -> int | None:
-    """The subjects that the rule of this package needs: :func:`sample_size` with its corrections.
+    """The subjects that the rule of this package needs: the textbook number with its corrections.
 
     The quantile of t adds about two subjects, and the stricter rule for few subjects makes 16 the minimum; skewness is
     ignored. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 29, 58 and 156.
@@ -332,16 +316,35 @@ def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05, error: flo
     Returns:
         The smallest such number; None if ten million are not enough.
     """
-    error = alpha if error is None else error
+    of_test = alpha if error is None else error
+
+    def power(n: int) -> float:
+        return _power(n, sd, margin, alpha, of_test)
+
     for n in range(MIN_SUBJECTS, FULL_SUBJECTS):
-        if _power(n, sd, margin, alpha, error) >= POWER:
+        if power(n) >= POWER:
             return n
-    low, high = FULL_SUBJECTS - 1, FULL_SUBJECTS
-    while _power(high, sd, margin, alpha, error) < POWER:
+    return least_subjects(power, FULL_SUBJECTS, most=_LARGEST_SAMPLE, parts=_LARGEST_SAMPLE)
+
+
+def least_subjects(power: Callable[[int], float], start: int, most: int, parts: int) -> int | None:
+    """The smallest number of subjects with a power of :data:`POWER`, found by doubling and bisection.
+
+    Args:
+        power: by the number of subjects, which it grows with.
+        start: the smallest number to consider.
+        most: the largest number to double to.
+        parts: the number may be too large by one of so many parts of itself.
+
+    Returns:
+        The number; None if ``most`` are not enough.
+    """
+    low, high = start - 1, start
+    while power(high) < POWER:
         low, high = high, 2 * high
-        if high > _LARGEST_SAMPLE:
+        if high > most:
             return None
-    while high - low > 1:
+    while high - low > max(1, low // parts):
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, sd, margin, alpha, error) >= POWER else (middle, high)
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return high

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.files import MARK, write_text
+from monai_unetpp.files import MARK, write_json, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES
 from monai_unetpp.results.run_record import RUN_FILE
 from monai_unetpp.results.volumes import VOLUMES_FILE
@@ -93,7 +93,7 @@ def write_bids_description(folder: Path, source: Path, bundle: str) -> None:
         "GeneratedBy": [{**own, "Name": MARK, "Version": __version__, "Description": by}, *others],
         "SourceDatasets": [*sources, *([] if url in {each.get("URL") for each in sources} else [{"URL": url}])],
     }
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, content, indent=2, ensure_ascii=False)
     ignored = folder / _IGNORED
     lines = ignored.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if ignored.exists() else []
     missing = [name for name in (VOLUMES_FILE, RUN_FILE, *TABLE_FILES.values()) if name not in lines]

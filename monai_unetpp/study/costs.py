@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -99,7 +99,7 @@ def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment
     """Write the latencies and the environment in which they were measured."""
     rows = {name: dataclasses.asdict(each) for name, each in latencies.items()}
     content = {"environment": dataclasses.asdict(environment), "rows": rows}
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_json(path, content, indent=1)
 
 
 def read_latencies(

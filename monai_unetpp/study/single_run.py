@@ -46,7 +46,7 @@ def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str],
     folder = Path(values["output_dir"])
     if (folder / "model.pt").is_file():
         return None
-    config = _configure(bundle, values, "train.json")
+    config = BundleConfig(bundle, "train.json", values=values)
     config.parse("initialize")
     trainer, curve = config.parse("train#trainer"), config.parse("train#curve")
 
@@ -85,7 +85,8 @@ def score_network(
         ValueError: cases that cannot be read or scored.
     """
     folder = Path(values["output_dir"])
-    config = _configure(bundle, {**values, "checkpoint": folder / "model.pt"}, "train.json", "evaluate.json")
+    scored = {**values, "checkpoint": folder / "model.pt"}
+    config = BundleConfig(bundle, "train.json", "evaluate.json", values=scored)
     network: NestedUNet = config.parse("network")
     scores = evaluate_levels(
         MeanOfHeads(network),
@@ -109,10 +110,3 @@ def score_network(
             by_level[row.point].setdefault(row.case, {})[row.label] = metrics
     shutil.rmtree(folder / "cases", ignore_errors=True)
     return network, by_level
-
-
-def _configure(bundle: Path, values: Mapping[str, Any], *names: str) -> BundleConfig:
-    config = BundleConfig(bundle, *names)
-    for key, value in values.items():
-        config[key] = value
-    return config

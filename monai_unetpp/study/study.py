@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 from monai_unetpp.data import check_labelled_data, describe_failure
 from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.distributed import gathered, own_device
-from monai_unetpp.files import claimed, write_text
+from monai_unetpp.files import claimed, write_json, write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment, measuring_device
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.options import option_names
@@ -290,7 +289,7 @@ class _Study:
         latencies, environment = self._latencies(rows, results)
         known, subjects = self.cases.as_dict(), self.cases.subjects
         content = summarise(rows, results, latencies, self.settings, known, environment, subjects)
-        write_text(folder / "study.json", json.dumps(content, indent=1) + "\n")
+        write_json(folder / "study.json", content, indent=1)
         draw_accuracy(content, folder / "accuracy.png")
         draw_learning_curves(content, folder / "curves.png")
         path = folder / "study.md"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from monai_unetpp.files import exclusively, write_text
+from monai_unetpp.files import exclusively, write_json
 from monai_unetpp.study.accuracy_table import RunResult
 from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings, read_config
@@ -94,7 +94,7 @@ class StudyFolder:
             write_template(self.bundle, {**values, **cases.network_data()})
             if not self.settings_file.is_file():
                 terms = {**settings.as_dict(), "cases": cases.as_dict()}
-                write_text(self.settings_file, json.dumps(terms, indent=2) + "\n")
+                write_json(self.settings_file, terms, indent=2)
 
     def state(self, variant: str, seed: int) -> State:
         """The state of a run."""
@@ -110,7 +110,7 @@ class StudyFolder:
         """Write the result of a finished run, without the curve, which has its own file."""
         content = {name: value for name, value in dataclasses.asdict(result).items() if name != "curve"}
         path = self.run(result.variant, result.seed) / "result.json"
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        write_json(path, content, indent=1)
 
     def read_results(self, fingerprint: str) -> Iterator[RunResult]:
         """The results of all finished runs.

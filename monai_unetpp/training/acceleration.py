@@ -6,7 +6,8 @@ import logging
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+
+from monai_unetpp.distributed import unwrapped
 
 __all__ = ["accelerate"]
 
@@ -27,7 +28,7 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
     Returns:
         The same network.
     """
-    inner = network.module if isinstance(network, DistributedDataParallel) else network
+    inner = unwrapped(network)
     if channels_last and inner is network:
         flat = getattr(inner, "spatial_dims", 3) == 2
         inner.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)  # type: ignore[call-overload]

@@ -7,7 +7,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+
+from monai_unetpp.distributed import unwrapped
 
 __all__ = ["WeightAverage"]
 
@@ -37,7 +38,7 @@ class WeightAverage:
             raise ValueError(f"least must lie between 0 and 1, got {least}. 0.002 is usual.")
         self.share = share
         self.least = least
-        self._network = network.module if isinstance(network, DistributedDataParallel) else network
+        self._network = unwrapped(network)
         self._handler = None if share is None else EMAHandler(self._network, least, handle_buffers="update")
 
     @property

@@ -22,7 +22,6 @@ from monai.handlers import CheckpointLoader, CheckpointSaver
 from monai.transforms import Randomizable
 from monai.utils import get_seed
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from monai_unetpp.bundles.training_record import (
@@ -31,6 +30,7 @@ from monai_unetpp.bundles.training_record import (
     find_training_record,
     save_training_record,
 )
+from monai_unetpp.distributed import unwrapped
 from monai_unetpp.files import atomic_path, is_in_use, naming_full_disk, write_text
 from monai_unetpp.seeds import mix_seeds
 from monai_unetpp.spreadsheet import format_csv
@@ -125,9 +125,8 @@ class BestModelSaver:
         self.best_metric, self.best_epoch = metric, engine.state.epoch
         if idist.get_rank() > 0:
             return
-        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         with atomic_path(self.path) as temporary:
-            torch.save(network.state_dict(), temporary)
+            torch.save(unwrapped(self.network).state_dict(), temporary)
         if self.cases is not None:
             record_cases(self.path, self.cases, self.selecting, rule=self.rule, started_from=self.started_from)
         logger.info("Best %s so far: %.4f at epoch %d.", name, metric, self.best_epoch)

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp.bundles.training_record import LAST
-from monai_unetpp.distributed import rank
+from monai_unetpp.distributed import rank, unwrapped
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.spreadsheet import format_csv
 from monai_unetpp.training.recording import record_cases
@@ -162,8 +161,7 @@ class LastModelSaver:
         """Save the weights in the default memory format."""
         if rank() > 0:
             return
-        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-        weights = network.state_dict()
+        weights = unwrapped(self.network).state_dict()
         for key, value in weights.items():
             weights[key] = value.contiguous()
         with atomic_path(self.path) as temporary:

@@ -14,7 +14,7 @@ from monai_unetpp.data.datasets.case_check import check_case
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.data.formats.label_values import list_values
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.planning import TrainingPlan
 from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_files import has_trained
@@ -77,7 +77,7 @@ def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning
 
 def write_beginning(bundle: Path, beginning: Beginning) -> None:
     """Write down the options that a training begins with, for the calls that continue it."""
-    write_text(bundle / _FILE, json.dumps(dataclasses.asdict(beginning), indent=1) + "\n")
+    write_json(bundle / _FILE, dataclasses.asdict(beginning), indent=1)
 
 
 def check_start(

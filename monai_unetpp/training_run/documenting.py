@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from monai_unetpp.bundles.training_record import (
     find_training_record,
     put_training_record,
 )
-from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.files import atomic_path, write_json
 from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
@@ -145,4 +144,4 @@ def _copy_pictures(bundle: Path, result: PruningResult) -> list[str]:
 
 
 def _write_metadata(bundle: Path, content: Mapping[str, Any]) -> None:
-    write_text(bundle / METADATA_FILE, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    write_json(bundle / METADATA_FILE, content, indent=4, ensure_ascii=False)

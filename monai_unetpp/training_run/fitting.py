@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.distributed import by_first, process_count, rank, release
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.reporting.numbers import counted
 
@@ -135,9 +135,7 @@ def _configure(
     observed: Sequence[Mapping[str, Any]] | None,
 ) -> BundleConfig:
     names = ["train.json"] + (["multi_gpu_train.json"] if process_count() > 1 else [])
-    config = BundleConfig(bundle, *names)
-    for key, value in values.items():
-        config[key] = value
+    config = BundleConfig(bundle, *names, values=values)
     if cases is not None:
         # tuples are one value to the configuration, which takes minutes to go through a list of many cases
         config["train#cases#data"] = tuple(cases)
@@ -203,7 +201,7 @@ def _summarise(folder: Path, config: BundleConfig, trainer: Any) -> Fitted:
 def _finished(fitted: Fitted) -> Fitted:
     """Write down that the training is complete, and remove its checkpoints."""
     content = {key: value for key, value in dataclasses.asdict(fitted).items() if key != "folder"}
-    write_text(fitted.folder / _SUMMARY, json.dumps(content, indent=1) + "\n")
+    write_json(fitted.folder / _SUMMARY, content, indent=1)
     for path in fitted.folder.glob("checkpoint_*.pt*"):
         path.unlink()
     return fitted

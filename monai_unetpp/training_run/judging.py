@@ -47,10 +47,7 @@ def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
         bundle: the folder of the bundle.
         **values: such as ``dataset_dir``, ``device`` and ``checkpoint``, or the ``network`` itself.
     """
-    config = BundleConfig(bundle, "train.json", "prune.json")
-    for key, value in values.items():
-        config[key] = value
-    plan: PruningPlan = config.parse("plan")
+    plan: PruningPlan = BundleConfig(bundle, "train.json", "prune.json", values=values).parse("plan")
     return plan
 
 

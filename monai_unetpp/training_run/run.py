@@ -20,7 +20,7 @@ from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import by_first, local_device, process_group, rank
-from monai_unetpp.files import claimed, write_text
+from monai_unetpp.files import claimed, write_json
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.measuring.environment import measuring_device
 from monai_unetpp.planning import Fingerprint
@@ -397,7 +397,7 @@ def _write_outcome(outcome: TrainingOutcome) -> None:
     content = dataclasses.asdict(outcome)
     for name in ("bundle", "pruned", "report"):
         del content[name]
-    write_text(_outcome_path(outcome.bundle), json.dumps(content, indent=1) + "\n")
+    write_json(_outcome_path(outcome.bundle), content, indent=1)
 
 
 def _read_outcome(bundle: Path) -> TrainingOutcome | None:

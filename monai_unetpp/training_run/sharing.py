@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from monai_unetpp.distributed import process_count
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.planning.training_files import has_trained
 
@@ -274,7 +274,7 @@ def share_time(
         case_bytes=case.prepared_bytes,
         cache_bytes=_half_free(),
     )
-    write_text(path, json.dumps(dataclasses.asdict(shares), indent=1) + "\n")
+    write_json(path, dataclasses.asdict(shares), indent=1)
     return shares
 
 

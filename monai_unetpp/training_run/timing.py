@@ -50,9 +50,7 @@ def time_case(
         ImportError: the packages that draw the report are not installed.
         ValueError: rules that the verdict would refuse.
     """
-    config = BundleConfig(bundle, "train.json")
-    for key, value in values.items():
-        config[key] = value
+    config = BundleConfig(bundle, "train.json", values=values)
     network: NestedUNet = config.parse("network_def")
     plan = pruning_plan(bundle, **values, network=network)
     check_plan(plan)

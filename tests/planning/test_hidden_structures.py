@@ -14,7 +14,7 @@ VESSEL, RIM = (slice(10, 12), 10, 5), (slice(4, 8), slice(8, 12), slice(4, 6))
 
 
 def machine(spatial_dims, device, classes):
-    return Machine.of(4e9, 2**34, 2, "cpu")
+    return Machine(4e9, 2**34, 2, "cpu")
 
 
 def volume(seed=0, vessel=1000.0, rim=True):

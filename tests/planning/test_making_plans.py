@@ -27,7 +27,7 @@ TINY = {"features": [4, 8, 8], "patch_size": [16, 16, 8], "strides": [[2, 2, 1],
 
 
 def machine(spatial_dims, device, classes):
-    return Machine.of(4e9, 2**34, 2, "cpu")
+    return Machine(4e9, 2**34, 2, "cpu")
 
 
 def write_data_set(root, save, labels, shape, channels, modality, count=4):

@@ -23,7 +23,7 @@ from monai_unetpp.planning.network_rules import (
 from monai_unetpp.planning.plan_making import _choose_for_machine
 from monai_unetpp.planning.source import Source
 
-CPU = Machine.of(1e11, 2**34, 2, "cpu")
+CPU = Machine(1e11, 2**34, 2, "cpu")
 SMALL = {"strides": [[2, 2, 2], [2, 2, 2]], "features": [2, 2, 2]}
 
 
@@ -86,7 +86,7 @@ def test_more_time_buys_a_larger_network_and_memory_limits_it():
     short, long = chosen(minutes=10.0), chosen(minutes=600.0)
     assert long["features"][0] > short["features"][0]
     assert short["steps"] >= 1000
-    small = chosen(minutes=600.0, machine=Machine.of(1e11, 2**28, 2, "cpu"))
+    small = chosen(minutes=600.0, machine=Machine(1e11, 2**28, 2, "cpu"))
     assert math.prod(small["patch_size"]) * small["features"][0] < math.prod(long["patch_size"]) * long["features"][0]
 
 
@@ -188,7 +188,7 @@ def test_less_time_takes_smaller_patches_of_the_network_to_start_from_or_refuses
         chosen(source=SOURCE, minutes=0.5)
     assert chosen({"features": [16, 32, 96, 96]}, source=SOURCE, minutes=0.5)["features"] == [16, 32, 96, 96]
     with pytest.raises(ValueError, match=r"need more memory than there is\. Leave init out"):
-        chosen(source=SOURCE, machine=Machine.of(1e11, 2**24, 2, "cpu"))
+        chosen(source=SOURCE, machine=Machine(1e11, 2**24, 2, "cpu"))
 
 
 def test_windows_grow_with_batch_norm_only():
@@ -233,11 +233,11 @@ def test_windows_that_do_not_fit_into_memory_compute_as_little_as_possible_twice
 
 def test_machines_of_one_class_are_equal():
     # 64 billion, whatever between a half and the double of it was measured
-    assert Machine.of(4e10, 14 * 2**30, 2, "cpu") == Machine.of(1e11, 19 * 2**30, 2, "cpu")
+    assert Machine(4e10, 14 * 2**30, 2, "cpu") == Machine(1e11, 19 * 2**30, 2, "cpu")
     # a computer reports a little less memory than it has
-    assert Machine.of(4e10, int(15.5 * 2**30), 2, "cpu").memory_bytes == 16 * 2**30
-    assert Machine.of(4e10, 2**30, 2, "cuda", int(62.7 * 2**30)).host_bytes == 64 * 2**30
-    assert str(Machine.of(4e10, int(23.4 * 2**30), 2, "cpu")).endswith("64 billion operations/s, 2 cores, 24 GiB")
+    assert Machine(4e10, int(15.5 * 2**30), 2, "cpu").memory_bytes == 16 * 2**30
+    assert Machine(4e10, 2**30, 2, "cuda", int(62.7 * 2**30)).host_bytes == 64 * 2**30
+    assert str(Machine(4e10, int(23.4 * 2**30), 2, "cpu")).endswith("64 billion operations/s, 2 cores, 24 GiB")
 
 
 @pytest.mark.slow
@@ -261,7 +261,7 @@ def test_the_loss_of_many_classes_takes_time():
     few, many = (count_step({**config, "out_channels": classes}, [64, 64], 2) for classes in (2, 102))
     # two levels, two patches
     assert (few.logits, many.logits) == (2 * 2 * 2 * 64**2, 2 * 2 * 102 * 64**2)
-    measured = Machine.of(64e9, 2**34, 2, "cpu", logits_per_s=2e6)
+    measured = Machine(64e9, 2**34, 2, "cpu", logits_per_s=2e6)
     assert measured.logits_per_s == 4e6 or measured.logits_per_s == 1e6
     assert measured.seconds(many) == pytest.approx(many.operations / 64e9 + many.logits / measured.logits_per_s)
     assert "64 billion operations/s and " in str(measured)
@@ -332,7 +332,7 @@ def test_the_limits_of_a_container_hold(tmp_path, monkeypatch, files, cores, mem
 def test_the_cache_is_in_the_memory_of_the_computer():
     data = fingerprint(shape=(100, 100, 100), spacings=[(1.0, 1.0, 1.0)] * 10)
     for host, rate in ((2**26, 0.67), (2**40, 1.0)):
-        gpu = Machine.of(1e13, 2**24, 8, "cuda", host)
+        gpu = Machine(1e13, 2**24, 8, "cuda", host)
         assert _choose_for_machine(data, [[100, 100, 100]] * 10, gpu)["cache_rate"].value == rate
         # few large images count as many small ones
         unequal = [[25, 100, 100]] * 6 + [[850, 100, 100]]
@@ -351,7 +351,7 @@ def test_this_machine_has_a_class(monkeypatch):
     shared = measure_machine(2, "cpu")
     assert (found.cores, found.memory_bytes, shared.cores, shared.memory_bytes) == (4, 2**34, 2, 2**33)
     assert found.device == "cpu"
-    again = Machine.of(found.operations_per_s, found.memory_bytes, 4, "cpu", logits_per_s=found.logits_per_s)
+    again = Machine(found.operations_per_s, found.memory_bytes, 4, "cpu", logits_per_s=found.logits_per_s)
     assert found == again
 
 

@@ -15,7 +15,7 @@ SHAPE = {"features": [4, 8, 24], "kernel_size": [[3, 1], [3, 3], [3, 3]], "norm"
 
 
 def machine(spatial_dims, device, classes):
-    return Machine.of(1e10, 2**30, 2, "cpu")
+    return Machine(1e10, 2**30, 2, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from monai_unetpp.pruning.statistics import (
     is_non_inferior,
     least_mean,
     mean_bounds,
-    sample_size,
     skewness_corrected_t,
     subject_means,
     subjects_needed,
@@ -138,7 +137,7 @@ def test_subject_means_weigh_subjects_alike() -> None:
 class TestSizes:
     @pytest.mark.parametrize(("sd", "n"), [(0.02, 25), (0.03, 56), (0.05, 155)])
     def test_published_sample_sizes(self, sd: float, n: int) -> None:
-        assert sample_size(sd, 0.01) == n
+        assert simulate.sample_size(sd, 0.01) == n
         assert n < subjects_needed(sd, 0.01) <= n + 4
 
     def test_only_the_bound_is_corrected_for_several_tests(self) -> None:
@@ -204,7 +203,7 @@ class TestSimulation:
     @pytest.mark.slow
     @pytest.mark.parametrize(("ratio", "n"), [(3, 56), (5, 155)])
     def test_power_at_the_published_sample_sizes(self, ratio: float, n: int) -> None:
-        assert sample_size(ratio, 1) == n
+        assert simulate.sample_size(ratio, 1) == n
         power = simulate.power_without_difference(n, ratio, repetitions=10_000, bootstrap_samples=500)
         assert power >= 0.75
 

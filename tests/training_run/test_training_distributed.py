@@ -59,7 +59,7 @@ def discs_dir(tmp_path_factory):
 def planned(discs_dir, bundle, batch_size):
     """A bundle whose loss is a mean over samples, so that it does not matter which of them a process has."""
     settings = {**SETTINGS, "batch_size": batch_size}
-    plan(discs_dir, bundle, settings=settings, device="cpu", measure=lambda *_: Machine.of(1e10, 2**30, 2, "cpu"))
+    plan(discs_dir, bundle, settings=settings, device="cpu", measure=lambda *_: Machine(1e10, 2**30, 2, "cpu"))
     path = bundle / "configs" / "train.json"
     edit_json(path, lambda content: content["plain_loss"].update(batch=False), precision="fp32")
     return bundle

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from nibabel.affines import voxel_sizes
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.data.formats.exhaustion import describe_case_failure
-from monai_unetpp.data.formats.grid import ImageGeometry, channel_axes, compare_geometry
+from monai_unetpp.data.formats.grid import ImageGeometry, channel_axes, check_same_grid
 from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.formats.label_values import check_label_values
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
@@ -28,7 +27,6 @@ from monai_unetpp.data.formats.tiff import mean_of_colours
 __all__ = [
     "CheckedCase",
     "check_case",
-    "check_on_grid",
     "label_values",
     "label_volumes",
     "read_image",
@@ -97,7 +95,7 @@ def check_case(
         # all empty fields of view are alike
         if image.data.min() < image.data.max():
             voxels = hash_voxels(_as_hashed(image, case))
-        check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
+        check_same_grid(case.image[0], ImageGeometry(image.data.shape[1:], image.affine), case.label, label.grid)
         _check_shown_alike(case)
         channels = len(image.data)
         if in_channels not in (None, channels):
@@ -143,22 +141,6 @@ def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatia
             f"{case.label}: the label must hold no negative values, got {label.data.min()}. Correct it."
         )
     return label
-
-
-def check_on_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -> None:
-    """Refuse an image that does not lie on the grid of its label.
-
-    Raises:
-        ImageFileError: shape or position differ.
-    """
-    difference = compare_geometry(
-        ImageGeometry(label.data.shape, label.affine), ImageGeometry(volume.data.shape, volume.affine)
-    )
-    if difference is not None:
-        raise ImageFileError(
-            f"{path}: not on the grid of {label_path}: {difference}. Pair the right files, or resample one to the "
-            "other."
-        )
 
 
 def _as_hashed(image: Volume, case: LabelledCase) -> npt.NDArray[Any]:

@@ -22,6 +22,7 @@ __all__ = [
     "ImageGeometry",
     "channel_axes",
     "check_grid",
+    "check_same_grid",
     "check_spacing",
     "compare_geometry",
     "shorten_shape",
@@ -95,6 +96,21 @@ def compare_geometry(
             return f"{apart}, as its axes run in other directions through the same place"
         return apart
     return None
+
+
+def check_same_grid(
+    path: str | PathLike[str], grid: ImageGeometry, of_path: str | PathLike[str], of_grid: ImageGeometry
+) -> None:
+    """Refuse a file that does not lie on the grid of another one.
+
+    Raises:
+        ImageFileError: shape or position differ.
+    """
+    difference = compare_geometry(of_grid, grid)
+    if difference is not None:
+        raise ImageFileError(
+            f"{path}: not on the grid of {of_path}: {difference}. Pair the right files, or resample one to the other."
+        )
 
 
 def _cover_same_box(first: _Corners, second: _Corners, tolerance_mm: float) -> bool:

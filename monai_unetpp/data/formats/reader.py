@@ -282,6 +282,11 @@ class Volume:
     data: npt.NDArray[Any]
     affine: npt.NDArray[np.float64]
 
+    @property
+    def grid(self) -> ImageGeometry:
+        """Shape and affine."""
+        return ImageGeometry(self.data.shape, self.affine)
+
 
 def read_label_map(path: Path, spatial_dims: int | None = None) -> Volume:
     """Read a label map as stored, ``(H, W[, D])`` of integers.

@@ -14,7 +14,7 @@ from monai.transforms import MapTransform, RandCropByPosNegLabeld
 from monai.transforms.utils import map_binary_to_indices
 from monai.utils import MetaKeys, convert_to_tensor
 
-from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry
+from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.label_values import list_values
 
@@ -63,17 +63,10 @@ class CheckLabelsd(MapTransform):
         """Check the label maps of one item, which is returned unchanged."""
         d = dict(data)
         for key in self.key_iterator(d):
-            self._check_grid(d[key], _file_of(d[key], key), d[self.image_key])
-            self._check_values(d[key], _file_of(d[key], key))
+            file, image = _file_of(d[key], key), d[self.image_key]
+            check_same_grid(file, _grid_of_file(d[key]), _file_of(image, self.image_key), _grid_of_file(image))
+            self._check_values(d[key], file)
         return d
-
-    def _check_grid(self, label: Any, file: str, image: Any) -> None:
-        difference = compare_geometry(_grid_of_file(image), _grid_of_file(label))
-        if difference is not None:
-            raise ImageFileError(
-                f"{file}: not on the grid of {_file_of(image, self.image_key)}: {difference}. Pair the right files, "
-                "or resample one to the other."
-            )
 
     def _check_values(self, label: Any, file: str) -> None:
         values = convert_to_tensor(label)

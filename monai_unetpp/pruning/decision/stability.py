@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from monai_unetpp.pruning.decision.samples import FAIL, PASS, GuardSample, PointSamples
 from monai_unetpp.pruning.results import SetDifference, Stability
 from monai_unetpp.pruning.rules import Rules
-from monai_unetpp.pruning.statistics import MIN_SUBJECTS, POWER, FloatArray
+from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray, least_subjects
 
 __all__ = [
     "SampledVerdicts",
@@ -197,15 +197,7 @@ def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_
         weights = rng.multinomial(subjects, np.full(count, 1 / count), size=_POWER_SAMPLES).astype(np.float64)
         return float((supposed.states(weights, alpha, rules.alpha) == PASS).mean())
 
-    low, high = MIN_SUBJECTS - 1, MIN_SUBJECTS
-    while share(high) < POWER:
-        low, high = high, 2 * high
-        if high > _MOST_SUBJECTS:
-            return None
-    while high - low > max(1, low // 100):
-        middle = (low + high) // 2
-        low, high = (low, middle) if share(middle) >= POWER else (middle, high)
-    return high
+    return least_subjects(share, MIN_SUBJECTS, most=_MOST_SUBJECTS, parts=100)
 
 
 def _supposed(samples: PointSamples, no_difference: bool) -> PointSamples:
