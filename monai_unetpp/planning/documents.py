@@ -373,7 +373,7 @@ def _mirroring(axes: list[int]) -> str:
 def _inverting(plan: TrainingPlan) -> str:
     if not plan["invert_bright_background"] or plan["augmentation"] == "none":
         return ""
-    return "; one patch in ten inverted, as the background of a crowded image can be mistaken"
+    return "; one patch in twenty inverted, as the background of a crowded image can be mistaken"
 
 
 def _configuration(plan: TrainingPlan) -> str:

@@ -23,7 +23,7 @@ _TILT = 0.05
 _SCALE = {"light": 0.15, "strong": 0.25}
 _ANY_ROTATION = math.pi / 4
 #: Share of patches that are inverted where images with a bright background are, as some backgrounds are mistaken.
-_INVERTED = 0.1
+_INVERTED = 0.05
 
 _Config = dict[str, Any]
 
