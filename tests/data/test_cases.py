@@ -292,6 +292,12 @@ def test_what_is_no_file_costs_one_case(tmp_path: Path, make: Callable[[Path], N
     assert "failure" in bad
 
 
+def test_a_pair_of_which_both_files_are_given_is_one_case(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Pair(np.ones((2, 3, 4), np.uint8), np.eye(4)), tmp_path / "a.hdr")
+    assert names(find_cases([tmp_path / "a.hdr", tmp_path / "a.img"])) == ["a"]
+    assert names(find_cases([tmp_path / "a.img"])) == ["a"]
+
+
 def test_raw_voxels_that_look_like_dicom_are_no_case(tmp_path: Path) -> None:
     voxels = np.zeros((4, 5, 6), np.uint16)
     # as the tag and the length of an element

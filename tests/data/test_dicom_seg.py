@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import highdicom
 import nibabel as nib
@@ -179,6 +180,21 @@ def test_one_series_by_number_description_or_uid(study, wanted):
     assert item["case"] == "study_4"
     assert {path.split("/")[-1][0] for path in item["image"]} == {"4"}
     assert len(item["image"]) == 16
+
+
+def test_a_file_without_slices_concerns_its_own_series_alone(study, caplog):
+    dataset = pydicom.dcmread(next(study.glob("1_*.dcm")))
+    dataset.RescaleSlope, dataset.RescaleIntercept = "0", "0"
+    dataset.SeriesInstanceUID, dataset.SOPInstanceUID, dataset.SeriesNumber = f"{SERIES}.77", f"{SERIES}.77.1", "77"
+    dataset.save_as(study / "77_0.dcm")
+    items = find_cases(study)
+    choose_series(items, "4")
+    (item,) = items
+    assert {Path(file).name[:2] for file in item["image"]} == {"4_"}
+    items = find_cases(study)
+    choose_series(items, "all")
+    assert [item["case"] for item in items] == ["study_3", "study_4"]
+    assert "its RescaleSlope is 0, which makes all values equal" in caplog.text
 
 
 def test_series_are_not_called_as_another_case(study):

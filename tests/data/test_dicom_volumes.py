@@ -226,6 +226,14 @@ def test_a_map_to_real_world_values_is_used_where_no_other_scale_is_given(tmp_pa
     np.testing.assert_array_equal(read(write_all(tmp_path / "both", both)).array, voxels * 3)
 
 
+def test_maps_that_are_not_used_may_differ(tmp_path: Path) -> None:
+    items = [_map(factor) for factor in (1, 2)]
+    tags = {"RescaleSlope": "3", "RescaleIntercept": "0", "RealWorldValueMappingSequence": items}
+    voxels = random_voxels()
+    volume = read(write_all(tmp_path, series_datasets(voxels, Grid(), [tags] * SHAPE[2])))
+    np.testing.assert_array_equal(volume.array, 3 * voxels)
+
+
 def test_a_map_of_each_frame_is_its_own(tmp_path: Path) -> None:
     voxels = random_voxels(dtype=np.uint16)
     per_frame = [frame_groups(Grid(), k, True) for k in range(5)]

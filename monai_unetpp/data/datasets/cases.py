@@ -115,9 +115,14 @@ def _collect(
     """The cases of all inputs, and failures for inputs that hold only results."""
     cases: list[dict[str, Any]] = []
     only_results: list[dict[str, Any]] = []
+    given = {expand_home(item) for item in items}
     for item in items:
+        path = expand_home(item)
+        if is_second_of_pair(path) and any(path.with_suffix(suffix) in given for suffix in (".hdr", ".HDR")):
+            # as a pattern of the shell names both files of an image
+            continue
         try:
-            cases.extend(_readable_cases_of(expand_home(item), suffixes, wanted))
+            cases.extend(_readable_cases_of(path, suffixes, wanted))
         except _OnlyResultsError as e:
             only_results.append({**_case(item), "failure": printable(str(e))})
         except ImageFileError as e:

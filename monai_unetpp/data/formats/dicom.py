@@ -70,7 +70,7 @@ class DicomSeries:
     @property
     def slices(self) -> int:
         """Number of slices, counting frames."""
-        return sum(max(len(file.planes), file.planes[0].frames) for file in self.files)
+        return sum(max(len(file.planes), file.planes[0].frames) if file.planes else 1 for file in self.files)
 
     def __str__(self) -> str:
         name = f"{self.description!r} " if self.description else ""

@@ -87,6 +87,8 @@ _SCALES = {
     "map": ("RealWorldValueSlope", "RealWorldValueIntercept"),
 }
 _MAPS = "RealWorldValueMappingSequence"
+#: Key for the number of different maps, of which only the first is kept.
+_SEVERAL = "different maps"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _MORE_IMAGE_CLASSES = ("Parametric Map Storage", "Enhanced US Volume Storage")
 
@@ -146,7 +148,7 @@ class DicomFile:
         series_number: number of the series.
         description: name of the series.
         refusal: why its pixels are not slices, with the remedy, or None.
-        planes: its slices.
+        planes: its slices; none if its attributes are no slices'.
     """
 
     path: Path
@@ -161,11 +163,7 @@ class DicomFile:
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
-    """Read the header of a DICOM file; None if it cannot be read.
-
-    Raises:
-        ImageFileError: a numeric attribute holds something else.
-    """
+    """Read the header of a DICOM file; None if it cannot be read."""
     import pydicom
 
     with quiet_pydicom():
@@ -173,7 +171,7 @@ def read_dicom_file(path: Path) -> DicomFile | None:
             dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_READ))
             is_image = _is_image(dataset)
             return None if is_image is None else _dicom_file(path, dataset, is_image)
-        except (ImageFileError, MemoryError, OSError):
+        except (MemoryError, OSError):
             raise
         except Exception:  # hostile bytes make pydicom raise almost anything
             logger.debug("%s", path, exc_info=True)
@@ -213,6 +211,13 @@ def _is_image(dataset: Dataset) -> bool | None:
 def _dicom_file(path: Path, dataset: Dataset, is_image: bool) -> DicomFile:
     values = _values(dataset)
     texts = {name: _text(value) for name, value in values.items() if not name.endswith("Sequence")}
+    refusal = _refusal(texts) if is_image else None
+    planes: tuple[DicomPlane, ...] = ()
+    try:
+        planes = tuple(_planes(path, values)) if is_image else ()
+    except ImageFileError as e:
+        # the other series of a folder can be read all the same
+        refusal = refusal or str(e).removeprefix(f"{path}: ")
     return DicomFile(
         path=path,
         kind=texts.get("Modality") or "a file of an unknown kind",
@@ -221,8 +226,8 @@ def _dicom_file(path: Path, dataset: Dataset, is_image: bool) -> DicomFile:
         series_uid=texts.get("SeriesInstanceUID", ""),
         series_number=texts.get("SeriesNumber", ""),
         description=texts.get("SeriesDescription", ""),
-        refusal=_refusal(texts) if is_image else None,
-        planes=tuple(_planes(path, values)) if is_image else (),
+        refusal=refusal,
+        planes=planes,
     )
 
 
@@ -268,9 +273,8 @@ def _group_values(path: Path, group: Dataset) -> dict[str, Any]:
 
 def _map_values(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     found = [_values(item) for item in _items(path, values, _MAPS)]
-    if any(item != found[0] for item in found):
-        raise ImageFileError(f"{path}: has {len(found)} different maps to real-world values. Export it with one.")
-    return found[0] if found else {}
+    differ = any(item != found[0] for item in found)
+    return {**found[0], _SEVERAL: len(found) if differ else 0} if found else {}
 
 
 def _plane(path: Path, index: int, frames: int, values: Mapping[str, Any]) -> DicomPlane:
@@ -306,6 +310,8 @@ def _spacing(path: Path, values: Mapping[str, Any]) -> tuple[tuple[float, ...] |
 
 def _scale(path: Path, values: Mapping[str, Any]) -> tuple[str, float, float]:
     for source, names in _SCALES.items():
+        if source == "map" and (count := values.get(_SEVERAL)):
+            raise ImageFileError(f"{path}: has {count} different maps to real-world values. Export it with one.")
         slope, intercept = (_numbers(path, values, name, 1) for name in names)
         if slope is None and intercept is None:
             continue

@@ -36,6 +36,10 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
     taken = {item["case"] for item in items}
     for item in items:
         series = _series_of(item)
+        if series is None:
+            # why is told when the case is loaded
+            arranged.append(item)
+            continue
         if not series and wanted != ALL_SERIES and "failure" not in item:
             logger.warning("%s: holds no DICOM series; series %s is not looked for.", first_file(item), wanted)
         if not series or (len(series) == 1 and wanted in (ALL_SERIES, "1")):
@@ -59,14 +63,15 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
     items[:] = arranged
 
 
-def _series_of(item: dict[str, Any]) -> Sequence[DicomSeries]:
+def _series_of(item: dict[str, Any]) -> Sequence[DicomSeries] | None:
+    """The series in the folder of a case; None if they cannot be read."""
     image = item["image"]
     if "failure" in item or not isinstance(image, (str, PathLike)) or not os.path.isdir(image):
         return []
     try:
         return find_series([Path(image)])
-    except ImageFileError:  # reported when the case is loaded
-        return []
+    except ImageFileError:
+        return None
 
 
 def _chosen(series: Sequence[DicomSeries], wanted: str, folder: Path) -> list[DicomSeries]:
