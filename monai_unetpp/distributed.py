@@ -24,6 +24,7 @@ __all__ = [
     "own_device",
     "process_count",
     "process_group",
+    "processes_here",
     "rank",
     "release",
     "share",
@@ -55,7 +56,7 @@ def local_device(device: torch.device | str | None = None) -> torch.device:
     if asked is not None and (asked.type != "cuda" or "LOCAL_RANK" not in os.environ):
         return asked
     number = int(os.environ.get("LOCAL_RANK", "0"))
-    if asked is not None and asked.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+    if asked is not None and asked.index is not None and processes_here() == 1:
         return asked
     if asked is not None and asked.index not in (None, number):
         raise ValueError(f"device must have no number under torchrun, got {asked}. Each process takes its own GPU.")
@@ -118,6 +119,11 @@ def finish(network: nn.Module | None = None) -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def processes_here() -> int:
+    """How many processes ``torchrun`` runs on this computer, which share its memory and cores; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def release(network: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import re
 import sys
 import threading
@@ -12,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TextIO
 
-__all__ = ["Progress", "counting", "silenced", "spaced", "teller", "write_line"]
+__all__ = ["Progress", "counting", "let_go_of", "silenced", "spaced", "teller", "write_line"]
 
 Progress = bool | Callable[[str], None] | None
 """True shows progress on standard error, a function is called with each line of text, False and None show nothing."""
@@ -43,6 +45,16 @@ def write_line(line: str) -> None:
             sys.stderr.write(f"{line}\n")
         else:
             tqdm.tqdm.write(line, file=sys.stderr)
+
+
+def let_go_of(output: TextIO | None) -> None:
+    """Pass on what is printed; where nobody takes it any more, keep Python from ending with an error for that."""
+    # where the output was closed from the start, there is none
+    with contextlib.suppress(OSError, AttributeError):
+        try:
+            output.flush()  # type: ignore[union-attr]
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # type: ignore[union-attr]
 
 
 def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:

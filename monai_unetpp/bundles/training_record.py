@@ -64,7 +64,12 @@ class TrainingRecord:
 
     @classmethod
     def of(
-        cls, training: Sequence[Mapping[str, Any]], selecting: Sequence[Mapping[str, Any]] = (), *, rule: str
+        cls,
+        training: Sequence[Mapping[str, Any]],
+        selecting: Sequence[Mapping[str, Any]] = (),
+        *,
+        rule: str,
+        started_from: str | PathLike[str] | None = None,
     ) -> TrainingRecord:
         """The record of some cases, whose images are read for it.
 
@@ -72,11 +77,15 @@ class TrainingRecord:
             training: the training cases, as from ``load_datalist``.
             selecting: the cases used for model selection.
             rule: which weights were taken.
+            started_from: the bundle or checkpoint whose weights the training started from; its cases count as well.
 
         Raises:
             ImageFileError: a case that cannot be read.
+            ValueError: a malformed record of the weights before.
         """
-        return cls(_hash_cases(training), _hash_cases(selecting), rule)
+        record = cls(_hash_cases(training), _hash_cases(selecting), rule)
+        earlier = None if started_from is None else find_training_record(started_from)
+        return record if earlier is None else record.after(earlier)
 
     def after(self, earlier: TrainingRecord) -> TrainingRecord:
         """The record of weights that started from others, with the cases of these as well."""

@@ -31,7 +31,7 @@ from monai_unetpp.cli.study_command import STUDY
 from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail, muted
 from monai_unetpp.cli.train_command import TRAIN
 from monai_unetpp.errors import cause_of, is_deliberate
-from monai_unetpp.progress import silenced
+from monai_unetpp.progress import let_go_of, silenced
 from monai_unetpp.version import __version__
 
 __all__ = ["main", "make_parser"]
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fail(_told(cause_of(e)))
             return BAD_INPUT
         finally:
-            _let_go_of(sys.stdout)
+            let_go_of(sys.stdout)
 
 
 def make_parser() -> Parser:
@@ -153,14 +153,14 @@ class _Heard:
         """Write to the stream, or nowhere once its reader has closed it."""
         with contextlib.suppress(BrokenPipeError):
             return self._stream.write(text)
-        _let_go_of(self._stream)
+        let_go_of(self._stream)
         return len(text)
 
     def flush(self) -> None:
         """Pass on what was written."""
         with contextlib.suppress(BrokenPipeError):
             return self._stream.flush()
-        _let_go_of(self._stream)
+        let_go_of(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -174,16 +174,6 @@ def _deliver(output: TextIO | None) -> None:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-
-
-def _let_go_of(output: TextIO | None) -> None:
-    """Pass on what is printed; where nobody takes it any more, keep Python from ending with an error for that."""
-    # where the output was closed from the start, there is none
-    with contextlib.suppress(OSError, AttributeError):
-        try:
-            output.flush()  # type: ignore[union-attr]
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # type: ignore[union-attr]
 
 
 def _name_the_user() -> None:

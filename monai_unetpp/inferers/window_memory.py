@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_unetpp.distributed import processes_here
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.inferers.label_maps import are_joined, label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
@@ -173,7 +173,7 @@ def usable_memory_bytes(device: torch.device | str) -> int | None:
     free = free_memory_bytes(device)
     if free is None or torch.device(device).type != "cpu":
         return free
-    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return free // processes_here()
 
 
 def first_channels(network: Callable[..., Any]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
-from monai_unetpp.files import MARK, remove_leftovers, write_text
+from monai_unetpp.files import MARK, remove_leftovers, write_json, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text, readme_text
 from monai_unetpp.planning.fingerprint import Fingerprint
@@ -103,7 +103,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     for name in (PLAN_FILE, *(f"training/{name}" for name in _BEGUN)):
         (root / name).unlink(missing_ok=True)
     for name, content in configs.items():
-        write_text(root / "configs" / f"{name}.json", _as_text(content))
+        write_json(root / "configs" / f"{name}.json", content, indent=4)
     write_text(root / METADATA_FILE, bundle_metadata(plan))
     fingerprint.without_names().write(root / FINGERPRINT_FILE)
     for name in ("LICENSE", "configs/logging.conf"):
@@ -111,7 +111,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     write_text(root / "docs" / "data_license.txt", DATA_LICENSE)
     write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
     write_text(root / "docs" / "README.md", readme_text(plan, fingerprint, objects=tells_objects(plan)))
-    write_text(root / PLAN_FILE, _as_text({**plan.as_dict(), _HASH: _hash_of(plan.values)}))
+    write_json(root / PLAN_FILE, {**plan.as_dict(), _HASH: _hash_of(plan.values)}, indent=4)
     (root / _UNFINISHED).unlink(missing_ok=True)
 
 
@@ -148,10 +148,6 @@ def _hash_of(values: Mapping[str, Any]) -> str:
 def _trained(plan: TrainingPlan) -> dict[str, Any]:
     """The plan's values in the form of ``train.json``."""
     return {**{name: plan[name] for name in _TRAINED}, "level_weights": plan.level_weights}
-
-
-def _as_text(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=4) + "\n"
 
 
 def _read(name: str, folder: Path = _TEMPLATE / "configs") -> dict[str, Any]:

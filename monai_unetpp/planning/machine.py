@@ -18,6 +18,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_unetpp.devices import resolve_device, resolve_precision, synchronize
+from monai_unetpp.distributed import processes_here
 from monai_unetpp.free_memory import container_limit_bytes
 from monai_unetpp.losses import NestedDeepSupervisionLoss
 from monai_unetpp.measuring.size import count_flops
@@ -143,7 +144,7 @@ def measure_machine(spatial_dims: int, device: str | None = None, classes: int =
     config = {"spatial_dims": spatial_dims, "in_channels": 1, "features": _TIMED_FEATURES}
     config["out_channels"] = min(classes, _MOST_TIMED_CLASSES)
     cost = count_step(config, [edge] * spatial_dims, _TIMED_BATCH)
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = processes_here()
     shape, cores = (_TIMED_BATCH, 1, *[edge] * spatial_dims), max(1, _usable_cores() // processes)
     host = _total_bytes() // processes
     if where.type == "cuda":

@@ -250,9 +250,8 @@ def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
 
 def _inverted(plan: TrainingPlan) -> list[_Config]:
     """Some patches as if the background of their image had been mistaken, as that of one crowded with objects is."""
-    if plan["normalization"] == "unit":
-        return [_transform("RandLambdad", "@image", prob=_INVERTED, func="$functools.partial(operator.sub, 1.0)")]
-    return [_transform("RandLambdad", "@image", prob=_INVERTED, func="$operator.neg")]
+    func = "$functools.partial(operator.sub, 1.0)" if plan["normalization"] == "unit" else "$operator.neg"
+    return [_transform("RandLambdad", "@image", prob=_INVERTED, func=func)]
 
 
 def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False, objects: bool = False) -> list[_Config]:

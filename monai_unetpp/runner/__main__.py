@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TextIO
 
 from monai_unetpp.errors import printable
 from monai_unetpp.files import make_output_dir
+from monai_unetpp.progress import let_go_of
 from monai_unetpp.runner.pipeline import PIPELINE_FILE
 from monai_unetpp.runner.segmenter import Segmenter, result_name
 
@@ -94,7 +94,7 @@ def _tell(stream: TextIO | None, line: str) -> None:
         stream.flush()
     except BrokenPipeError:
         # what is left would fail again when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        let_go_of(stream)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from monai_unetpp.bundles.training_record import (
     BEST_ON_VALIDATION,
     TrainingRecord,
-    find_training_record,
     save_training_record,
 )
 from monai_unetpp.distributed import unwrapped
@@ -65,11 +64,7 @@ def record_cases(
         started_from: the bundle or checkpoint whose weights the training started from.
     """
     try:
-        record = TrainingRecord.of(cases, selecting, rule=rule)
-        if started_from is not None:
-            earlier = find_training_record(started_from)
-            record = record if earlier is None else record.after(earlier)
-        save_training_record(weights, record)
+        save_training_record(weights, TrainingRecord.of(cases, selecting, rule=rule, started_from=started_from))
     except (OSError, ValueError) as e:
         logger.warning("%s: the training cases were not recorded (%s).", weights, e)
 

@@ -48,18 +48,15 @@ def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, A
     metadata = read_metadata(bundle)
     metadata.pop("eval_metrics", None)
     _write_metadata(bundle, metadata | weights_entry(bundle))
-    put_training_record(bundle, find_training_record(fitted.weights) or _record_of(fitted, cases, init))
+    # a training whose bundle was planned before, or whose files were changed meanwhile, has left none
+    record = find_training_record(fitted.weights)
+    if record is None:
+        record = TrainingRecord.of(cases, rule=LAST_AVERAGED if fitted.averaged else LAST, started_from=init)
+    put_training_record(bundle, record)
     for name in _SHOWN:
         if (fitted.folder / name).is_file():
             with atomic_path(bundle / "docs" / name) as temporary:
                 shutil.copyfile(fitted.folder / name, temporary)
-
-
-def _record_of(fitted: Fitted, cases: Sequence[Mapping[str, Any]], init: str | None) -> TrainingRecord:
-    """The record of a training that left none, as its bundle was planned before, or files were changed meanwhile."""
-    record = TrainingRecord.of(cases, rule=LAST_AVERAGED if fitted.averaged else LAST)
-    earlier = None if init is None else find_training_record(init)
-    return record if earlier is None else record.after(earlier)
 
 
 def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: PruningResult | None = None) -> None:

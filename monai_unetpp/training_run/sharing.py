@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from monai_unetpp.distributed import process_count
+from monai_unetpp.distributed import process_count, processes_here
 from monai_unetpp.files import write_json
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.planning.training_files import has_trained
@@ -176,7 +175,7 @@ class TimeShares:
 
 def _half_free() -> int:
     """Half of the memory that is free, of this process under ``torchrun``; 0 if the system does not report it."""
-    return (available_bytes() or 0) // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return (available_bytes() or 0) // (2 * processes_here())
 
 
 def _fitting(memory: int, wanted: int) -> float:

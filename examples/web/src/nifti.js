@@ -36,24 +36,31 @@ const ROUNDING = { 348: 3 * 2 ** -23, 540: 3 * 2 ** -52 };
  * @returns {Promise<{name, header, shape, affine, voxels, isReal, notes}>} voxels are Float32Array, the last axis fastest
  */
 export async function readNifti(file) {
+  return content(await open(file));
+}
+
+/** Read a NIfTI file as above, but no result of monai-unetpp, which would be segmented without a word. */
+export async function readImage(file) {
+  const opened = await open(file);
+  const { description } = opened.header;
+  if (description === MARK || description.startsWith(`${MARK} `)) {
+    throw new UserError(`${file.name}: a result of monai-unetpp, not an image. Choose the image.`);
+  }
+  return content(opened);
+}
+
+async function open(file) {
   const name = file.name;
   if (!/\.nii(\.gz)?$/i.test(name)) {
     throw new UserError(`${name}: this page reads only .nii and .nii.gz. Convert the image to NIfTI.`);
   }
   const bytes = await unpacked(file);
-  const header = readHeader(bytes, name);
-  const affine = findAffine(header, name);
-  return { name, header, affine, ...readVoxels(bytes, header, name), notes: doubts(header) };
+  return { name, bytes, header: readHeader(bytes, name) };
 }
 
-/** Read a NIfTI file as above, but no result of monai-unetpp, which would be segmented without a word. */
-export async function readImage(file) {
-  const found = await readNifti(file);
-  const { description } = found.header;
-  if (description === MARK || description.startsWith(`${MARK} `)) {
-    throw new UserError(`${found.name}: a result of monai-unetpp, not an image. Choose the image.`);
-  }
-  return found;
+function content({ name, bytes, header }) {
+  const affine = findAffine(header, name);
+  return { name, header, affine, ...readVoxels(bytes, header, name), notes: doubts(header) };
 }
 
 /** The labels (Uint8Array, the last axis fastest) as the bytes of a NIfTI file with the header of the image. */

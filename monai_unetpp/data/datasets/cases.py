@@ -18,7 +18,7 @@ from monai_unetpp.data.formats.grid import channel_axes
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.formats.naming import channel_of, entry_name, image_name, with_unique_names
-from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_nifti_name, is_second_of_pair, open_nifti
+from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, header_beside, is_nifti_name, is_second_of_pair, open_nifti
 from monai_unetpp.data.formats.pictures import COLOURS, PICTURE_SUFFIXES, has_colours, is_picture_name
 from monai_unetpp.data.formats.result_marks import is_result
 from monai_unetpp.errors import printable
@@ -115,10 +115,9 @@ def _collect(
     """The cases of all inputs, and failures for inputs that hold only results."""
     cases: list[dict[str, Any]] = []
     only_results: list[dict[str, Any]] = []
-    given = {expand_home(item) for item in items}
-    for item in items:
-        path = expand_home(item)
-        if is_second_of_pair(path) and any(path.with_suffix(suffix) in given for suffix in (".hdr", ".HDR")):
+    paths = [expand_home(item) for item in items]
+    for item, path in zip(items, paths, strict=True):
+        if header_beside(path) in paths:
             # as a pattern of the shell names both files of an image
             continue
         try:

@@ -48,9 +48,16 @@ def is_nifti_name(path: str | PathLike[str]) -> bool:
     return Path(path).name.lower().endswith(NIFTI_SUFFIXES)
 
 
+def header_beside(path: Path) -> Path | None:
+    """The header whose voxels ``path`` holds, which lies beside it; None if there is none."""
+    if path.suffix.lower() != ".img":
+        return None
+    return next((header for header in map(path.with_suffix, (".hdr", ".HDR")) if header.is_file()), None)
+
+
 def is_second_of_pair(path: Path) -> bool:
     """Whether ``path`` holds the voxels of a header beside it."""
-    return path.suffix.lower() == ".img" and any(path.with_suffix(suffix).is_file() for suffix in (".hdr", ".HDR"))
+    return header_beside(path) is not None
 
 
 def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:

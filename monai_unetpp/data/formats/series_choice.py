@@ -36,11 +36,8 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
     taken = {item["case"] for item in items}
     for item in items:
         series = _series_of(item)
-        if series is None:
-            # why is told when the case is loaded
-            arranged.append(item)
-            continue
-        if not series and wanted != ALL_SERIES and "failure" not in item:
+        # where they cannot be read, why is told when the case is loaded
+        if series is not None and not series and wanted != ALL_SERIES and "failure" not in item:
             logger.warning("%s: holds no DICOM series; series %s is not looked for.", first_file(item), wanted)
         if not series or (len(series) == 1 and wanted in (ALL_SERIES, "1")):
             arranged.append(item)
