@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from monai.transforms import CopyItemsd
+from monai.transforms import Compose, CopyItemsd, Orientationd
 
 from monai_unetpp.bundles import find_bundle
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.label_sets import read_brain_mask, read_totals
 from monai_unetpp.chaining.loaded_bundle import LoadedBundle
 from monai_unetpp.chaining.mask import BrainMaskd
@@ -78,6 +79,12 @@ class Chain:
             if bundle.network.spatial_dims != 3:
                 raise ValueError(f"within is for 3D bundles, but {bundle.folder.name} is 2D. Leave it out.")
         pair = read_pair(folder, last.labels, outer, first.labels)
+        if any(crop.mirrored for crop in pair.crops) and not _sees_sides(last):
+            raise ValueError(
+                f"{folder / METADATA_FILE}: within has mirrored crops, but the bundle takes voxels as they are stored, "
+                "without Orientationd, and cannot see which side is mirrored. Leave 'mirrored' out, or use a bundle "
+                "with an orientation."
+            )
         if not insert_after_loading(first.transform, CopyItemsd("image", names=SCAN)):
             raise ValueError(
                 f"within needs a bundle whose preprocessing begins with LoadImaged, but that of {outer.name} does "
@@ -112,3 +119,9 @@ class Chain:
         self.first.evaluator.add_saver(
             SegmentationSaveImaged(_MASK, inputs.output_dir, _MASK, overwrite=chosen.overwrite, labels={1: "brain"})
         )
+
+
+def _sees_sides(bundle: LoadedBundle) -> bool:
+    """Whether a bundle brings images to one orientation, so that its network sees which side of space is mirrored."""
+    steps = bundle.transform
+    return isinstance(steps, Compose) and any(isinstance(step, Orientationd) for step in steps.flatten().transforms)

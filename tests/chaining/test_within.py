@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from chained_bundles import SHOWN, ByPlace, make_bundle
+from json_edits import edit_json
 
 import monai_unetpp
 from monai_unetpp.cli.program import main
@@ -23,6 +24,12 @@ SHELL = {"margin_mm": 0, "masked": True, "crops": {"all": {}}}
 TOTAL = "sum of all"
 
 
+def leave_as_stored(inference):
+    preprocessing = inference["preprocessing"]
+    steps = [step for step in preprocessing["transforms"] if step["_target_"] != "Orientationd"]
+    preprocessing["transforms"] = steps
+
+
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     root = tmp_path_factory.mktemp("bundles")
@@ -30,6 +37,8 @@ def bundles(tmp_path_factory):
     make_bundle(root / "outer", "ByIntensity", nuts, brain_mask=nuts, totals={TOTAL: nuts})
     make_bundle(root / "inner", "ByPlace", ["lateral", "medial"], within={"outer": SIDES})
     make_bundle(root / "stripped", "ByPlace", ["lateral", "medial"], within={"outer": SHELL})
+    make_bundle(root / "as_stored", "ByPlace", ["lateral", "medial"], within={"outer": SIDES})
+    edit_json(root / "as_stored" / "configs" / "inference.json", leave_as_stored)
     return root
 
 
@@ -230,6 +239,7 @@ def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complet
             r"crop 'left' within inner must name labels, got 'left nut', which is not one of",
         ),
         ("stripped", {"within": "inner"}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
+        ("as_stored", {"within": "outer"}, r"as_stored.configs.metadata\.json: within has mirrored crops, but"),
         ("inner", {"mask": True}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
         ("inner", {"within": "outer", "instances": True}, "within must not be combined with instances"),
         ("inner", {"dicom_seg": True, "instances": True}, "dicom_seg must not be combined with instances"),

@@ -15,6 +15,8 @@ from benchmarks import simulate
 from monai_unetpp.metrics import LabelScore, State
 from monai_unetpp.pruning import decision as deciding
 from monai_unetpp.pruning.confirmation import draw_subjects
+from monai_unetpp.pruning.decision.samples import FAIL, OPEN, count_state
+from monai_unetpp.pruning.decision.single_cases import is_excess_excluded
 from monai_unetpp.pruning.results import Comparison, Decision, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.rules import (
     DEFAULT_MARGINS,
@@ -408,6 +410,32 @@ class TestGuards:
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert (found(decision, "L2").state, decision.verdict) == ("inconclusive", "keep")
         assert "L2 fails: Dice of Posterior is worse by more than the margin" in decision.summary
+
+    def test_drops_that_would_fail_as_the_only_ones_stay_open_as_some_of_several(self) -> None:
+        rows = [
+            row
+            for number, gains in enumerate((0, 5, 5, 5))
+            for row in rows_of(
+                {
+                    "L1": [0.7] * 100,
+                    "L2": [0.45] * 5 + [0.7] * 90 + [0.95] * gains + [0.7] * (5 - gains),
+                    "L3": [0.7] * 100,
+                },
+                label=f"label {number}",
+            )
+        ]
+        decision = decide(rows, POINTS, [Margin("dice", 0.1)], dataset="A", **FAST)
+        assert (decision.verdict, found(decision, "L2", label="label 0").state) == ("inconclusive", "inconclusive")
+        assert (
+            "and rises by as much in 0: more than chance as the only such test, but not as one of several ("
+            in (decision.blockers[0])
+        )
+
+    def test_drops_that_would_fail_as_the_only_ones_never_pass(self) -> None:
+        # 27 drops and 14 gains among 1,000 exclude an excess of 5 %, and are still more than chance
+        assert is_excess_excluded(27, 14, 1000)
+        assert count_state(27, 14, 1000, error=0.05, failing=0.05) == FAIL
+        assert count_state(27, 14, 1000, error=0.05, failing=0.025) == OPEN
 
     def test_pairs_that_both_miss_do_not_dilute_a_loss(self) -> None:
         shared = dict.fromkeys(("L1", "L2", "L3"), range(8))

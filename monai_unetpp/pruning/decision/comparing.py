@@ -10,8 +10,17 @@ from typing import Literal
 import numpy as np
 
 from monai_unetpp.metrics import METRICS
-from monai_unetpp.pruning.decision.samples import FAIL, OPEN, PASS, GuardSample, MissSample, PointSamples, mean_state
-from monai_unetpp.pruning.decision.single_cases import MOST_WORSE, is_excess, is_excess_excluded
+from monai_unetpp.pruning.decision.samples import (
+    FAIL,
+    OPEN,
+    PASS,
+    GuardSample,
+    MissSample,
+    PointSamples,
+    count_state,
+    mean_state,
+)
+from monai_unetpp.pruning.decision.single_cases import MOST_WORSE, is_excess
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE, PairedScores
 from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
 from monai_unetpp.pruning.rules import Margin, Rules
@@ -69,11 +78,12 @@ class LevelTest:
         """Compare every guarded metric of every label at ``point``, and the structures that it newly misses."""
         samples = self.samples(point)
         tested = {(guard.metric, guard.label) for guard in samples.guards}
-        comparisons = [self._comparison(point, guard, samples.misses) for guard in samples.guards]
+        failing = float(samples.sign_test_alpha(np.ones((1, self.subjects)), self.rules.alpha)[0])
+        comparisons = [self._comparison(point, guard, samples.misses, failing) for guard in samples.guards]
         untested = [
             self._untested(point, metric, label) for metric, label, _ in self.guards if (metric, label) not in tested
         ]
-        missed = [self._missed(point, miss) for miss in samples.misses if miss.cases]
+        missed = [self._missed(point, miss, failing) for miss in samples.misses if miss.cases]
         judged = [*missed, *((each.state, f"{point}: {each.reason}") for each in comparisons)]
         # what fails says more than what stays open
         stopped = [text for wanted in _ORDER[:2] for state, text in judged if state == wanted]
@@ -124,20 +134,27 @@ class LevelTest:
         count = len(self.paired.both_false_positive(label, point, self.reference))
         return f"; {counted(count, 'case')} {BOTH_FALSE_POSITIVE}" if count else ""
 
-    def _missed(self, point: str, miss: MissSample) -> tuple[State, str]:
-        state = _FROM_STATE[int(miss.states(np.ones((1, self.subjects)), self.rules.alpha)[0])]
+    def _missed(self, point: str, miss: MissSample, failing: float) -> tuple[State, str]:
+        worse, better, present = int((miss.signs < 0).sum()), int((miss.signs > 0).sum()), int(miss.present.sum())
+        state, found = self._judge_counts(worse, better, present, failing)
         if miss.label in self.held:
-            state = "inconclusive"
-        worse, better = int((miss.signs < 0).sum()), int((miss.signs > 0).sum())
-        text = f"{point}: {miss.label} is missed in {_listed(miss.cases)}, where {self.reference} finds it"
-        counts = f"{worse} of {int(miss.present.sum())} subjects, {better} the other way round"
-        ends = {
-            "fail": f"{counts}: more than chance",
-            "inconclusive": f"{counts}: this does not exclude an excess of {percent(MOST_WORSE)}",
-            "pass": counts,
-        }
-        end = f"{counts}; {self.held[miss.label]}" if miss.label in self.held else ends[state]
-        return state, f"{text} ({end})."
+            state, found = "inconclusive", f"; {self.held[miss.label]}"
+        return state, (
+            f"{point}: {miss.label} is missed in {_listed(miss.cases)}, where {self.reference} finds it "
+            f"({worse} of {present} subjects, {better} the other way round{found})."
+        )
+
+    def _judge_counts(self, worse: int, better: int, subjects: int, failing: float) -> tuple[State, str]:
+        """The state of two counts, and the end of a sentence about them."""
+        alpha = self.rules.alpha
+        state = _FROM_STATE[int(count_state(worse, better, subjects, error=alpha, failing=failing))]
+        if state == "fail":
+            return state, ": more than chance"
+        if is_excess(worse, better, alpha):
+            return state, (
+                f": more than chance as the only such test, but not as one of several ({percent(failing, '.2g')} each)"
+            )
+        return state, "" if state == "pass" else f": this does not exclude an excess of {percent(MOST_WORSE)}"
 
     def _weak_reference(self, comparison: Comparison) -> str:
         """A warning if the reference is far worse than a shallower level."""
@@ -150,7 +167,7 @@ class LevelTest:
             "deepest level was not trained well. Check it before you prune."
         )
 
-    def _comparison(self, point: str, guard: GuardSample, misses: Sequence[MissSample]) -> Comparison:
+    def _comparison(self, point: str, guard: GuardSample, misses: Sequence[MissSample], failing: float) -> Comparison:
         metric, label, cases = guard.metric, guard.label, guard.cases
         subjects = [self.paired.subjects[case] for case in cases]
         at_point = [self.paired.goodness(point, label, case, metric) for case in cases]
@@ -158,7 +175,7 @@ class LevelTest:
         differences = [a - b for a, b in zip(at_point, at_reference, strict=True)]
         worst = int(np.argmin(differences))
         bounds = self._bounds(guard.differences)
-        state, reason = self._judge(guard, bounds, cases[worst], differences[worst])
+        state, reason = self._judge(guard, bounds, failing, cases[worst], differences[worst])
         signs = next((miss.signs for miss in misses if miss.label == label), np.zeros(0, dtype=np.int64))
         return Comparison(
             point=point,
@@ -194,7 +211,9 @@ class LevelTest:
             seed=self.rules.seed,
         )
 
-    def _judge(self, guard: GuardSample, bounds: MeanBounds, worst_case: str, worst: float) -> tuple[State, str]:
+    def _judge(
+        self, guard: GuardSample, bounds: MeanBounds, failing: float, worst_case: str, worst: float
+    ) -> tuple[State, str]:
         """The state of a comparison and its reason: the worst of all its tests."""
         n = int(np.isfinite(guard.differences).sum())
         what = f"{METRICS[guard.metric].in_words} of {guard.label}"
@@ -206,25 +225,23 @@ class LevelTest:
             seen = int(np.isfinite(found).sum())
             on_found = self._judge_mean(f"{what}, where both find it,", guard, self._bounds(found), seen)
             state, reason = min((state, reason), on_found, key=lambda each: _ORDER.index(each[0]))
-        drops = self._judge_drops(what, guard, n, worst_case, worst)
+        drops = self._judge_drops(what, guard, n, failing, worst_case, worst)
         if _ORDER.index(drops[0]) < _ORDER.index(state):
             state, reason = drops
         if guard.label in self.held:
             return "inconclusive", f"{what}: {self.held[guard.label]}, so it is no reference."
         return state, reason
 
-    def _judge_drops(self, what: str, guard: GuardSample, n: int, worst_case: str, worst: float) -> tuple[State, str]:
+    def _judge_drops(
+        self, what: str, guard: GuardSample, n: int, failing: float, worst_case: str, worst: float
+    ) -> tuple[State, str]:
         drops, gains = int((guard.drops < 0).sum()), int((guard.drops > 0).sum())
         limit = self.rules.max_case_drop.get(guard.metric, math.nan)
-        text = (
+        state, found = self._judge_counts(drops, gains, n, failing)
+        return state, (
             f"{what} falls by more than {limit:g} in {drops} of {n} subjects (most in {worst_case}, by {-worst:.4f}) "
-            f"and rises by as much in {gains}"
+            f"and rises by as much in {gains}{found}."
         )
-        if is_excess(drops, gains, self.rules.alpha):
-            return "fail", f"{text}: more than chance."
-        if is_excess_excluded(drops, gains, n, self.rules.alpha):
-            return "pass", f"{text}."
-        return "inconclusive", f"{text}: this does not exclude an excess of {percent(MOST_WORSE)}."
 
     def _judge_mean(self, what: str, guard: GuardSample, bounds: MeanBounds, n: int) -> tuple[State, str]:
         margin, alpha = guard.margin, self.rules.alpha

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_unetpp.pruning.decision.single_cases import is_excess, is_excess_excluded
+from monai_unetpp.pruning.decision.single_cases import is_excess, is_excess_excluded, sign_test_alpha
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray, bound_alpha, corrected_quantile, is_non_inferior
 
-__all__ = ["FAIL", "OPEN", "PASS", "GuardSample", "MissSample", "PointSamples", "mean_state"]
+__all__ = ["FAIL", "OPEN", "PASS", "GuardSample", "MissSample", "PointSamples", "count_state", "mean_state"]
 
 FAIL, OPEN, PASS = 0, 1, 2
 """States as numbers: the lowest of several wins."""
@@ -77,7 +78,7 @@ class GuardSample:
             _extremes(values, index, len(at), limit),
         )
 
-    def states(self, weights: FloatArray, alpha: float, error: float) -> _IntArray:
+    def states(self, weights: FloatArray, alpha: float, error: float, failing: FloatArray) -> _IntArray:
         """The state in each of many samples of the subjects.
 
         Only the t bound with correction for skewness is used, which is almost always the lower of the two bounds.
@@ -86,11 +87,12 @@ class GuardSample:
             weights: ``(samples, subjects)``, how often each subject is in a sample.
             alpha: level of the bounds.
             error: error level of the whole test.
+            failing: ``(samples,)`` level of a sign test, as one of several.
         """
         parts = [self.differences] if self.found is None else [self.differences, self.found]
         state = np.minimum.reduce([_mean_states(part, weights, self.margin, alpha, error) for part in parts])
         counts = weights @ ~np.isnan(self.differences)
-        state = np.minimum(state, _count_states(self.drops, weights, counts, error))
+        state = np.minimum(state, _count_states(self.drops, weights, counts, error, failing))
         return np.where(counts < MIN_SUBJECTS, OPEN, state)
 
 
@@ -124,9 +126,9 @@ class MissSample:
             present[at[subject]] |= paired.scores[reference, label, case].state in ("ok", "missed")
         return cls(label, lost, np.sign(balance), present)
 
-    def states(self, weights: FloatArray, error: float) -> _IntArray:
+    def states(self, weights: FloatArray, error: float, failing: FloatArray) -> _IntArray:
         """The state in each of many samples; see :meth:`GuardSample.states`."""
-        return _count_states(self.signs, weights, weights @ self.present, error)
+        return _count_states(self.signs, weights, weights @ self.present, error, failing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +151,26 @@ class PointSamples:
 
     def states(self, weights: FloatArray, alpha: float, error: float) -> _IntArray:
         """The state of the point in each of many samples; see :meth:`GuardSample.states`."""
-        parts = [guard.states(weights, alpha, error) for guard in self.guards if guard.label not in self.unfit]
-        parts += [miss.states(weights, error) for miss in self.misses if miss.label not in self.unfit]
+        guards, misses = self._judged()
+        failing = self.sign_test_alpha(weights, error)
+        parts = [guard.states(weights, alpha, error, failing) for guard in guards]
+        parts += [miss.states(weights, error, failing) for miss in misses]
         state: _IntArray = np.minimum.reduce([*parts, np.full(len(weights), OPEN if self.held else PASS)])
         return state
+
+    def sign_test_alpha(self, weights: FloatArray, error: float) -> FloatArray:
+        """``(samples,)`` the level of each sign test, so that all of them together have the error level ``error``."""
+        guards, misses = self._judged()
+        signs = [*(guard.drops for guard in guards), *(miss.signs for miss in misses)]
+        counts = np.array([weights @ (each != 0) for each in signs]).reshape(len(signs), len(weights))
+        return sign_test_alpha(counts, error)
+
+    def _judged(self) -> tuple[list[GuardSample], list[MissSample]]:
+        """What can fail."""
+        return (
+            [guard for guard in self.guards if guard.label not in self.unfit],
+            [miss for miss in self.misses if miss.label not in self.unfit],
+        )
 
 
 def mean_state(
@@ -186,10 +204,24 @@ def _mean_states(values: FloatArray, weights: FloatArray, margin: float, alpha: 
     return mean_state(lower, upper, mean, subjects=n, margin=margin, error=error)
 
 
-def _count_states(signs: _IntArray, weights: FloatArray, subjects: FloatArray, error: float) -> _IntArray:
-    worse, better = weights @ (signs < 0), weights @ (signs > 0)
-    excluded = is_excess_excluded(worse, better, subjects, error)
-    return np.where(is_excess(worse, better, error), FAIL, np.where(excluded, PASS, OPEN))
+def count_state(worse: Any, better: Any, subjects: Any, *, error: float, failing: Any) -> _IntArray:
+    """Whether counts of subjects pass, fail or stay open; arrays are judged element by element.
+
+    Args:
+        worse: subjects that are much worse.
+        better: subjects that are much better.
+        subjects: how many were compared.
+        error: error level of passing. What fails at this level, as the only test, does not pass.
+        failing: level of the sign test, as one of several.
+    """
+    passed = is_excess_excluded(worse, better, subjects, error) & ~np.asarray(is_excess(worse, better, error))
+    return np.where(is_excess(worse, better, failing), FAIL, np.where(passed, PASS, OPEN))
+
+
+def _count_states(
+    signs: _IntArray, weights: FloatArray, subjects: FloatArray, error: float, failing: FloatArray
+) -> _IntArray:
+    return count_state(weights @ (signs < 0), weights @ (signs > 0), subjects, error=error, failing=failing)
 
 
 def _means(values: FloatArray, index: _IntArray, count: int) -> FloatArray:

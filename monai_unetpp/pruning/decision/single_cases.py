@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["MOST_WORSE", "is_excess", "is_excess_excluded"]
+__all__ = ["MOST_WORSE", "is_excess", "is_excess_excluded", "sign_test_alpha"]
 
 MOST_WORSE = 0.05
 """The largest share of subjects with a large drop, beyond those with a large gain, that is accepted."""
@@ -20,13 +20,37 @@ MOST_WORSE = 0.05
 _Counts = int | NDArray[Any]
 
 
-def is_excess(worse: _Counts, better: _Counts, alpha: float = 0.05) -> Any:
+def sign_test_alpha(counts: NDArray[Any], alpha: float) -> NDArray[np.float64]:
+    """The level of each of several sign tests, so that any of them finds an excess by chance at ``alpha`` at most.
+
+    Bonferroni's correction as Tarone refined it (1990, https://doi.org/10.2307/2531456): tests of so few subjects that
+    they cannot find anything at the corrected level do not count.
+
+    Args:
+        counts: ``(tests, samples)``, subjects that are much worse or much better.
+        alpha: one-sided error level of all tests together.
+
+    Returns:
+        ``(samples,)`` levels: ``alpha`` divided by the number of tests that count.
+
+    Example:
+        >>> (0.05 / sign_test_alpha(np.array([[5, 6], [0, 8]]), 0.05)).round(6)
+        array([1., 2.])
+    """
+    level = np.full(counts.shape[1], alpha)
+    smallest = 0.5 ** counts.astype(np.float64)
+    for number in range(len(counts), 0, -1):
+        level = np.where((smallest <= alpha / number).sum(axis=0) <= number, alpha / number, level)
+    return level
+
+
+def is_excess(worse: _Counts, better: _Counts, alpha: Any = 0.05) -> Any:
     """Whether an exact sign test shows more worse subjects than better ones.
 
     Args:
         worse: subjects that are much worse at the shallower level; an array gives a result for each.
         better: subjects that are much better.
-        alpha: one-sided error level.
+        alpha: one-sided error level; an array has one for each.
 
     Example:
         >>> is_excess(4, 0), is_excess(5, 0)

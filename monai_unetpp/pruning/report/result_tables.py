@@ -263,7 +263,8 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
         "The lower of the two bounds counts; with few subjects, that of t.",
         "A comparison passes if the lower bound is above minus the margin and the mean leaves room for rare large "
         "drops that so few subjects cannot exclude. It fails if the upper bound is below minus the margin, or if an "
-        "exact sign test shows more subjects with a large drop than with a large gain. Otherwise it is inconclusive.",
+        "exact sign test, corrected for their number, shows more subjects with a large drop than with a large gain. "
+        "Otherwise it is inconclusive.",
         "Not tested: levels after the first that does not pass, and further checkpoints, which are no candidates. Such "
         "rows are descriptive and never count for the verdict."
         if any(c.point not in tested for c in decision.comparisons)
