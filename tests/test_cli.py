@@ -1090,3 +1090,16 @@ def test_figures_that_cannot_be_written_are_refused_before_measuring(run, tmp_pa
     code, _, err = run("benchmark", "--quick", "-o", tmp_path / "file" / "figures.json")
     assert code == 2
     assert "must be a folder that can be written to" in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_the_terminal_cannot_show_is_escaped(monkeypatch, encoding):
+    from monai_unetpp import bundles
+
+    monkeypatch.setattr(bundles, "check_bundle", lambda *_, **__: print("K\u00f6pfe \udcff") or [])
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    assert cli.main(["check", "hippocampus_mri_unetpp"]) == 0
+    output.flush()
+    shown = output.buffer.getvalue().decode(encoding)
+    assert shown.splitlines()[0] == ("K\u00f6pfe \\udcff" if encoding == "utf-8" else "K\\xf6pfe \\udcff")

@@ -144,15 +144,19 @@ def _heard_or_not() -> Iterator[None]:
 
 
 class _Heard:
-    """A stream for text that nobody may read any more."""
+    """A stream for text that nobody may read any more, or whose encoding may lack characters of it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write to the stream, or nowhere once its reader has closed it."""
+        """Write to the stream, or nowhere once its reader has closed it; what it cannot show is escaped."""
+        encoding = self._stream.encoding or "utf-8"
         with contextlib.suppress(BrokenPipeError):
-            return self._stream.write(text)
+            try:
+                return self._stream.write(text)
+            except UnicodeEncodeError:
+                return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         let_go_of(self._stream)
         return len(text)
 

@@ -13,7 +13,7 @@ from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.files import MARK, remove_leftovers, write_json, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text, readme_text
-from monai_unetpp.planning.fingerprint import Fingerprint
+from monai_unetpp.planning.fingerprint import Fingerprint, fingerprint_text
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
@@ -94,6 +94,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     """
     check_free(bundle)
     root = Path(bundle)
+    fingerprint = _by_orientation(plan, fingerprint)
     inference, train, evaluate = _inference(plan), _training(plan), _evaluation()
     configs = {"inference": inference, "train": train, "evaluate": evaluate, "prune": _read("prune")}
     configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _read("finetune")}
@@ -113,6 +114,18 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     write_text(root / "docs" / "README.md", readme_text(plan, fingerprint, objects=tells_objects(plan)))
     write_json(root / PLAN_FILE, {**plan.as_dict(), _HASH: _hash_of(plan.values)}, indent=4)
     (root / _UNFINISHED).unlink(missing_ok=True)
+
+
+def is_fingerprint_of(bundle: str | PathLike[str], plan: TrainingPlan, fingerprint: Fingerprint) -> bool:
+    """Whether the fingerprint in a bundle, whose plan is given, is that of the same cases."""
+    path = Path(bundle) / FINGERPRINT_FILE
+    now = fingerprint_text(_by_orientation(plan, fingerprint).without_names().as_dict())
+    return path.is_file() and path.read_text(encoding="utf-8") == now
+
+
+def _by_orientation(plan: TrainingPlan, fingerprint: Fingerprint) -> Fingerprint:
+    """The fingerprint with the axes in the order that the network is shown them."""
+    return fingerprint if plan["orientation"] else fingerprint.as_stored()
 
 
 def check_unedited(plan: TrainingPlan, bundle: str | PathLike[str]) -> None:

@@ -66,6 +66,9 @@ _NORMALIZED = {
     "unit": "Each image is scaled to 0 to 1.",
     "inside": "Each image is normalised to mean 0 and deviation 1 inside its constant surround.",
 }
+#: A paragraph of every README, to be filled in.
+_LICENCE_TITLE = "**Licence of the data:**"
+_LICENCE = f"{_LICENCE_TITLE} to be filled in, here and in `data_license.txt`. Its terms apply to the weights as well."
 #: The end of every README: the commands, and the licence of code and weights.
 _COMMANDS = Path(__file__).with_name("template") / "commands.md"
 _OBJECTS = (
@@ -284,8 +287,16 @@ def write_readme(
         plan = dataclasses.replace(plan, folds=folds)
     # bundles that were planned before cannot number objects
     objects = "instances" in read_object(root / "configs" / "inference.json")
-    write_text(path, readme_text(plan, fingerprint, training=training, performance=performance, objects=objects))
+    text = readme_text(plan, fingerprint, training=training, performance=performance, objects=objects)
+    write_text(path, text.replace(_LICENCE, _licence_in(path)))
     return path
+
+
+def _licence_in(path: Path) -> str:
+    """The paragraph of a README about the licence of the data, which may have been filled in."""
+    earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
+    paragraphs = (text.strip() for text in earlier.split("\n\n"))
+    return next((text for text in paragraphs if text.startswith(_LICENCE_TITLE)), _LICENCE)
 
 
 def readme_text(
@@ -313,7 +324,7 @@ of {names}. The levels are trained together by deep supervision; `--level` build
 
 {_data_text(plan, fingerprint)}
 
-**Licence of the data: fill in here and in `data_license.txt`.** Its terms apply to the weights as well.
+{_LICENCE}
 
 ### Preprocessing
 

@@ -54,7 +54,7 @@ from monai_unetpp.planning.values import SETTABLE, check_one
 from monai_unetpp.progress import Progress
 from monai_unetpp.reporting.numbers import counted
 
-__all__ = ["describe_task", "make_plan", "plan", "plan_checked"]
+__all__ = ["count_validation", "describe_task", "make_plan", "plan", "plan_checked"]
 
 logger = logging.getLogger(__name__)
 
@@ -179,20 +179,19 @@ def plan_checked(
             **options.subject_rules,
         )
         machine = measure(fingerprint.spatial_dims, options.device, len(fingerprint.labels) + 1)
-        made = make_plan(fingerprint, options, machine, _count_validation(options), source)
+        validation = count_validation(options.dataset_dir, options.subject_rules)
+        made = make_plan(fingerprint, options, machine, validation, source)
         if options.init is not None:
             made = dataclasses.replace(made, start=compare_start(made, options.init))
-        write_bundle(made, fingerprint if made["orientation"] else fingerprint.as_stored(), folder)
+        write_bundle(made, fingerprint, folder)
     return made
 
 
-def _count_validation(options: PlanOptions) -> str:
-    """The validation cases, in words."""
-    training, validation = (
-        list_cases(load_datalist(options.dataset_dir, key, **options.subject_rules)) for key in LISTS
-    )
+def count_validation(dataset_dir: str | PathLike[str], subjects: Mapping[str, Any]) -> str:
+    """The validation cases, in words; ``subjects`` are the arguments of ``load_datalist`` that find them."""
+    training, validation = (list_cases(load_datalist(dataset_dir, key, **subjects)) for key in LISTS)
     count, subjects = counted(len(validation), "case"), len({case.subject for case in validation})
-    if "validation" in read_content(Path(options.dataset_dir) / "dataset.json"):
+    if "validation" in read_content(Path(dataset_dir) / "dataset.json"):
         return f"{count} (the data set's own list)"
     return f"{count} of {counted(subjects, 'subject')} (drawn from {len(training) + len(validation)} cases)"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -119,7 +120,7 @@ def score_fold(
     values: Mapping[str, Any],
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Score a fold's cases with the network that has never seen them; finished ones are kept.
+    """Score a fold's cases with the network that has never seen them; finished ones are kept, failed ones left out.
 
     They are written to ``per_case.csv`` too, from where ``monai-unetpp prune --scores`` reads them.
 
@@ -150,6 +151,7 @@ def score_fold(
         subject_pattern=plan.data.subject_pattern,
         configuration=json.dumps(describe_settings(steps)),
         store=folder / "scores",
+        exclude_problems=True,
         progress=progress,
     )
     if rank() == 0:
@@ -166,6 +168,8 @@ def judge_bundle(
 ) -> PruningResult:
     """Decide between the levels, and write the report to the folder ``pruning`` of the bundle.
 
+    A case that cannot be scored is left out. What is wrong with the data was told before the training.
+
     Args:
         bundle: the folder of the bundle.
         folds: scores of all cases by networks that have never seen them; if empty, the validation cases are scored.
@@ -173,7 +177,7 @@ def judge_bundle(
         values: overrides of the bundle's configurations.
         tell: called with lines about the progress.
     """
-    plan = _final_plan(bundle, values).with_fields(**fields, progress=tell)
+    plan = _final_plan(bundle, values).with_fields(**fields, exclude_problems=True, progress=tell)
     if not folds:
         return prune(plan)
     checkpoints = [fold_dir(bundle, number) / "model.pt" for number in range(1, len(folds) + 1)]
@@ -182,16 +186,24 @@ def judge_bundle(
 
 
 def check_targets(bundle: Path) -> None:
-    """Refuse what lies where the pruned bundle of any level may have to be written, before the training.
+    """Refuse a place where the pruned bundle of any level cannot be written, before the training.
 
     Args:
         bundle: the folder of the planned bundle.
 
     Raises:
         FileExistsError: see :func:`check_target`.
+        PermissionError: nothing can be written beside the bundle.
     """
-    for number in range(1, len(load_plan(bundle)["strides"])):
-        check_target(bundle, level_name(number))
+    levels = [level_name(number) for number in range(1, len(load_plan(bundle)["strides"]))]
+    for level in levels:
+        check_target(bundle, level)
+    folder = bundle.resolve().parent
+    if levels and not os.access(folder, os.W_OK):
+        raise PermissionError(
+            f"{folder}: is read-only, but a pruned bundle may have to be written there, beside {bundle.name}. Take "
+            "another folder for the bundle, such as one within this."
+        )
 
 
 def check_target(bundle: Path, level: str) -> Path:

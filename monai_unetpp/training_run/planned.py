@@ -9,10 +9,11 @@ from pathlib import Path
 from monai_unetpp.bundles import WEIGHTS_FILE, hash_file
 from monai_unetpp.distributed import by_first
 from monai_unetpp.planning import TrainingPlan, load_plan
-from monai_unetpp.planning.bundle_writing import check_unedited
+from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_unedited, is_fingerprint_of
 from monai_unetpp.planning.data_check import check_data
+from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
-from monai_unetpp.planning.plan_making import describe_task, plan_checked
+from monai_unetpp.planning.plan_making import count_validation, describe_task, plan_checked
 from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_files import has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, in_words
@@ -109,11 +110,35 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
             )
     _compare_rules(options, made)
     check_unedited(made, bundle)
-    if _is_for_another_time(options, made) and not trained:
-        tell(f"{bundle}: was planned for other minutes or folds, and is planned anew. Values set by hand are kept.")
+    outdated = None if trained else _why_outdated(options, made)
+    if outdated:
+        tell(f"{bundle}: was planned {outdated}, and is planned anew. Values set by hand are kept.")
         return None
     tell(f"{bundle}: already planned.")
     return made
+
+
+def _why_outdated(options: TrainOptions, made: TrainingPlan) -> str | None:
+    """Why a plan that nothing was trained by is not for these options and data; None if it is."""
+    if _is_for_another_time(options, made):
+        return "for other minutes or folds"
+    # a value that the rule chose too may have another meaning by hand, such as steps instead of minutes
+    if set(options.given) - set(made.by_hand):
+        return "with fewer values set by hand"
+    return "for other cases" if _has_other_cases(options, made) else None
+
+
+def _has_other_cases(options: TrainOptions, made: TrainingPlan) -> bool:
+    """Whether the cases are not those of the plan; a plan that was copied without its measurements is believed."""
+    bundle = Path(options.output_dir)
+    if not (bundle / CACHE_FILE).is_file():
+        return False
+    try:
+        found = take_fingerprint(options.dataset_dir, cache=bundle / CACHE_FILE, **made.subject_rules)
+    except (OSError, ValueError):  # told by the check of the data
+        return True
+    counted = count_validation(options.dataset_dir, made.subject_rules)
+    return counted != made.validation or not is_fingerprint_of(bundle, made, found)
 
 
 def _is_for_another_time(options: TrainOptions, made: TrainingPlan) -> bool:

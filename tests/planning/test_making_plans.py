@@ -405,9 +405,12 @@ def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):
     assert "has not been trained yet" in before
     assert "strong augmentation, light in the last 25 % of the training; mirrored along axis 0;" in before
     assert "(s)" not in before
+    filled_in = before.replace("**Licence of the data:** to be filled in, here", "**Licence of the data:** CC0, as")
+    (thick_bundle / "docs" / "README.md").write_text(filled_in)
     after = write_readme(
         thick_bundle, training="Trained for a minute.", performance="#### Scores\n\nDice 0.9"
     ).read_text()
+    assert "\n\n**Licence of the data:** CC0, as and in `data_license.txt`." in after
     assert "has not been trained yet" not in after
     assert "Trained for a minute." in after
     assert "#### Scores" in after

@@ -17,6 +17,7 @@ import nibabel as nib
 import pytest
 import torch
 from disc_images import write_disc_images
+from json_edits import edit_json
 from monai.data import CacheDataset
 from tiny_planning import TINY, slow_machine
 
@@ -26,9 +27,10 @@ from monai_unetpp.bundles.training_record import TrainingRecord
 from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.planning import load_plan, plan
+from monai_unetpp.planning import Fingerprint, load_plan, plan
 from monai_unetpp.planning.plan_making import plan_checked
 from monai_unetpp.pruning import evaluate_levels, prune_bundle
+from monai_unetpp.pruning.scoring.case_scores import CaseEvaluation
 from monai_unetpp.training import NumberedPatches, TrainingBudget
 from monai_unetpp.training.recording import record_cases
 from monai_unetpp.training_run import TrainOptions, timing, train
@@ -230,6 +232,29 @@ def test_a_verdict_to_prune_ends_in_a_pruned_bundle_which_replaces_no_other(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("folds", [0, 3])
+def test_a_case_that_cannot_be_scored_is_left_out_and_told(discs_dir, planned, monkeypatch, folds):
+    score = CaseEvaluation.score_source
+
+    def score_most(self, case, source):
+        return "there is not enough memory" if case.name == "disc_7" else score(self, case, source)
+
+    monkeypatch.setattr(CaseEvaluation, "score_source", score_most)
+    bundle = planned("most", folds=folds)
+    outcome = train(options(discs_dir, bundle))
+    assert outcome.left_out == ("disc_7: there is not enough memory",)
+    assert (outcome.verdict, outcome.report.is_file()) == ("inconclusive", True)
+    assert weights(bundle)
+
+
+def test_a_bundle_beside_which_nothing_can_be_written_is_refused_before_the_training(discs_dir, planned, monkeypatch):
+    bundle = planned("alone")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != bundle.parent)
+    with pytest.raises(PermissionError, match=r"is read-only, but a pruned bundle may have to be written there"):
+        train(options(discs_dir, bundle))
+
+
+@pytest.mark.slow
 def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_path, monkeypatch):
     root, bundle, lines = tmp_path / "data", tmp_path / "whole", []
     root.mkdir()
@@ -374,7 +399,7 @@ def test_a_plan_of_an_earlier_version_without_values_added_since_is_followed(dis
 
 def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, planned):
     told = []
-    given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))
+    given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]"))
     assert planned_bundle(given, told.append).steps == 6
     assert told[-1].endswith("already planned.")
 
@@ -394,6 +419,31 @@ def test_other_minutes_are_planned_for_anew_with_the_same_values_by_hand(discs_d
     assert large["batch_size"] == small["batch_size"] == 3
     assert load_plan(bundle).minutes == 2
     assert planned_bundle(options(discs_dir, bundle, minutes=2.1), told.append).plan.minutes == 2
+
+
+@pytest.mark.slow
+def test_a_plan_is_made_anew_for_other_cases_and_for_values_of_its_own_that_are_now_set_by_hand(
+    discs_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "monai_unetpp.training_run.planned.plan_checked", functools.partial(plan_checked, measure=slow_machine)
+    )
+    data, bundle, told = shutil.copytree(discs_dir, tmp_path / "discs"), tmp_path / "bundle", []
+    plan(data, bundle, settings=TINY, device="cpu", measure=slow_machine)
+    assert planned_bundle(options(data, bundle), told.append).plan["overlap"] == 0.25
+    assert told[-1].endswith("already planned.")
+    by_hand = planned_bundle(options(data, bundle, settings=["overlap=0.25"]), told.append).plan
+    assert set(by_hand.by_hand) == {*TINY, "overlap"}
+    assert any("was planned with fewer values set by hand, and is planned anew" in line for line in told)
+    edit_json(data / "dataset.json", lambda content: content["training"].pop())
+    told.clear()
+    assert set(planned_bundle(options(data, bundle), told.append).plan.by_hand) == {*TINY, "overlap"}
+    assert any("was planned for other cases, and is planned anew" in line for line in told)
+    assert len(Fingerprint.read(bundle / "configs" / "fingerprint.json").cases) == 5
+    edit_json(data / "dataset.json", lambda content: content["validation"].pop())
+    assert planned_bundle(options(data, bundle), told.append).plan.validation.startswith("2 cases")
+    assert planned_bundle(options(data, bundle), told.append).plan.validation.startswith("2 cases")
+    assert told[-1].endswith("already planned.")
 
 
 @pytest.mark.slow
