@@ -1096,7 +1096,11 @@ def test_figures_that_cannot_be_written_are_refused_before_measuring(run, tmp_pa
 def test_what_the_terminal_cannot_show_is_escaped(monkeypatch, encoding):
     from monai_unetpp import bundles
 
-    monkeypatch.setattr(bundles, "check_bundle", lambda *_, **__: print("K\u00f6pfe \udcff") or [])
+    def told(*_, **__):
+        sys.stdout.write("K\u00f6pfe \udcff\n")
+        return []
+
+    monkeypatch.setattr(bundles, "check_bundle", told)
     output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", output)
     assert cli.main(["check", "hippocampus_mri_unetpp"]) == 0
