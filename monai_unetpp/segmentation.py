@@ -329,7 +329,9 @@ class _Run:
             digest = hash_image(*map(os.fspath, ensure_tuple(item["image"])))
             known = case, first_file(item), digest, str(output), 0.0, tuple(warnings)
             with contextlib.suppress(OSError):  # it is gone meanwhile
-                record = RecordedCase(*known, output_sha256=hash_file(output), beside_sha256=_hashes(self._masks(item)))
+                # what was corrected is not as it was written
+                written = None if changed else hash_file(output)
+                record = RecordedCase(*known, output_sha256=written, beside_sha256=_hashes(self._masks(item)))
                 self.results.take_over(record)
         if changed:
             kept = "changed after it was written. It is kept, and measured again."

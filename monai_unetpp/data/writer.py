@@ -21,6 +21,7 @@ from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry, tran
 from monai_unetpp.data.formats.label_table import label_table_extension
 from monai_unetpp.data.formats.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.formats.nifti import is_nifti_name
+from monai_unetpp.data.formats.nifti_marks import hash_voxels
 from monai_unetpp.data.formats.nifti_results import nifti_class, on_nifti_grid, smallest_dtype
 from monai_unetpp.data.formats.pictures import is_picture_name, read_picture_shape, write_picture
 from monai_unetpp.data.formats.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
@@ -214,7 +215,8 @@ def write_volume(
         OSError: the file cannot be written.
     """
     image = on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
-    image.header["descrip"] = nifti_mark(identify_image(*(files or [source])))
+    voxels = hash_voxels(image) if array.dtype.kind in "iu" else None
+    image.header["descrip"] = nifti_mark(identify_image(*(files or [source])), voxels)
     if labels:
         image.header.extensions.append(label_table_extension(labels))
     with atomic_path(path) as temporary:

@@ -118,12 +118,11 @@ def _start_text(plan: TrainingPlan) -> str:
         "New, with random weights": start.fresh,
     }
     listed = "\n".join(f"- {title}: {', '.join(map(code, names))}." for title, names in parts.items() if names)
-    source = os.path.basename(start.source)
     return f"""
 ## The weights to start from
 
-The training starts from {code(source)}: {count} of {count + len(start.fresh)} nodes and heads,
-with {start.weights:,} of {start.all_weights:,} weights. With `python -m monai.bundle run`, add {code(f"--init {source}")}.
+The training starts from {code(os.path.basename(start.source))}: {count} of {count + len(start.fresh)} nodes and heads,
+with {start.weights:,} of {start.all_weights:,} weights. With `python -m monai.bundle run`, add `--init` and its name or path.
 
 {listed}
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.formats.dicom_seg import dicom_seg_path
-from monai_unetpp.data.formats.nifti_marks import is_changed_since_runner, is_of_runner
+from monai_unetpp.data.formats.nifti_marks import is_changed_since_marked, is_of_runner
 from monai_unetpp.data.formats.result_marks import identify_image, read_identity
 from monai_unetpp.files import hash_file
 from monai_unetpp.results.run_record import REPLACED, hash_image, result_name
@@ -75,7 +75,9 @@ class EarlierResults:
 
     def is_changed(self, output: Path) -> bool:
         """Whether a result, or a mask beside one, is not as it was written, such as one that was corrected by hand."""
-        return _differs(output, self._written.get(output.name)) or is_changed_since_runner(output)
+        written = self._written.get(output.name)
+        # a run that was killed has left only the mark
+        return is_changed_since_marked(output) if written is None else _differs(output, written)
 
     def is_forgotten(self, output: Path) -> bool:
         """Whether a run that was killed has left nothing to tell by whether a result is as it was written."""
@@ -90,7 +92,7 @@ class EarlierResults:
         made_by = self._made_by.get(output.name, self._last)
         if not output.is_file() or not is_made_alike(made_by, self._wanted):
             return False
-        if is_of_runner(output) and not is_changed_since_runner(output):
+        if is_of_runner(output) and not is_changed_since_marked(output):
             return False
         files = [image] if isinstance(image, (str, PathLike)) else image
         made_of = read_identity(output)

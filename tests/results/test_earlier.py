@@ -388,6 +388,23 @@ def test_a_killed_run_with_the_same_options_does_not_cost_a_correction(tiny, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("levels", [("L2",), ("L2", "L2"), ("L2", "L1")])
+def test_a_correction_of_what_a_killed_run_has_written_is_not_replaced(tiny, tmp_path, monkeypatch, levels):
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    for level in levels[:-1]:
+        segment_files(image, out, tiny, level=level)
+    with monkeypatch.context() as killed:
+        for name in ("add", "write", "restore_content"):
+            killed.setattr(ResultFolder, name, lambda *_: [])
+        segment_files(image, out, tiny, level=levels[-1])
+    kept = edited(out / "a_seg.nii.gz")
+    for skip_existing in (False, True, False):
+        failures = segment_files(image, out, tiny, level=levels[-1], skip_existing=skip_existing).failures
+        assert skip_existing or "a_seg.nii.gz was changed after it was written" in failures[0]
+        assert (out / "a_seg.nii.gz").read_bytes() == kept
+
+
+@pytest.mark.slow
 def test_last_results_of_a_killed_run_are_of_its_level_though_it_has_not_recorded_them(tiny, tmp_path, monkeypatch):
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
     out = tmp_path / "out"

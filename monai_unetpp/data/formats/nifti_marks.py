@@ -27,7 +27,7 @@ __all__ = [
     "hash_file",
     "hash_path",
     "hash_voxels",
-    "is_changed_since_runner",
+    "is_changed_since_marked",
     "is_of_runner",
     "nifti_mark",
     "nifti_pair",
@@ -37,8 +37,8 @@ __all__ = [
 #: Beginning of the description in the header.
 _NIFTI_MARK = f"written by {MARK}"
 _IDENTITY = re.compile(r" src=([0-9a-f]{12})(?: data=([0-9a-f]{12}))?")
-#: End of the description in results of the runner, with a hash of their voxels.
-_OF_RUNNER = re.compile(" runner=([0-9a-f]{12})$")
+#: End of the description, with a hash of the voxels; results of the runner are known by it.
+_VOXELS = re.compile(" (voxels|runner)=([0-9a-f]{12})$")
 _HASH_BYTES = 6
 _CHUNK = 2**20
 
@@ -69,30 +69,33 @@ class ImageIdentity:
         return f"src={self.path}" + ("" if self.content is None else f" data={self.content}")
 
 
-def nifti_mark(image: ImageIdentity, voxels: str | None = None) -> bytes:
-    """The description in the header of a result of ``image``, at most 80 bytes; ``voxels`` is that of the runner."""
-    return f"{_NIFTI_MARK} {image}{'' if voxels is None else f' runner={voxels}'}".encode()
+def nifti_mark(image: ImageIdentity, voxels: str | None = None, by_runner: bool = False) -> bytes:
+    """The description in the header of a result of ``image``, at most 80 bytes; ``voxels`` is the hash of its labels."""
+    of_voxels = "" if voxels is None else f" {'runner' if by_runner else 'voxels'}={voxels}"
+    return f"{_NIFTI_MARK} {image}{of_voxels}".encode()
 
 
 def is_of_runner(path: Path) -> bool:
     """Whether a file is a result of the runner, which keeps no record beside it."""
-    return _OF_RUNNER.search(read_nifti_mark(path) or "") is not None
+    found = _VOXELS.search(read_nifti_mark(path) or "")
+    return found is not None and found[1] == "runner"
 
 
-def is_changed_since_runner(path: Path) -> bool:
-    """Whether the labels in a result of the runner are no longer those that it wrote, or can no longer be read."""
-    found = _OF_RUNNER.search(read_nifti_mark(path) or "")
+def is_changed_since_marked(path: Path) -> bool:
+    """Whether the labels in a result are no longer those that its mark tells, or can no longer be read."""
+    found = _VOXELS.search(read_nifti_mark(path) or "")
     if found is None:
         return False
     try:
-        return found[1] != hash_voxels(nibabel.load(path))
+        return found[2] != hash_voxels(nibabel.load(path))
     except (OSError, EOFError, ValueError, zlib.error):  # damaged
         return True
 
 
 def hash_voxels(labels: Any) -> str:
     """A short hash of the labels in a nibabel image, whatever number type they are stored in."""
-    return hash_bytes([np.asarray(labels.dataobj).astype(np.int32).tobytes()])
+    # part by part, as large volumes would take several times their size
+    return hash_bytes(part.astype(np.int32).tobytes() for part in np.asarray(labels.dataobj))
 
 
 def read_nifti_mark(path: Path) -> str | None:
