@@ -1107,3 +1107,10 @@ def test_what_the_terminal_cannot_show_is_escaped(monkeypatch, encoding):
     output.flush()
     shown = output.buffer.getvalue().decode(encoding)
     assert shown.splitlines()[0] == ("K\u00f6pfe \\udcff" if encoding == "utf-8" else "K\\xf6pfe \\udcff")
+
+
+def test_the_fingerprint_of_a_planned_bundle_is_not_replaced(decathlon_dir, tmp_path, run):
+    (tmp_path / "plan.json").write_text("{}")
+    code, _, err = run("check", decathlon_dir, "--fingerprint", tmp_path / "fingerprint.json")
+    assert (code, (tmp_path / "fingerprint.json").exists()) == (2, False)
+    assert "is of a planned bundle, which has the ranges of its training cases" in err

@@ -17,7 +17,7 @@ _EXAMPLES = """\
   monai-unetpp check hippocampus_mri_unetpp
   monai-unetpp check path/to/my_bundle --schema meta_schema.json
   monai-unetpp check path/to/Task04_Hippocampus
-  monai-unetpp check path/to/Task04_Hippocampus --fingerprint my_bundle/configs/fingerprint.json
+  monai-unetpp check path/to/Task04_Hippocampus --fingerprint own_bundle/configs/fingerprint.json
 
 For a bundle it also lists the Python code in its configurations: MONAI runs every value that begins with $. This is
 not a problem in itself, but use only bundles that you trust.
@@ -74,6 +74,11 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
 def _write_fingerprint(target: str, path: str) -> None:
     from monai_unetpp.planning import take_fingerprint
 
+    if Path(path).with_name("plan.json").is_file():
+        raise ValueError(
+            f"{path}: is of a planned bundle, which has the ranges of its training cases. Leave --fingerprint out, or "
+            "name another file."
+        )
     take_fingerprint(target, progress=True).write(path, with_cases=False)
     print(printable(f"{path}: the ranges of the training cases."))
 

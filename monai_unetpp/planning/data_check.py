@@ -17,6 +17,7 @@ from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels, keep_hash
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.label_values import list_values
+from monai_unetpp.data.formats.reader import read_geometry
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_json
@@ -54,7 +55,7 @@ def check_data(
     Raises:
         FileNotFoundError: no such data set.
         ValueError: cases with problems, the same image or name twice, an empty list, fewer subjects than folds, or
-            other cases or label maps than a training in ``bundle`` began with.
+            other cases, voxel sizes or label maps than a training in ``bundle`` began with.
     """
     lists = {key: list_cases(load_datalist(dataset_dir, key, **subjects)) for key in LISTS}
     cases = [case for listed in lists.values() for case in listed]
@@ -80,15 +81,26 @@ def check_data(
         progress=progress,
         **subjects,
     )
-    found = {"lists": listed, "voxels": {case.name: hash_voxels(case.image) for case in cases}, "label_maps": labels}
+    found = {
+        "lists": listed,
+        "voxels": {case.name: hash_voxels(case.image) for case in cases},
+        "axes": {case.name: _axes(case.image[0]) for case in cases},
+        "label_maps": labels,
+    }
     if has_trained(passed.parent) and any(before.get(name, value) != value for name, value in found.items()):
         raise ValueError(
-            f"{dataset_dir}: the cases, their label maps, lists or subjects must stay as they were when the training "
-            f"of {bundle} began, as cases that have trained, or other label maps, could judge. Give another output "
-            "folder, or restore them."
+            f"{dataset_dir}: the cases, their voxel sizes, label maps, lists or subjects must stay as they were when "
+            f"the training of {bundle} began, as cases that have trained, or other label maps, could judge. Give "
+            "another output folder, or restore them."
         )
     if rank() == 0:
         write_json(passed, {**state, **found})
+
+
+def _axes(image: Path) -> list[list[float]]:
+    """Directions and lengths of the voxel edges of an image in mm, rounded, as files may hold them in two ways."""
+    axes: list[list[float]] = read_geometry(image).affine[:3, :3].round(3).tolist()
+    return axes
 
 
 def _tell_shared(dataset_dir: str | PathLike[str], lists: Mapping[str, Sequence[LabelledCase]]) -> None:

@@ -122,7 +122,7 @@ def _start_text(plan: TrainingPlan) -> str:
 ## The weights to start from
 
 The training starts from {code(os.path.basename(start.source))}: {count} of {count + len(start.fresh)} nodes and heads,
-with {start.weights:,} of {start.all_weights:,} weights. With `python -m monai.bundle run`, add `--init` and its name or path.
+with {start.weights:,} of {start.all_weights:,} weights. `python -m monai.bundle run` needs `--init` with its path.
 
 {listed}
 """

@@ -231,7 +231,7 @@ def check_target(bundle: Path, level: str) -> Path:
 
 
 def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -> Path | None:
-    """Write the pruned bundle beside the unpruned one; None if the verdict is not to prune.
+    """Write the pruned bundle beside the unpruned one, unless it is there; None if the verdict is not to prune.
 
     Args:
         bundle: the folder of the bundle.
@@ -245,6 +245,9 @@ def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -
     if final.verdict != "prune":
         return None
     target = check_target(bundle, final.level)
+    # it may have been filled in or fine-tuned since
+    if (target / WEIGHTS_FILE).is_file():
+        return target
     plan = _final_plan(bundle, values).with_fields(write=target, overwrite=True)
     inference = check_write(plan.pipeline, plan.outputs)
     return write_pruned_bundle(

@@ -21,7 +21,7 @@ from monai_unetpp.planning.values import check_one
 from monai_unetpp.training_run.beginning import Beginning, settle
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["Planned", "planned_bundle"]
+__all__ = ["Planned", "check_kept", "planned_bundle"]
 
 #: Part by which the time of a network may differ from that of its plan.
 _SAME_TIME = 0.1
@@ -73,6 +73,20 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         beginning=by_first(lambda: settle(bundle, made, options)),
         steps=made["steps"] if "steps" in made.by_hand else None,
     )
+
+
+def check_kept(bundle: Path) -> None:
+    """Refuse a bundle that has lost the weights in the folder of its training: it would be trained again over those.
+
+    Raises:
+        FileExistsError: it has.
+    """
+    weights, trained = bundle / WEIGHTS_FILE, bundle / "training" / "model.pt"
+    if weights.is_file() and not trained.is_file():
+        raise FileExistsError(
+            f"{bundle}: has {WEIGHTS_FILE}, but the training would begin again without {trained}. Copy the weights "
+            "there, so that other lost files are made again, or use another folder."
+        )
 
 
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:

@@ -42,7 +42,7 @@ from monai_unetpp.training_run.judging import (
     split_folds,
     thin_folds,
 )
-from monai_unetpp.training_run.planned import Planned, planned_bundle
+from monai_unetpp.training_run.planned import Planned, check_kept, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, kept_shares, share_time
 from monai_unetpp.training_run.timing import time_case
 from monai_unetpp.training_run.train_options import TrainOptions
@@ -125,6 +125,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
             _check_cases(planned, tell)
             tell(f"{planned.bundle}: already trained and evaluated.")
             return finished
+        check_kept(planned.bundle)
         check_targets(planned.bundle)
         with _alone(planned.bundle):
             # another process may have planned anew before this one had the folder

@@ -110,6 +110,7 @@ def test_nnunets_list_of_files_by_case_goes_first(tmp_path):
         (["MRI"], ("MRI",), "MR"),
         ({"0": "spect"}, ("spect",), "other"),
         ({"0": "T1", "1": "T2"}, ("channel_0",), None),
+        ({"0": " "}, ("channel_0",), None),
         (5, ("channel_0",), None),
     ],
 )

@@ -48,6 +48,7 @@ def test_ignore_is_no_label(labels):
         ({"liver": 2**24 + 1}, r"labels must have values up to 16777216, got 16777217\. Number them from 1 up, also"),
         ({"312782546": "visual area"}, r"labels must have values up to 16777216, got 312782546"),
         ({"liver": "1" * 5000}, r"labels must map values to names"),
+        ({"1": " "}, r"labels must give every value a name, got ' ' for 1"),
         ({"1": None}, r"labels must map values to names"),
         ({"1": {"liver": 1}}, r"labels must map values to names"),
         ({}, r"labels must map values to names with at least one above 0, got \{\}"),

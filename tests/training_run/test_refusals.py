@@ -195,7 +195,24 @@ def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path):
     os.utime(data / "imagesTr" / "disc_8.nii.gz", (1, 1))
     check()
     edit(data, lambda content: content["training"].append(content["validation"].pop()))
-    with pytest.raises(ValueError, match=r": the cases, their label maps, lists or subjects must stay as they were"):
+    with pytest.raises(
+        ValueError, match=r": the cases, their voxel sizes, label maps, lists or subjects must stay as they were"
+    ):
+        check()
+
+
+@pytest.mark.slow
+def test_voxel_sizes_may_not_change_once_a_training_has_begun(data, tmp_path):
+    def check():
+        data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+
+    check()
+    (tmp_path / "bundle" / "training" / "model.pt").touch()
+    for folder in ("imagesTr", "labelsTr"):
+        path = data / folder / "disc_1.nii.gz"
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([2.0, 2.0, 1.0, 1.0])), path)
+    with pytest.raises(ValueError, match="the cases, their voxel sizes, label maps, lists or subjects must stay"):
         check()
 
 
@@ -241,7 +258,9 @@ def test_a_moved_data_set_is_followed_as_the_message_says_if_it_is_the_same(data
     with pytest.raises(KeyboardInterrupt):
         train(asked(moved, bundle))
     rewrite(moved / "imagesTr", "disc_1", lambda voxels: voxels + 1)
-    with pytest.raises(ValueError, match="the cases, their label maps, lists or subjects must stay as they were"):
+    with pytest.raises(
+        ValueError, match="the cases, their voxel sizes, label maps, lists or subjects must stay as they were"
+    ):
         train(asked(moved, bundle))
 
 

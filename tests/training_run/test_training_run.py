@@ -273,6 +273,15 @@ def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_pa
         assert outcome.report.is_file()
         assert read_metadata(bundle) == metadata
     assert lines.count("training: done before, 1 step") == 3
+    # what was filled in stays, and nothing is trained again over good weights
+    (outcome.pruned / "docs" / "data_license.txt").write_text("CC0")
+    shutil.rmtree(bundle / "pruning")
+    (bundle / "training" / "model.pt").unlink()
+    with pytest.raises(FileExistsError, match=r"Copy the weights there, so that other lost files are made again"):
+        train(options(root, bundle))
+    shutil.copyfile(bundle / "models" / "model.pt", bundle / "training" / "model.pt")
+    assert train(options(root, bundle)) == outcome
+    assert (outcome.pruned / "docs" / "data_license.txt").read_text() == "CC0"
     # nothing is read as long as no file has changed
     with monkeypatch.context() as patched:
         patched.setattr("monai_unetpp.planning.data_check.check_labelled_data", None)
@@ -280,7 +289,9 @@ def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_pa
     content = json.loads((root / "dataset.json").read_text())
     content["validation"].append(content["training"].pop())
     (root / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="the cases, their label maps, lists or subjects must stay as they were"):
+    with pytest.raises(
+        ValueError, match="the cases, their voxel sizes, label maps, lists or subjects must stay as they were"
+    ):
         train(options(root, bundle))
 
 

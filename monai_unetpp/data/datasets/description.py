@@ -139,7 +139,7 @@ def _channels(path: Path, names: Sequence[str], image: Any, spatial_dims: int) -
             f"axis of {image}. Name them, or give images without this axis."
         )
     if len(names) == count:
-        return tuple(names)
+        return tuple(name.strip() or f"channel_{number}" for number, name in enumerate(names))
     if names:
         warn_once(f"{path}: modality names {len(names)} channel(s), but images have {count}. Correct it.")
     return tuple(f"channel_{number}" for number in range(count))

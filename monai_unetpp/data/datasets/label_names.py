@@ -67,6 +67,8 @@ def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
             f"{path}: labels must give every name and every value once, got {labels!r:.200}. Name each label once."
         )
     for name, value in pairs:
+        if value and not name.strip():
+            raise ValueError(f"{path}: labels must give every value a name, got {name!r} for {value}. Name it.")
         if name.casefold() == "background" and value:
             raise ValueError(
                 f"{path}: labels must give the background the value 0, got {value}. Give it 0, also in the label "

@@ -70,7 +70,7 @@ class ImageIdentity:
 
 
 def nifti_mark(image: ImageIdentity, voxels: str | None = None, by_runner: bool = False) -> bytes:
-    """The description in the header of a result of ``image``, at most 80 bytes; ``voxels`` is the hash of its labels."""
+    """The description in the header of a result of ``image``, at most 80 bytes; ``voxels`` is a hash of its labels."""
     of_voxels = "" if voxels is None else f" {'runner' if by_runner else 'voxels'}={voxels}"
     return f"{_NIFTI_MARK} {image}{of_voxels}".encode()
 
