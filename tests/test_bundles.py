@@ -95,6 +95,14 @@ class TestFindBundle:
         with pytest.raises(FileNotFoundError, match="not the folder of a bundle"):
             find_bundle(tmp_path / "work")
 
+    def test_a_folder_named_like_the_beginning_of_a_bundle(
+        self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(bundles.BUNDLES_VARIABLE, str(tiny_bundle.parent))
+        Path("tiny_u").mkdir()
+        with pytest.raises(FileNotFoundError, match=r"For tiny_unetpp, give the whole name\."):
+            find_bundle("tiny_u")
+
 
 class TestLoadNetwork:
     def test_whole_network_in_eval_mode(self, tiny_bundle: Path) -> None:

@@ -44,8 +44,9 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
     if len(begun) == 1 and not path.exists():
         return found[begun[0]]
     if path.is_dir():
+        meant = f" For {begun[0]}, give the whole name." if len(begun) == 1 else ""
         raise FileNotFoundError(
-            f"{path}: not the folder of a bundle. A bundle has configs/metadata.json and configs/inference.json."
+            f"{path}: not the folder of a bundle. A bundle has configs/metadata.json and configs/inference.json.{meant}"
         )
     if len(begun) > 1:
         raise ValueError(

@@ -90,7 +90,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _as_size(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"must be whole numbers, or auto, got {text!r}") from e
 
 
 def _run(source: str, output: str, format: str | None, **options: Any) -> int:

@@ -13,6 +13,9 @@ from scipy.stats import mannwhitneyu
 
 __all__ = ["disagreement", "error_auroc"]
 
+#: Most voxels that are ranked.
+_MOST_RANKED = 10_000_000
+
 
 def disagreement(logits_by_level: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Entropy of the levels' mean class probabilities per voxel: 0 is certain, 1 is undecided.
@@ -84,7 +87,7 @@ def error_auroc(uncertainty: npt.ArrayLike, error: npt.ArrayLike) -> float | Non
 
     Returns:
         Area under the ROC curve, with ties counted half: 0.5 is chance, 1 is perfect. None if no voxel or every voxel
-        is wrong.
+        is wrong. Of more than 10 million voxels, evenly spaced ones are taken.
 
     Raises:
         ValueError: shapes differ.
@@ -99,6 +102,9 @@ def error_auroc(uncertainty: npt.ArrayLike, error: npt.ArrayLike) -> float | Non
             f"uncertainty and error must have the same shape, got {values.shape} and {wrong.shape}. Bring both to the "
             "label's grid."
         )
+    # ranks take many bytes each
+    step = -(-values.size // _MOST_RANKED)
+    values, wrong = values.reshape(-1)[::step], wrong.reshape(-1)[::step]
     positives: npt.NDArray[Any] = values[wrong]
     negatives: npt.NDArray[Any] = values[~wrong]
     if not positives.size or not negatives.size:

@@ -201,7 +201,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         use_input_stats = self.training or not self.track_running_stats
         if self.training:
-            if x.dim() > 2 and x[0, 0].numel() == 1:
+            # not x[0, 0], for which a MetaTensor would take the metadata of the whole batch apart
+            if x.dim() > 2 and x.numel() == x.shape[0] * x.shape[1]:
                 raise ValueError(
                     f"training needs more than one value per channel for instance norm, got a map of {list(x.shape)}. "
                     "Use larger patches, fewer levels, or a norm such as ('group', {'num_groups': 4})."

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
 from monai_unetpp.pruning.plan import EvaluationData
 
 __all__ = ["choosing_entries", "confirming_cases", "draw_subjects"]
@@ -34,7 +34,7 @@ def confirming_cases(
     people: dict[_Case, str | None] = {}
     for dataset, listed in entries.items():
         for case, entry in zip(list_cases(listed), listed, strict=True):
-            told = entry.get("subject") or case.subject != case.name
+            told = entry.get("subject") or subject_of_image(case.image[0])
             people[dataset, case.name] = case.subject if told else None
     if data.confirm_dir is not None:
         last = list(entries)[-1]
@@ -112,5 +112,6 @@ def _check_other_data(people: Mapping[_Case, str | None], confirming: frozenset[
         raise ValueError(
             f"cases that confirm must not share subjects with those that choose, got {len(same)} in common:\n"
             + "\n".join(same)
-            + "\nRemove them from one of the data sets."
+            + "\nRemove them from one of the data sets, or give different people of one name other subjects in "
+            "dataset.json."
         )

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from monai_unetpp.data import read_geometry
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Rules
 
-__all__ = ["doubts_of_rules", "doubts_of_split", "doubts_of_tolerances", "shortest_edge"]
+__all__ = ["doubts_of_rules", "doubts_of_split", "doubts_of_subjects", "doubts_of_tolerances", "shortest_edge"]
 
 _WIDE_MARGIN = 0.05
 _HIGH_ALPHA = 0.1
@@ -42,6 +43,16 @@ def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
         yield (
             f"--confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT}, each side has too few "
             "for a verdict. Confirm on another data set, or use out-of-fold scores."
+        )
+
+
+def doubts_of_subjects(data: EvaluationData) -> Iterator[str]:
+    """Rules for the subjects of the training's data set, which is not among those that judge."""
+    rules = [f"--{name} {value}" for name, value in data.own_subject_rules.items() if isinstance(value, str)]
+    if rules and not any(map(data.subject_rules, data.folders)):
+        yield (
+            f"The training found the subjects of its own data set, {data.subjects_of}, by {' and '.join(rules)}. It is "
+            "not applied to other data sets: if these are the same images in another place, or named alike, give it."
         )
 
 

@@ -29,7 +29,13 @@ from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, decide_all, join
-from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
+from monai_unetpp.pruning.doubts import (
+    doubts_of_rules,
+    doubts_of_split,
+    doubts_of_subjects,
+    doubts_of_tolerances,
+    shortest_edge,
+)
 from monai_unetpp.pruning.exposure import exposures_of, record_of, withdrawn
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
@@ -419,6 +425,7 @@ def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
     return (
         *doubts_of_rules(plan.rules),
         *doubts_of_split(subjects, plan.data.confirm_share),
+        *doubts_of_subjects(plan.data),
         *filter(None, [plan.data.unscored]),
         *doubts_of_tolerances(plan.pipeline.tolerance_mm, scored.rows, float(np.median(edges)), dims),
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from monai_unetpp.data.formats.nifti import header_beside
 from monai_unetpp.errors import printable
 from monai_unetpp.files import make_output_dir
 from monai_unetpp.progress import let_go_of
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     images = list(dict.fromkeys(given.images))
+    # a wildcard finds both files of a pair
+    images = [image for image in images if header_beside(image) not in images]
     names = [result_name(image) for image in images]
     for image, name in zip(images, names, strict=True):
         first = images[names.index(name)]

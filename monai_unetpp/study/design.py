@@ -13,7 +13,7 @@ from typing import Any
 from monai_unetpp.choices import PRECISIONS
 from monai_unetpp.options import option, option_names, own_shard
 
-__all__ = ["RunOptions", "StudySettings", "read_config"]
+__all__ = ["RunOptions", "StudySettings", "default_flip_axes", "read_config"]
 
 _RUNS, _SPEED = "runs", "speed"
 _PRECISIONS = tuple(name for name in PRECISIONS if name != "fp16")  # its gradients underflow
@@ -24,6 +24,12 @@ _BY_AXES: dict[str, dict[int, Any]] = {
     "batch_size": {2: 8, 3: 2},
     "flip_axes": {2: (0, 1), 3: (0,)},
 }
+
+
+def default_flip_axes(spatial_dims: int, sided: bool) -> tuple[int, ...]:
+    """The axes along which patches are flipped, without that from left to right where labels are of one side."""
+    axes: tuple[int, ...] = _BY_AXES["flip_axes"][spatial_dims]
+    return tuple(axis for axis in axes if axis or not sided)
 
 
 def _default(name: str) -> str:
@@ -48,7 +54,8 @@ class StudySettings:
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``, in training and scoring. Weights, loss and scores stay in
             fp32.
         spacing_mm: voxel size to resample volumes to; None leaves the images on their own grids.
-        flip_axes: axes of random flips of training patches. Leave out axes whose direction distinguishes classes.
+        flip_axes: axes of random flips of training patches. Leave out axes whose direction distinguishes classes; by
+            default a study leaves out axis 0 where names of labels have a side.
         overlap: overlap of neighbouring windows in scoring, as a share of a window.
         checkpoint_steps: steps between two checkpoints; an interruption costs at most as many.
 
@@ -80,7 +87,7 @@ class StudySettings:
         nargs="*",
         type=int,
         metavar="AXIS",
-        help=f"axes that patches are flipped along {_default('flip_axes')}",
+        help=f"axes that patches are flipped along {_default('flip_axes')}; axis 0 is left out where labels have sides",
     )
     overlap: float = option(0.25, type=float, metavar="SHARE", help="overlap of windows in scoring")
     checkpoint_steps: int = option(50, type=int, metavar="STEPS", help="steps between checkpoints")

@@ -21,12 +21,14 @@ class MeanOfHeads(nn.Module):
         network: with deep supervision.
 
     Attributes:
+        config: that of the network.
         levels: those of the network, and :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
     """
 
     def __init__(self, network: NestedUNet) -> None:
         super().__init__()
         self.network = network
+        self.config = network.config
         self.spatial_dims = network.spatial_dims
         self.in_channels = network.in_channels
         self.levels = (*network.levels, MEAN_OF_HEADS)

@@ -21,6 +21,7 @@ from monai_unetpp.files import claimed, write_json, write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment, measuring_device
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.options import option_names
+from monai_unetpp.planning.sides import sided
 from monai_unetpp.progress import Progress, teller
 from monai_unetpp.reporting.figures import check_drawing
 from monai_unetpp.study.accuracy_table import RunResult, format_study, summarise
@@ -33,7 +34,7 @@ from monai_unetpp.study.costs import (
     write_latencies,
 )
 from monai_unetpp.study.data_set import StudyCases, find_study_cases
-from monai_unetpp.study.design import RunOptions, StudySettings, read_config
+from monai_unetpp.study.design import RunOptions, StudySettings, default_flip_axes, read_config
 from monai_unetpp.study.single_run import score_network, train_network
 from monai_unetpp.study.study_figures import draw_accuracy, draw_learning_curves
 from monai_unetpp.study.study_folder import State, StudyFolder, read_curve
@@ -162,14 +163,19 @@ def _asked(config: str | PathLike[str] | None, options: Mapping[str, Any]) -> tu
     """Which runs, and the settings; ``options`` override ``config``."""
     content = {} if config is None else read_config(config)
     given = {name: value for name, value in options.items() if value is not None}
-    listed = {name: content.pop(name) for name in ("variants", "seeds") if content.get(name) is not None}
+    listed = {name: content.pop(name, None) for name in ("variants", "seeds")}
     asked = {name: given.pop(name) for name in option_names(RunOptions) if name in given}
-    return RunOptions(**{**listed, **asked}), {**content, **given}
+    runs = {name: value for name, value in {**listed, **asked}.items() if value is not None}
+    return RunOptions(**runs), {**content, **given}
 
 
 def _completed(given: Mapping[str, Any], folder: StudyFolder, cases: StudyCases, device: torch.device) -> StudySettings:
     """The given settings, else those of the folder, else the defaults; and what precision "auto" means here."""
-    settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
+    chosen = {**folder.read_settings(cases), **given}
+    if chosen.get("flip_axes") is None and (sides := sided(cases.labels)):
+        logger.warning("Patches are not flipped along axis 0, as labels are of one side, such as %s.", sides[0])
+        chosen["flip_axes"] = default_flip_axes(cases.spatial_dims, sided=True)
+    settings = StudySettings.complete(chosen, cases.spatial_dims)
     precision = resolve_precision(settings.precision, device)
     return dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
 

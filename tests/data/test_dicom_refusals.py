@@ -345,6 +345,12 @@ class TestFolders:
             "not images are left out: KO (1), MR (2), OT (1), PR (1), RTDOSE (1), RTSTRUCT (1), SR (1)" in caplog.text
         )
 
+    @pytest.mark.parametrize("kind", ["1.1", "1.1.1", "1.2", "1.3"])
+    def test_radiographs_for_presentation_and_processing_are_images(self, tmp_path: Path, kind: str) -> None:
+        pixels = np.arange(12, dtype=np.uint16).reshape(4, 3)
+        write(tmp_path / "a.dcm", image_dataset(pixels, "1.2.3", f"1.2.840.10008.5.1.4.1.1.{kind}", Modality="DX"))
+        np.testing.assert_array_equal(read_dicom([tmp_path])[0].squeeze(), pixels.T)
+
     def test_a_folder_of_reports_holds_no_image(self, tmp_path: Path) -> None:
         report = image_dataset(np.ones((4, 3), np.uint8), "1.2.3", "1.2.840.10008.5.1.4.1.1.88.22", Modality="SR")
         write(tmp_path / "a.dcm", report)

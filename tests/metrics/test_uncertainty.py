@@ -57,6 +57,13 @@ class TestAuroc:
         expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
         assert error_auroc(uncertainty, error) == pytest.approx(expected)
 
+    def test_evenly_spaced_voxels_stand_for_many(self, monkeypatch):
+        monkeypatch.setattr(importlib.import_module("monai_unetpp.metrics.uncertainty"), "_MOST_RANKED", 100)
+        generator = np.random.default_rng(0)
+        uncertainty, error = generator.random((40, 50)), generator.random((40, 50)) < 0.3
+        flat = uncertainty.reshape(-1)[::20], error.reshape(-1)[::20]
+        assert error_auroc(uncertainty, error) == error_auroc(*flat)
+
     def test_chance_where_all_voxels_are_equally_uncertain(self):
         assert error_auroc(np.ones(4), [True, False, False, True]) == 0.5
 

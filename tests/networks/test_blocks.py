@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.data import MetaTensor, meta_tensor
 from torch import nn
 
 from monai_unetpp import NestedUNet
@@ -83,3 +84,11 @@ def test_training_on_maps_of_one_value_says_what_to_do() -> None:
     network = NestedUNet(2, 1, 2, features=(4, 4, 4))
     with pytest.raises(ValueError, match=r"more than one value per channel .* \[1, 4, 1, 1\]\. Use larger patches"):
         network.train()(torch.rand(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_metadata_of_a_batch_are_not_taken_apart_at_each_norm(norm, monkeypatch) -> None:
+    image = MetaTensor(torch.rand(2, 2, 6, 6))
+    image.is_batch = True
+    monkeypatch.setattr(meta_tensor, "decollate_batch", None)
+    assert block(norm).train()(image).shape == (2, 4, 6, 6)

@@ -30,6 +30,7 @@ from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.formats.naming import image_name
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.pruning import from_bundle, prune_bundle, read_report, verdict, write_pruned_bundle
+from monai_unetpp.pruning.doubts import doubts_of_subjects
 from monai_unetpp.pruning.evaluation_stages import inferer_precision
 from monai_unetpp.pruning.inference import check_inference
 
@@ -70,7 +71,10 @@ def test_the_subjects_of_a_training_are_told_of_its_own_data_set_alone(
     assert subjects(few_boxes) == [halved]
     assert subjects(few_boxes, confirm_dir=other_boxes) == [halved, other]
     assert subjects([few_boxes, other_boxes]) == [halved, other]
+    assert not list(doubts_of_subjects(plans[-1].data))
     assert subjects(other_boxes) == [other]
+    (doubt,) = doubts_of_subjects(plans[-1].data)
+    assert f"of its own data set, {few_boxes}, by --subjects {table}. It is not applied to other data sets" in doubt
     assert subjects(other_boxes, confirm_dir=few_boxes) == [other, halved]
     # rules of the command are for all
     assert subjects([few_boxes, other_boxes], subject_pattern="(case)") == [1, 1]

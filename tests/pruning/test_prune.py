@@ -597,6 +597,19 @@ def test_a_subject_in_several_data_sets_is_on_one_side(few_boxes, other_boxes):
     assert sorted(sum(dataset == name for dataset, _ in alone) for name in data) == [1, 10]
 
 
+def test_a_name_that_tells_the_subject_alone_is_known_on_both_sides():
+    def listed(folder, names):
+        return [{"image": f"/{folder}/images/{name}.nii", "label": f"/{folder}/labels/{name}.nii"} for name in names]
+
+    bare = {name: listed(name, [f"patient{number}" for number in range(4)]) for name in "AB"}
+    with pytest.raises(ValueError, match=r"- patient0 \(B\): the same subject, 'patient0', as patient0 \(A\)"):
+        confirming_cases(bare, EvaluationData(("/A",), confirm_dir="/B"))
+    scans = {"A": listed("A", [f"patient{number}{end}" for number in range(6) for end in ("", "_b")]), "B": bare["B"]}
+    for seed in range(5):
+        kept = confirming_cases(scans, EvaluationData(("/A", "/B"), confirm_share=0.5), seed)
+        assert all((("A", f"patient{number}") in kept) == (("A", f"patient{number}_b") in kept) for number in range(6))
+
+
 def test_confirm_share_needs_two_subjects(tmp_path, few_boxes, no_network_work):
     one = copied(few_boxes, tmp_path / "one", 1)
     with pytest.raises(ValueError, match="confirm_share must have two subjects or more to split, got one in one"):

@@ -243,6 +243,24 @@ class TestScores:
         assert unsure.error_auroc is not None
         assert asked == ["L1", "L2"] * 6
 
+    def test_levels_by_another_inferer_are_computed_alone_too_where_memory_is_short(self, cases, monkeypatch):
+        torch.manual_seed(0)
+        network = NestedUNet(3, 1, 2, features=(2, 4, 4))
+        asked, forward_levels = [], network.forward_levels
+
+        def counted(x, levels):
+            asked.append(tuple(levels))
+            return forward_levels(x, levels)
+
+        monkeypatch.setattr(network, "forward_levels", counted)
+        inferer = SlidingWindowInferer((8, 8, 8), sw_batch_size=64)
+        together = evaluate_levels(network, cases, **settings(inferer=inferer))
+        assert set(asked) == {("L1", "L2")}
+        asked.clear()
+        monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: 1)
+        assert evaluate_levels(network, cases, **settings(inferer=inferer)).rows == together.rows
+        assert set(asked) == {("L1",), ("L2",)}
+
     def test_processes_on_one_computer_share_its_memory(self, cases, monkeypatch):
         network = NestedUNet(3, 1, 2, features=(2, 4, 4))
         inferer = NestedSlidingWindowInferer((8, 8, 8), runtime="torch", precision="fp32")

@@ -23,6 +23,8 @@ from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.decision import trust
+from monai_unetpp.pruning.decision.samples import GuardSample, PointSamples
+from monai_unetpp.pruning.decision.stability import differences_between
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.report.trust_wording import honesty, trust_sentences
@@ -119,6 +121,19 @@ class TestBetweenSets:
         assert shallow.lower < -0.01 < shallow.upper < 0
         assert shallow.depends_on_set
         assert not next(each for each in between if each.point == "L2").depends_on_set
+
+    def test_sets_of_few_subjects_are_not_compared_and_others_rarely_differ_by_chance(self) -> None:
+        rng = np.random.default_rng(0)
+        assert trust(rows_of(levels(30)) + rows_of(levels(9, l1=-0.05), dataset="B"), POINTS, RULES)[1] == ()
+        found = [
+            GuardSample("dice", "x", 0.01, (), rng.normal(size=10), None, np.zeros(10, np.int64)) for _ in range(600)
+        ]
+        samples = [PointSamples("L1", (each,), (), held=False) for each in found]
+        pairs = [differences_between({"A": [a], "B": [b]}) for a, b in zip(samples[::2], samples[1::2], strict=True)]
+        assert 0.02 < np.mean([pair[0].depends_on_set for pair in pairs]) < 0.08
+        same = dataclasses.replace(found[0], differences=np.full(10, 0.1))
+        alike = {name: [PointSamples("L1", (same,), (), held=False)] for name in "AB"}
+        assert not differences_between(alike)[0].depends_on_set
 
     def test_the_sentence_is_true_of_gains_and_weighs_by_the_margins(self) -> None:
         # better everywhere, by more on B

@@ -454,8 +454,12 @@ def test_images_of_one_name_are_refused_before_any_is_segmented(brain, tmp_path,
     assert main(arguments) == 2
     assert f"{other}: its result would have the same name as that of {image}." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    # one image twice is no contradiction
+    # neither one image twice nor both files of a pair are a contradiction
     assert main([str(folder), str(image), str(image), "-o", str(tmp_path / "out")]) == 0
+    nibabel.save(nibabel.Nifti1Pair.from_image(nibabel.load(image)), tmp_path / "pair.hdr")
+    pair = [str(tmp_path / f"pair.{end}") for end in ("hdr", "img")]
+    assert main([str(folder), *pair, "-o", str(tmp_path / "pairs")]) == 0
+    assert [path.name for path in (tmp_path / "pairs").glob("*.nii.gz")] == ["pair_seg.nii.gz"]
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ def test_arguments_that_cannot_work(discs_dir, tmp_path, tiny, options, error, m
 def test_volumes_with_two_classes_and_a_config_file(decathlon_dir, tmp_path, tiny):
     root = shutil.copytree(decathlon_dir, tmp_path / "data")
     path = root / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "labels": {"0": "no", "1": "front", "2": "back"}}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "labels": {"0": "no", "1": "front", "2": "left back"}}))
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"variants": ["unet_L1"], "seeds": [3], "budget": 9, "spacing_mm": 1.5}))
     outcome = run_study(root, tmp_path / "out", config=config, **{**tiny, "budget": 2})
@@ -383,7 +383,11 @@ def test_volumes_with_two_classes_and_a_config_file(decathlon_dir, tmp_path, tin
     content = json.loads(outcome.report.with_suffix(".json").read_text())
     assert content["settings"]["patch_size"] == [16, 16, 16]
     assert content["settings"]["budget"] == 2
-    assert set(content["scores"]["U-Net L1"]["3"]["case_4"]) == {"front", "back"}
+    # a mirrored label of one side is another one
+    assert content["settings"]["flip_axes"] == []
+    assert set(content["scores"]["U-Net L1"]["3"]["case_4"]) == {"front", "left back"}
+    config.write_text(json.dumps({"variants": None, "seeds": None}))
+    assert run_study(root, tmp_path / "out", config=config, list_only=True, **{**tiny, "budget": 2}).runs
 
 
 @pytest.mark.slow

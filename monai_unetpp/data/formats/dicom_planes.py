@@ -203,7 +203,8 @@ def _is_image(dataset: Dataset) -> bool | None:
     name = dataset.SOPClassUID.name
     if name == dataset.SOPClassUID:  # private, or newer than pydicom
         return has_pixels
-    if name in _MORE_IMAGE_CLASSES or name.endswith("Image Storage"):
+    # radiographs are "... Image Storage - For Presentation" or "- For Processing"
+    if name in _MORE_IMAGE_CLASSES or name.partition(" - For ")[0].endswith("Image Storage"):
         return True if has_pixels else None
     return False
 

@@ -78,6 +78,11 @@ class GuardSample:
             _extremes(values, index, len(at), limit),
         )
 
+    @property
+    def subjects(self) -> int:
+        """How many subjects can be compared."""
+        return int(np.isfinite(self.differences).sum())
+
     def states(self, weights: FloatArray, alpha: float, error: float, failing: FloatArray) -> _IntArray:
         """The state in each of many samples of the subjects.
 
@@ -201,7 +206,8 @@ def _mean_states(values: FloatArray, weights: FloatArray, margin: float, alpha: 
     level, mean = bound_alpha(n, alpha), first + shift
     lower = mean - corrected_quantile(moment, n, level) * sd / np.sqrt(n)
     upper = mean + corrected_quantile(-moment, n, level) * sd / np.sqrt(n)
-    return mean_state(lower, upper, mean, subjects=n, margin=margin, error=error)
+    state = mean_state(lower, upper, mean, subjects=n, margin=margin, error=error)
+    return np.where(n < MIN_SUBJECTS, OPEN, state)
 
 
 def count_state(worse: Any, better: Any, subjects: Any, *, error: float, failing: Any) -> _IntArray:

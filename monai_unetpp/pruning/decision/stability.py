@@ -8,6 +8,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from monai_unetpp.pruning.decision.samples import FAIL, PASS, GuardSample, PointSamples
 from monai_unetpp.pruning.results import SetDifference, Stability
@@ -30,6 +31,8 @@ _RESAMPLES = 1000
 #: Subjects left out at once, each in a sample of its own.
 _LEFT_OUT_AT_ONCE = 1000
 _CONFIDENCE = 0.95
+#: Differences that vary by less are constant up to rounding.
+_CONSTANT = 1e-9
 _IntArray = NDArray[np.int64]
 _MOST_SUBJECTS = 100_000
 _POWER_SAMPLES = 300
@@ -129,15 +132,14 @@ def _joint(codes: Sequence[_IntArray | int]) -> _IntArray:
     return np.where((each == 0).any(axis=0), 0, each.min(axis=0))
 
 
-def differences_between(tested: Mapping[str, Sequence[PointSamples]], seed: int = 0) -> tuple[SetDifference, ...]:
+def differences_between(tested: Mapping[str, Sequence[PointSamples]]) -> tuple[SetDifference, ...]:
     """For each pair of data sets, level and guard, the difference between the two mean differences.
 
-    Subjects of each data set are resampled (percentile bootstrap, two-sided 95 %). One interval in twenty excludes 0 by
-    chance.
+    The interval is that of Welch's t test, two-sided 95 %: one in twenty excludes 0 by chance. Data sets of too few
+    subjects for a verdict are not compared.
 
     Args:
         tested: by data set, the levels below the deepest.
-        seed: of the resampling.
     """
     found = []
     for first, second in combinations(tested, 2):
@@ -145,32 +147,28 @@ def differences_between(tested: Mapping[str, Sequence[PointSamples]], seed: int 
         for each in tested[first]:
             for guard in each.guards:
                 other = others.get((each.point, guard.metric, guard.label))
-                if other is not None:
-                    found.append(_difference(each.point, guard, other, (first, second), seed))
+                if other is not None and min(guard.subjects, other.subjects) >= MIN_SUBJECTS:
+                    found.append(_difference(each.point, guard, other, (first, second)))
     return tuple(found)
 
 
-def _difference(point: str, one: GuardSample, other: GuardSample, names: tuple[str, str], seed: int) -> SetDifference:
-    rng = np.random.default_rng([seed, 2])
+def _difference(point: str, one: GuardSample, other: GuardSample, names: tuple[str, str]) -> SetDifference:
     a, b = (sample.differences[np.isfinite(sample.differences)] for sample in (one, other))
-    tail = (1 - _CONFIDENCE) / 2
-    lower, upper = np.quantile(_resampled_means(a, rng) - _resampled_means(b, rng), [tail, 1 - tail])
+    difference = float(a.mean() - b.mean())
+    lower = upper = difference
+    if max(np.ptp(a), np.ptp(b)) > _CONSTANT:
+        lower, upper = stats.ttest_ind(a, b, equal_var=False).confidence_interval(_CONFIDENCE)
     return SetDifference(
         point=point,
         metric=one.metric,
         label=one.label,
         first=names[0],
         second=names[1],
-        difference=float(a.mean() - b.mean()),
+        difference=difference,
         lower=float(lower),
         upper=float(upper),
         depends_on_set=bool(lower > 0 or upper < 0),
     )
-
-
-def _resampled_means(values: FloatArray, rng: np.random.Generator) -> FloatArray:
-    weights = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=2 * _RESAMPLES)
-    return weights @ values / len(values)
 
 
 def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_difference: bool) -> int | None:

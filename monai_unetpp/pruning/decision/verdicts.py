@@ -244,7 +244,7 @@ def trust(
     stability = [stability_of(each, names, dataset) for dataset, each in sampled.items()]
     if len(sampled) > 1:
         stability.insert(0, stability_of(join_verdicts(sampled), names, "all"))
-    return tuple(stability), differences_between(tested, rules.seed)
+    return tuple(stability), differences_between(tested)
 
 
 def _verdict(

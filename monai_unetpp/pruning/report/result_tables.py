@@ -360,7 +360,7 @@ def between_sets_table(result: PruningResult) -> Table | None:
         words=("Level", "Metric", "Label", "Data sets", "Depends on the set"),
         notes=[
             "How much more a level gains (+) or loses (-) against the deepest on the first data set than "
-            "on the second. The loss depends on the set if the bootstrap interval excludes 0.",
+            "on the second. The loss depends on the set if the interval, by Welch's t test, excludes 0.",
         ],
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -228,6 +229,13 @@ class Pipeline:
                 return torch.as_tensor(found)
 
             return _OneByOne(source.levels, infer_alone)
+        if len(source.levels) > 1 and _exceeds_memory(_plain_bytes(source, batch, whole), batch.device):
+            alone = {point.level: dataclasses.replace(source, points=(point,)) for point in source.points}
+
+            def infer_plainly(level: str) -> torch.Tensor:
+                return alone[level].pick(self.inferer(batch, alone[level].forward))[level]
+
+            return _OneByOne(source.levels, infer_plainly)
         return self.inferer(batch, source.forward)
 
     def _of(self, key: str, levels: Sequence[str] | str) -> NestedSlidingWindowInferer:
@@ -264,16 +272,32 @@ def _is_too_much(
     inferer: NestedSlidingWindowInferer, batch: torch.Tensor, network: Network, whole: Sequence[int] | None
 ) -> bool:
     """Whether the logits of all levels need more memory than is free, as far as both are known."""
-    device = inferer.device or batch.device
-    free = usable_memory_bytes(device)
-    classes = getattr(network, "config", {}).get("out_channels")
-    if free is None or classes is None:
+    classes = _classes(network)
+    if classes is None:
         return False
     shape = batch.shape if whole is None else (1, *whole)
     needed = inferer.estimate_memory(shape, classes, network=network).stitching_bytes
-    if needed > free:
-        logger.info("The logits of all levels need %.1f GB of %.1f GB: one after the other.", needed / 1e9, free / 1e9)
-    return needed > free
+    return _exceeds_memory(needed, inferer.device or batch.device)
+
+
+def _plain_bytes(source: LevelSource, batch: torch.Tensor, whole: Sequence[int] | None) -> int:
+    """What MONAI's sliding windows hold of all levels: logits and weights of the windows; 0 if it is not known."""
+    voxels = math.prod((batch.shape[1:] if whole is None else whole)[1:])
+    classes = _classes(source.network)
+    return 0 if classes is None else len(source.levels) * (classes + 1) * voxels * batch.element_size()
+
+
+def _classes(network: Network) -> int | None:
+    classes: int | None = getattr(network, "config", {}).get("out_channels")
+    return classes
+
+
+def _exceeds_memory(needed: int, device: torch.device) -> bool:
+    free = usable_memory_bytes(device)
+    if free is None or needed <= free:
+        return False
+    logger.info("The logits of all levels need %.1f GB of %.1f GB: one after the other.", needed / 1e9, free / 1e9)
+    return True
 
 
 def _without_missing_keys(preprocessing: Callable[..., Any]) -> contextlib.AbstractContextManager[Any]:
