@@ -33,19 +33,21 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
         ``precision`` and ``flips``; for sliding windows also ``window_shape`` and the blending of windows, for other
         inferers a description.
     """
-    values: dict[str, Any] = {"precision": "fp32", "flips": []}
+    precision, flips = None, set[int]()
     # slices only concern volumes, on which a 2D network is not evaluated
     while isinstance(inferer, (PrecisionInferer, FlipInferer, SlicewiseInferer)):
         if isinstance(inferer, PrecisionInferer):
-            values["precision"] = resolve_precision(inferer.precision, device)
+            # the outermost counts
+            precision = precision or inferer.precision
         elif isinstance(inferer, FlipInferer):
-            values["flips"] = sorted(inferer.axes)
+            flips |= set(inferer.axes)
         inferer = inferer.inferer
     if isinstance(inferer, NestedSlidingWindowInferer):
         # the runtime is left out: at the same precision, results differ by rounding only
-        values["precision"] = resolve_precision(inferer.precision, device)
-        values["flips"] = sorted(inferer.flips)
-    elif type(inferer) is not SlidingWindowInferer:
+        precision = precision or inferer.precision
+        flips |= set(inferer.flips)
+    values = {"precision": resolve_precision(precision or "fp32", device), "flips": sorted(flips)}
+    if not isinstance(inferer, NestedSlidingWindowInferer) and type(inferer) is not SlidingWindowInferer:
         return {**values, "inferer": describe_settings(inferer)}
     size, overlap = inferer.roi_size, inferer.overlap
     return {

@@ -180,3 +180,12 @@ def test_what_was_found_is_told(caplog):
     ]
     assert np.isnan(noise.meta["surround_value"])
     assert noise.meta["surround_share"] == 0
+
+
+def test_an_axis_that_is_too_long_to_crop_is_told():
+    image = torch.zeros(1, 2**15, 3)
+    image[0, 5:, 1] = 1
+    with pytest.raises(
+        ImageFileError, match=r"image: has an axis of 32768 voxels, but the background can be cropped only"
+    ):
+        CropBackgroundd("image", "image")({"image": image})

@@ -14,7 +14,7 @@ from monai.inferers import SlidingWindowInferer
 from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, prune_boxes, write_boxes
 
 from monai_unetpp.data import load_datalist
-from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
+from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, SlicewiseInferer
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning import cost as cost_module
 from monai_unetpp.pruning import (
@@ -354,5 +354,7 @@ def test_our_inferer_is_told_in_the_words_of_monais():
     assert inference_of(make_inferer(roi_size=list(SHAPE)), "cpu") == theirs
     assert inference_of(SlicewiseInferer(make_inferer(roi_size=list(SHAPE))), "cpu") == theirs
     assert inference_of(make_inferer(flips=[1, 0], precision="bf16"), "cpu")["flips"] == [0, 1]
+    wrapped = FlipInferer(FlipInferer(PrecisionInferer(make_inferer(flips=[1], precision="fp32"), "bf16"), [0]), [2])
+    assert [inference_of(wrapped, "cpu")[name] for name in ("flips", "precision")] == [[0, 1, 2], "bf16"]
     # it must reach another process
     assert pickle.loads(pickle.dumps(make_inferer().with_options(levels=None))).overlap == 0.25

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: Metadata keys: the value of the surround and its share of the image; NaN and 0 if there is none.
 SURROUND_VALUE, SURROUND_SHARE = "surround_value", "surround_share"
+#: MONAI keeps the edges of what is cropped as 16-bit integers.
+_LONGEST_AXIS = 2**15 - 1
 
 
 class LevelSurroundd(MapTransform):
@@ -153,6 +155,11 @@ class _Foreground:
     key: str
 
     def __call__(self, image: torch.Tensor) -> Any:
+        if max(image.shape[1:]) > _LONGEST_AXIS:
+            raise ImageFileError(
+                f"{_name(image, self.key)}: has an axis of {max(image.shape[1:])} voxels, but the background can be "
+                f"cropped only up to {_LONGEST_AXIS}. Leave out the crop (crop_background), or cut the image."
+            )
         mask = self.select(image)
         if not mask.any():
             raise ImageFileError(

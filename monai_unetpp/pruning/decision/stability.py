@@ -31,7 +31,7 @@ _RESAMPLES = 1000
 #: Subjects left out at once, each in a sample of its own.
 _LEFT_OUT_AT_ONCE = 1000
 _CONFIDENCE = 0.95
-#: Differences that vary by less are constant up to rounding.
+#: Less is rounding.
 _CONSTANT = 1e-9
 _IntArray = NDArray[np.int64]
 _MOST_SUBJECTS = 100_000
@@ -167,7 +167,7 @@ def _difference(point: str, one: GuardSample, other: GuardSample, names: tuple[s
         difference=difference,
         lower=float(lower),
         upper=float(upper),
-        depends_on_set=bool(lower > 0 or upper < 0),
+        depends_on_set=bool(lower > _CONSTANT or upper < -_CONSTANT),
     )
 
 
