@@ -151,11 +151,11 @@ class _Heard:
 
     def write(self, text: str) -> int:
         """Write to the stream, or nowhere once its reader has closed it; what it cannot show is escaped."""
-        encoding = self._stream.encoding or "utf-8"
         with contextlib.suppress(BrokenPipeError):
             try:
                 return self._stream.write(text)
             except UnicodeEncodeError:
+                encoding = getattr(self._stream, "encoding", None) or "utf-8"
                 return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         let_go_of(self._stream)
         return len(text)

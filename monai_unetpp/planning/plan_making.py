@@ -190,10 +190,10 @@ def plan_checked(
 def count_validation(dataset_dir: str | PathLike[str], subjects: Mapping[str, Any]) -> str:
     """The validation cases, in words; ``subjects`` are the arguments of ``load_datalist`` that find them."""
     training, validation = (list_cases(load_datalist(dataset_dir, key, **subjects)) for key in LISTS)
-    count, subjects = counted(len(validation), "case"), len({case.subject for case in validation})
+    count, people = counted(len(validation), "case"), len({case.subject for case in validation})
     if "validation" in read_content(Path(dataset_dir) / "dataset.json"):
         return f"{count} (the data set's own list)"
-    return f"{count} of {counted(subjects, 'subject')} (drawn from {len(training) + len(validation)} cases)"
+    return f"{count} of {counted(people, 'subject')} (drawn from {len(training) + len(validation)} cases)"
 
 
 def make_plan(
