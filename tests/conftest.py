@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import nibabel as nib
 import numpy as np
 import pytest
+from json_edits import edit_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -93,6 +95,12 @@ def brain_bundle():
 
 
 @pytest.fixture(scope="session")
+def head_bundle():
+    """The folder of the head bundle in the repository."""
+    return REPOSITORY / "bundles" / "head_mri_unetpp"
+
+
+@pytest.fixture(scope="session")
 def nuclei_bundle():
     """The folder of the nuclei bundle in the repository."""
     return REPOSITORY / "bundles" / "nuclei_microscopy_unetpp"
@@ -142,3 +150,16 @@ def decathlon_dir(tmp_path_factory):
     content = {"labels": labels, "training": entries[:4], "validation": entries[4:]}
     (root / "dataset.json").write_text(json.dumps(content))
     return root
+
+
+@pytest.fixture(scope="session")
+def heads_dir(decathlon_dir, tmp_path_factory):
+    """The same with the labels 17 and 53 instead of 1 and 2, as the head bundle takes them."""
+    folder = tmp_path_factory.mktemp("heads") / "data"
+    shutil.copytree(decathlon_dir, folder)
+    for path in (folder / "labelsTr").iterdir():
+        label = nib.load(path)
+        voxels = np.array([0, 17, 53], np.uint8)[np.asarray(label.dataobj).astype(int)]
+        nib.save(nib.Nifti1Image(voxels, label.affine), path)
+    edit_json(folder / "dataset.json", labels={"background": 0, "left": 17, "right": 53})
+    return folder

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import shutil
 import sys
 import types
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from bundle_runs import configs, missing_properties, run_command, run_here, run_torchrun, succeed, training_in_processes
-from json_edits import edit_json
 from monai.bundle import ConfigParser
 
 from monai_unetpp import NestedUNet
@@ -62,23 +60,12 @@ def test_verify_net_in_out(bundle, caplog, config):
     assert "data shape of network is verified with no error" in caplog.text
 
 
-def in_freesurfers_numbers(data_set, folder):
-    """A copy whose labels 1 and 2 are 17 and 53, as the head bundle takes them."""
-    shutil.copytree(data_set, folder)
-    for path in (folder / "labelsTr").iterdir():
-        label = nib.load(path)
-        voxels = np.array([0, 17, 53], np.uint8)[np.asarray(label.dataobj).astype(int)]
-        nib.save(nib.Nifti1Image(voxels, label.affine), path)
-    edit_json(folder / "dataset.json", labels={"background": 0, "left": 17, "right": 53})
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workflow_type", ["train", "infer"])
-def test_monai_finds_all_properties_of_a_workflow(bundle, decathlon_dir, nuclei_dir, tmp_path, workflow_type):
-    labelled = nuclei_dir if "nuclei" in bundle.name else decathlon_dir
-    if "head" in bundle.name:
-        labelled = in_freesurfers_numbers(decathlon_dir, tmp_path / "heads")
+def test_monai_finds_all_properties_of_a_workflow(bundle, request, tmp_path, workflow_type):
+    kind = next((kind for kind in ("nuclei", "head") if kind in bundle.name), None)
+    data_sets = {"nuclei": "nuclei_dir", "head": "heads_dir", None: "decathlon_dir"}
+    labelled = request.getfixturevalue(data_sets[kind])
     images = labelled if workflow_type == "train" else labelled / "imagesTr"
     assert missing_properties(bundle, workflow_type, dataset_dir=images, output_dir=tmp_path) == []
 

@@ -106,7 +106,10 @@ def test_a_record_of_another_form_is_refused(tmp_path, wrong):
         read_training_record(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["brain_tissue_mri_unetpp", "fetal_brain_mri_unetpp", "hippocampus_mri_unetpp"])
+@pytest.mark.parametrize(
+    "name",
+    [f"{name}_unetpp" for name in ("brain_tissue_mri", "fetal_brain_mri", "hippocampus_mri", "nuclei_microscopy")],
+)
 def test_trainings_of_shipped_bundles_record_their_cases_as_planned_ones_do(name):
     templates = Path(training.__file__).parent / "template" / "configs"
     planned, shipped = (
@@ -120,9 +123,8 @@ def test_trainings_of_shipped_bundles_record_their_cases_as_planned_ones_do(name
 
 
 @pytest.mark.parametrize(("interval", "selecting", "rule"), [(1, ["validate"], "best on validation"), (99, [], "last")])
-@pytest.mark.parametrize("name", ["head_mri_unetpp", "nuclei_microscopy_unetpp"])
-def test_trainings_in_epochs_record_their_cases_and_those_that_selected(name, interval, selecting, rule):
-    config = BundleConfig(find_bundle(name), "train.json", "finetune.json")
+def test_trainings_in_epochs_record_their_cases_and_those_that_selected(head_bundle, interval, selecting, rule):
+    config = BundleConfig(head_bundle, "train.json", "finetune.json")
     config["val_interval"] = interval
     config["network"], config["ema"] = None, SimpleNamespace(averaged=None)
     for part in ("train", "validate"):
@@ -130,4 +132,4 @@ def test_trainings_in_epochs_record_their_cases_and_those_that_selected(name, in
     saver = config.parse("validate#best_model")
     assert (saver.cases, saver.selecting) == (["train"], selecting)
     assert saver.rule.startswith(rule)
-    assert Path(saver.started_from) == find_bundle(name) / "models" / "model.pt"
+    assert Path(saver.started_from) == head_bundle / "models" / "model.pt"
