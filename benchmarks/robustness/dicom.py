@@ -258,6 +258,7 @@ def _single(folder: Path) -> None:
 
 @KIND.situation("a radiograph without a place in the patient, for a network in 2D", TOLD, "has no position")
 def _radiograph(folder: Path) -> None:
-    plain = image_dataset(VOXELS[:, :, 5].T, "1.2.3", PixelSpacing=["1", "1"])
+    digital = "1.2.840.10008.5.1.4.1.1.1.1"
+    plain = image_dataset(VOXELS[:, :, 5].T, "1.2.3", digital, Modality="DX", PixelSpacing=["1", "1"])
     voxels, _ = read(write(folder / "a.dcm", plain), spatial_dims=2)
     expect_equal(voxels, VOXELS[:, :, 5])
