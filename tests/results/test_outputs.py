@@ -97,7 +97,7 @@ def test_a_run_can_be_told_and_repeated(segmented, hippocampus_bundle, decathlon
 def test_the_windows_of_pictures_and_those_that_were_chosen_are_told(nuclei_bundle, tmp_path):
     write_image(tmp_path / "a.nii.gz", (24, 24), surround=False)
     options = {"level": "L1", "device": "cpu", "runtime": "torch"}
-    for window, found in ((None, ([256, 256], [[256, 256]])), ("auto", ("auto", [[24, 24]]))):
+    for window, found in ((None, ([416, 256], [[416, 256]])), ("auto", ("auto", [[24, 24]]))):
         out = tmp_path / str(window)
         segment_files(tmp_path / "a.nii.gz", out, nuclei_bundle, window_shape=window, **options)
         (run,) = json.loads((out / "run.json").read_text())["runs"]
