@@ -81,12 +81,7 @@ def check_data(
         progress=progress,
         **subjects,
     )
-    found = {
-        "lists": listed,
-        "voxels": {case.name: hash_voxels(case.image) for case in cases},
-        "axes": {case.name: _axes(case.image[0]) for case in cases},
-        "label_maps": labels,
-    }
+    found = {"lists": listed, "label_maps": labels, **_of_images(cases)}
     if has_trained(passed.parent) and any(before.get(name, value) != value for name, value in found.items()):
         raise ValueError(
             f"{dataset_dir}: the cases, their voxel sizes, label maps, lists or subjects must stay as they were when "
@@ -97,10 +92,12 @@ def check_data(
         write_json(passed, {**state, **found})
 
 
-def _axes(image: Path) -> list[list[float]]:
-    """Directions and lengths of the voxel edges of an image in mm, rounded, as files may hold them in two ways."""
-    axes: list[list[float]] = read_geometry(image).affine[:3, :3].round(3).tolist()
-    return axes
+def _of_images(cases: Sequence[LabelledCase]) -> dict[str, dict[str, Any]]:
+    """Hashes of the voxels by case, and their edges in mm, rounded, as files may hold them in two ways."""
+    return {
+        "voxels": {case.name: hash_voxels(case.image) for case in cases},
+        "axes": {case.name: read_geometry(case.image[0]).affine[:3, :3].round(3).tolist() for case in cases},
+    }
 
 
 def _tell_shared(dataset_dir: str | PathLike[str], lists: Mapping[str, Sequence[LabelledCase]]) -> None:
