@@ -263,10 +263,6 @@ def _methods(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: in
     return [float(np.mean(bound > 0)) for bound in (plain, bca, corrected, np.minimum(bca, corrected))]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return format_table(header, rows)
-
-
 def _bounds_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
     rows = []
     for shape in MODERATE_SHAPES:
@@ -277,7 +273,7 @@ def _bounds_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: fl
         rows.append([shape.name, *cells])
     names = ("t", "BCa", "corrected t", "lower of both")
     header = ["differences", *(f"{name}, {n}" for n in (10, 30, 100) for name in names)]
-    return ["### Bounds alone: share above the true mean, by number of subjects", _table(header, rows)]
+    return ["### Bounds alone: share above the true mean, by number of subjects", format_table(header, rows)]
 
 
 def _levels_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
@@ -289,7 +285,10 @@ def _levels_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: fl
         shares = [_methods(samples, alpha / divisor, bootstrap_samples, seed)[-1] for divisor in divisors]
         rows.append([shape.name, *(f"{share:.3f}" for share in shares)])
     header = ["differences", *(f"{100 * (1 - alpha / divisor):.4g} %" for divisor in divisors)]
-    return ["### Ten subjects: share of bounds above the true mean, by the level they are set at", _table(header, rows)]
+    return [
+        "### Ten subjects: share of bounds above the true mean, by the level they are set at",
+        format_table(header, rows),
+    ]
 
 
 def _rule_tables(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
@@ -317,7 +316,7 @@ def _rule_tables(repetitions: int, bootstrap_samples: int, seed: int, alpha: flo
             f"### The rule at a true drop equal to the margin: {title}",
             "Share of samples accepted, by number of subjects; the highest over standard deviations of "
             f"{', '.join(f'{ratio:g}' for ratio in RATIOS)} margins.",
-            _table(["differences", "skewness", *(str(n) for n in sizes)], rows),
+            format_table(["differences", "skewness", *(str(n) for n in sizes)], rows),
         ]
     return parts
 
@@ -349,7 +348,7 @@ def _power_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: flo
             cells += [str(size), f"{share:.3f}"]
         rows.append([f"{ratio:g}", *cells])
     header = ["SD / margin", "textbook n", "accepted", "n of the rule", "accepted"]
-    return ["### The rule without a true difference: power", _table(header, rows)]
+    return ["### The rule without a true difference: power", format_table(header, rows)]
 
 
 def unseen_table() -> list[str]:
@@ -357,7 +356,7 @@ def unseen_table() -> list[str]:
     sizes = (10, 17, 25, 30, 60, 100, 150, 300)
     rows = [[f"{100 * rate:g} %", *(f"{(1 - rate) ** n:.2f}" for n in sizes)] for rate in (0.01, 0.02, 0.05, 0.1)]
     header = ["subjects with a large drop", *(str(n) for n in sizes)]
-    return ["### Samples without a single large drop, by number of subjects", _table(header, rows)]
+    return ["### Samples without a single large drop, by number of subjects", format_table(header, rows)]
 
 
 def count_rates(
@@ -392,7 +391,7 @@ def _counts_table(repetitions: int, seed: int, alpha: float) -> list[str]:
         "### Large drops and gains, or misses of either level: share of samples refused / accepted",
         "As the only test of a level. Refusing is wrong where both shares are equal, accepting where the first exceeds "
         "the second by 5 %. A sample without a single drop is accepted, and is left to the room for unseen drops.",
-        _table(["with a large drop", "with a large gain", *(str(n) for n in sizes)], rows),
+        format_table(["with a large drop", "with a large gain", *(str(n) for n in sizes)], rows),
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["cause_of", "is_deliberate", "printable", "tell_cause_last"]
+__all__ = ["cause_of", "in_encoding_of", "is_deliberate", "printable", "tell_cause_last"]
 
 #: How errors begin in which MONAI wraps others, and which only say what it was doing.
 _WRAPPERS = ("Failed to ", "applying transform")
@@ -38,6 +38,12 @@ def is_deliberate(error: BaseException) -> bool:
         return True
     frames = traceback.extract_tb(error.__traceback__)
     return not frames or not frames[-1].line or frames[-1].line.startswith("raise")
+
+
+def in_encoding_of(stream: Any, text: str) -> str:
+    """``text`` with what the encoding of a stream lacks escaped."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def printable(text: str) -> str:

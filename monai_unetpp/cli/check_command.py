@@ -73,8 +73,9 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
 
 def _write_fingerprint(target: str, path: str) -> None:
     from monai_unetpp.planning import take_fingerprint
+    from monai_unetpp.planning.training_plan import PLAN_FILE
 
-    if Path(path).with_name("plan.json").is_file():
+    if Path(path).with_name(Path(PLAN_FILE).name).is_file():
         raise ValueError(
             f"{path}: is of a planned bundle, which has the ranges of its training cases. Leave --fingerprint out, or "
             "name another file."

@@ -30,7 +30,7 @@ from monai_unetpp.cli.segment_command import SEGMENT
 from monai_unetpp.cli.study_command import STUDY
 from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail, muted
 from monai_unetpp.cli.train_command import TRAIN
-from monai_unetpp.errors import cause_of, is_deliberate
+from monai_unetpp.errors import cause_of, in_encoding_of, is_deliberate
 from monai_unetpp.progress import let_go_of, silenced
 from monai_unetpp.version import __version__
 
@@ -155,8 +155,7 @@ class _Heard:
             try:
                 return self._stream.write(text)
             except UnicodeEncodeError:
-                encoding = getattr(self._stream, "encoding", None) or "utf-8"
-                return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                return self._stream.write(in_encoding_of(self._stream, text))
         let_go_of(self._stream)
         return len(text)
 

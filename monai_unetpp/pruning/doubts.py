@@ -48,7 +48,7 @@ def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
 
 def doubts_of_subjects(data: EvaluationData) -> Iterator[str]:
     """Rules for the subjects of the training's data set, which is not among those that judge."""
-    rules = [f"--{name} {value}" for name, value in data.own_subject_rules.items() if isinstance(value, str)]
+    rules = [f"--{name} {value}" for name, value in data.given_subject_rules.items() if isinstance(value, str)]
     if rules and not any(map(data.subject_rules, data.folders)):
         yield (
             f"The training found the subjects of its own data set, {data.subjects_of}, by {' and '.join(rules)}. It is "

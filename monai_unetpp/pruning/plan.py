@@ -141,14 +141,14 @@ class EvaluationData:
         return (*self.dataset_dir, *([] if self.confirm_dir is None else [self.confirm_dir]))
 
     @property
-    def own_subject_rules(self) -> dict[str, Any]:
+    def given_subject_rules(self) -> dict[str, Any]:
         """The rules given for subjects, as arguments of :func:`monai_unetpp.data.load_datalist`."""
         return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 
     def subject_rules(self, folder: Path) -> dict[str, Any]:
         """How :func:`monai_unetpp.data.load_datalist` finds the subjects of a data set, as its arguments."""
         is_other = self.subjects_of is not None and folder.resolve() != self.subjects_of.resolve()
-        return {} if is_other else self.own_subject_rules
+        return {} if is_other else self.given_subject_rules
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from monai_unetpp.data.formats.nifti import header_beside
-from monai_unetpp.errors import printable
+from monai_unetpp.errors import in_encoding_of, printable
 from monai_unetpp.files import make_output_dir
 from monai_unetpp.progress import let_go_of
 from monai_unetpp.runner.pipeline import PIPELINE_FILE
@@ -90,10 +90,9 @@ def _segment(segmenter: Segmenter, image: Path, output: Path, overwrite: bool) -
 def _tell(stream: TextIO | None, line: str) -> None:
     if stream is None:
         return
-    encoding = getattr(stream, "encoding", None) or "utf-8"
     # neither a name that the output cannot show nor a reader that has gone makes a finished image one that failed
     try:
-        stream.write(f"{printable(line).encode(encoding, 'backslashreplace').decode(encoding)}\n")
+        stream.write(f"{in_encoding_of(stream, printable(line))}\n")
         stream.flush()
     except BrokenPipeError:
         # what is left would fail again when Python ends

@@ -13,7 +13,7 @@ from typing import Any
 from monai_unetpp.choices import PRECISIONS
 from monai_unetpp.options import option, option_names, own_shard
 
-__all__ = ["RunOptions", "StudySettings", "default_flip_axes", "read_config"]
+__all__ = ["RunOptions", "StudySettings", "flip_axes_with_sides", "read_config"]
 
 _RUNS, _SPEED = "runs", "speed"
 _PRECISIONS = tuple(name for name in PRECISIONS if name != "fp16")  # its gradients underflow
@@ -26,10 +26,9 @@ _BY_AXES: dict[str, dict[int, Any]] = {
 }
 
 
-def default_flip_axes(spatial_dims: int, sided: bool) -> tuple[int, ...]:
-    """The axes along which patches are flipped, without that from left to right where labels are of one side."""
-    axes: tuple[int, ...] = _BY_AXES["flip_axes"][spatial_dims]
-    return tuple(axis for axis in axes if axis or not sided)
+def flip_axes_with_sides(spatial_dims: int) -> tuple[int, ...]:
+    """The axes along which patches are flipped where labels are of one side: all by default but that of the sides."""
+    return tuple(filter(None, _BY_AXES["flip_axes"][spatial_dims]))
 
 
 def _default(name: str) -> str:

@@ -34,7 +34,7 @@ from monai_unetpp.study.costs import (
     write_latencies,
 )
 from monai_unetpp.study.data_set import StudyCases, find_study_cases
-from monai_unetpp.study.design import RunOptions, StudySettings, default_flip_axes, read_config
+from monai_unetpp.study.design import RunOptions, StudySettings, flip_axes_with_sides, read_config
 from monai_unetpp.study.single_run import score_network, train_network
 from monai_unetpp.study.study_figures import draw_accuracy, draw_learning_curves
 from monai_unetpp.study.study_folder import State, StudyFolder, read_curve
@@ -174,7 +174,7 @@ def _completed(given: Mapping[str, Any], folder: StudyFolder, cases: StudyCases,
     chosen = {**folder.read_settings(cases), **given}
     if chosen.get("flip_axes") is None and (sides := sided(cases.labels)):
         logger.warning("Patches are not flipped along axis 0, as labels are of one side, such as %s.", sides[0])
-        chosen["flip_axes"] = default_flip_axes(cases.spatial_dims, sided=True)
+        chosen["flip_axes"] = flip_axes_with_sides(cases.spatial_dims)
     settings = StudySettings.complete(chosen, cases.spatial_dims)
     precision = resolve_precision(settings.precision, device)
     return dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)

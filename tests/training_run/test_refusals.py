@@ -184,11 +184,14 @@ def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, m
     assert check() == 4
 
 
-@pytest.mark.slow
-def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path):
-    def check():
-        data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+@pytest.fixture
+def check(data, tmp_path):
+    """A function that checks the data for a bundle."""
+    return lambda: data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
 
+
+@pytest.mark.slow
+def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path, check):
     check()
     (tmp_path / "bundle" / "training" / "fold_1").mkdir()
     (tmp_path / "bundle" / "training" / "fold_1" / "model.pt").write_text("weights")
@@ -202,10 +205,7 @@ def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_voxel_sizes_may_not_change_once_a_training_has_begun(data, tmp_path):
-    def check():
-        data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
-
+def test_voxel_sizes_may_not_change_once_a_training_has_begun(data, tmp_path, check):
     check()
     (tmp_path / "bundle" / "training" / "model.pt").touch()
     for folder in ("imagesTr", "labelsTr"):
@@ -217,11 +217,8 @@ def test_voxel_sizes_may_not_change_once_a_training_has_begun(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_label_maps_may_not_change_once_a_training_has_begun(data, tmp_path):
+def test_label_maps_may_not_change_once_a_training_has_begun(data, tmp_path, check):
     passed, first = tmp_path / "bundle" / data_check.CHECK_FILE, data / "labelsTr" / "disc_1.nii.gz"
-
-    def check():
-        data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
 
     check()
     (tmp_path / "bundle" / "training" / "checkpoint_epoch=1.pt").touch()
