@@ -23,7 +23,7 @@ REPEATING_LOGGERS = (
     "torch.onnx._internal.exporter._registration",
 )
 #: Their messages are of no use if all goes well; otherwise the final line of a run repeats them.
-DETAILED_LOGGERS = ("ignite.engine.engine.SupervisedTrainer", "monai.handlers.StatsHandler")
+DETAILED_LOGGERS = ("ignite.engine.engine.SupervisedTrainer", "monai.handlers.StatsHandler", "nncf")
 
 
 @contextmanager
