@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
-__all__ = ["cause_of", "in_encoding_of", "is_deliberate", "printable", "tell_cause_last"]
+__all__ = ["cause_of", "in_encoding_of", "is_deliberate", "list_values", "printable", "tell_cause_last"]
 
 #: How errors begin in which MONAI wraps others, and which only say what it was doing.
 _WRAPPERS = ("Failed to ", "applying transform")
@@ -54,6 +55,17 @@ def printable(text: str) -> str:
         'a\\x1b[31m\\nb.nii'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def list_values(values: Collection[Any], most: int = 5) -> str:
+    """The first values on one line, and how many more there are.
+
+    Example:
+        >>> list_values([40, 7, 300], most=2)
+        '40, 7 and 1 more'
+    """
+    shown = ", ".join(map(str, itertools.islice(values, most)))
+    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"
 
 
 def tell_cause_last() -> None:

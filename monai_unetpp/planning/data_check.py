@@ -16,10 +16,10 @@ from monai_unetpp.data.datasets.label_names import LabelNames
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels, keep_hash
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.label_values import list_values
 from monai_unetpp.data.formats.reader import read_geometry
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.distributed import rank
+from monai_unetpp.errors import list_values
 from monai_unetpp.files import write_json
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import TrainingPlan

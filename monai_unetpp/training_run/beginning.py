@@ -13,7 +13,7 @@ from monai_unetpp.bundles.training_record import find_training_record
 from monai_unetpp.data.datasets.case_check import check_case
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
-from monai_unetpp.data.formats.label_values import list_values
+from monai_unetpp.errors import list_values
 from monai_unetpp.files import write_json
 from monai_unetpp.planning import TrainingPlan
 from monai_unetpp.planning.starting import find_start

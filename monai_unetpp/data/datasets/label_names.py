@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datasets.datalist import read_content
-from monai_unetpp.data.formats.label_values import list_values
+from monai_unetpp.errors import list_values
 
 __all__ = ["IGNORE", "POOLED", "LabelNames", "find_ignore_label", "find_label_names", "name_values", "read_label_names"]
 

@@ -12,9 +12,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.formats.label_values import list_values
 from monai_unetpp.data.formats.naming import entry_name, image_name
 from monai_unetpp.data.formats.source_files import existing_files
+from monai_unetpp.errors import list_values
 from monai_unetpp.files import hash_file
 from monai_unetpp.spreadsheet import read_table
 

@@ -13,6 +13,7 @@ import numpy as np
 from monai_unetpp.data.formats.dicom_planes import COMMON, CONVERT, DISTINGUISHING, DicomPlane
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.errors import list_values
 
 __all__ = ["stack_planes"]
 
@@ -123,8 +124,8 @@ def _common_orientation(planes: Sequence[DicomPlane], given: Path) -> _Array:
         sizes = sorted((len(group) for group in groups), reverse=True)
         odd = planes[min(groups, key=len)[0]].label
         raise ImageFileError(
-            f"{given}: its slices have {len(groups)} orientations, of {_listed(sizes)} slices; {odd} is not parallel "
-            f"to the others. Localizers and other mixed views do not form a volume. {_SPLIT}"
+            f"{given}: its slices have {len(groups)} orientations, of {list_values(sizes)} slices; {odd} is not "
+            f"parallel to the others. Localizers and other mixed views do not form a volume. {_SPLIT}"
         )
     return _orthonormal(orientations.mean(axis=0), given)
 
@@ -186,7 +187,7 @@ def _difference(planes: Sequence[DicomPlane], places: _Array) -> str:
         found = {name: values for name, values in found.items() if name not in _TIMES}
     if not found:
         return "no attribute tells them apart. Remove the copies, or export one scan alone."
-    differences = "; ".join(f"{name} ({_listed(values)})" for name, values in found.items())
+    differences = "; ".join(f"{name} ({list_values(values)})" for name, values in found.items())
     return f"they differ in {differences}. {_SPLIT}"
 
 
@@ -284,12 +285,7 @@ def _kinds(texts: Sequence[str]) -> Counter[str]:
 
 def _counted(counts: Counter[str]) -> str:
     """The most frequent values with their counts."""
-    return _listed([f"{value} ({count})" for value, count in counts.most_common()])
-
-
-def _listed(items: Sequence[object], most: int = 5) -> str:
-    more = len(items) - most
-    return ", ".join(map(str, items[:most])) + (f" and {more} more" if more > 0 else "")
+    return list_values([f"{value} ({count})" for value, count in counts.most_common()])
 
 
 def _numeric(text: str) -> tuple[float, str]:

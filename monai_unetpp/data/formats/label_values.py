@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.errors import list_values
 
-__all__ = ["as_integers", "check_label_values", "list_values"]
+__all__ = ["as_integers", "check_label_values"]
 
 _ROUNDING = 0.01
 """Largest distance of a stored value from its integer: more than the error of saving scaled values again."""
@@ -84,9 +85,3 @@ def check_label_values(found: Collection[int], values: Collection[int], path: st
             f"{path}: the label must hold 0 and {list_values(sorted({*values} - {0}))} only, got "
             f"{list_values(unknown)}. Name the value in labels, or correct the label map."
         )
-
-
-def list_values(values: Collection[Any]) -> str:
-    """The first values, for messages."""
-    shown = list(values)[:5]
-    return ", ".join(map(str, shown)) + (", ..." if len(values) > len(shown) else "")

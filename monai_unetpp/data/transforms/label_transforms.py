@@ -16,7 +16,7 @@ from monai.utils import MetaKeys, convert_to_tensor
 
 from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.formats.label_values import list_values
+from monai_unetpp.errors import list_values
 
 __all__ = ["CheckLabelsd", "OneHotLabelsd", "RandCropByKnownLabeld"]
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from monai_unetpp.errors import list_values
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.decision.samples import (
     FAIL,
@@ -140,7 +141,7 @@ class LevelTest:
         if miss.label in self.held:
             state, found = "inconclusive", f"; {self.held[miss.label]}"
         return state, (
-            f"{point}: {miss.label} is missed in {_listed(miss.cases)}, where {self.reference} finds it "
+            f"{point}: {miss.label} is missed in {list_values(miss.cases, most=3)}, where {self.reference} finds it "
             f"({worse} of {present} subjects, {better} the other way round{found})."
         )
 
@@ -375,8 +376,3 @@ def _guards(margins: Sequence[Margin], paired: PairedScores) -> list[Guard]:
         for label in paired.labels if margin.labels is None else margin.labels:
             guards[margin.metric, paired.check_label(label)] = margin.value
     return [(metric, label, value) for (metric, label), value in guards.items()]
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
