@@ -42,6 +42,7 @@ from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.window_layout import AUTO
 
 __all__ = ["ProcessBenchmark", "ProcessFigures", "format_process_benchmark", "main", "measure_process"]
@@ -356,8 +357,8 @@ def format_process_benchmark(result: ProcessBenchmark) -> str:
         ours, peer = (f"{count / 1e6:.2f} M" for count in result.parameters)
         networks += f", nnU-Net's a plain U-Net of {peer} parameters (the bundle's network has {ours})"
     return (
-        f"{result.bundle}, an image of {shape}, whole processes with {result.threads} thread(s), {len(rows)} ways in "
-        f"turns, {result.figures[0].seconds.count} rounds; {networks}\n"
+        f"{result.bundle}, an image of {shape}, whole processes with {counted(result.threads, 'thread')}, {len(rows)} "
+        f"ways in turns, {result.figures[0].seconds.count} rounds; {networks}\n"
         f"{result.environment.line()}\n{result.processor}\n\n{format_table(header, rows, [False] * 4 + [True] * 6)}\n"
     )
 

@@ -26,6 +26,7 @@ from monai_unetpp.pruning.decision import compare_points
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy
 from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
 from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.runner import Segmenter
 
 __all__ = ["QUICK", "FolderFigures", "RunnerBenchmark", "format_runner_benchmark", "measure_runner"]
@@ -151,7 +152,16 @@ def measure_runner(
 def format_runner_benchmark(result: RunnerBenchmark) -> str:
     """The table in Markdown, and the smallest folder that is as good as the reference."""
     counts = sorted(result.folders[0].seconds)
-    header = ["level", "precision", "format", "MB", "peak MB", *(f"s, {n} thread(s)" for n in counts), "Dice", "NSD"]
+    header = [
+        "level",
+        "precision",
+        "format",
+        "MB",
+        "peak MB",
+        *(f"s, {counted(n, 'thread')}" for n in counts),
+        "Dice",
+        "NSD",
+    ]
     judged = ["weakest difference (bounds)", "worst case", "verdict"]
     outcomes = {outcome.point: outcome for outcome in result.outcomes}
     rows = [

@@ -24,6 +24,7 @@ from monai_unetpp import cli
 from monai_unetpp.cli.quiet import REPEATING_LOGGERS, logging_to_stderr, shown
 from monai_unetpp.pruning import PruningPlan
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
+from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.results import collecting_warnings
 
 COMMANDS = (
@@ -221,7 +222,7 @@ def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     assert (code, err) == (0, "")
     # what is about to be done, and the memory that it takes
     (told,) = [record.message for record in caplog.records if record.name != "monai_unetpp.guard"]
-    assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB besides the network \(.*\)\.", told)
+    assert re.fullmatch(r"\d+ windows? of 40x56x40, .* MB besides the network \(.*\)\.", told)
     lines = out.splitlines()
     assert re.fullmatch("hippocampus_mri_unetpp, level L1, on cpu, (torch|openvino), (fp32|bf16)", lines[0])
     assert lines[1].split() == ["case", "anterior", "(ml)", "posterior", "(ml)", "seconds"]
@@ -675,7 +676,7 @@ def test_check_a_bundle(run, hippocampus_bundle, tmp_path):
         shutil.copy(hippocampus_bundle / "configs" / name, copy / "configs")
     code, out, err = run("check", copy)
     assert code == 1
-    assert out.splitlines()[-1] == f"{copy}: {len(err.splitlines())} problem(s) found."
+    assert out.splitlines()[-1] == f"{copy}: {counted(len(err.splitlines()), 'problem')} found."
     assert "LICENSE" in err
 
 
@@ -687,7 +688,7 @@ def test_check_a_data_set(run, decathlon_dir, tmp_path):
     code, out, err = run("check", broken)
     assert code == 1
     assert "case_1.nii.gz" in err
-    assert out == f"{broken}: {len(err.splitlines())} problem(s) found.\n"
+    assert out == f"{broken}: {counted(len(err.splitlines()), 'problem')} found.\n"
 
 
 def test_check_what_is_neither(run, tmp_path):

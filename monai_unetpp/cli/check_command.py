@@ -10,6 +10,7 @@ from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail
 from monai_unetpp.errors import printable
 from monai_unetpp.options import add_input
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["CHECK"]
 
@@ -67,7 +68,7 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
         _show_code(bundle_code(bundle))
     for problem in problems:
         fail(problem)
-    print(f"{target}: {'no problems found' if not problems else f'{len(problems)} problem(s) found'}.")
+    print(f"{target}: {'no problems found' if not problems else counted(len(problems), 'problem') + ' found'}.")
     return CASES_FAILED if problems else DONE
 
 

@@ -9,6 +9,7 @@ from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP, SUBJECT_PATTERN_HELP, 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, say, show_rows
 from monai_unetpp.options import add_input, add_options
+from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.study.design import RunOptions, StudySettings
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ def _run(list_only: bool, **options: Any) -> int:
     for failure in outcome.failures:
         fail(failure)
     if outcome.failures:
-        fail(f"{len(outcome.failures)} run(s) failed; the others are done. Run the same command again to retry them.")
+        fail(
+            f"{counted(len(outcome.failures), 'run')} failed; the others are done. Run the same command again to retry "
+            "what failed."
+        )
     return CASES_FAILED if outcome.failures else DONE
 
 

@@ -40,6 +40,7 @@ from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
+from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.window_layout import AUTO
 
 __all__ = ["NestedSlidingWindowInferer"]
@@ -417,8 +418,8 @@ class NestedSlidingWindowInferer(Inferer):
         if estimate.total_bytes > self._logged_bytes:
             self._logged_bytes = estimate.total_bytes
             logger.info(
-                "%d window(s) of %s, %d per batch, %s: %s.",
-                run.windows,
+                "%s of %s, %d per batch, %s: %s.",
+                counted(run.windows, "window"),
                 "x".join(map(str, run.grid.window_size)),
                 predictor.batch_size,
                 f"{predictor.runtime} {predictor.precision}",

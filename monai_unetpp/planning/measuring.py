@@ -47,6 +47,7 @@ from monai_unetpp.planning.fingerprint import (
 )
 from monai_unetpp.planning.sides import left_right_pairs
 from monai_unetpp.progress import Progress, counting
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["take_fingerprint"]
 
@@ -175,8 +176,8 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     check_same_grid(case.image[0], ImageGeometry(image.data.shape[1:], image.affine), case.label, label.grid)
     if len(image.data) != len(described.channels):
         raise ImageFileError(
-            f"{case.image[0]}: the image must have {len(described.channels)} channel(s) like the first case, got "
-            f"{len(image.data)}. Give one file per channel, or one file with the channels on its last axis."
+            f"{case.image[0]}: the image must have {counted(len(described.channels), 'channel')} like the first case, "
+            f"got {len(image.data)}. Give one file per channel, or one file with the channels on its last axis."
         )
     if max(image.data.shape[1:]) > LONGEST_AXIS:
         raise ImageFileError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from monai_unetpp.choices import NORMS
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = [
     "AUGMENTATIONS",
@@ -327,8 +328,8 @@ def check_values(
     for name, count, per in (("strides", levels, "downsampling"), ("kernel_size", levels + 1, "resolution")):
         if len(found[name]) != count:
             raise ValueError(
-                f"{name} must have one entry per {per}, {count} for {levels} level(s), got {len(found[name])}. "
-                "Give one fewer than features for strides, as many for kernel_size."
+                f"{name} must have one entry per {per}, {count} for {counted(levels, 'level')}, got "
+                f"{len(found[name])}. Give one fewer than features for strides, as many for kernel_size."
             )
     if any(size % 2 == 0 for kernel in found["kernel_size"] for size in kernel):
         raise ValueError(f"kernel_size must be odd, got {found['kernel_size']}. Use 3, or 1 along an axis.")

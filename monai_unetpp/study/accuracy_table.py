@@ -16,7 +16,7 @@ from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.metrics.definitions import METRICS
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds, subject_means
 from monai_unetpp.reporting.markdown import escape, format_table
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import counted, percent
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.variants import REFERENCE, StudyRow
@@ -255,7 +255,7 @@ def measured_where(study: Mapping[str, Any]) -> str:
     versions = environment["versions"]
     return (
         f"{study['cases']['name']}, {settings['budget']} steps of {settings['batch_size']} patches of "
-        f"{_times(settings['patch_size'])}. {environment['device']}, {environment['threads']} thread(s), "
+        f"{_times(settings['patch_size'])}. {environment['device']}, {counted(environment['threads'], 'thread')}, "
         f"{settings['precision']}, monai-unetpp {versions['monai-unetpp']}, torch {versions['torch']}, "
         f"MONAI {versions['monai']}, {environment['date'][:10]}."
     )

@@ -281,7 +281,7 @@ class TestWhatOthersAccept:
             save(folder / "images" / f"{name}.nii.gz", generator.random((*SHAPE, 2), np.float32))
         assert check_dataset(folder) == []
         check_labelled_data(folder, classes=3, spatial_dims=3, in_channels=2)
-        with pytest.raises(ValueError, match=r"must have 1 channel\(s\) for this network, got 2"):
+        with pytest.raises(ValueError, match=r"must have 1 channel for this network, got 2"):
             check_labelled_data(folder, classes=3, spatial_dims=3, in_channels=1)
 
     def test_channels_in_one_file_and_in_several_are_one_image(self, folder: Path) -> None:
@@ -303,7 +303,7 @@ class TestWhatOthersAccept:
         for kind in ("images", "labels"):
             save(folder / kind / "d.nii.gz", np.eye(12, 14, dtype=np.uint8) + 2 * (kind == "images"))
         several, flat = sorted(check_dataset(folder))
-        assert "c.nii.gz: the image must have 1 channel(s) for this network, got 3" in several
+        assert "c.nii.gz: the image must have 1 channel for this network, got 3" in several
         assert "d.nii.gz: the label must be 3D, got shape (12, 14)" in flat
 
     def test_without_a_validation_list(self, folder: Path) -> None:

@@ -148,13 +148,13 @@ def test_nnunets_pictures_are_grey_where_it_names_one_channel(tmp_path, caplog):
     [
         (
             "grey",
-            r"must have 3 channel\(s\), 0000, 0001, 0002, got 4 of 4 with others: disc_0 \(0000\), .* The colours of",
+            r"must have 3 channels, 0000, 0001, 0002, got 4 of 4 with others: disc_0 \(0000\), .* The colours of",
         ),
         (
             "split",
             r"got 3 of 4 with others: disc_1 \(0000\), .* are three channels only where every case is one picture",
         ),
-        ("two", r"must have 2 channel\(s\), 0000, 0001, got 4 of 4 with others"),
+        ("two", r"must have 2 channels, 0000, 0001, got 4 of 4 with others"),
     ],
 )
 def test_nnunets_pictures_without_three_channels_are_refused(tmp_path, change, message):

@@ -361,7 +361,7 @@ class TestFolders:
         (tmp_path / "copy of 2.dcm").write_bytes((tmp_path / "002.dcm").read_bytes())
         with caplog.at_level(logging.INFO):
             np.testing.assert_array_equal(read_dicom([tmp_path])[0], VOXELS)
-        assert "1 duplicate file(s) left out, such as copy of 2.dcm" in caplog.text
+        assert "1 duplicate file left out, such as copy of 2.dcm" in caplog.text
 
     def test_other_content_under_the_same_identifier_is_refused(self, tmp_path: Path) -> None:
         write_all(tmp_path, datasets())

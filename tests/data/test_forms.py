@@ -91,13 +91,11 @@ def test_nnunets_list_of_files_by_case_goes_first(tmp_path):
     (tmp_path / "dataset.json").write_text(
         json.dumps({"channel_names": {"0": "T1"}, "file_ending": ".nii.gz", "dataset": cases, "validation_": 0})
     )
-    with pytest.raises(ValueError, match=r"1 training case\(s\) cannot be split"):
+    with pytest.raises(ValueError, match=r"1 training case cannot be split"):
         load_datalist(tmp_path, "training")
     cases["z"] = {"images": [], "label": "z.nii.gz"}
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1"}, "dataset": cases}))
-    with pytest.raises(
-        ValueError, match=r"dataset must name 1 image\(s\) for every case, one per channel, got \[\] for"
-    ):
+    with pytest.raises(ValueError, match=r"dataset must name 1 image for every case, one per channel, got \[\] for"):
         load_datalist(tmp_path, "training")
 
 
@@ -121,7 +119,7 @@ def test_the_modality_is_known_however_it_is_written(tmp_path, caplog, named, ch
     (folder / "dataset.json").write_text(json.dumps(content))
     described = describe_data_set(folder)
     assert (described.channels, described.modality) == (channels, modality)
-    assert ("modality names 2 channel(s), but images have 1" in caplog.text) == (named == {"0": "T1", "1": "T2"})
+    assert ("modality names 2 channels, but images have 1" in caplog.text) == (named == {"0": "T1", "1": "T2"})
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
@@ -181,14 +179,14 @@ def test_shades_of_grey_are_no_labels_unless_they_have_names(tmp_path, capsys):
 def test_nnunets_number_of_cases_is_compared_with_what_is_there(tmp_path, caplog):
     folder = nnunet(tmp_path, names="abc", channels=1, channel_names={"0": "CT"}, numTraining=4)
     load_datalist(folder, "training")
-    assert "dataset.json: numTraining is 4, but 3 training case(s) were found. Add the files" in caplog.text
+    assert "dataset.json: numTraining is 4, but there are 3 training cases. Add the files" in caplog.text
     files = {name: {"images": [f"{name}.nii.gz"], "label": f"{name}_label.nii.gz"} for name in "ab"}
     caplog.clear()
     (folder / "dataset.json").write_text(
         json.dumps({"channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "numTraining": 3, "dataset": files})
     )
     load_datalist(folder, "training")
-    assert "numTraining is 3, but 2 training case(s)" in caplog.text
+    assert "numTraining is 3, but there are 2 training cases" in caplog.text
 
 
 def break_up(folder, *, remove=None, add=None, content=None):
@@ -365,7 +363,7 @@ def test_the_drawn_validation_list_keeps_subjects_together(tmp_path):
     assert not {case.subject for case in validation} & {case.subject for case in training}
     assert len(json.loads((tmp_path / "split.json").read_text())["validation"]) == 2
     (tmp_path / "dataset.json").write_text(json.dumps({"training": entries[:2]}))
-    with pytest.raises(ValueError, match=r"2 training case\(s\) of the subject 'sub-00' cannot be split"):
+    with pytest.raises(ValueError, match=r"2 training cases of the subject 'sub-00' cannot be split"):
         load_datalist(tmp_path, "training")
 
 

@@ -482,7 +482,7 @@ class TestEstimate:
     def test_it_is_logged_before_the_run(self, image, caplog):
         with caplog.at_level(logging.INFO, LOGGER):
             inferer(sw_batch_size=3)(image, three_channels)
-        assert "12 window(s) of 8x8, 3 per batch, torch fp32: 0 MB besides the network (input 0," in caplog.text
+        assert "12 windows of 8x8, 3 per batch, torch fp32: 0 MB besides the network (input 0," in caplog.text
 
     def test_of_a_nested_unet_even_before_the_first_batch(self, net, image, caplog, monkeypatch):
         def failing(*_, **__):
@@ -491,7 +491,7 @@ class TestEstimate:
         monkeypatch.setattr(TorchPredictor, "_predict", failing)
         with caplog.at_level(logging.INFO, LOGGER), pytest.raises(RuntimeError, match="the first batch"):
             inferer(sw_batch_size=3)(image, net)
-        assert "12 window(s) of 8x8, 3 per batch" in caplog.text
+        assert "12 windows of 8x8, 3 per batch" in caplog.text
 
     def test_later_runs_log_it_only_if_they_take_more(self, image, caplog):
         used = inferer()

@@ -29,4 +29,4 @@ class TestEnvironment:
         environment = dataclasses.replace(
             describe_environment("cpu", "fp32"), device="abacus", threads=2, date="today", versions={"monai": "1.6"}
         )
-        assert environment.line() == "abacus, 2 thread(s), MONAI 1.6, today"
+        assert environment.line() == "abacus, 2 threads, MONAI 1.6, today"

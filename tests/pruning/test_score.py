@@ -428,7 +428,7 @@ class TestProblems:
         "shape": "its shape is (14, 12, 10), not (14, 12, 11)",
         "flat": "the label must be 3D, got shape (14, 12)",
         "series": "the label must be 3D, got shape (14, 12, 10, 3)",
-        "channels": "the image must have 1 channel(s) for this network, got 2",
+        "channels": "the image must have 1 channel for this network, got 2",
         "moved": "its corners lie up to",
         "gone": "no such file",
         "text": "not a NIfTI image",

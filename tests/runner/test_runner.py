@@ -574,7 +574,7 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
 def test_channels_must_be_joined_and_none_may_be_empty(tmp_path):
     reading = {"spatial_dims": [3], "channels": 2, "allow_constant": False, "fill_nonfinite": None}
     one = write_image(tmp_path / "one.nii.gz", (9, 8, 7), surround=False)
-    with pytest.raises(ImageFileError, match=r"2 channel\(s\), got shape .* Join the channels on the last axis"):
+    with pytest.raises(ImageFileError, match=r"2 channels, got shape .* Join the channels on the last axis"):
         read_volume(one, reading)
     voxels = np.asarray(nibabel.load(one).dataobj)
     nibabel.save(nibabel.Nifti1Image(np.stack([voxels, voxels * 0], axis=-1), np.eye(4)), tmp_path / "both.nii")

@@ -142,7 +142,7 @@ def test_the_markdown_holds_the_numbers(study):
     )
     assert "| U-Net L1 | 0.001 M | 0.00 | 2.0 ms (0.25) | 0.6000 | 0.7000 | -0.1000 (" in text
     assert "| L1 | 0.5500 ± 0.0707 | 0.6000 | -0.1000 (-0.1000 to -0.1000) |" in text
-    assert "abacus, 1 thread(s)" in text
+    assert "abacus, 1 thread" in text
     assert "2026-01-02" in text
     assert "99.8 %" in text
 

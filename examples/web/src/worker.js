@@ -61,7 +61,8 @@ async function fetched(path) {
 
 async function withProcessor(bytes, { windows }) {
   const ort = await runtime("wasm");
-  return { predict: await loadNetwork(ort, bytes, windows.shape, "wasm"), used: `processor, ${ort.env.wasm.numThreads} thread(s)` };
+  const threads = ort.env.wasm.numThreads;
+  return { predict: await loadNetwork(ort, bytes, windows.shape, "wasm"), used: `processor, ${threads} ${threads === 1 ? "thread" : "threads"}` };
 }
 
 /** The network on WebGPU, if there is one that gives the logits of the processor. */

@@ -23,6 +23,7 @@ from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.formats.pictures import COLOURS, is_picture_name, shown_orientation
 from monai_unetpp.data.formats.reader import Volume, VolumeReader, read_label_map
 from monai_unetpp.data.formats.tiff import mean_of_colours
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = [
     "CheckedCase",
@@ -98,10 +99,10 @@ def check_case(
         check_same_grid(case.image[0], ImageGeometry(image.data.shape[1:], image.affine), case.label, label.grid)
         _check_shown_alike(case)
         channels = len(image.data)
-        if in_channels not in (None, channels):
+        if in_channels is not None and in_channels != channels:
             raise ImageFileError(
-                f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. "
-                "Give one file per channel, or one file with the channels on its last axis."
+                f"{case.image[0]}: the image must have {counted(in_channels, 'channel')} for this network, got "
+                f"{channels}. Give one file per channel, or one file with the channels on its last axis."
             )
         return CheckedCase(None, voxels, label_volumes(label), hash_voxels(label.data), label.data.ndim, channels)
     except (ImageFileError, OSError) as e:

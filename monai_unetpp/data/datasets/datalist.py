@@ -18,6 +18,7 @@ from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
 from monai_unetpp.data.formats.naming import case_name, entry_name, image_name, unique_names
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = [
     "LISTS",
@@ -327,7 +328,7 @@ def _drawn_split(
     if len(groups) < 2:
         of_one = f" of the subject {next(iter(groups))!r}" if len(cases) > 1 else ""
         raise ValueError(
-            f"{path}: {len(cases)} training case(s){of_one} cannot be split. Add cases or a 'validation' list."
+            f"{path}: {counted(len(cases), 'training case')}{of_one} cannot be split. Add cases or a 'validation' list."
         )
     order = sorted(groups.values(), key=lambda indices: str(cases[indices[0]]["image"]))
     random.Random(_SPLIT_SEED).shuffle(order)

@@ -18,6 +18,7 @@ from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_coloured, is_picture_name
 from monai_unetpp.data.formats.reader import read_label_map
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["DataSetDescription", "Modality", "describe_data_set"]
 
@@ -135,13 +136,13 @@ def _channels(path: Path, names: Sequence[str], image: Any, spatial_dims: int) -
     # an extra axis may be time
     if count not in (1, len(names)) and not (isinstance(image, list) or read_form(path) == "folder"):
         raise ValueError(
-            f"{path}: modality must name the channels of the images, got {len(names)} name(s) for {count} on the last "
-            f"axis of {image}. Name them, or give images without this axis."
+            f"{path}: modality must name the channels of the images, got {counted(len(names), 'name')} for {count} on "
+            f"the last axis of {image}. Name them, or give images without this axis."
         )
     if len(names) == count:
         return tuple(name.strip() or f"channel_{number}" for number, name in enumerate(names))
     if names:
-        warn_once(f"{path}: modality names {len(names)} channel(s), but images have {count}. Correct it.")
+        warn_once(f"{path}: modality names {counted(len(names), 'channel')}, but images have {count}. Correct it.")
     return tuple(f"channel_{number}" for number in range(count))
 
 

@@ -16,6 +16,7 @@ from monai_unetpp.data.formats.naming import case_name, channel_of
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_second_of_pair
 from monai_unetpp.data.formats.pictures import COLOURS, JPEG_SUFFIXES, PICTURE_SUFFIXES, has_colours, is_picture_name
 from monai_unetpp.errors import list_values
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["VOXEL_SUFFIXES", "Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
 
@@ -95,8 +96,8 @@ def _tell_missing(path: Path, promised: Any, found: int) -> None:
     """Log that there are not as many cases as ``numTraining`` says: an image may be missing with its label."""
     if isinstance(promised, int) and promised != found:
         warn_once(
-            f"{path}: numTraining is {promised}, but {found} training case(s) were found. Add the files that are "
-            "missing, or correct the number."
+            f"{path}: numTraining is {promised}, but there {'is' if found == 1 else 'are'} "
+            f"{counted(found, 'training case')}. Add the files that are missing, or correct the number."
         )
 
 
@@ -228,7 +229,8 @@ def _check_channels(
     if ending.lower() in PICTURE_SUFFIXES:
         colours = " The colours of a picture are three channels only where every case is one picture in colours."
     raise ValueError(
-        f"{folder}: all cases must have {len(needed)} channel(s), {', '.join(f'{each:04d}' for each in needed)}, got "
+        f"{folder}: all cases must have {counted(len(needed), 'channel')}, "
+        f"{', '.join(f'{each:04d}' for each in needed)}, got "
         f"{len(wrong)} of {len(by_case)} with others: {list_values(shown)}. Add the missing files, or correct their "
         f"names.{colours}"
     )
@@ -244,8 +246,8 @@ def _listed_by_nnunet(path: Path, cases: Mapping[str, Any], channels: int) -> li
         images = files.get("images") if isinstance(files, Mapping) else None
         if not isinstance(images, list) or (len(images) != channels and not _may_be_colours(images, channels)):
             raise ValueError(
-                f"{path}: dataset must name {channels} image(s) for every case, one per channel, got {images!r:.200} "
-                f"for {name!r}. Correct it."
+                f"{path}: dataset must name {counted(channels, 'image')} for every case, one per channel, got "
+                f"{images!r:.200} for {name!r}. Correct it."
             )
         entries.append({"image": images[0] if len(images) == 1 else images, "label": files.get("label")})
     return entries

@@ -24,6 +24,7 @@ from monai_unetpp.data.formats.dicom_stack import stack_planes
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.files import MARK
+from monai_unetpp.reporting.numbers import counted
 
 if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset
@@ -253,7 +254,7 @@ def _distinct(files: Sequence[DicomFile], given: Path) -> list[DicomFile]:
                 "but differ. Remove the wrong one."
             )
     if copies:
-        logger.info("%s: %d duplicate file(s) left out, such as %s.", given, len(copies), copies[0])
+        logger.info("%s: %s left out, such as %s.", given, counted(len(copies), "duplicate file"), copies[0])
     return distinct
 
 

@@ -19,6 +19,7 @@ from monai_unetpp.pruning.results import CaseDepth, DataProblem, OperatingPoint,
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.case_scores import CaseEvaluation, CaseScores
 from monai_unetpp.pruning.scoring.prediction import Network, networks_ready
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["NothingScoredError", "Scores", "evaluate_levels"]
 
@@ -181,7 +182,7 @@ def _check_failures(
     lines += [f"- {point} on {reason}" for point, reasons in failed.items() for reason in reasons]
     if lines:
         raise ValueError(
-            f"cases of {dataset!r} must all be scored, got {len(lines)} failure(s) on {count} cases:\n"
+            f"cases of {dataset!r} must all be scored, got {counted(len(lines), 'failure')} on {count} cases:\n"
             + "\n".join(lines)
             + "\nFinished cases are kept if a store is given. Correct the cause and run again, or set "
             "exclude_problems to leave out these cases and further checkpoints."
