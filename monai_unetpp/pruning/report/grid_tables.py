@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import OperatingGrid, PruningResult
@@ -15,6 +16,8 @@ from monai_unetpp.reporting.tables import Table, TableCell
 __all__ = ["GRID_RULE", "grid_networks_table", "grid_state", "grid_table"]
 
 _MEGA = 1e6
+#: Headings of what a setting consists of.
+_SETTINGS = ("Overlap", "Flips", "Precision", "Runtime", "Windows")
 
 GRID_RULE = (
     "Every level was run at every setting and is compared, case by case, with the reference: the deepest level as the "
@@ -41,7 +44,8 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
     means = {(each.point, each.label): each.metrics["dice"].mean for each in summary.grid if each.dataset == dataset}
     points = sorted(grid.points, key=lambda point: grid.time_ratios[point.name].median)
     unit, scale = time_unit(cost.volume_latency_s.median for cost in grid.costs.values())
-    records, marked = [], []
+    records: list[dict[str, TableCell | str | None]] = []
+    marked = []
     for number, point in enumerate(points):
         setting, cost, ratio = point.setting, grid.costs[point.name], grid.time_ratios[point.name]
         if setting is None:
@@ -67,18 +71,21 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
                 "On the front": percent(grid.on_front[point.name]) if grid.on_front else None,
             }
         )
+    alike = {name: records[0][name] for name in _SETTINGS if len({record[name] for record in records}) == 1}
     return Table.of(
         "Operating points, the fastest first",
-        records,
-        words=("Level", "Flips", "Precision", "Runtime", "Windows", "Result"),
+        [{name: cell for name, cell in record.items() if name not in alike} for record in records],
+        words=("Level", *_SETTINGS[1:], "Result"),
         marked=marked,
-        notes=_grid_notes(grid, result.rules.alpha),
+        notes=_grid_notes(grid, result.rules.alpha, alike),
     )
 
 
-def _grid_notes(grid: OperatingGrid, alpha: float) -> list[str]:
+def _grid_notes(grid: OperatingGrid, alpha: float, alike: Mapping[str, TableCell | str | None]) -> list[str]:
     first = grid.costs[grid.reference]
+    shared = ", ".join(f"{name.lower()} {value}" for name, value in alike.items())
     return [
+        f"The same for all of them: {shared}." if shared else "",
         "Dice: mean over the cases that were compared. Bound nearest its margin: among all guarded metrics and labels, "
         "the lower confidence bound of a mean difference from the reference that is nearest to minus its margin, or "
         "furthest beyond it.",
