@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -25,6 +26,8 @@ __all__ = ["compare_weights", "shapes_in_weights", "shaping_arguments", "transfe
 logger = logging.getLogger(__name__)
 
 _FIRST = "nodes.x_0_0."
+#: Pattern of the weights of a decoder node whose kernel is the step of its row.
+_STEP = r"upsample\.deconv\.weight"
 #: Arguments that the shapes of weights depend on: those that a plan can set, and others.
 _SETTABLE = ("features", "kernel_size", "norm", "strides")
 _FIXED = ("spatial_dims", "block", "bias", "upsample")
@@ -170,7 +173,11 @@ def shapes_in_weights(weights: _Tensors) -> dict[str, Any] | None:
     if len(rows) < 2:
         return None
     dims = len(rows[0]) - 2
-    steps = [weights.get(f"nodes.x_{depth}_1.upsample.deconv.weight") for depth in range(len(rows) - 1)]
+    # a plain U-Net has one decoder node in each row, others have one in the first column
+    steps = [
+        next((value for key, value in weights.items() if re.fullmatch(rf"nodes\.x_{depth}_\d+\.{_STEP}", key)), None)
+        for depth in range(len(rows) - 1)
+    ]
     return {
         "spatial_dims": dims,
         "features": [int(shape[0]) for shape in rows],

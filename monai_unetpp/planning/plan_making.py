@@ -47,6 +47,7 @@ from monai_unetpp.planning.machine import Machine, count_step, measure_machine
 from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.network_rules import NetworkTask, check_size, choose_network, choose_window, training_minutes
 from monai_unetpp.planning.plan_options import PlanOptions
+from monai_unetpp.planning.sides import sided
 from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.starting import compare_start, read_source
 from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
@@ -307,13 +308,19 @@ def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -
 
 def _warn_of_mirrored_sides(choices: _Choices, fingerprint: Fingerprint) -> None:
     mirrored = [name for name in ("flip_axes", "flips") if 0 in choices[name]]
-    if mirrored and fingerprint.left_right:
-        logger.warning(
-            "%s: mirroring axis 0 swaps left and right, so that the network cannot tell %s from %s. Leave this axis "
-            "out.",
-            " and ".join(mirrored),
-            *fingerprint.left_right[0],
-        )
+    one_sided = sided(fingerprint.labels)
+    if not mirrored or not (fingerprint.left_right or one_sided):
+        return
+    confused = (
+        "tell {} from {}".format(*fingerprint.left_right[0])
+        if fingerprint.left_right
+        else f"tell {one_sided[0]} from the other side"
+    )
+    logger.warning(
+        "%s: mirroring axis 0 swaps left and right, so that the network cannot %s. Leave this axis out.",
+        " and ".join(mirrored),
+        confused,
+    )
 
 
 def _host_bytes(machine: Machine) -> int:

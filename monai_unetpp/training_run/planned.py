@@ -50,6 +50,24 @@ class Planned:
         """Trainings for cross-fitting; 0 for none."""
         return self.beginning.folds
 
+    def reread(self, options: TrainOptions) -> Planned:
+        """The same with the beginning that is settled now.
+
+        Raises:
+            BlockingIOError: the bundle was planned otherwise meanwhile.
+            ValueError: its training began with other options meanwhile.
+        """
+
+        def settled() -> Beginning:
+            if load_plan(self.bundle) != self.plan:
+                raise BlockingIOError(
+                    f"{self.bundle}: another process has planned it otherwise meanwhile. Run the same command again, "
+                    "or use another folder."
+                )
+            return settle(self.bundle, self.plan, options)
+
+        return dataclasses.replace(self, beginning=by_first(settled))
+
 
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
     """Plan the bundle unless it is planned. Under ``torchrun`` the first process plans, and the others wait.
@@ -65,7 +83,9 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         FileNotFoundError: no such data set, or no such initial weights.
     """
     bundle = Path(options.output_dir)
-    made = by_first(lambda: _planned_before(options, tell)) or _plan(by_first(lambda: _keeping_values(options)), tell)
+    if not by_first(lambda: _is_planned(options, tell)):
+        _plan(by_first(lambda: _keeping_values(options)), tell)
+    made = by_first(lambda: load_plan(bundle))
     return Planned(
         bundle=bundle,
         dataset_dir=Path(options.dataset_dir),
@@ -89,18 +109,18 @@ def check_kept(bundle: Path) -> None:
         )
 
 
-def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
+def _plan(options: TrainOptions, tell: Callable[[str], None]) -> None:
     """Plan in the first process; all of them share the check of the data."""
     described = by_first(lambda: describe_task(options))
     check_data(options.dataset_dir, described, options.output_dir, options.fold_count, tell, **options.subject_rules)
-    return by_first(lambda: plan_checked(options, described, tell))
+    by_first(lambda: plan_checked(options, described, tell))
 
 
-def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan | None:
-    """The existing plan, which must be for the same data and values set by hand; None if there is none to follow."""
+def _is_planned(options: TrainOptions, tell: Callable[[str], None]) -> bool:
+    """Whether there is a plan to follow, which must be for the same data and values set by hand."""
     bundle = Path(options.output_dir)
     if not (bundle / PLAN_FILE).is_file():
-        return None
+        return False
     trained = has_trained(bundle / "training")
     weights, made_here = bundle / WEIGHTS_FILE, bundle / "training" / "model.pt"
     are_others = made_here.is_file() and weights.is_file() and hash_file(made_here) != hash_file(weights)
@@ -127,9 +147,9 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
     outdated = None if trained else _why_outdated(options, made)
     if outdated:
         tell(f"{bundle}: was planned {outdated}, and is planned anew. Values set by hand are kept.")
-        return None
+        return False
     tell(f"{bundle}: already planned.")
-    return made
+    return True
 
 
 def _why_outdated(options: TrainOptions, made: TrainingPlan) -> str | None:

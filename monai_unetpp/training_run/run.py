@@ -128,8 +128,8 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         check_kept(planned.bundle)
         check_targets(planned.bundle)
         with _alone(planned.bundle):
-            # another process may have planned anew before this one had the folder
-            planned = planned_bundle(options, logger.debug)
+            # another process may have planned anew, or trained, before this one had the folder
+            planned = planned.reread(options)
             run = _Run.of(options, planned, started, tell)
             folds = run.cross_fit()
             fitted = run.fit_final()

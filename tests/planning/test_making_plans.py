@@ -341,6 +341,9 @@ def test_it_is_told_where_mirroring_confuses_left_and_right(name, caplog):
     (told,) = caplog.messages
     assert told.startswith(f"{name}: mirroring axis 0 swaps left and right")
     assert "left x from right x. Leave this axis out" in told
+    caplog.clear()
+    made_by_hand(fingerprint(labels={"left x": 1}), **{name: 0}, **TINY)
+    assert "cannot tell left x from the other side. Leave this axis out" in caplog.text
 
 
 @pytest.mark.parametrize(("spacing_mm", "shape"), [(1e-9, "6.4e"), (0.001, "64000 x 64000 x 64000")])

@@ -83,12 +83,13 @@ def test_a_network_that_is_not_described_is_known_by_the_shapes_of_its_weights(d
         planned(discs_dir, tmp_path / "none", tmp_path / "bare.pt")
 
 
+@pytest.mark.parametrize("variant", ["unet", "unet++"])
 @pytest.mark.parametrize("upsample", ["deconv", "nontrainable"])
 @pytest.mark.parametrize("block", ["plain", "residual"])
-def test_shapes_of_weights_tell_how_a_network_was_built(upsample, block):
+def test_shapes_of_weights_tell_how_a_network_was_built(upsample, block, variant):
     given = {"features": [4, 8, 6], "kernel_size": [[3, 3, 1], [3, 3, 3], [3, 3, 3]], "norm": "batch"}
     strides = [[2, 2, 1], [2, 2, 2]] if upsample == "deconv" else [[2, 2, 2], [2, 2, 2]]
-    network = NestedUNet(3, 2, 5, strides=strides, block=block, upsample=upsample, **given)
+    network = NestedUNet(3, 2, 5, strides=strides, block=block, upsample=upsample, variant=variant, **given)
     found = shapes_in_weights(network.state_dict())
     assert found == {"spatial_dims": 3, "strides": strides, **given}
     assert {name: shaping_arguments(network.config)[name] for name in found} == found

@@ -433,6 +433,22 @@ def test_other_minutes_are_planned_for_anew_with_the_same_values_by_hand(discs_d
 
 
 @pytest.mark.slow
+def test_what_another_process_planned_while_this_one_waited_for_the_folder_is_not_followed(
+    discs_dir, tmp_path, monkeypatch
+):
+    bundle, alone = tmp_path / "bundle", stages._alone
+    plan(discs_dir, bundle, minutes=20, settings=TINY, device="cpu", measure=slow_machine)
+
+    def planned_first(folder):
+        plan(discs_dir, folder, minutes=60, settings=TINY, device="cpu", measure=slow_machine)
+        return alone(folder)
+
+    monkeypatch.setattr(stages, "_alone", planned_first)
+    with pytest.raises(BlockingIOError, match=r"bundle: another process has planned it otherwise meanwhile\. Run the"):
+        train(options(discs_dir, bundle, minutes=20))
+
+
+@pytest.mark.slow
 def test_a_plan_is_made_anew_for_other_cases_and_for_values_of_its_own_that_are_now_set_by_hand(
     discs_dir, tmp_path, monkeypatch
 ):

@@ -5,6 +5,7 @@ import { View, colourOf } from "./view.js";
 const element = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 let view, file, result;
+let shown = Promise.resolve();
 let worker = startWorker();
 
 // first, as a browser opens files that are dropped on a page that does not listen
@@ -41,7 +42,7 @@ function listen() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     element("drop").classList.remove("over");
-    if (event.dataTransfer.files.length && !element("file").disabled) run(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files.length) run(event.dataTransfer.files[0]);
   });
 }
 
@@ -51,22 +52,26 @@ function startWorker() {
   let worked = false;
   started.addEventListener("message", ({ data }) => {
     worked = true;
-    receive[data.kind](data);
+    // what a worker that was stopped had sent before may come later
+    if (started === worker) receive[data.kind](data);
   });
   started.addEventListener("error", (event) => {
+    if (started !== worker) return;
     if (event.message && worked) replaceWorker();
     fail(event.message || "worker.js: cannot be loaded. Build the page again.");
   });
   return started;
 }
 
-/** After what nobody foresaw, such as a graphics card that was lost, its networks may be unusable. */
+/** To stop its work; and after what nobody foresaw, such as a graphics card that was lost, as its networks may be unusable. */
 function replaceWorker() {
   worker.terminate();
   worker = startWorker();
 }
 
+/** Segment an image, also instead of the one that is in work. */
 async function run(chosen) {
+  if (document.body.dataset.state === "busy") replaceWorker();
   file = chosen;
   result = null;
   element("error").hidden = element("result").hidden = true;
@@ -77,7 +82,7 @@ async function run(chosen) {
   } catch (error) {
     return fail(error.message);
   }
-  worker.postMessage({ folder: element("folder").value, file, device: asked.get("device") });
+  if (file === chosen) worker.postMessage({ folder: element("folder").value, file, device: asked.get("device") });
 }
 
 const receive = {
@@ -97,20 +102,25 @@ const receive = {
     listVolumes(found.volumes);
     element("notes").textContent = found.notes.join(" ");
     element("result").hidden = false;
+    // one after the other, as the viewer adds to what it shows
+    shown = shown.catch(() => {}).then(() => result === found && show(found));
     try {
-      await show(found);
+      await shown;
     } catch (error) {
-      return fail(`${file.name}: the viewer cannot show this image (${error.message}). You can still download the labels.`);
+      if (result === found) fail(`${file.name}: the viewer cannot show this image (${error.message}). You can still download the labels.`);
+      return;
     }
+    // another image may have been chosen meanwhile
+    if (result !== found) return;
     setBusy(false);
     document.body.dataset.state = "done";
   },
 };
 
-async function show({ bytes, volumes }) {
+async function show(found) {
   view ??= new View(element("canvas"));
   await view.showImage(file);
-  await view.showLabels(bytes, "labels.nii", volumes, Number(element("opacity").value));
+  if (result === found) await view.showLabels(found.bytes, "labels.nii", found.volumes, Number(element("opacity").value));
 }
 
 function listVolumes(volumes) {
@@ -147,7 +157,6 @@ function stage(text) {
 
 function setBusy(isBusy) {
   document.body.dataset.state = isBusy ? "busy" : "idle";
-  element("folder").disabled = element("file").disabled = isBusy;
   element("working").hidden = false;
   if (isBusy) element("progress").removeAttribute("value");
 }
