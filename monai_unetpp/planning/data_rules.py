@@ -368,7 +368,7 @@ def choose_class_weights(fingerprint: Fingerprint) -> Choice:
         [round(value / mean, 2) for value in (min(emphases), *emphases)],
         "A rare label weighs more, by the fourth root of its rarity and at most "
         f"{_MOST_OFTEN:g} times as much, as it would be learned much later otherwise; the background weighs least. In "
-        "the last part of the training, `late_share`, all weigh the same.",
+        "the last part of the training (late_share) all weigh the same.",
     )
 
 

@@ -19,9 +19,13 @@ from monai_unetpp.planning import TrainingPlan
 from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_files import has_trained
 from monai_unetpp.planning.training_plan import in_words
+from monai_unetpp.pruning.statistics import MIN_SUBJECTS
+from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["Beginning", "check_start", "settle", "write_beginning"]
+__all__ = ["Beginning", "check_start", "settle", "tell_few_subjects", "write_beginning"]
+
+_Entries = Sequence[Mapping[str, Any]]
 
 _FILE = Path("training") / "start.json"
 
@@ -80,9 +84,27 @@ def write_beginning(bundle: Path, beginning: Beginning) -> None:
     write_json(bundle / _FILE, dataclasses.asdict(beginning), indent=1)
 
 
+def tell_few_subjects(training: _Entries, validation: _Entries, tell: Callable[[str], None]) -> None:
+    """Tell where validation cases are too few for a verdict, before the time is spent.
+
+    Args:
+        training: the training cases.
+        validation: those that are to judge.
+        tell: called with a line.
+    """
+    judging = len({case.subject for case in list_cases(validation)})
+    if judging < MIN_SUBJECTS:
+        subjects = len({case.subject for case in list_cases([*training, *validation])})
+        remedy = f" With --folds 3, all {subjects} subjects judge." if subjects >= MIN_SUBJECTS else ""
+        tell(
+            f"{counted(judging, 'subject')} for validation, fewer than the {MIN_SUBJECTS} that a verdict on the levels "
+            f"needs, so the deepest will be kept.{remedy}"
+        )
+
+
 def check_start(
     init: str | PathLike[str] | None,
-    judging: Sequence[Mapping[str, Any]],
+    judging: _Entries,
     folds: int,
     tell: Callable[[str], None],
 ) -> None:

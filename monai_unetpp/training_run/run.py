@@ -30,7 +30,7 @@ from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.reporting.numbers import counted, percent
-from monai_unetpp.training_run.beginning import check_start, write_beginning
+from monai_unetpp.training_run.beginning import check_start, tell_few_subjects, write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit, read_fitted
 from monai_unetpp.training_run.judging import (
@@ -173,6 +173,8 @@ class _Run:
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
         check_start(planned.beginning.init, judging, planned.folds, tell)
+        if not planned.folds:
+            tell_few_subjects(training, validation, tell)
         shares = by_first(
             lambda: kept_shares(folder / "time.json") or _share_time(planned, judging, training, values, started)
         )

@@ -140,7 +140,7 @@ def test_equal_images_and_labels_that_no_case_has_are_told_once(cases, caplog):
     first, *others = (case["image"] for case in cases)
     assert told == [
         *(f"{image}: the same image as {first}, both in 'dataset'. Leave one of them out." for image in others),
-        "dataset: no case has the label 'ball' (2). Remove it from labels, or add such cases.",
+        f"dataset: none of the {len(cases)} cases to score has the label 'ball' (2), about which they say nothing.",
     ]
 
 

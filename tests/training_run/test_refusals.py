@@ -18,7 +18,7 @@ from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, p
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.beginning import Beginning, check_start, write_beginning
+from monai_unetpp.training_run.beginning import Beginning, check_start, tell_few_subjects, write_beginning
 from monai_unetpp.training_run.planned import planned_bundle
 
 SETTINGS = TINY | {"steps": 2}
@@ -284,6 +284,17 @@ def test_subjects_in_both_lists_are_told(data, tmp_path, caplog, monkeypatch):
     assert "in both lists" not in caplog.text
     data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
     assert "1 subject with cases in both lists, training and validation (twice)" in caplog.text
+
+
+def test_too_few_subjects_for_a_verdict_are_told_before_the_training():
+    told = []
+    cases = [{"image": f"{number:02d}.nii", "label": f"{number:02d}_label.nii"} for number in range(19)]
+    tell_few_subjects(cases[:9], cases[9:], told.append)
+    assert not told
+    few = "for validation, fewer than the 10 that a verdict on the levels needs, so the deepest will be kept."
+    tell_few_subjects(cases[:9], cases[9:11], told.append)
+    tell_few_subjects(cases[:3], cases[3:4], told.append)
+    assert told == [f"2 subjects {few} With --folds 3, all 11 subjects judge.", f"1 subject {few}"]
 
 
 @pytest.mark.parametrize("folds", [0, 2])

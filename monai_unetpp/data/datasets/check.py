@@ -27,6 +27,7 @@ from monai_unetpp.data.datasets.voxel_hash import keep_hash
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.progress import Progress, counting
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["check_dataset", "check_labelled_data", "tell_doubtful"]
 
@@ -273,9 +274,15 @@ def _unused_labels(
         found.setdefault(each.key, set()).update(checked[each.case.files].values)
     everywhere = set().union(*found.values())
     # lists that were not read may have it
-    of_list = f" of {next(iter(found))!r}" if len(found) == 1 and str(path) not in found else ""
+    of_list = f" of {next(iter(found))!r}" if len(found) == 1 else ""
     for name, value in names.foreground.items():
-        if value not in everywhere:
+        if value not in everywhere and str(path) in found:
+            # they may be a part of the data set
+            yield (
+                f"{path}: none of the {counted(len(listed), 'case')} to score has the label {name!r} ({value}), about "
+                "which they say nothing."
+            )
+        elif value not in everywhere:
             yield (
                 f"{path}: no case{of_list} has the label {name!r} ({value}). Remove it from labels, or add such cases."
             )
