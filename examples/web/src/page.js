@@ -6,6 +6,7 @@ const element = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 let view, file, result;
 let shown = Promise.resolve();
+let canWork = true;
 let worker = startWorker();
 
 // first, as a browser opens files that are dropped on a page that does not listen
@@ -17,8 +18,9 @@ async function start() {
   const response = await fetch("models/index.json").catch(() => {
     throw new Error("the page's server cannot be reached. Start it again with npm start.");
   });
-  if (!response.ok) throw new Error("models/index.json: missing. Build the page again.");
-  const folders = await response.json();
+  // some servers send a page of their own for what is missing
+  const folders = response.ok && (await response.json().catch(() => null));
+  if (!folders) throw new Error("models/index.json: missing or damaged. Build the page again.");
   for (const { folder, title } of folders) element("folder").add(new Option(title, folder));
   const wanted = asked.get("folder");
   if (wanted !== null && !folders.some(({ folder }) => folder === wanted)) {
@@ -42,7 +44,10 @@ function listen() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     element("drop").classList.remove("over");
-    if (event.dataTransfer.files.length) run(event.dataTransfer.files[0]);
+    const { files } = event.dataTransfer;
+    // which comes first is chance
+    if (files.length > 1) showError(`${files.length} files: this page takes one image at a time. Drop one.`);
+    else if (files.length) run(files[0]);
   });
 }
 
@@ -58,7 +63,8 @@ function startWorker() {
   started.addEventListener("error", (event) => {
     if (started !== worker) return;
     if (event.message && worked) replaceWorker();
-    fail(event.message || "worker.js: cannot be loaded. Build the page again.");
+    else canWork = false;
+    fail(event.message || "worker.js: cannot be loaded. Start the page's server again, or build the page again.");
   });
   return started;
 }
@@ -66,12 +72,13 @@ function startWorker() {
 /** To stop its work; and after what nobody foresaw, such as a graphics card that was lost, as its networks may be unusable. */
 function replaceWorker() {
   worker.terminate();
+  canWork = true;
   worker = startWorker();
 }
 
 /** Segment an image, also instead of the one that is in work. */
 async function run(chosen) {
-  if (document.body.dataset.state === "busy") replaceWorker();
+  if (document.body.dataset.state === "busy" || !canWork) replaceWorker();
   file = chosen;
   result = null;
   element("error").hidden = element("result").hidden = true;
@@ -164,7 +171,11 @@ function setBusy(isBusy) {
 function fail(message) {
   setBusy(false);
   element("working").hidden = true;
+  showError(message);
+  document.body.dataset.state = "failed";
+}
+
+function showError(message) {
   element("error").textContent = message;
   element("error").hidden = false;
-  document.body.dataset.state = "failed";
 }
