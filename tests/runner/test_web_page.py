@@ -165,6 +165,69 @@ server.close();
     assert found["error"] == f"port {found['port']}: it is in use. Give another one: npm start -- PORT\n"
 
 
+def test_the_worker_names_what_failed_and_keeps_the_network_that_it_has(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "ort").mkdir()
+    for name in ("good", "damaged"):
+        _folder(tmp_path / "models" / name, _BRAIN)
+    (tmp_path / "models/damaged" / PIPELINE_FILE).write_text("<html>")
+    (tmp_path / "ort/ort.wasm.min.mjs").write_text(_STAND_IN_RUNTIME)
+    image = _image(tmp_path / "a.nii.gz", _OBLIQUE)
+    script = """
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+const [folder, image, worker] = process.argv.slice(1);
+const told = [];
+let isOnline = true;
+const at = (path) => ({ href: pathToFileURL(join(folder, path)).href, toString() { return this.href; } });
+globalThis.self = { location: at("worker.js"), postMessage: (message) => told.push(message) };
+globalThis.fetch = async (path) => {
+  if (!isOnline) throw new TypeError("Failed to fetch");
+  return new Response(await readFile(join(folder, path)));
+};
+const file = new File([await readFile(image)], "a.nii.gz");
+const refuse = () => Promise.reject(new DOMException("", "NotReadableError"));
+const changed = { name: "changed.nii", slice: () => ({ arrayBuffer: refuse }) };
+const ask = async (name, file) => {
+  await self.onmessage({ data: { folder: name, file, device: "wasm" } });
+  const { kind, message, isForeseen } = told.at(-1);
+  return [kind, message ?? null, isForeseen ?? null];
+};
+await import(worker);
+const results = [await ask("good", file), await ask("damaged", file), await ask("good", changed)];
+isOnline = false;
+results.push(await ask("damaged", file), await ask("good", file));
+isOnline = true;
+self.location = at("elsewhere/worker.js");
+await import(`${worker}?afresh`);
+results.push(await ask("good", file));
+console.log(JSON.stringify(results));
+"""
+    worker = (Path(__file__).parents[2] / "examples/web/src/worker.js").as_uri()
+    command = [_NODE, "--input-type=module", "-e", script, str(tmp_path), str(image), worker]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    again = "Start it again with npm start."
+    assert json.loads(done.stdout) == [
+        ["done", None, None],
+        ["failed", "damaged: its pipeline.json is damaged. Export the bundle again.", True],
+        [
+            "failed",
+            "changed.nii: cannot be read (NotReadableError). It may have changed since it was chosen, or be too large "
+            "for the browser. Choose it again.",
+            True,
+        ],
+        ["failed", f"the page's server cannot be reached. {again}", True],
+        ["done", None, None],
+        [
+            "failed",
+            "ort/ort.wasm.min.mjs: cannot be loaded. Start the page's server again, or build the page again.",
+            True,
+        ],
+    ]
+
+
 def _stand_in(window):
     ramp = np.broadcast_to(np.arange(window.shape[-1], dtype=np.float32) / 8 - np.float32(0.5), window.shape)
     return np.concatenate([window, np.float32(0.5) - window, ramp])
@@ -184,6 +247,26 @@ def _convolution():
 
 
 _CHANNELS = {"image": 1, "pred": 3}
+
+# as ONNX Runtime Web, of which a session cannot be used after its release
+_STAND_IN_RUNTIME = """
+export const env = { wasm: {} };
+export class Tensor {
+  constructor(type, data) {
+    this.data = data;
+  }
+}
+export const InferenceSession = {
+  create: async () => {
+    let isOpen = true;
+    const run = async ({ image: { data } }) => {
+      if (!isOpen) throw new Error("released");
+      return { pred: { data: Float32Array.from([...data, ...data.map((value) => 0.5 - value)]), dispose() {} } };
+    };
+    return { inputNames: ["image"], outputNames: ["pred"], run, release: async () => { isOpen = false; } };
+  },
+};
+"""
 
 
 def _folder(path, steps, network=b"network", clear=False, **windows):

@@ -86,18 +86,19 @@ export function writeLabels(labels, image) {
 }
 
 async function unpacked(file) {
-  const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
-  if (!start.length) throw new UserError(`${file.name}: empty, it has 0 bytes. Export or copy it again.`);
-  const isPacked = start[0] === 0x1f && start[1] === 0x8b;
+  let isPacked = false;
   try {
+    const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
+    if (!start.length) throw new UserError(`${file.name}: empty, it has 0 bytes. Export or copy it again.`);
+    isPacked = start[0] === 0x1f && start[1] === 0x8b;
     if (!isPacked) return await file.arrayBuffer();
     return await new Response(file.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
   } catch (error) {
-    if (error instanceof RangeError) throw error;
+    if (error instanceof RangeError || error instanceof UserError) throw error;
     if (isPacked && !UNREADABLE.includes(error.name)) {
       throw new UserError(`${file.name}: damaged or cut off, or packed in several parts, which browsers do not read. Export or pack it again.`);
     }
-    throw new UserError(`${file.name}: cannot be read (${error.message}). It may have changed, or be too large for the browser.`);
+    throw new UserError(`${file.name}: cannot be read (${error.name}). It may have changed since it was chosen, or be too large for the browser. Choose it again.`);
   }
 }
 

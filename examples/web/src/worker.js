@@ -39,13 +39,18 @@ function messageOf(error, name) {
 async function open(folder, device) {
   const key = `${folder} ${device}`;
   if (opened.key === key) return opened;
-  await opened.predict?.release();
-  opened = { key: null };
   const models = `models/${encodeURIComponent(folder)}`;
-  const pipeline = await fetched(`${models}/pipeline.json`).then((response) => response.json());
+  const pipeline = await fetched(`${models}/pipeline.json`).then((response) =>
+    response.json().catch(() => {
+      throw new UserError(`${folder}: its pipeline.json is damaged. Export the bundle again.`);
+    }),
+  );
   checkPipeline(pipeline, folder);
   const bytes = new Uint8Array(await fetched(`${models}/${encodeURIComponent(pipeline.network.files[0])}`).then((r) => r.arrayBuffer()));
   await checkNetwork(bytes, pipeline, folder);
+  // not before, as the network is still of use where another one is missing
+  await opened.predict?.release();
+  opened = { key: null };
   const network = (device !== "wasm" && (await withWebGpu(bytes, pipeline))) || (await withProcessor(bytes, pipeline));
   opened = { key, pipeline, ...network };
   return opened;
@@ -90,7 +95,10 @@ function areNear(found, expected) {
 }
 
 async function runtime(kind) {
-  const ort = await import(new URL(`ort/ort.${kind}.min.mjs`, self.location).href);
+  const path = `ort/ort.${kind}.min.mjs`;
+  const ort = await import(new URL(path, self.location).href).catch(() => {
+    throw new UserError(`${path}: cannot be loaded. Start the page's server again, or build the page again.`);
+  });
   ort.env.wasm.wasmPaths = new URL("ort/", self.location).href;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
   return ort;
