@@ -1,34 +1,29 @@
-// Segments an image with the built page in headless Chromium, and tells what came of it:
-// node check.mjs FOLDER IMAGE [--expected LABELS] [--pictures DIR] [--device wasm|webgpu]
+// Segments an image with the built page in headless Chromium, and tells what came of it.
 
-import { mkdir, mkdtemp, readFile, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rm, stat } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import puppeteer from "puppeteer-core";
-import { serve } from "./serve.mjs";
+import { NOT_BUILT, isBuilt, serve } from "./serve.mjs";
 import { readNifti } from "./src/nifti.js";
 
 const root = dirname(fileURLToPath(import.meta.url));
+const USAGE = "npm run check -- FOLDER IMAGE [--expected LABELS] [--pictures DIR] [--device wasm|webgpu]";
 const LIMIT_MS = 20 * 60_000;
 // the processor draws, and computes WebGPU where that is asked for
 const FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--window-size=1280,800"];
 const WEBGPU_FLAGS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
 
-const { values: options, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { expected: { type: "string" }, pictures: { type: "string" }, device: { type: "string", default: "wasm" } },
-});
-const [path, image] = positionals;
-const folder = basename(path ?? "");
-const server = await serve(join(root, "dist"), 0);
-const scratch = await mkdtemp(join(tmpdir(), "page-"));
+const { options, folder, image } = await readArguments().catch(stop);
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: [...FLAGS, ...(options.device === "webgpu" ? WEBGPU_FLAGS : []), ...(process.getuid?.() === 0 ? ["--no-sandbox"] : [])],
   protocolTimeout: LIMIT_MS,
-});
+}).catch((error) => stop({ message: `${error.message.split("\n")[0]}. CHROMIUM=PATH names another browser.` }));
+const server = await serve(join(root, "dist"), 0);
+const scratch = await mkdtemp(join(tmpdir(), "page-"));
 try {
   console.log(JSON.stringify(await check(), null, 2));
 } catch (error) {
@@ -38,6 +33,26 @@ try {
   await browser.close();
   server.close();
   await rm(scratch, { recursive: true });
+}
+
+/** What can be seen to be wrong before the long work. */
+async function readArguments() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { expected: { type: "string" }, pictures: { type: "string" }, device: { type: "string", default: "wasm" } },
+  });
+  if (positionals.length !== 2 || !["wasm", "webgpu"].includes(values.device)) throw new Error(USAGE);
+  if (!(await isBuilt(join(root, "dist")))) throw new Error(NOT_BUILT);
+  const [path, image] = positionals;
+  for (const file of [image, values.expected].filter((each) => each !== undefined)) {
+    if (!(await stat(file).catch(() => null))?.isFile()) throw new Error(`${file}: no such file.`);
+  }
+  return { options: values, folder: basename(path), image };
+}
+
+function stop(error) {
+  console.error(error.message);
+  process.exit(2);
 }
 
 async function check() {

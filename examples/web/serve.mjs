@@ -18,6 +18,9 @@ const HEADERS = {
   "Cache-Control": "no-cache",
 };
 
+export const NOT_BUILT = "dist/: holds no page. Build it first: npm run build -- FOLDER...";
+export const isBuilt = async (folder) => (await stat(join(folder, "index.html")).catch(() => null)) !== null;
+
 /** A server of a folder at 127.0.0.1; port 0 takes a free one. */
 export async function serve(folder, port) {
   const server = createServer(async (request, response) => {
@@ -47,9 +50,15 @@ function pathOf(url) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const port = Number(process.argv[2] ?? 8080);
+  const dist = join(dirname(fileURLToPath(import.meta.url)), "dist");
   try {
-    const server = await serve(join(dirname(fileURLToPath(import.meta.url)), "dist"), port);
-    console.log(`http://127.0.0.1:${server.address().port}/`);
+    const server = await serve(dist, port);
+    if (await isBuilt(dist)) console.log(`http://127.0.0.1:${server.address().port}/`);
+    else {
+      server.close();
+      console.error(NOT_BUILT);
+      process.exitCode = 2;
+    }
   } catch (error) {
     const reason = error.code === "EADDRINUSE" ? "it is in use" : error.message.replace(/\.$/, "");
     console.error(`port ${process.argv[2] ?? 8080}: ${reason}. Give another one: npm start -- PORT`);

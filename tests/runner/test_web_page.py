@@ -163,6 +163,12 @@ server.close();
     assert found["statuses"] == [200, 404, 400]
     assert found["code"] == 2
     assert found["error"] == f"port {found['port']}: it is in use. Give another one: npm start -- PORT\n"
+    # where the page was not built
+    shutil.copy(program, tmp_path)
+    command = [_NODE, str(tmp_path / "serve.mjs"), "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "dist/: holds no page. Build it first: npm run build -- FOLDER...\n"
 
 
 def test_the_worker_names_what_failed_and_keeps_the_network_that_it_has(tmp_path):
