@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from json_edits import edit_json
 
+from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.files import hash_file
 from monai_unetpp.runner import Pipeline, Segmenter, segmenter
 from monai_unetpp.runner.pipeline import PIPELINE_FILE
@@ -232,6 +233,18 @@ console.log(JSON.stringify(results));
             True,
         ],
     ]
+
+
+def test_labels_have_the_colours_of_label_tables():
+    source = (Path(__file__).parents[2] / "examples/web/src/colours.js").as_uri()
+    script = f"""
+import {{ colourOf }} from "{source}";
+console.log(JSON.stringify(Array.from({{ length: 255 }}, (_, index) => colourOf(index + 1))));
+"""
+    command = [_NODE, "--input-type=module", "-e", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    labels = make_labels({value: str(value) for value in range(1, 256)})
+    assert json.loads(done.stdout) == [list(label.colour) for label in labels]
 
 
 def _stand_in(window):

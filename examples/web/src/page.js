@@ -1,6 +1,7 @@
 // What the page shows and asks.
 
-import { View, colourOf } from "./view.js";
+import { colourOf } from "./colours.js";
+import { View } from "./view.js";
 
 const element = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);

@@ -1,13 +1,7 @@
 // The image with its labels in NiiVue.
 
 import { MULTIPLANAR_TYPE, NVImage, Niivue, SHOW_RENDER } from "@niivue/niivue";
-
-const COLOURS = [
-  [230, 97, 1], [94, 160, 220], [27, 158, 119], [231, 41, 138], [230, 171, 2], [117, 112, 179], [102, 166, 30], [166, 86, 40],
-];
-
-/** The colour of a label, as red, green and blue. */
-export const colourOf = (label) => COLOURS[(label - 1) % COLOURS.length];
+import { colourOf } from "./colours.js";
 
 export class View {
   constructor(canvas) {
