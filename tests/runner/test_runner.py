@@ -280,7 +280,10 @@ def test_the_distribution_of_the_runner_has_all_that_it_imports(brain, tmp_path)
         inside.mkdir(parents=True)
         for module in (root / package.replace(".", "/")).glob("*.py"):
             shutil.copy(module, inside)
-    command = [sys.executable, "-m", "monai_unetpp.runner", folder, image, "-o", tmp_path / "out"]
+    # the finder of an editable installation would give the others as well
+    code = "import sys; sys.meta_path[:] = [each for each in sys.meta_path if '__editable__' not in repr(each)];"
+    code += "from monai_unetpp.runner.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, folder, image, "-o", tmp_path / "out"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "alone")}
     options = {"capture_output": True, "text": True, "timeout": 120, "check": False, "cwd": tmp_path}
     done = subprocess.run(list(map(str, command)), env=environment, **options)
