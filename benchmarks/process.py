@@ -34,6 +34,7 @@ from benchmarks.launching import HOLDS, Launched, instruction_sets, launch
 from benchmarks.monai_route import write_monai_route
 from monai_unetpp.bundles import find_bundle, read_network_def
 from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.errors import counted
 from monai_unetpp.export import export_runner
 from monai_unetpp.files import write_json, write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment
@@ -42,7 +43,6 @@ from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
-from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.window_layout import AUTO
 
 __all__ = ["ProcessBenchmark", "ProcessFigures", "format_process_benchmark", "main", "measure_process"]

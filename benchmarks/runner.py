@@ -17,6 +17,7 @@ from monai_unetpp.bundles import find_bundle, read_network_def
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.formats.reader import read_label_map
+from monai_unetpp.errors import counted
 from monai_unetpp.export import export_runner
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -26,7 +27,6 @@ from monai_unetpp.pruning.decision import compare_points
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy
 from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
 from monai_unetpp.reporting.markdown import format_table
-from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.runner import Segmenter
 
 __all__ = ["QUICK", "FolderFigures", "RunnerBenchmark", "format_runner_benchmark", "measure_runner"]

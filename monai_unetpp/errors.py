@@ -1,4 +1,4 @@
-"""How errors and names are shown to the user."""
+"""How errors, names and counts are shown to the user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
-__all__ = ["cause_of", "in_encoding_of", "is_deliberate", "list_values", "printable", "tell_cause_last"]
+__all__ = ["cause_of", "counted", "in_encoding_of", "is_deliberate", "list_values", "printable", "tell_cause_last"]
 
 #: How errors begin in which MONAI wraps others, and which only say what it was doing.
 _WRAPPERS = ("Failed to ", "applying transform")
@@ -55,6 +55,11 @@ def printable(text: str) -> str:
         'a\\x1b[31m\\nb.nii'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as ``"1 case"`` and ``"3 cases"``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def list_values(values: Collection[Any], most: int = 5) -> str:

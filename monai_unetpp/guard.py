@@ -21,8 +21,9 @@ from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 
 from monai_unetpp.data.transforms.after_loading import insert_after_loading
 from monai_unetpp.data.transforms.extent import PERCENTILES, is_left_handed, measure_extent, sample_evenly
+from monai_unetpp.errors import counted
 from monai_unetpp.plain_values import from_plain, to_plain
-from monai_unetpp.reporting.numbers import counted, percent
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["FINGERPRINT_FILE", "CaseGuard", "ImageRecord", "Range", "TrainingRanges", "find_guard"]
 

@@ -22,9 +22,9 @@ import pytest
 import monai_unetpp
 from monai_unetpp import cli
 from monai_unetpp.cli.quiet import REPEATING_LOGGERS, logging_to_stderr, shown
+from monai_unetpp.errors import counted
 from monai_unetpp.pruning import PruningPlan
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
-from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.results import collecting_warnings
 
 COMMANDS = (

@@ -8,9 +8,8 @@ from pathlib import Path
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail
-from monai_unetpp.errors import printable
+from monai_unetpp.errors import counted, printable
 from monai_unetpp.options import add_input
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["CHECK"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, say, show_rows
+from monai_unetpp.errors import counted
 from monai_unetpp.options import add_input, add_options
-from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.study.design import RunOptions, StudySettings
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from monai.utils import BlendMode, PytorchPadMode, look_up_option
 from tqdm import tqdm
 
 from monai_unetpp.devices import resolve_device
+from monai_unetpp.errors import counted
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_gate, count_depths
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
@@ -40,7 +41,6 @@ from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
-from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.window_layout import AUTO
 
 __all__ = ["NestedSlidingWindowInferer"]

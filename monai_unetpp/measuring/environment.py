@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from monai_unetpp.devices import resolve_precision
+from monai_unetpp.errors import counted
 from monai_unetpp.version import __version__
 
 __all__ = ["Environment", "command_line", "describe_environment", "measuring_device", "software_versions"]
@@ -38,8 +39,7 @@ class Environment:
         """Device, threads, the most important versions, and the date."""
         titles = {"torch": "torch", "monai": "MONAI", "openvino": "OpenVINO", "cuda": "CUDA"}
         versions = [f"{title} {self.versions[key]}" for key, title in titles.items() if key in self.versions]
-        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
-        return ", ".join([self.device, threads, *versions, self.date])
+        return ", ".join([self.device, counted(self.threads, "thread"), *versions, self.date])
 
 
 def describe_environment(

@@ -19,12 +19,11 @@ from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.reader import read_geometry
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.distributed import rank
-from monai_unetpp.errors import list_values
+from monai_unetpp.errors import counted, list_values
 from monai_unetpp.files import write_json
 from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["check_data"]
 

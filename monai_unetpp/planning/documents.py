@@ -14,13 +14,14 @@ from typing import Any
 
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data.transforms.image_kinds import Kind, weigh_kinds
+from monai_unetpp.errors import counted
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.data_rules import find_kinds, hidden_labels, is_anisotropic
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
 from monai_unetpp.reporting.markdown import code, escape, format_table
-from monai_unetpp.reporting.numbers import counted, percent
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.version import __version__
 
 __all__ = ["DATA_LICENSE", "bundle_metadata", "plan_text", "readme_text", "safe_name", "write_readme"]

@@ -34,6 +34,7 @@ from monai_unetpp.data.transforms.extent import (
     sample_evenly,
     tilt_of,
 )
+from monai_unetpp.errors import counted
 from monai_unetpp.files import write_json
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.fingerprint import (
@@ -47,7 +48,6 @@ from monai_unetpp.planning.fingerprint import (
 )
 from monai_unetpp.planning.sides import left_right_pairs
 from monai_unetpp.progress import Progress, counting
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["take_fingerprint"]
 

@@ -15,6 +15,7 @@ from typing import Any
 from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.datasets.description import DataSetDescription, describe_data_set
 from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.errors import counted
 from monai_unetpp.files import claimed
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
 from monai_unetpp.planning.coarsening import choose_coarser_spacing
@@ -53,7 +54,6 @@ from monai_unetpp.planning.starting import compare_start, read_source
 from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
 from monai_unetpp.progress import Progress
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["count_validation", "describe_task", "make_plan", "plan", "plan_checked"]
 

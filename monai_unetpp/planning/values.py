@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from monai_unetpp.choices import NORMS
-from monai_unetpp.reporting.numbers import counted
+from monai_unetpp.errors import counted
 
 __all__ = [
     "AUGMENTATIONS",

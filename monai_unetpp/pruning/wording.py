@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from monai_unetpp.errors import counted
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.budgets import COST_KEYS, parse_budget
 from monai_unetpp.pruning.results import Comparison
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.summary import ALL, MetricSummary
-from monai_unetpp.reporting.numbers import counted, percent, significant
+from monai_unetpp.reporting.numbers import percent, significant
 from monai_unetpp.reporting.tables import Tone
 
 __all__ = [

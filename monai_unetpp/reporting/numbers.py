@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["counted", "join_shape", "percent", "rough_percent", "significant", "time_unit"]
+__all__ = ["join_shape", "percent", "rough_percent", "significant", "time_unit"]
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -17,11 +17,6 @@ def significant(value: float, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits - 1}e}")
     decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:.{max(decimals, 0)}f}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things, such as ``"1 case"`` and ``"3 cases"``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(share: float, form: str = ".0f") -> str:

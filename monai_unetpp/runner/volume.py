@@ -14,6 +14,7 @@ from monai_unetpp.data.formats.grid import channel_axes, check_grid, spatial_axe
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
+from monai_unetpp.errors import counted
 
 __all__ = ["Array", "OnGrid", "Volume", "read_volume"]
 
@@ -97,7 +98,6 @@ def _find_axes(shape: tuple[int, ...], reading: Mapping[str, Any], path: Path) -
             else "Join the channels on the last axis of one file, or use monai-unetpp segment."
         )
         raise ImageFileError(
-            f"{path}: must have {needed} axes and {wanted} channel{'' if wanted == 1 else 's'}, got shape "
-            f"{tuple(shape)}. {remedy}"
+            f"{path}: must have {needed} axes and {counted(wanted, 'channel')}, got shape {tuple(shape)}. {remedy}"
         )
     return axes, channels

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_unetpp.data.datasets.label_names import IGNORE
+from monai_unetpp.errors import counted
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.metrics.definitions import METRICS
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds, subject_means
 from monai_unetpp.reporting.markdown import escape, format_table
-from monai_unetpp.reporting.numbers import counted, percent
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.variants import REFERENCE, StudyRow

@@ -16,6 +16,7 @@ from monai_unetpp.bundles.training_record import (
     find_training_record,
     put_training_record,
 )
+from monai_unetpp.errors import counted
 from monai_unetpp.files import atomic_path, write_json
 from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
@@ -24,7 +25,6 @@ from monai_unetpp.pruning.report.result_tables import UNSCORED, accuracy_table, 
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import data_sets, summarise
 from monai_unetpp.reporting.markdown import escape
-from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.reporting.tables import Table
 from monai_unetpp.training_run.fitting import Fitted
 

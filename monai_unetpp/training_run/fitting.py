@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.distributed import by_first, process_count, rank, release
+from monai_unetpp.errors import counted
 from monai_unetpp.files import write_json
 from monai_unetpp.measuring.memory import is_out_of_memory
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["Fitted", "fit", "read_fitted"]
 

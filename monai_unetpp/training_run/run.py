@@ -20,6 +20,7 @@ from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import by_first, local_device, process_group, rank
+from monai_unetpp.errors import counted
 from monai_unetpp.files import claimed, write_json
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.measuring.environment import measuring_device
@@ -29,7 +30,7 @@ from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.scoring.levels import Scores
-from monai_unetpp.reporting.numbers import counted, percent
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.training_run.beginning import check_start, tell_few_subjects, write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit, read_fitted

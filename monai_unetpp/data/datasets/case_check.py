@@ -23,7 +23,7 @@ from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.formats.pictures import COLOURS, is_picture_name, shown_orientation
 from monai_unetpp.data.formats.reader import Volume, VolumeReader, read_label_map
 from monai_unetpp.data.formats.tiff import mean_of_colours
-from monai_unetpp.reporting.numbers import counted
+from monai_unetpp.errors import counted
 
 __all__ = [
     "CheckedCase",

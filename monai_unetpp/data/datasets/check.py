@@ -26,8 +26,8 @@ from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.datasets.voxel_hash import keep_hash
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.distributed import gather, rank, share
+from monai_unetpp.errors import counted
 from monai_unetpp.progress import Progress, counting
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["check_dataset", "check_labelled_data", "tell_doubtful"]
 

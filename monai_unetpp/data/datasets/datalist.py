@@ -17,8 +17,8 @@ from monai_unetpp.data.datasets.forms import Form, folder_lists, form_of, is_dat
 from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
 from monai_unetpp.data.formats.naming import case_name, entry_name, image_name, unique_names
 from monai_unetpp.distributed import rank
+from monai_unetpp.errors import counted
 from monai_unetpp.files import write_text
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = [
     "LISTS",

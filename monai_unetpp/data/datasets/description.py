@@ -18,7 +18,7 @@ from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_coloured, is_picture_name
 from monai_unetpp.data.formats.reader import read_label_map
-from monai_unetpp.reporting.numbers import counted
+from monai_unetpp.errors import counted
 
 __all__ = ["DataSetDescription", "Modality", "describe_data_set"]
 

@@ -15,8 +15,7 @@ from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.formats.naming import case_name, channel_of
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_second_of_pair
 from monai_unetpp.data.formats.pictures import COLOURS, JPEG_SUFFIXES, PICTURE_SUFFIXES, has_colours, is_picture_name
-from monai_unetpp.errors import list_values
-from monai_unetpp.reporting.numbers import counted
+from monai_unetpp.errors import counted, list_values
 
 __all__ = ["VOXEL_SUFFIXES", "Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
 

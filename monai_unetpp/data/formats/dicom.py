@@ -23,8 +23,8 @@ from monai_unetpp.data.formats.dicom_planes import DicomFile, DicomPlane, quiet_
 from monai_unetpp.data.formats.dicom_stack import stack_planes
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.errors import counted
 from monai_unetpp.files import MARK
-from monai_unetpp.reporting.numbers import counted
 
 if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from monai_unetpp.errors import list_values
+from monai_unetpp.errors import counted, list_values
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.decision.samples import (
     FAIL,
@@ -36,7 +36,7 @@ from monai_unetpp.pruning.statistics import (
     unseen_rate,
 )
 from monai_unetpp.pruning.wording import confidence, few_subjects, format_difference
-from monai_unetpp.reporting.numbers import counted, percent
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State", "compare_points", "passing_points"]
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from monai_unetpp.errors import counted
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest
 from monai_unetpp.pruning.decision.stability import (
@@ -21,7 +22,6 @@ from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, Set
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.wording import confidence, few_subjects
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["confirm", "decide", "decide_all", "join", "trust"]
 

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
+from monai_unetpp.errors import counted
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning.decision import compare_points, passing_points
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy, with_labels
@@ -21,7 +22,6 @@ from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
 from monai_unetpp.pruning.wording import few_subjects
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["at_setting", "compare_grid", "points_at_settings", "recommend_point"]
 

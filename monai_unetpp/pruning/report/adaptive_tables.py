@@ -7,11 +7,12 @@ from operator import attrgetter
 
 import numpy as np
 
+from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.pruning.points.adaptive_points import operations_ratio
 from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, Comparison, PointOutcome, PruningResult, ScoreRow
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, interval, quartiles
-from monai_unetpp.reporting.numbers import counted, percent, significant
+from monai_unetpp.reporting.numbers import percent, significant
 from monai_unetpp.reporting.tables import Table, TableCell
 from monai_unetpp.spreadsheet import format_csv
 

@@ -15,11 +15,11 @@ from monai_unetpp.data.datasets.check import tell_doubtful
 from monai_unetpp.data.datasets.label_names import LabelNames
 from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files, list_cases, repeated_names, same_name
 from monai_unetpp.distributed import gather, rank, share
+from monai_unetpp.errors import counted
 from monai_unetpp.pruning.results import CaseDepth, DataProblem, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.case_scores import CaseEvaluation, CaseScores
 from monai_unetpp.pruning.scoring.prediction import Network, networks_ready
-from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["NothingScoredError", "Scores", "evaluate_levels"]
 
