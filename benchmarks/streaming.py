@@ -72,7 +72,7 @@ class StreamingBenchmark:
 
 def measure_streaming(
     volume_shape: Sequence[int] = (512, 512, 600),
-    window_shapes: Sequence[Sequence[int]] = ((96, 96, 96), (64, 64, 64)),
+    window_shapes: Sequence[Sequence[int]] = ((96, 96, 96), (48, 48, 96)),
     features: Sequence[int] = (16, 32, 64, 128, 256),
     classes: int = 3,
     overlap: float = 0.25,

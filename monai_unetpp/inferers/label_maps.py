@@ -45,6 +45,11 @@ class LabelMaps:
         self._factors = [1, *itertools.accumulate(self._classes, operator.mul)][:-1]
         self._left = set(range(len(channels)))
 
+    @property
+    def bytes_to_come(self) -> int:
+        """Bytes that the results take besides what the maps hold until then."""
+        return 0 if self._joined is None else (len(self._classes) - 1) * self._joined.nbytes
+
     def write(self, level: int, image: int, place: tuple[slice, ...], logits: torch.Tensor) -> None:
         """Write the labels of a part of an image, once per part.
 

@@ -26,7 +26,7 @@ from monai_unetpp.inferers.logits import ONLY, logits_by_name, through_pinned_me
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.adaptive import check_several_levels
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, mark_changed_weights
-from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
+from monai_unetpp.inferers.stitching import BatchStitcher, LabelStitcher, LogitStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
 from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of, warn_of_window_norms
@@ -460,28 +460,23 @@ class NestedSlidingWindowInferer(Inferer):
         predictions = self._predictions(batches, predictor)
         if run.device.type == "cuda" and (self.device or run.images.device).type == "cpu":
             predictions = through_pinned_memory(predictions)
-        stitchers: dict[str, WindowStitcher] = {}
-        kept: dict[str, torch.Tensor] = {}
+        stitcher = BatchStitcher({})
         with tqdm(total=run.windows, unit="window", disable=not self.progress) as bar:
             for batch, logits in predictions:
                 with timed(self.timer, "stitching"):
-                    if not stitchers:
+                    if not stitcher.stitchers:
                         if run.out_channels is None:
                             self._log_memory(run, predictor, next(iter(logits.values())).shape[1])
-                        stitchers = self._stitchers(run, logits)
-                    for name, stitcher in stitchers.items():
-                        for window in batch.placed:
-                            found = kept[name] if window.slot is None else logits[name][window.slot]
-                            stitcher.add(window.image, window.position, found)
-                    if batch.kept_slot is not None:
-                        kept = {name: found[batch.kept_slot].clone() for name, found in logits.items()}
+                        stitcher = self._stitcher(run, logits)
+                    stitcher.add(batch, logits)
                 bar.update(len(batch.placed))
                 # free it before the next batch
                 del logits
         with timed(self.timer, "stitching"):
-            for stitcher in stitchers.values():
-                stitcher.finish()
-            return {name: stitcher.result() for name, stitcher in stitchers.items()}
+            stitcher.finish()
+            if stitcher.grows_at_end:
+                predictor.release()
+            return stitcher.results()
 
     def _predictor(self, run: WindowRun, batch_size: int) -> Predictor:
         levels = self._predicted_levels(run.network)
@@ -576,21 +571,20 @@ class NestedSlidingWindowInferer(Inferer):
         count_depths(self.depths, {name: each[:used] for name, each in depths.items()}, predictor.levels or ())
         return outputs
 
-    def _stitchers(self, run: WindowRun, logits: Mapping[str, torch.Tensor]) -> dict[str, WindowStitcher]:
+    def _stitcher(self, run: WindowRun, logits: Mapping[str, torch.Tensor]) -> BatchStitcher:
         device, count = self.device or run.images.device, run.images.shape[0]
         importance = importance_of(run.grid, self.mode, self.sigma_scale, device)
+        shared = (run.grid, importance, count)
         if self.output == "logits":
-            return {
-                name: LogitStitcher(run.grid, importance, count, found.shape[1], found.dtype, device)
-                for name, found in logits.items()
-            }
-        maps = LabelMaps(run.grid, count, [found.shape[1] for found in logits.values()], device)
-        return {
-            name: LabelStitcher(
-                run.grid, importance, count, found.shape[1], found.dtype, device, self.timer, maps, number
+            return BatchStitcher(
+                {name: LogitStitcher(*shared, found.shape[1], found.dtype, device) for name, found in logits.items()}
             )
+        maps = LabelMaps(run.grid, count, [found.shape[1] for found in logits.values()], device)
+        stitchers = {
+            name: LabelStitcher(*shared, found.shape[1], found.dtype, device, self.timer, maps, number)
             for number, (name, found) in enumerate(logits.items())
         }
+        return BatchStitcher(stitchers, maps)
 
 
 def _needs_all_levels(name: str) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from monai_unetpp.inferers.label_maps import LabelMaps
+from monai_unetpp.inferers.window_batches import WindowBatch
 from monai_unetpp.inferers.windows import WindowGrid, summed_importance
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 
-__all__ = ["LabelStitcher", "LogitStitcher", "WindowStitcher"]
+__all__ = ["BatchStitcher", "LabelStitcher", "LogitStitcher", "WindowStitcher"]
 
 
 class WindowStitcher(ABC):
@@ -52,6 +53,11 @@ class WindowStitcher(ABC):
             position: where the window starts; one of ``grid.positions``, in order.
             logits: ``(channels, *window_size)``, which is not changed.
         """
+
+    @property
+    def bytes_to_free(self) -> int:
+        """Bytes that :meth:`finish` frees."""
+        return 0
 
     def finish(self) -> None:
         """Free memory after the last window, before the first result is requested."""
@@ -157,6 +163,11 @@ class LabelStitcher(WindowStitcher):
         return (channels, *self.grid.row_size)
 
     @property
+    def bytes_to_free(self) -> int:
+        """Bytes of the sums."""
+        return self._sums.nbytes + self._carried.nbytes
+
+    @property
     def _row_length(self) -> int:
         return 1 if self.grid.row_axis is None else self.grid.window_size[self.grid.row_axis]
 
@@ -212,3 +223,42 @@ class LabelStitcher(WindowStitcher):
 
     def _lines(self, sums: torch.Tensor, start: int, count: int) -> torch.Tensor:
         return sums if self.grid.row_axis is None else sums.narrow(self.grid.row_axis + 1, start, count)
+
+
+class BatchStitcher:
+    """Stitches the outputs of batches of windows, each output by a stitcher of its own.
+
+    Args:
+        stitchers: the stitchers by name of the output.
+        maps: the label maps that they share, if they make any.
+    """
+
+    def __init__(self, stitchers: Mapping[str, WindowStitcher], maps: LabelMaps | None = None) -> None:
+        self.stitchers = stitchers
+        self._kept: dict[str, torch.Tensor] = {}
+        to_free = sum(stitcher.bytes_to_free for stitcher in stitchers.values())
+        #: Whether the results take more memory than all that is freed before them.
+        self.grows_at_end = maps is not None and maps.bytes_to_come > to_free
+
+    def add(self, batch: WindowBatch, logits: Mapping[str, torch.Tensor]) -> None:
+        """Add one batch.
+
+        Args:
+            batch: windows, in the order of the grid.
+            logits: ``(B, channels, *window_size)`` of each output.
+        """
+        for name, stitcher in self.stitchers.items():
+            for window in batch.placed:
+                found = self._kept[name] if window.slot is None else logits[name][window.slot]
+                stitcher.add(window.image, window.position, found)
+        if batch.kept_slot is not None:
+            self._kept = {name: found[batch.kept_slot].clone() for name, found in logits.items()}
+
+    def finish(self) -> None:
+        """Free memory after the last batch."""
+        for stitcher in self.stitchers.values():
+            stitcher.finish()
+
+    def results(self) -> dict[str, torch.Tensor]:
+        """The result of each output; call it once, after :meth:`finish`."""
+        return {name: stitcher.result() for name, stitcher in self.stitchers.items()}

@@ -122,6 +122,15 @@ class TestContract:
         assert torch.equal(first, kept)
 
     @pytest.mark.slow
+    def test_released_memory_is_taken_again(self, kind, cache_dir):
+        windows = torch.rand(2, 1, *SHAPE)
+        predictor = predictor_of(kind, build(), cache_dir)
+        predictor.release()
+        before = predictor(windows)
+        predictor.release()
+        assert torch.equal(predictor(windows), before)
+
+    @pytest.mark.slow
     def test_changed_weights_are_seen(self, kind, cache_dir):
         network, windows = build(), torch.rand(2, 1, *SHAPE)
         predictor = predictor_of(kind, network, cache_dir)

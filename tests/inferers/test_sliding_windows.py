@@ -474,6 +474,13 @@ class TestEstimate:
         assert estimate.labels_bytes == 4 * estimate.joined_bytes == 4 * 512 * 512 * 600
         assert estimate.total_bytes < 1.5e9
 
+    @pytest.mark.parametrize(("length", "times"), [(400, 1), (8, 0)])
+    def test_the_network_leaves_its_memory_to_many_large_maps(self, length, times, net, monkeypatch):
+        released = []
+        monkeypatch.setattr(TorchPredictor, "release", lambda self: released.append(self))
+        inferer(8, levels=["L1", "L2"], output="labels", runtime="torch")(torch.rand(1, 1, 8, length), net)
+        assert len(released) == times
+
     def test_logits_need_the_whole_image(self):
         estimate = inferer(8, levels=["L1", "L2"]).estimate_memory((2, 1, 20, 30), 3)
         assert estimate.sums_bytes == 2 * 2 * 3 * 20 * 30 * 4

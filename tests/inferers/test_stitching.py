@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from monai_unetpp.inferers.label_maps import LabelMaps, label_dtype, write_labels
-from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher
+from monai_unetpp.inferers.stitching import BatchStitcher, LabelStitcher, LogitStitcher
 from monai_unetpp.inferers.window_memory import estimate_window_memory
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 
@@ -65,6 +65,19 @@ def test_the_last_result_of_levels_that_share_a_map_takes_no_more_memory():
     held = [maps.result(level).data_ptr() for level in (1, 0)]
     assert maps._joined.data_ptr() not in held[:1]
     assert maps._joined.data_ptr() == held[1]
+
+
+@pytest.mark.parametrize(("length", "levels", "grows"), [(600, 4, True), (600, 1, False), (40, 4, False)])
+def test_many_maps_of_a_large_image_take_more_at_the_end_than_the_sums(length, levels, grows):
+    grid = WindowGrid.over((20, 20, length), 8, 0.25)
+    maps = LabelMaps(grid, 1, (3,) * levels)
+    stitchers = {f"L{level}": label_stitcher(grid, None, 1, 3, maps, level) for level in range(levels)}
+    assert BatchStitcher(stitchers, maps).grows_at_end is grows
+
+
+def test_logits_never_take_more_at_the_end():
+    grid = WindowGrid.over((20, 20, 600), 8, 0.25)
+    assert not BatchStitcher({"L1": LogitStitcher(grid, None, 1, 3), "L2": LogitStitcher(grid, None, 1, 3)}).grows_at_end
 
 
 def test_labels_are_those_of_argmax_the_first_of_equal_ones():

@@ -70,6 +70,12 @@ class OpenVINOPredictor(Predictor):
                 self._convert(windows.float())
                 self._state = state
 
+    def release(self) -> None:
+        """Free what OpenVINO keeps from one batch for the next, which is most of a network's memory."""
+        with self._lock:
+            if self._request is not None:
+                self._request.get_compiled_model().release_memory()
+
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         batch = complete_batch(windows, self.batch_size).float().contiguous()
         with self._lock:

@@ -83,6 +83,10 @@ class Predictor(ABC):
         """
         return
 
+    def release(self) -> None:
+        """Free memory that only a running network needs; the next batch takes it again."""
+        return
+
     @abstractmethod
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """Logits of checked windows; gradients are off."""
