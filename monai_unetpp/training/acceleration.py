@@ -1,4 +1,4 @@
-"""Faster training steps: memory format of the weights, and torch.compile."""
+"""Faster training steps: memory format of the weights, torch.compile, and memory that is kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from monai_unetpp.distributed import unwrapped
+from monai_unetpp.training.freed_memory import keep_freed_memory
 
 __all__ = ["accelerate"]
 
@@ -15,7 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = False) -> nn.Module:
-    """Speed up a network in place; names and values of its weights stay the same.
+    """Speed up the training of a network in place; names and values of its weights stay the same.
+
+    On a CPU this process also keeps the memory that it frees, see
+    :func:`monai_unetpp.training.freed_memory.keep_freed_memory`.
 
     Args:
         network: a nested U-Net in training, possibly wrapped for distributed training.
@@ -32,7 +36,10 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
     if channels_last and inner is network:
         flat = getattr(inner, "spatial_dims", 3) == 2
         inner.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)  # type: ignore[call-overload]
-    if compile and _can_compile(next(inner.parameters()).device):
+    device = next(inner.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
+    if compile and _can_compile(device):
         # in place, as a wrapper would change the names of the weights
         inner.compile(dynamic=False)
     return network

@@ -21,6 +21,7 @@ from monai_unetpp.distributed import by_first, process_count, rank, release
 from monai_unetpp.errors import counted
 from monai_unetpp.files import write_json
 from monai_unetpp.measuring.memory import is_out_of_memory
+from monai_unetpp.training.freed_memory import return_freed_memory
 
 __all__ = ["Fitted", "fit", "read_fitted"]
 
@@ -71,6 +72,7 @@ def _freeing_memory() -> Iterator[None]:
         yield
     finally:
         gc.collect()
+        return_freed_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

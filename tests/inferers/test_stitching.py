@@ -77,7 +77,9 @@ def test_many_maps_of_a_large_image_take_more_at_the_end_than_the_sums(length, l
 
 def test_logits_never_take_more_at_the_end():
     grid = WindowGrid.over((20, 20, 600), 8, 0.25)
-    assert not BatchStitcher({"L1": LogitStitcher(grid, None, 1, 3), "L2": LogitStitcher(grid, None, 1, 3)}).grows_at_end
+    assert not BatchStitcher(
+        {"L1": LogitStitcher(grid, None, 1, 3), "L2": LogitStitcher(grid, None, 1, 3)}
+    ).grows_at_end
 
 
 def test_labels_are_those_of_argmax_the_first_of_equal_ones():
