@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -47,8 +48,11 @@ _MOST_KEPT_FOR_ONE = 0.75
 _MOST_MEASURING = 0.1
 #: Share of the time below which the rest for training is called little.
 _LITTLE = 0.25
-#: Seconds that do not depend on the image size: the report, and a process per level that measures memory.
-_REPORT_S, _LEVEL_S = 25.0, 12.0
+#: Seconds that do not depend on the image size, about twice what they take on two cores: the report, the start of the
+#: process that measures memory, and each level there; elsewhere than on Linux each level has a process of its own.
+_REPORT_S, _PROCESS_S, _LEVEL_S = (8.0, 10.0, 3.0) if sys.platform == "linux" else (8.0, 0.0, 12.0)
+#: How much longer this may take on a busy machine, and the share of the time up to which this is allowed for.
+_BUSY, _MOST_FOR_BUSY = 2.25, 0.07
 #: Further reserves: seconds for the start of the program, and a factor for machines that slow down.
 _START_S, _RESERVE = 15.0, 1.25
 #: Measured runs of each level for its latency: as many as the time allows.
@@ -279,11 +283,11 @@ def share_time(
 
 @dataclasses.dataclass(frozen=True)
 class _Verdict:
-    """What a verdict does, and the seconds that it takes, by the time of a case."""
+    """What a verdict does, and the seconds that it takes, by the time of a case and what does not depend on cases."""
 
     case: CaseTime
     cases: int
-    levels: int
+    fixed_s: float
     repeats: int
     warm_up: int = _WARM_UP
     pictures: int = _PICTURES
@@ -292,7 +296,9 @@ class _Verdict:
     @classmethod
     def within(cls, rest_s: float, case: CaseTime, cases: int, levels: int, fewest: int) -> _Verdict:
         """The most thorough verdict for which there is time, or else on the fewest cases."""
-        whole = [cls(case, cases, levels, repeats) for repeats in _REPEATS]
+        least_s = _REPORT_S + _PROCESS_S + _LEVEL_S * levels
+        fixed_s = min(max(least_s, _MOST_FOR_BUSY * rest_s), _BUSY * least_s)
+        whole = [cls(case, cases, fixed_s, repeats) for repeats in _REPEATS]
         thorough = next((each for each in whole if each.seconds <= _MOST_KEPT / 2 * rest_s), whole[-1])
         if thorough.seconds <= _MOST_KEPT * rest_s:
             return thorough
@@ -301,10 +307,10 @@ class _Verdict:
         hurried = dataclasses.replace(hurried, volume_share=round(min(max(share, 0.001), 1.0), 3))
         if hurried.seconds <= _MOST_KEPT * rest_s:
             return hurried
-        least = hurried._with_cases(fewest)
-        most_s = max(_MOST_KEPT_FOR_SOME * rest_s, least.seconds + _MOST_FURTHER * rest_s)
-        fewer = (hurried._with_cases(count) for count in range(cases, least.cases, -1))
-        return next((each for each in fewer if each.seconds <= most_s), least)
+        fewest_cases = hurried._with_cases(fewest)
+        most_s = max(_MOST_KEPT_FOR_SOME * rest_s, fewest_cases.seconds + _MOST_FURTHER * rest_s)
+        fewer = (hurried._with_cases(count) for count in range(cases, fewest, -1))
+        return next((each for each in fewer if each.seconds <= most_s), fewest_cases)
 
     def _with_cases(self, count: int) -> _Verdict:
         return dataclasses.replace(self, cases=count, pictures=int(count >= _FEWEST_TO_DRAW))
@@ -319,5 +325,5 @@ class _Verdict:
         """Seconds of everything."""
         case = self.case
         scoring_s = (case.network + case.scoring + case.checking) * math.ceil(self.cases / process_count())
-        scoring_s += min(self.cases, self.pictures) * (case.network + case.scoring) + _REPORT_S + _LEVEL_S * self.levels
-        return _START_S + _RESERVE * (scoring_s + self.measuring_s)
+        scoring_s += min(self.cases, self.pictures) * (case.network + case.scoring)
+        return _START_S + _RESERVE * (scoring_s + self.measuring_s + self.fixed_s)
