@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from typing import Any
@@ -42,7 +43,9 @@ def _run(**options: Any) -> int:
         outcome = train(TrainOptions(**options), progress=spaced(say))
     except KeyboardInterrupt:
         if is_first_process():
-            fail(f"interrupted. Run the same command again to continue: monai-unetpp {shlex.join(sys.argv[1:])}")
+            # torchrun keeps its own options to itself
+            command = f": monai-unetpp {shlex.join(sys.argv[1:])}" if os.environ.get("WORLD_SIZE", "1") == "1" else "."
+            fail(f"interrupted. Run the same command again to continue{command}")
         return INTERRUPTED
     # if another process exited with an error, torchrun would end the first one while it prints
     if not is_first_process():

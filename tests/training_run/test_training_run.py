@@ -119,6 +119,17 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert f"Report: {outcome.report}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("processes", "told"), [("1", "to continue: monai-unetpp"), ("2", "to continue.\n")])
+def test_an_interruption_tells_how_to_continue(processes, told, discs_dir, tmp_path, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setattr("monai_unetpp.training_run.train", interrupt)
+    assert cli.main(["train", str(discs_dir), "-o", str(tmp_path / "b")]) == 130
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeypatch, capsys):
     one, other = planned("one"), planned("other")
