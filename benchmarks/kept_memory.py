@@ -21,6 +21,7 @@ from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.reporting.numbers import join_shape
 from monai_unetpp.training import accelerate
 from monai_unetpp.training.freed_memory import keep_freed_memory, return_freed_memory
 
@@ -30,11 +31,11 @@ _KEPT, _RETURNED = "kept", "given back"
 _SWITCHES: dict[str, Callable[[], Any]] = {_KEPT: keep_freed_memory, _RETURNED: return_freed_memory}
 
 
-def time_steps(bundle: Path, rounds: int, steps: int) -> dict[str, list[float]]:
+def time_steps(config: BundleConfig, rounds: int, steps: int) -> dict[str, list[float]]:
     """Seconds of a training step with memory kept and given back, for each round.
 
     Args:
-        bundle: folder with ``configs/train.json``.
+        config: ``train.json`` of a bundle.
         rounds: how often both take turns.
         steps: number of timed steps in a turn, after one that is not timed.
 
@@ -43,7 +44,6 @@ def time_steps(bundle: Path, rounds: int, steps: int) -> dict[str, list[float]]:
     """
     if not keep_freed_memory():
         raise ValueError("memory can be kept only by the GNU C library. Run it on a usual Linux system.")
-    config = BundleConfig(bundle, "train.json", values={"device": "cpu"})
     channels, classes, size = (config.parse(key) for key in ("in_channels", "out_channels", "patch_size"))
     shape = config.parse("batch_size"), 1, *size
     image = torch.randn(shape[0], channels, *size)
@@ -83,13 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _time_all(bundles: list[Path], rounds: int, steps: int) -> Iterator[str]:
     rows = []
     for bundle in bundles:
-        config = BundleConfig(bundle, "train.json", values={})
-        seconds = time_steps(bundle, rounds, steps)
+        config = BundleConfig(bundle, "train.json", values={"device": "cpu"})
+        seconds = time_steps(config, rounds, steps)
         rows.append(
             [
                 bundle.name,
                 ", ".join(map(str, config.parse("features"))),
-                f"{config.parse('batch_size')} of {' x '.join(map(str, config.parse('patch_size')))}",
+                f"{config.parse('batch_size')} of {join_shape(config.parse('patch_size'))}",
                 "yes" if config.parse("compile") else "no",
                 *(Quartiles.of(seconds[name]).text(".2f") for name in (_RETURNED, _KEPT)),
                 Quartiles.of_ratios(seconds[_RETURNED], seconds[_KEPT]).text(".2f"),

@@ -18,8 +18,7 @@ logger = logging.getLogger(__name__)
 def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = False) -> nn.Module:
     """Speed up the training of a network in place; names and values of its weights stay the same.
 
-    On a CPU this process also keeps the memory that it frees, see
-    :func:`monai_unetpp.training.freed_memory.keep_freed_memory`.
+    On a CPU, with the GNU C library, this process also keeps the memory that it frees for the next step.
 
     Args:
         network: a nested U-Net in training, possibly wrapped for distributed training.

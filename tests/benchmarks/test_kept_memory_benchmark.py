@@ -19,7 +19,7 @@ def test_both_take_turns(bundle, capsys, monkeypatch):
     monkeypatch.setattr(kept_memory, "keep_freed_memory", lambda: True)
     assert kept_memory.main([str(bundle), "--rounds", "3", "--steps", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "| b | 2, 4, 4 | 2 of 16 x 16 | no |" in shown
+    assert "| b | 2, 4, 4 | 2 of 16 \N{MULTIPLICATION SIGN} 16 | no |" in shown
     assert "3 rounds; " in shown
     assert [sorted(turns[place : place + 2]) for place in (0, 2, 4)] == [["given back", "kept"]] * 3
 
