@@ -174,6 +174,13 @@ def _keep_sharp(content: dict[str, Any]) -> None:
     augmentation["transforms"] = [each for each in augmentation["transforms"] if each["_target_"] not in _BLURRING]
 
 
+def _lower_by_one_voxel(content: dict[str, Any]) -> None:
+    """Lower the resolution by taking one voxel of several, as MONAI does by default, which moves the image."""
+    for each in content["train"]["augmentation"]["transforms"]:
+        if each["_target_"] == "RandSimulateLowResolutiond":
+            del each["downsample_mode"]
+
+
 def _dice_per_patch(content: dict[str, Any]) -> None:
     """Take the Dice of each patch of a batch alone."""
     content["plain_loss"]["batch"] = content["weighted_loss"]["early"]["batch"] = False
@@ -233,6 +240,7 @@ VARIANTS: Mapping[str, Variant] = {
     "strong augmentation to the end": Variant({"late_share": 0.0}),
     "rotated and scaled less": Variant(change=_rotate_less),
     "not blurred": Variant(change=_keep_sharp),
+    "lower resolution by one voxel of several": Variant(change=_lower_by_one_voxel),
     "light augmentation in the second half": Variant({"late_share": 0.5}),
     "learning rate halved": Variant(derived={"learning_rate": functools.partial(_times_rate, 0.5)}),
     "learning rate doubled": Variant(derived={"learning_rate": functools.partial(_times_rate, 2)}),

@@ -179,6 +179,13 @@ def augmentation(plan: TrainingPlan, late: bool = False) -> list[_Config]:
             **around,
         )
     ]
+    if strength == "strong":
+        # of the whole crop, as the filter takes 0 beyond it
+        sigma = {f"sigma_{axis}": [0.5, 1.2] for axis in "xyz"}
+        chain.append(_transform("RandGaussianSmoothd", "@image", prob=0.2, **sigma))
+    if larger and plan["crop_background"]:
+        # images shorter than a crop
+        chain.append(_transform("SpatialPadd", _BOTH, spatial_size=crop_size, mode="edge"))
     if larger:
         chain.append(_affine(plan, strength, room))
     else:
@@ -232,7 +239,6 @@ def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
         return []
     inverted = _inverted(plan) if plan["invert_bright_background"] else []
     bias = [_transform("RandBiasFieldd", "@image", prob=0.2, coeff_range=[0.0, 0.3])] if plan["bias_field"] else []
-    sigma = {f"sigma_{axis}": [0.5, 1.2] for axis in "xyz"}
     light = [
         _transform("RandGaussianNoised", "@image", prob=0.2, std=0.15),
         _transform("RandAdjustContrastd", "@image", prob=0.3, gamma=[0.7, 1.5], retain_stats=True),
@@ -241,11 +247,10 @@ def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
     ]
     if strength == "light":
         return [*inverted, *bias, *light]
-    blurring = [
-        _transform("RandGaussianSmoothd", "@image", prob=0.2, **sigma),
-        _transform("RandSimulateLowResolutiond", "@image", prob=0.2, upsample_mode=upsample, zoom_range=[0.5, 1.0]),
-    ]
-    return [*inverted, *bias, *blurring, *light]
+    # the mean of voxels, as the nearest one lies to one side, which moves the image against its label
+    modes = {"downsample_mode": "area", "upsample_mode": upsample}
+    coarse = _transform("RandSimulateLowResolutiond", "@image", prob=0.2, **modes, zoom_range=[0.5, 1.0])
+    return [*inverted, *bias, coarse, *light]
 
 
 def _inverted(plan: TrainingPlan) -> list[_Config]:

@@ -133,9 +133,9 @@ def test_the_plan_says_what_was_set_by_hand_and_why_the_rest_is_as_it_is(thick_b
     # thick slices are turned in their plane alone
     train = json.loads((thick_bundle / "configs" / "train.json").read_text())["train"]
     early, late = (train[name]["transforms"] for name in ("augmentation", "late_augmentation"))
-    assert early[1]["rotate_range"] == [0.05, 0.05, 0.4]
+    affine = [next(each for each in chain if each["_target_"] == "RandAffined") for chain in (early, late)]
     # at the end patches are varied lightly
-    assert late[1]["rotate_range"] == [0.05, 0.05, 0.26]
+    assert [each["rotate_range"] for each in affine] == [[0.05, 0.05, 0.4], [0.05, 0.05, 0.26]]
     assert "RandGaussianSmoothd" in [each["_target_"] for each in early]
     assert "RandGaussianSmoothd" not in [each["_target_"] for each in late]
 
@@ -346,7 +346,7 @@ def test_it_is_told_where_mirroring_confuses_left_and_right(name, caplog):
     assert "cannot tell left x from the other side. Leave this axis out" in caplog.text
 
 
-@pytest.mark.parametrize(("spacing_mm", "shape"), [(1e-9, "6.4e"), (0.001, "64000 x 64000 x 64000")])
+@pytest.mark.parametrize(("spacing_mm", "shape"), [(1e-9, "6.3e"), (0.001, "63001 x 63001 x 63001")])
 def test_a_grid_that_no_memory_holds_is_refused(spacing_mm, shape):
     with pytest.raises(
         ValueError, match=rf"spacing_mm must leave images .* at which an image would have {shape}.* Give larger"
@@ -418,3 +418,50 @@ def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):
     assert "Trained for a minute." in after
     assert "#### Scores" in after
     (thick_bundle / "docs" / "README.md").write_text(before)
+
+
+def augmenting_steps(bundle):
+    """The transforms of a plan's augmentation by name, of which none changes anything."""
+    steps = BundleConfig(bundle, "train.json").parse("train#augmentation").transforms
+    for step in steps:
+        if hasattr(step, "prob"):
+            step.prob = 0.0
+    return {type(step).__name__: step for step in steps}
+
+
+@pytest.mark.slow
+def test_lower_resolution_moves_no_image_against_its_label(thick_bundle):
+    lower = augmenting_steps(thick_bundle)["RandSimulateLowResolutiond"]
+    lower.prob = 1.0
+    lower.set_random_state(0)
+    ramp = torch.arange(40.0)[None, :, None, None].expand(1, 40, 8, 8).clone()
+    moved = [float((lower({"image": ramp.clone()})["image"] - ramp)[0, 8:-8].mean()) for _ in range(20)]
+    assert np.abs(moved).max() < 0.15
+
+
+@pytest.mark.slow
+def test_patches_of_images_shorter_than_a_crop_are_interpolated_only_where_they_are_turned(tmp_path):
+    root = tmp_path / "stripped"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for number in range(3):
+        brain = np.zeros((21, 23, 19), np.float32)
+        brain[4:-4, 4:-4, 4:-4] = np.random.default_rng(number).uniform(50, 90, (13, 15, 11))
+        nib.save(nib.Nifti1Image(brain, np.eye(4)), root / "images" / f"{number}.nii.gz")
+        nib.save(nib.Nifti1Image((brain > 0).astype(np.uint8), np.eye(4)), root / "labels" / f"{number}.nii.gz")
+    settings = {**TINY, "patch_size": [16, 16, 16], "strides": [[2, 2, 2]] * 2, "crop_background": True}
+    plan(root, tmp_path / "bundle", minutes=1, settings=settings, measure=machine)
+    steps = augmenting_steps(tmp_path / "bundle")
+    prepared = BundleConfig(tmp_path / "bundle", "train.json").parse("train#preprocessing")(
+        load_datalist(root, "training")[0]
+    )
+    # along each axis the image is longer than a patch by an odd number of voxels, and shorter than a crop
+    assert all(16 < length < 24 and length % 2 for length in prepared["image"].shape[1:])
+    ramp = torch.arange(float(prepared["image"].shape[1]))[None, :, None, None].expand(prepared["image"].shape).clone()
+    (patch,) = steps["RandCropByPresentClassesd"]({**prepared, "image": ramp, "label": ramp.clone()})
+    for name in ("RandGaussianSmoothd", "SpatialPadd", "RandAffined"):
+        patch = steps[name](patch)
+    for values in (patch["image"], patch["label"]):
+        along = values[0, :, 8, 8]
+        assert along.shape == (16,)
+        torch.testing.assert_close(along, along[0] + torch.arange(16.0))
