@@ -29,6 +29,7 @@ from monai_unetpp.data.formats.nifti_results import nifti_class
 from monai_unetpp.data.formats.pictures import is_picture_name, read_picture
 from monai_unetpp.files import atomic_path, scratch_folder
 from monai_unetpp.reporting.html import embed_figure, html_paragraph, html_table
+from monai_unetpp.reporting.numbers import decimal
 from monai_unetpp.results import LabelVolume
 from monai_unetpp.results.overlay import draw_overlay
 from monai_unetpp.segmentation import SegmentedCase, segment_single
@@ -281,4 +282,4 @@ def _saved_nifti(
 
 
 def _size(label: LabelVolume) -> str:
-    return f"{label.voxels:,} pixels" if label.ml is None else f"{label.ml:.3f} ml"
+    return f"{label.voxels:,} pixels" if label.ml is None else f"{decimal(label.ml, 3)} ml"

@@ -12,7 +12,7 @@ from monai_unetpp.cli.quiet import shown
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, show_failures, show_rows, show_table
 from monai_unetpp.errors import printable
 from monai_unetpp.options import add_options
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import decimal, percent
 from monai_unetpp.reporting.tables import Table
 from monai_unetpp.segmentation_options import SegmentationOptions
 
@@ -100,7 +100,7 @@ def _show_cases(summary: SegmentationSummary) -> None:
         [
             [
                 done.case,
-                *(f"{done.volumes_ml[name]:.3f}" for name in names),
+                *(decimal(done.volumes_ml[name], 3) for name in names),
                 *([str(done.instances)] if counted else []),
                 f"{done.seconds:.2f}",
             ]
@@ -111,7 +111,7 @@ def _show_cases(summary: SegmentationSummary) -> None:
 
 def _show_long(summary: SegmentationSummary, names: list[str]) -> None:
     """The table with a row for each label, if there are too many for columns."""
-    cells = ((done.case, name, f"{done.volumes_ml[name]:.3f}") for done in summary.cases for name in names)
+    cells = ((done.case, name, decimal(done.volumes_ml[name], 3)) for done in summary.cases for name in names)
     show_table(Table.of_rows("", ["case", "label", "ml"], cells, ["case", "label"]))
     show_rows(["case", "seconds"], [[done.case, f"{done.seconds:.2f}"] for done in summary.cases])
 

@@ -28,6 +28,7 @@ __all__ = [
     "score_case",
     "scored_labels",
     "spacing_of_affine",
+    "with_foreground",
 ]
 
 State = Literal["ok", "missed", "false_positive", "both_empty"]
@@ -303,9 +304,14 @@ def check_tolerances(tolerance_mm: Mapping[str, float], labels: Mapping[str, int
             raise ValueError(
                 f"tolerance_mm of {name!r} must be a number from 0 up, got {value!r}. Give it in mm, such as 1.0."
             )
-    tolerances = {name: float(tolerance_mm[name]) for name in labels}
-    tolerances[FOREGROUND] = float(tolerance_mm.get(FOREGROUND, min(tolerances.values())))
-    return tolerances
+    return with_foreground({name: float(value) for name, value in tolerance_mm.items()})
+
+
+def with_foreground(tolerance_mm: Mapping[str, float]) -> dict[str, float]:
+    """The tolerances by label with that of the foreground, the smallest one unless given."""
+    if not tolerance_mm or FOREGROUND in tolerance_mm:
+        return dict(tolerance_mm)
+    return {**tolerance_mm, FOREGROUND: min(tolerance_mm.values())}
 
 
 def _label_map(values: npt.ArrayLike, name: str) -> _Array:

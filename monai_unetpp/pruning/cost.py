@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import io
@@ -15,7 +16,7 @@ import torch
 from monai.inferers.inferer import Inferer
 
 from monai_unetpp.devices import resolve_precision
-from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import energy_rounds, find_counter
 from monai_unetpp.measuring.environment import measuring_device
 from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_processes
@@ -27,7 +28,7 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.points.settings import with_setting
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost, SelfCheck
 
-__all__ = ["check_pruned_networks", "measure_costs", "measure_peak_memory", "measure_setting_costs"]
+__all__ = ["check_pruned_networks", "checked_shape", "measure_costs", "measure_peak_memory", "measure_setting_costs"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ def measure_costs(
     resolve_precision(precision, run.device)
     _check_networks(networks)
     first = next(iter(networks.values()))
-    window = _checked_shape("window_shape", window_shape, first.spatial_dims)
-    volume = _checked_shape("volume_shape", volume_shape, first.spatial_dims)
+    window = checked_shape("window_shape", window_shape, first.spatial_dims)
+    volume = checked_shape("volume_shape", volume_shape, first.spatial_dims)
     # one inferer per network, since ours keep what they compiled
     inferers = {point: _over_volumes(inferer, precision) for point in networks}
     runs = {point: (network, _over_volumes(inferer, precision), volume) for point, network in networks.items()}
@@ -318,7 +319,7 @@ def check_pruned_networks(
         raise ValueError(f"levels must name operating points out of {', '.join(networks)}, got {unknown[0]!r}.")
     if not levels:
         return {}
-    shape = _checked_shape("window_shape", window_shape, full_network.spatial_dims)
+    shape = checked_shape("window_shape", window_shape, full_network.spatial_dims)
     inputs = _random_input(full_network, shape, device, seed)
     checks = {}
     # otherwise cuDNN may choose another algorithm for the same shape the second time
@@ -341,10 +342,22 @@ def _check_networks(networks: Mapping[str, NestedUNet]) -> None:
         raise ValueError("networks must all be 2D or all be 3D, got both. Measure them one after the other.")
 
 
-def _checked_shape(name: str, shape: Sequence[int], dims: int) -> tuple[int, ...]:
-    sizes = tuple(operator.index(size) for size in shape)
+def checked_shape(name: str, shape: Sequence[int], dims: int) -> tuple[int, ...]:
+    """The sizes of a shape; one number stands for all axes.
+
+    Raises:
+        ValueError: not one size of 1 or more per axis.
+    """
+    given = [shape] * dims if isinstance(shape, int) else shape
+    try:
+        sizes = tuple(operator.index(size) for size in given)
+    except TypeError:
+        sizes = ()
     if len(sizes) != dims or min(sizes) < 1:
-        raise ValueError(f"{name} must have {dims} sizes of 1 or more, one per spatial axis, got {list(shape)}.")
+        raise ValueError(
+            f"{name} must have {dims} sizes of 1 or more, one per spatial axis, got {shape!r}. Costs are measured on "
+            "such a shape. Windows chosen for each image are evaluated with windows=auto in settings."
+        )
     return sizes
 
 
@@ -382,7 +395,17 @@ def _over_volumes(inferer: Inferer, precision: str) -> PrecisionInferer | Nested
     """A copy of ``inferer`` for one network at ``precision``."""
     if isinstance(inferer, NestedSlidingWindowInferer):
         return inferer.with_options(precision=precision, levels=None)
-    return PrecisionInferer(inferer.inferer if isinstance(inferer, PrecisionInferer) else inferer, precision)
+    return PrecisionInferer(_without_precision(inferer), precision)
+
+
+def _without_precision(inferer: Inferer) -> Inferer:
+    """The inferer without the precision that wraps it, or what test-time flips run."""
+    if isinstance(inferer, PrecisionInferer):
+        return _without_precision(inferer.inferer)
+    if isinstance(inferer, FlipInferer):
+        inferer = copy.copy(inferer)
+        inferer.inferer = _without_precision(inferer.inferer)
+    return inferer
 
 
 def _over_one_window(

@@ -5,15 +5,24 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from monai_unetpp.data import read_geometry
+from monai_unetpp.data.datasets.label_names import find_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Rules
 
-__all__ = ["doubts_of_rules", "doubts_of_split", "doubts_of_subjects", "doubts_of_tolerances", "shortest_edge"]
+__all__ = [
+    "doubts_of_names",
+    "doubts_of_rules",
+    "doubts_of_split",
+    "doubts_of_subjects",
+    "doubts_of_tolerances",
+    "shortest_edge",
+]
 
 _WIDE_MARGIN = 0.05
 _HIGH_ALPHA = 0.1
@@ -44,6 +53,29 @@ def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
             f"--confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT}, each side has too few "
             "for a verdict. Confirm on another data set, or use out-of-fold scores."
         )
+
+
+def doubts_of_names(labels: Mapping[str, int], folders: Sequence[Path]) -> Iterator[str]:
+    """Values that a data set gives another name than the network does.
+
+    Args:
+        labels: of the network, value by name.
+        folders: of the data sets.
+    """
+    for folder in folders:
+        named = find_label_names(folder)
+        found = {} if named is None else {value: name for name, value in named.foreground.items()}
+        for label, value in labels.items():
+            other = found.get(value, label)
+            if _letters(other) != _letters(label):
+                yield (
+                    f"{folder.resolve().name} calls the value {value} {other!r}, the network {label!r}: they are "
+                    "scored as the same structure. If they are not, correct the label maps."
+                )
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def doubts_of_subjects(data: EvaluationData) -> Iterator[str]:

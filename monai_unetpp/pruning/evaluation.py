@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.files import claimed, make_output_dir
 from monai_unetpp.measuring.environment import command_line, describe_environment
+from monai_unetpp.metrics.scores import check_tolerances
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import teller
 from monai_unetpp.pruning import evaluation_stages as stages
@@ -17,7 +18,7 @@ from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.evaluation_stages import Prepared, Scored
 from monai_unetpp.pruning.exposure import training_gap, with_exposures, withdrawn, without_choice
 from monai_unetpp.pruning.plan import PruningPlan
-from monai_unetpp.pruning.preflight import check_weights
+from monai_unetpp.pruning.preflight import check_plan, check_weights
 from monai_unetpp.pruning.report.report_files import write_report
 from monai_unetpp.pruning.report.worst_cases import save_worst_cases
 from monai_unetpp.pruning.results import PruningResult
@@ -58,7 +59,8 @@ def prune(plan: PruningPlan) -> PruningResult:
         folder = plan.data.dataset_dir[0]
         entries = fold_entries(folder, plan.data.list_key, **plan.data.subject_rules(folder))
         levels = plan.pipeline.network.levels
-        return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
+        tolerances = check_tolerances(plan.pipeline.tolerance_mm, plan.pipeline.labels)
+        return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0], tolerances), plan)
     return _evaluated(plan)
 
 
@@ -103,10 +105,11 @@ def _evaluated(
 ) -> PruningResult:
     """All stages; of several processes, the first concludes and the others wait for its result."""
     with waiting_group(plan.pipeline.device) as group:
-        prepared = stages.prepare(plan, scores)
+        check_plan(plan)
         first = rank() == 0
         # keeps evaluations by other programs out, for all processes
         with claimed(make_output_dir(plan.outputs.output_dir), "evaluates") if first else nullcontext():
+            prepared = stages.prepare(plan, scores)
             scored, training = stages.score_data_sets(prepared), stages.score_training(prepared)
             return from_first(_conclude(prepared, scored, training, scored_by or {}) if first else None, group)
 

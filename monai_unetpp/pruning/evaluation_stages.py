@@ -27,9 +27,10 @@ from monai_unetpp.progress import counting
 from monai_unetpp.pruning import preflight
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
-from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
+from monai_unetpp.pruning.cost import checked_shape, measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, decide_all, join
 from monai_unetpp.pruning.doubts import (
+    doubts_of_names,
     doubts_of_rules,
     doubts_of_split,
     doubts_of_subjects,
@@ -188,7 +189,6 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         folds: out-of-fold scores of the only data set that chooses, if its cases are scored already.
     """
     given = None if folds is None else join_folds(folds, plan.data.names[0])
-    preflight.check_plan(plan)
     pipeline = plan.pipeline
     device = measuring_device(pipeline.device)
     own, others = _settings(plan, device)
@@ -197,6 +197,9 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     inference = preflight.check_write(pipeline, plan.outputs)
     entries, training = _entries(plan, given), _training_entries(plan.data)
     ignore_labels = preflight.check_label_names(plan)
+    if rank() == 0:
+        for doubt in doubts_of_names(pipeline.labels, plan.data.folders):
+            logger.warning("%s", doubt)
     checked = preflight.check_data_sets(plan, entries, ignore_labels)
     checked_training = preflight.check_training(plan, training, ignore_labels)
     if given is not None:
@@ -426,6 +429,7 @@ def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
         *doubts_of_rules(plan.rules),
         *doubts_of_split(subjects, plan.data.confirm_share),
         *doubts_of_subjects(plan.data),
+        *doubts_of_names(plan.pipeline.labels, plan.data.folders),
         *filter(None, [plan.data.unscored]),
         *doubts_of_tolerances(plan.pipeline.tolerance_mm, scored.rows, float(np.median(edges)), dims),
     )
@@ -437,7 +441,8 @@ def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
     cases.sort(key=lambda case: int(np.prod(read_geometry(case.label).shape)))
     image = Pipeline(**_steps(plan, None)).load(cases[len(cases) // 2])
     scale = plan.costs.volume_share ** (1 / (image.ndim - 1))
-    edges = zip(image.shape[1:], plan.pipeline.window_shape, strict=True)
+    windows = checked_shape("window_shape", plan.pipeline.window_shape, image.ndim - 1)
+    edges = zip(image.shape[1:], windows, strict=True)
     return tuple(min(edge, max(window, round(edge * scale))) for edge, window in edges)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import ReferenceResolver
 from torch import nn
 
 from monai_unetpp.inferers import NestedSlidingWindowInferer
@@ -36,14 +37,19 @@ _INFERER_KEYS = (
     "runtime",
     "precision",
 )
+#: What MONAI's transforms and readers keep of their use, which is no setting.
+_TRACES = ("_tracing", "filenames")
+#: What holds settings beside code: not modules, classes, loggers and the like.
+_DATA = (bool, int, float, str, list, tuple, Mapping, set, frozenset, np.generic, np.ndarray, torch.Tensor, type(None))
 
 
 # Not the text of the configuration, since a plan built by MONAI's bundle run or from Python has none.
 def describe_settings(value: Any) -> str:
     """Describe transforms, inferers and their contents by classes and attributes.
 
-    Functions are described by their code, so a changed expression is a changed setting. Random states are left out, as
-    scoring is deterministic.
+    Functions are described by their code and the values it refers to, so a changed expression is a changed setting, and
+    so is a changed value that an expression of a configuration refers to. Random states are left out, as scoring is
+    deterministic.
 
     Args:
         value: any object, or a container of them.
@@ -71,7 +77,7 @@ def _plain(value: Any, parents: tuple[int, ...]) -> Any:
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return np.asarray(value).tolist()
     if isinstance(value, nn.Module):
-        return {type(value).__qualname__: hash_network(value)}
+        return {type(value).__qualname__: [hash_network(value), _plain(_module_settings(value), within)]}
     if isinstance(value, NestedSlidingWindowInferer):
         return {type(value).__qualname__: _plain({key: getattr(value, key) for key in _INFERER_KEYS}, within)}
     if isinstance(value, functools.partial):
@@ -80,7 +86,7 @@ def _plain(value: Any, parents: tuple[int, ...]) -> Any:
         return {value.__func__.__qualname__: _plain(value.__self__, within)}
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        parts = [value.__code__, value.__defaults__, value.__kwdefaults__, cells]
+        parts = [value.__code__, value.__defaults__, value.__kwdefaults__, cells, _referred(value)]
         return {value.__qualname__: _plain(parts, within)}
     if isinstance(value, types.CodeType):
         return [value.co_code.hex(), list(value.co_names), _plain(value.co_consts, within)]
@@ -91,6 +97,46 @@ def _plain(value: Any, parents: tuple[int, ...]) -> Any:
     if isinstance(value, (np.random.RandomState, np.random.Generator)):
         return type(value).__qualname__
     if hasattr(value, "__dict__"):
-        return {type(value).__qualname__: _plain(vars(value), within)}
+        settings = {key: entry for key, entry in vars(value).items() if key not in _TRACES}
+        return {type(value).__qualname__: _plain(settings, within)}
     # such as torch.float16 or a compiled regular expression; the memory address is dropped
     return _ADDRESS.sub("", repr(value))
+
+
+def _module_settings(module: nn.Module) -> dict[str, Any]:
+    """The plain attributes of a module and of those in it, which their printed form may leave out."""
+    return {
+        f"{name}.{key}": entry
+        for name, part in module.named_modules()
+        for key, entry in vars(part).items()
+        if not key.startswith("_") and key != "training" and isinstance(entry, _DATA)
+    }
+
+
+def _referred(function: types.FunctionType) -> dict[str, Any]:
+    """The global values that a function refers to, and the functions of its own module among them.
+
+    An expression of a MONAI configuration finds what it refers to as ``@name`` in one global dictionary of all names.
+    """
+    names, constants = _names_and_constants(function.__code__)
+    referred = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    resolved = referred.pop(ReferenceResolver._vars, {})
+    own = {
+        name: entry
+        for name, entry in referred.items()
+        if isinstance(entry, (*_DATA, nn.Module))
+        or (isinstance(entry, types.FunctionType) and entry.__module__ == function.__module__)
+    }
+    return {**own, **{f"@{name}": entry for name, entry in resolved.items() if name in constants}}
+
+
+def _names_and_constants(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """The names that code and the code within it use, and its texts."""
+    names = set(code.co_names)
+    constants = {constant for constant in code.co_consts if isinstance(constant, str)}
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            inner_names, inner_constants = _names_and_constants(inner)
+            names |= inner_names
+            constants |= inner_constants
+    return names, constants

@@ -39,7 +39,7 @@ class EvaluatedNetwork:
         postprocessing: MONAI ``Compose`` from logits to integer labels on the image's own grid.
         labels: value of every label by name, without the background.
         tolerance_mm: tolerance of the normalised surface Dice by label.
-        window_shape: spatial shape of the inferer's window, for the cost of one window.
+        window_shape: spatial shape of the inferer's window, or one size for all axes, for the cost of one window.
         extra: further checkpoints to compare with, by name, such as ``{"L2 trained alone": "alone/model.pt"}``.
         device: where to run.
         bundle: the bundle of ``network``; needed to write a pruned one.
@@ -172,7 +172,7 @@ class CostSettings:
         settings_repeats: latency runs of each operating point of ``settings``.
 
     Raises:
-        ValueError: fewer than one run, or a share out of range.
+        ValueError: fewer than one run, fewer than none to warm up, or a share out of range.
     """
 
     repeats: int = 10
@@ -191,6 +191,8 @@ class CostSettings:
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats must be 1 or more, got {self.repeats}. Ten give a usable spread.")
+        if self.warm_up < 0:
+            raise ValueError(f"warm_up must be 0 or more, got {self.warm_up}. Two are usual.")
         if not 0 < self.volume_share <= 1:
             raise ValueError(f"volume_share must lie above 0 and up to 1, got {self.volume_share}.")
         if self.settings_repeats < 1:

@@ -17,6 +17,7 @@ from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.installing import install_command
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.cost import checked_shape
 from monai_unetpp.pruning.exposure import has_weights_of
 from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
@@ -37,11 +38,11 @@ __all__ = [
 
 
 def check_plan(plan: PruningPlan) -> None:
-    """Refuse a network without levels, margins for unknown labels, and missing packages.
+    """Refuse a network without levels, margins for unknown labels, windows without a size, and missing packages.
 
     Raises:
         TypeError: the network is no ``NestedUNet``.
-        ValueError: it has a single level, or margins name unknown labels.
+        ValueError: it has a single level, margins name unknown labels, or the windows have no size.
         ImportError: a package for the report is not installed.
     """
     network = plan.pipeline.network
@@ -55,6 +56,7 @@ def check_plan(plan: PruningPlan) -> None:
             f"network must have two levels or more, got {', '.join(network.levels)} only. It cannot be pruned."
         )
     plan.rules.check_labels(scored_labels(plan.pipeline.labels))
+    checked_shape("window_shape", plan.pipeline.window_shape, network.spatial_dims)
     check_report()
 
 
@@ -73,13 +75,13 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
         raise ValueError(
             "bundle must name the bundle to prune when write is given. Pass bundle=..., or leave write out."
         )
-    if target.exists() and not outputs.overwrite:
-        raise FileExistsError(f"write must not exist yet, got {target}. Give another folder, or set overwrite.")
     folder = outputs.output_dir.resolve()
     if target.resolve() in (folder, *folder.parents):
         raise ValueError(
             f"write must not hold output_dir, got {target} around {outputs.output_dir}. Give another folder."
         )
+    if target.exists() and not outputs.overwrite:
+        raise FileExistsError(f"write must not exist yet, got {target}. Give another folder, or set overwrite.")
     check_writable(bundle, target, overwrite=outputs.overwrite)
     check_weights(pipeline)
     return check_inference(bundle, pipeline.inferer, pipeline.device)
@@ -120,8 +122,8 @@ def check_label_names(plan: PruningPlan) -> dict[str, int | None]:
                 name = next(iter(same))
                 raise ValueError(
                     f"{folder / 'dataset.json'}: labels must have the values that the network gives them, got "
-                    f"{same[name]} for {name!r} instead of {value}. Give it this value, also in the label maps, or "
-                    "rename the label."
+                    f"{same[name]} for {name!r} instead of {value}. Give it this value in the label maps and there, "
+                    "or, if it is another structure, another name."
                 )
     return {dataset: None if names is None else names.ignore for dataset, names in named.items()}
 
@@ -156,7 +158,7 @@ def check_data_sets(
     if problems and len(entries) > 1 and not plan.data.exclude_problems:
         raise ValueError(
             f"cases of all data sets must be sound, got {len(problems)} with a problem:\n" + "\n".join(problems) + "\n"
-            "Correct them, or set exclude_problems to leave them out."
+            "Correct them, or set exclude_problems (--exclude_problems) to leave them out."
         )
     return {dataset: {name: each for (of, name), each in found.items() if of == dataset} for dataset in entries}
 
@@ -176,7 +178,7 @@ def check_training(
     problems = _problems(found)
     none_left = any(all(each.problem for each in cases.values()) for cases in checked.values())
     if problems and (none_left or not plan.data.exclude_problems):
-        remedy = "." if none_left else ", or set exclude_problems to leave them out."
+        remedy = "." if none_left else ", or set exclude_problems (--exclude_problems) to leave them out."
         raise ValueError(
             f"cases of the training_list {plan.data.training_list!r} must be sound, got {len(problems)} of "
             f"{len(found)} with a problem:\n" + "\n".join(problems) + f"\nCorrect them, leave out the list{remedy}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.metrics.scores import with_foreground
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report.report_files import read_report
@@ -93,8 +94,9 @@ def earlier_rules(
         if own and key not in (_RUNS, _PART_OF_VOLUME) and own.get(key) != settings.get(key)
     }
     texts = [] if before is None else [before]
-    tolerances = {label: value for label, value in earlier.tolerance_mm.items() if label in plan.pipeline.labels}
-    loosened = any(plan.pipeline.tolerance_mm.get(label) != value for label, value in tolerances.items())
+    now = with_foreground(plan.pipeline.tolerance_mm)
+    tolerances = {label: value for label, value in with_foreground(earlier.tolerance_mm).items() if label in now}
+    loosened = any(now[label] != value for label, value in tolerances.items())
     # other names for the same groups of cases change nothing
     regrouped = any(len({pair[side] for pair in pairs}) < len(pairs) for side in range(2))
     if changed or loosened or regrouped or _compared(earlier.rules) != _compared(rules):

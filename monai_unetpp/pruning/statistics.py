@@ -341,9 +341,9 @@ def least_subjects(power: Callable[[int], float], start: int, most: int, parts: 
     """
     low, high = start - 1, start
     while power(high) < POWER:
-        low, high = high, 2 * high
-        if high > most:
+        if high >= most:
             return None
+        low, high = high, min(2 * high, most)
     while high - low > max(1, low // parts):
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle) >= POWER else (middle, high)

@@ -12,7 +12,7 @@ from monai_unetpp.pruning.budgets import COST_KEYS, parse_budget
 from monai_unetpp.pruning.results import Comparison
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.summary import ALL, MetricSummary
-from monai_unetpp.reporting.numbers import percent, significant
+from monai_unetpp.reporting.numbers import decimal, percent, significant
 from monai_unetpp.reporting.tables import Tone
 
 __all__ = [
@@ -65,8 +65,9 @@ def capitalised(text: str) -> str:
 
 
 def format_metric(key: str, value: float) -> str:
-    """A value of a metric with its standard decimals, without its unit."""
-    return f"{value:.{METRICS[key].decimals}f}"
+    """A value of a metric with its standard decimals, without its unit; lengths and volumes may be tiny."""
+    metric = METRICS[key]
+    return decimal(value, metric.decimals) if metric.unit else f"{value:.{metric.decimals}f}"
 
 
 def format_difference(key: str, value: float) -> str:

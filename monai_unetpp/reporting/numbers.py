@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["join_shape", "percent", "rough_percent", "significant", "time_unit"]
+__all__ = ["decimal", "join_shape", "percent", "rough_percent", "significant", "time_unit"]
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -17,6 +17,16 @@ def significant(value: float, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits - 1}e}")
     decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:.{max(decimals, 0)}f}"
+
+
+def decimal(value: float, decimals: int) -> str:
+    """``value`` with so many decimals, or with two significant digits where it is smaller than the last of them.
+
+    Example:
+        >>> decimal(1.5, 2), decimal(0.013, 2), decimal(0.00897, 2), decimal(0.0, 2)
+        ('1.50', '0.01', '0.0090', '0.00')
+    """
+    return f"{value:.{decimals}f}" if not 0 < abs(value) < 10**-decimals else significant(value, 2)
 
 
 def percent(share: float, form: str = ".0f") -> str:

@@ -155,7 +155,7 @@ def score_fold(
         progress=progress,
     )
     if rank() == 0:
-        write_text(folder / "per_case.csv", format_scores(scores.rows))
+        write_text(folder / "per_case.csv", format_scores(scores.rows, pipeline.tolerance_mm))
     return scores
 
 

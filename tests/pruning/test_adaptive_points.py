@@ -127,8 +127,10 @@ def test_tolerances_come_from_text_or_dict_and_are_no_part_of_the_grid():
     assert adaptive_tolerances({"adaptive": [0.02]}) == (0.02,)
     assert adaptive_tolerances(None) == adaptive_tolerances("overlap=0") == ()
     assert parse_settings(["adaptive=0.05", "overlap=0"]) == {"overlap": ((0.0,),)}
-    for wrong in ("adaptive=x", "adaptive=2", {"adaptive": ["-1"]}):
-        with pytest.raises(ValueError, match="settings must have an adaptive tolerance between 0 and 1, got"):
+    # one point in all tables
+    assert adaptive_tolerances("adaptive=0.33333331,0.33333332") == (0.33333332,)
+    for wrong in ("adaptive=x", "adaptive=2", {"adaptive": ["-1"]}, "adaptive=0"):
+        with pytest.raises(ValueError, match="settings must have an adaptive tolerance above 0 and at most 1, got"):
             adaptive_tolerances(wrong)
     with pytest.raises(ValueError, match="settings must list one value or more for adaptive"):
         adaptive_tolerances("adaptive=")

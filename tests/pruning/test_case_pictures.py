@@ -44,6 +44,9 @@ def near(image: np.ndarray, colour: tuple[int, int, int]) -> int:
 
 
 class TestSaveOverlay:
+    def test_a_name_longer_than_the_picture_has_a_row_of_its_own(self, tmp_path, truth):
+        assert draw(tmp_path / "long.png", truth, names={1: "x" * 200, 2: "b"}).is_file()
+
     def test_png_says_what_it_shows(self, tmp_path, truth):
         chosen = truth.copy()
         chosen[5, 6:12, 4] = 0

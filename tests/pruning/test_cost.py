@@ -13,7 +13,7 @@ from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import nn
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.inferers import FlipInferer, PrecisionInferer
 from monai_unetpp.measuring import memory
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.pruning import cost
@@ -205,10 +205,11 @@ def test_energy_is_measured_where_the_machine_tells(
 
 
 @pytest.mark.usefixtures("without_memory")
-def test_precision_replaces_that_of_the_inferer(full: NestedUNet) -> None:
+@pytest.mark.parametrize("wrap", [lambda inferer: inferer, lambda inferer: FlipInferer(inferer, (0,))])
+def test_precision_replaces_that_of_the_inferer(full: NestedUNet, wrap) -> None:
     types = set()
     full.heads["L2"].register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
-    inferer = PrecisionInferer(SimpleInferer(), precision="bf16")
+    inferer = wrap(PrecisionInferer(SimpleInferer(), precision="bf16"))
     measure_costs({"L2": full}, (8, 8), (8, 8), inferer, precision="fp32", repeats=1, warm_up=0)
     assert types == {torch.float32}
 

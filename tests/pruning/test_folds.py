@@ -95,7 +95,7 @@ def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(tmp_
 def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds) -> None:
     tables = [tmp_path / f"fold_{number}.csv" for number in range(2)]
     for table, fold in zip(tables, folds, strict=True):
-        write_text(table, format_scores(fold.rows))
+        write_text(table, format_scores(fold.rows, TOLERANCE))
     # the cases of both folds are in both lists
     entries, halves = load_datalist(boxes, "training"), tmp_path / "boxes"
     halves.mkdir()
@@ -112,14 +112,14 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds)
 def test_tables_of_several_data_sets_are_refused_and_a_renamed_one_is_not(tmp_path, boxes, folds) -> None:
     entries = load_datalist(boxes, "training")
     renamed = tables_of(tmp_path, folds, lambda row: dataclasses.replace(row, dataset="before"))
-    read = read_folds(renamed, entries, ["L1", "L2"], "boxes")
+    read = read_folds(renamed, entries, ["L1", "L2"], "boxes", TOLERANCE)
     assert {row.dataset for fold in read for row in fold.rows} == {"boxes"}
     for other in ({"case_03"}, {case.name for case in folds[1].cases}):
         mixed = tables_of(
             tmp_path, folds, lambda row, other=other: dataclasses.replace(row, dataset=f"set {row.case in other}")
         )
         with pytest.raises(ValueError, match=r"must be of one data set, got 'set False' in .*, 'set True' in .*1\.csv"):
-            read_folds(mixed, entries, ["L1", "L2"], "boxes")
+            read_folds(mixed, entries, ["L1", "L2"], "boxes", TOLERANCE)
 
 
 @pytest.mark.parametrize("points", [("L1", "L2"), ("L2",)])
@@ -142,15 +142,18 @@ def test_subjects_that_are_given_replace_those_of_the_tables(tmp_path, boxes, fo
     tables = [tmp_path / f"fold_{number}.csv" for number in range(2)]
     rows = [row for fold in folds for row in fold.rows]
     for number, table in enumerate(tables):
-        write_text(table, format_scores(row for row in rows if row.case.startswith(f"case_{number}")))
-    read = read_folds(tables, fold_entries(boxes, "training", subject_pattern="case_(.)"), ["L1", "L2"], "boxes")
+        of_fold = (row for row in rows if row.case.startswith(f"case_{number}"))
+        write_text(table, format_scores(of_fold, TOLERANCE))
+    read = read_folds(
+        tables, fold_entries(boxes, "training", subject_pattern="case_(.)"), ["L1", "L2"], "boxes", TOLERANCE
+    )
     assert [{row.subject for row in fold.rows} for fold in read] == [{"0"}, {"1"}]
     assert [{case.subject for case in fold.cases} for fold in read] == [{"0"}, {"1"}]
-    own = read_folds(tables, fold_entries(boxes, "training"), ["L1", "L2"], "boxes")
+    own = read_folds(tables, fold_entries(boxes, "training"), ["L1", "L2"], "boxes", TOLERANCE)
     assert all(row.subject == row.case for fold in own for row in fold.rows)
     # each of these folds has cases of both subjects
     for table, fold in zip(tables, folds, strict=True):
-        write_text(table, format_scores(fold.rows))
+        write_text(table, format_scores(fold.rows, TOLERANCE))
     with pytest.raises(ValueError, match="folds must share no subject, got '0' in folds 0 and 1"):
         prune(plan_of(boxes, tmp_path / "out", scores=tables, subject_pattern="case_(.)"))
 
@@ -183,7 +186,7 @@ def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds, e
 )
 def test_scores_that_cannot_be_are_refused(tmp_path, boxes, folds, column, text, message) -> None:
     table = tmp_path / "fold.csv"
-    write_text(table, format_scores(folds[0].rows))
+    write_text(table, format_scores(folds[0].rows, TOLERANCE))
     with table.open(newline="") as file:
         lines = list(csv.DictReader(file))
     lines[0][column] = text
@@ -192,30 +195,49 @@ def test_scores_that_cannot_be_are_refused(tmp_path, boxes, folds, column, text,
         writer.writeheader()
         writer.writerows(lines)
     with pytest.raises(ValueError, match=message):
-        read_folds([table, table], load_datalist(boxes, "training"), ["L1", "L2"], "boxes")
+        read_folds([table, table], load_datalist(boxes, "training"), ["L1", "L2"], "boxes", TOLERANCE)
 
 
 def test_a_table_of_a_spreadsheet_is_read_and_others_are_refused_by_name(tmp_path, boxes, folds) -> None:
     entries, table, other = load_datalist(boxes, "training"), tmp_path / "fold.csv", tmp_path / "other.csv"
-    write_text(other, format_scores(folds[1].rows))
-    text = format_scores(dataclasses.replace(row, subject="") for row in folds[0].rows)
+    write_text(other, format_scores(folds[1].rows, TOLERANCE))
+    text = format_scores((dataclasses.replace(row, subject="") for row in folds[0].rows), TOLERANCE)
     table.write_text(text, encoding="utf-8-sig")
-    read = read_folds([table, other], entries, ["L1", "L2"], "boxes")[0]
+    read = read_folds([table, other], entries, ["L1", "L2"], "boxes", TOLERANCE)[0]
     # without a subject, each case is its own
     assert {row.subject for row in read.rows} == {case.name for case in folds[0].cases}
     table.write_bytes(text.replace("ok", "\xfc").encode("latin-1"))
     with pytest.raises(ValueError, match=r"fold\.csv: scores must be a CSV file in UTF-8, got other bytes"):
-        read_folds([table, other], entries, ["L1", "L2"], "boxes")
+        read_folds([table, other], entries, ["L1", "L2"], "boxes", TOLERANCE)
     table.write_text(text.splitlines()[0] + "\n")
     with pytest.raises(ValueError, match=r"fold\.csv: must hold scores of L1, L2, got none"):
-        read_folds([table, other], entries, ["L1", "L2"], "boxes")
+        read_folds([table, other], entries, ["L1", "L2"], "boxes", TOLERANCE)
 
 
-def tables_of(folder: Path, folds, change) -> list[Path]:
+def test_tables_of_other_tolerances_are_refused(tmp_path, boxes, folds, caplog):
+    tables = tables_of(tmp_path, folds)
+    entries = load_datalist(boxes, "training")
+    wider = dict.fromkeys(LABELS, 6.0)
+    with pytest.raises(
+        ValueError, match=r"fold_0.csv, line 2: the surface Dice of anterior must have .* 6 mm, got 1 mm"
+    ):
+        read_folds(tables, entries, ["L1", "L2"], "boxes", wider)
+    assert not caplog.text
+    # those of earlier versions do not tell
+    for table in tables:
+        with table.open(newline="") as file:
+            rows = [row[:-1] for row in csv.reader(file)]
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    assert read_folds(tables, entries, ["L1", "L2"], "boxes", wider)[0].rows == folds[0].rows
+    assert caplog.text.count("does not say at which tolerances its surface Dice was computed") == 2
+
+
+def tables_of(folder: Path, folds, change=lambda row: row) -> list[Path]:
     """Tables of the folds with changed rows; those for which ``change`` gives None are left out."""
     tables = [folder / f"fold_{number}.csv" for number in range(2)]
     for table, fold in zip(tables, folds, strict=True):
-        write_text(table, format_scores(row for row in map(change, fold.rows) if row is not None))
+        write_text(table, format_scores(filter(None, map(change, fold.rows)), TOLERANCE))
     return tables
 
 
@@ -282,8 +304,8 @@ def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:
         prune(plan_of(boxes, tmp_path, scores=[table, table]))
     with pytest.raises(ValueError, match="scores must be the tables of two or more folds, got"):
         prune(plan_of(boxes, tmp_path, scores=table))
-    write_text(table, format_scores(folds[0].rows))
+    write_text(table, format_scores(folds[0].rows, TOLERANCE))
     entries = load_datalist(boxes, "training")
     twice = [*entries, {**entries[0], "image": tmp_path / "case_00.nii.gz"}]
     with pytest.raises(ValueError, match=r"fold\.csv: has scores of 'case_00', but .* and .* have this name. Rename"):
-        read_folds([table, table], twice, ["L1", "L2"], "boxes")
+        read_folds([table, table], twice, ["L1", "L2"], "boxes", TOLERANCE)

@@ -16,6 +16,7 @@ from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, m
 from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, SlicewiseInferer
 from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import cost as cost_module
 from monai_unetpp.pruning import (
     evaluate_levels,
@@ -31,7 +32,6 @@ from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.report.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost
 from monai_unetpp.pruning.scoring import case_scores
-from monai_unetpp.pruning.summary import summarise
 from monai_unetpp.reporting.numbers import significant
 
 SECOND = Quartiles(1.0, 1.0, 1.0, 1)
@@ -168,7 +168,7 @@ def test_report_can_be_read_back_and_names_every_point(complete):
 
 def test_table_has_a_row_for_each_point_and_network(complete):
     _, result = complete
-    table = grid_table(result, summarise(result))
+    table = grid_table(result)
     assert len(table.rows) == 8
     ratios = [result.grid.time_ratios[name].median for name in NAMES]
     column = table.columns.index("Time ratio")
@@ -180,6 +180,29 @@ def test_table_has_a_row_for_each_point_and_network(complete):
     assert [cell.text for cell in table.rows[marked]][:4] == ["L2", "0.25", "fp32", "reference"]
     assert table.notes[0] == "The same for all of them: flips none, runtime torch, windows own."
     assert len(grid_networks_table(result).rows) == 2 * 2
+
+
+def test_means_in_the_table_are_over_the_cases_that_are_compared(complete):
+    _, result = complete
+    # a case without the label, which all points but the reference find
+    empty = LabelScore("both_empty", None, None, None, None, 0.0, 0.0, 0.0)
+    found = LabelScore("false_positive", 0.0, 0.0, 0.0, 9.0, 1.0, 1.0, 0.0)
+    rows = [
+        dataclasses.replace(row, score=empty if row.point == result.grid.reference else found)
+        if (row.case, row.label) == ("case_00", "anterior")
+        else row
+        for row in result.grid.rows
+    ]
+    grid = dataclasses.replace(result.grid, rows=tuple(rows))
+    table = grid_table(dataclasses.replace(result, grid=grid))
+    shown = table.rows[table.marked[0]][table.columns.index("Dice, anterior")].text
+    others = [
+        row.score.dice
+        for row in rows
+        if (row.point, row.label) == (grid.reference, "anterior") and row.score.dice is not None
+    ]
+    assert len(others) == 2
+    assert shown == f"{(1 + sum(others)) / 3:.3f}"
 
 
 @pytest.mark.slow
@@ -241,7 +264,7 @@ def test_a_setting_that_fails_stops_the_run_or_is_left_out(few_boxes, tmp_path, 
         "L2 overlap=0.5 fp32 torch",
     ]
     assert "not run on 1 case." in result.grid.left_out["overlap=0 fp32 torch"]
-    assert "no more memory" in grid_table(result, summarise(result)).notes[-1]
+    assert "no more memory" in grid_table(result).notes[-1]
 
 
 @pytest.mark.slow

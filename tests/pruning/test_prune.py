@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import functools
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 import torch
 from forked import run_forked
 from json_edits import edit_json
+from monai.bundle import ConfigParser
 from monai.transforms import AsDiscreted, Compose, Lambdad, Spacingd
 from tiny_pruning import (
     LABELS,
@@ -502,6 +504,9 @@ def test_missing_data_set_stops_at_once(tmp_path, few_boxes, no_network_work):
         ({"alpha": 0.7}, r"alpha must lie between 0 and 0\.5"),
         ({"bootstrap_samples": 10}, "bootstrap_samples must be 100 or more, got 10"),
         ({"repeats": 0}, "repeats must be 1 or more, got 0"),
+        ({"warm_up": -1}, "warm_up must be 0 or more, got -1"),
+        ({"window_shape": "auto"}, "window_shape must have 3 sizes of 1 or more, .* got 'auto'"),
+        ({"window_shape": (16, 16, -1)}, r"window_shape must have 3 sizes of 1 or more, .* got \(16, 16, -1\)"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"device": "meta"}, "device must be a CPU or a CUDA device, got 'meta'"),
         ({"write": "x"}, "bundle must name the bundle to prune when write is given"),
@@ -689,7 +694,11 @@ def test_another_tolerance_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
     run(intensity_network(), few_boxes, tmp_path)
     later = run(intensity_network(), few_boxes, tmp_path, tolerance_mm=dict.fromkeys(LABELS, 6.0)).settings
-    assert later["earlier rules"].endswith("; tolerances anterior=1, posterior=1")
+    assert later["earlier rules"].endswith("; tolerances anterior=1, posterior=1, foreground=1")
+    # that of the foreground alone, which a margin may guard
+    alone = {**dict.fromkeys(LABELS, 6.0), "foreground": 7.0}
+    last = run(intensity_network(), few_boxes, tmp_path, tolerance_mm=alone).settings
+    assert last["earlier rules"].endswith("; tolerances anterior=6, posterior=6, foreground=6")
 
 
 @pytest.mark.slow
@@ -869,6 +878,28 @@ def scale(x, factor):
     return x * factor
 
 
+def from_config(gain):
+    """A transform whose expression refers to a value of the configuration."""
+    transform = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x * @gain"}
+    parser = ConfigParser({"gain": gain, "unused": object(), "transform": transform})
+    return parser.get_parsed_content("transform")
+
+
+def of_module(gain):
+    """A function that refers to a global value."""
+    namespace = {"GAIN": gain, "__name__": "settings", "logging": logging}
+    exec("def inner(x):\n    return x * GAIN\ndef outer(x):\n    logging.debug(x)\n    return inner(x)", namespace)
+    return namespace["outer"]
+
+
+class Gain(torch.nn.Module):
+    """What it does is neither in its weights nor in its printed form."""
+
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -884,10 +915,26 @@ def scale(x, factor):
         (torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)),
         ({1, 2}, {1, 3}),
         (Path("a"), Path("b")),
+        (from_config(1.0), from_config(-1.0)),
+        (of_module(1.0), of_module(-1.0)),
+        (Gain(1.0), Gain(-1.0)),
+        (torch.nn.Sequential(Gain(1.0)), torch.nn.Sequential(Gain(-1.0))),
     ],
 )
 def test_changed_settings_are_another_text(one, other):
     assert describe_settings(one) != describe_settings(other)
+
+
+@pytest.mark.parametrize("make", [from_config, of_module, Gain])
+def test_what_settings_refer_to_is_the_same_text_each_time(make):
+    assert describe_settings(make(1.0)) == describe_settings(make(1.0))
+
+
+def test_settings_are_the_same_text_after_use(few_boxes):
+    pipeline = make_pipeline()
+    before = describe_settings(pipeline)
+    pipeline["preprocessing"](load_datalist(few_boxes, "validation")[0])
+    assert describe_settings(pipeline) == before
 
 
 def test_settings_may_refer_to_themselves():

@@ -728,7 +728,11 @@ class TestStore:
         whole = run()[0]
         path = tmp_path / "store" / "cubes" / "sub-0_run-1.json"
         content = json.loads(path.read_text())
-        del content["networks"]["levels"]["record"]["scores"]["L1"]
+        record = content["networks"]["levels"]["record"]
+        del record["scores"]["L1"]
+        path.write_text(json.dumps(content))
+        assert run() == (whole, 1)
+        content["networks"]["levels"]["record"] = [record]
         path.write_text(json.dumps(content))
         assert run() == (whole, 1)
 

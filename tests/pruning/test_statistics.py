@@ -17,6 +17,7 @@ from monai_unetpp.pruning.statistics import (
     bound_alpha,
     is_non_inferior,
     least_mean,
+    least_subjects,
     mean_bounds,
     skewness_corrected_t,
     subject_means,
@@ -151,6 +152,11 @@ class TestSizes:
     def test_unseen_rate_is_the_exact_rule_of_three(self) -> None:
         assert (1 - unseen_rate(30)) ** 30 == pytest.approx(0.05)
         assert unseen_rate(300) == pytest.approx(3 / 300, rel=0.01)
+
+    def test_all_numbers_up_to_the_largest_are_tried(self) -> None:
+        for enough in (7_000, 9_999, 10_000):
+            assert least_subjects(lambda count, enough=enough: float(count >= enough), 10, 10_000, 10_000) == enough
+        assert least_subjects(lambda count: float(count > 10_000), 10, 10_000, 10_000) is None
 
     def test_fewer_than_ten_are_never_enough(self) -> None:
         lower = np.full(3, 1.0)

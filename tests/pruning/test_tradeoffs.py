@@ -206,6 +206,16 @@ class TestMeanAccuracy:
             mean_accuracy(rows, ["L1"], metric)
 
 
+def test_where_no_case_has_a_label_the_cheapest_is_on_no_front() -> None:
+    names = ("L1", "L2")
+    costs, accuracy = {name: COSTS[name] for name in names}, {"L1": 0.5, "L2": 0.6}
+    # in a third of the samples no case has a label
+    means = np.array([[0.5, 0.6], [0.5, 0.6], [np.nan, np.nan]])
+    resampled = ResampledAccuracy(names, means, means[:, :, None])
+    assert pareto_front(accuracy, costs, resampled=resampled).on_front == {"L1": 1.0, "L2": 1.0}
+    assert front_of_labels(costs, resampled, ["latency_ms"]).on_front == {"L1": 1.0, "L2": 1.0}
+
+
 def test_no_reason_holds_a_key_of_the_command_line() -> None:
     keys = list(COST_KEYS)
     limits = [Budget(key, 1e9) for key in keys]

@@ -234,7 +234,11 @@ def test_a_loss_that_is_not_finite_fails_the_run(discs_dir, tmp_path, tiny):
 @pytest.mark.parametrize(
     ("file", "value", "message"),
     [
-        ("labelsTr/disc_2.nii.gz", 7, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 7\. Name the value"),
+        (
+            "labelsTr/disc_2.nii.gz",
+            7,
+            r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 7\. Correct the label",
+        ),
         ("labelsTr/disc_2.nii.gz", 257, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 257"),
         ("imagesTr/disc_2.nii.gz", 7, r"disc_2\.nii\.gz: all voxels have the value 7\.0, so there is nothing"),
         ("labelsTr/disc_6.nii.gz", 7, r"disc_6\.nii\.gz: the label must hold 0 and 1 only, got 7"),  # of validation

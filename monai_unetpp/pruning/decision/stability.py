@@ -135,8 +135,9 @@ def _joint(codes: Sequence[_IntArray | int]) -> _IntArray:
 def differences_between(tested: Mapping[str, Sequence[PointSamples]]) -> tuple[SetDifference, ...]:
     """For each pair of data sets, level and guard, the difference between the two mean differences.
 
-    The interval is that of Welch's t test, two-sided 95 %: one in twenty excludes 0 by chance. Data sets of too few
-    subjects for a verdict are not compared.
+    The interval is that of Welch's t test, two-sided 95 %: one in twenty excludes 0 by chance. Subjects of one name in
+    two data sets count as different ones, as names such as ``case_01`` recur. Data sets of too few subjects for a
+    verdict are not compared.
 
     Args:
         tested: by data set, the levels below the deepest.

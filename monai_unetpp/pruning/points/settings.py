@@ -12,7 +12,7 @@ import torch
 
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, check_tolerance
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, check_tolerance, gate_name
 from monai_unetpp.inferers.predictors import make_predictor
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
@@ -97,11 +97,14 @@ def adaptive_tolerances(given: Mapping[str, Any] | Sequence[str] | str | None) -
     for value in asked:
         try:
             tolerances.append(check_tolerance(float(value)))
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError):
+            tolerances.append(0.0)
+        if not tolerances[-1]:
             raise ValueError(
-                f"settings must have an adaptive tolerance between 0 and 1, got {value!r}. 0.033 is a good start."
-            ) from e
-    return tuple(sorted(set(tolerances)))
+                f"settings must have an adaptive tolerance above 0 and at most 1, got {value!r}. 0.033 is a good start."
+            )
+    # those of one name are one point
+    return tuple(sorted({gate_name(tolerance): tolerance for tolerance in tolerances}.values()))
 
 
 def _named_values(given: Mapping[str, Any] | Sequence[str] | str | None) -> list[tuple[str, Any]]:

@@ -243,8 +243,8 @@ def _known_mean(arrays: Sequence[FloatArray]) -> FloatArray:
 def _front_shares(table: Mapping[str, Sequence[float]], resampled: FloatArray) -> dict[str, float]:
     """How often each point is on the front of accuracies ``(samples, points, goals)`` and fixed costs."""
     fixed = -np.array(list(table.values()), dtype=np.float64)
-    # a label that no case has favours no point
-    known = np.nan_to_num(resampled, nan=0.0)
+    # a label that no case has favours no point, and where no case has any, nothing is known
+    known = np.nan_to_num(resampled[np.isfinite(resampled).any(axis=(1, 2))], nan=0.0)
     goals = np.concatenate([known, np.broadcast_to(fixed, (len(known), *fixed.shape))], axis=2)
     shares = {}
     for number, name in enumerate(table):

@@ -185,7 +185,7 @@ def _colour(value: int) -> str:
 def _legend_columns(names: dict[int, str]) -> int:
     """As many columns as fit if each holds the longest name."""
     longest = max(len(name) for name in (*names.values(), _DIFFERS))
-    return min(_MOST_COLUMNS, int(_WIDTH / (_HANDLE_WIDTH + _LETTER_WIDTH * longest)))
+    return min(_MOST_COLUMNS, max(1, int(_WIDTH / (_HANDLE_WIDTH + _LETTER_WIDTH * longest))))
 
 
 def _legend(figure: Any, names: dict[int, str]) -> None:

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
 from monai_unetpp.pruning.results import OperatingGrid, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS
-from monai_unetpp.pruning.summary import Summary, data_sets, shown_labels
+from monai_unetpp.pruning.summary import data_sets, shown_labels
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, quartiles, quoted, speed_up
-from monai_unetpp.reporting.numbers import join_shape, percent, significant, time_unit
+from monai_unetpp.reporting.numbers import join_shape, rough_percent, significant, time_unit
 from monai_unetpp.reporting.tables import Table, TableCell
 
 __all__ = ["GRID_RULE", "grid_networks_table", "grid_state", "grid_table"]
@@ -34,14 +35,16 @@ def grid_state(grid: OperatingGrid, point: str) -> str:
     return next((state for state in ("fail", "inconclusive", "pass") if state in states), "reference")
 
 
-def grid_table(result: PruningResult, summary: Summary) -> Table | None:
+def grid_table(result: PruningResult) -> Table | None:
     """Every operating point of the grid, the fastest first; None without a grid."""
     grid = result.grid
     if grid is None:
         return None
     labels = [label for label in shown_labels(result) if label != FOREGROUND] or [FOREGROUND]
     dataset = data_sets(dataclasses.replace(result, rows=grid.rows))[0]
-    means = {(each.point, each.label): each.metrics["dice"].mean for each in summary.grid if each.dataset == dataset}
+    names, rows = [point.name for point in grid.points], [row for row in grid.rows if row.dataset == dataset]
+    found = {label: with_labels([row for row in rows if row.label == label]) for label in labels}
+    means = {label: mean_accuracy(scores, names) for label, scores in found.items() if scores}
     points = sorted(grid.points, key=lambda point: grid.time_ratios[point.name].median)
     unit, scale = time_unit(cost.volume_latency_s.median for cost in grid.costs.values())
     records: list[dict[str, TableCell | str | None]] = []
@@ -52,7 +55,6 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
             continue
         if point.name == (grid.recommended or grid.reference):
             marked.append(number)
-        dice = {label: means.get((point.name, label)) for label in labels}
         records.append(
             {
                 "Level": point.level,
@@ -62,13 +64,16 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
                 "Runtime": setting.runtime,
                 "Windows": setting.windows,
                 "Result": _grid_verdict(grid, point.name),
-                **{f"Dice, {of}": None if mean is None else format_metric("dice", mean) for of, mean in dice.items()},
+                **{
+                    f"Dice, {label}": format_metric("dice", means[label][point.name]) if label in means else None
+                    for label in labels
+                },
                 "Bound nearest its margin": _closest_bound(grid, point.name),
                 f"Time per volume ({unit})": significant(cost.volume_latency_s.median * scale),
                 "Time ratio": quartiles(ratio, 1.0),
                 "Speed-up": speed_up(1 / ratio.median),
                 "Front": str(grid.front.index(point.name) + 1) if point.name in grid.front else None,
-                "On the front": percent(grid.on_front[point.name]) if grid.on_front else None,
+                "On the front": rough_percent(grid.on_front[point.name]) if grid.on_front else None,
             }
         )
     alike = {name: records[0][name] for name in _SETTINGS if len({record[name] for record in records}) == 1}
@@ -86,7 +91,8 @@ def _grid_notes(grid: OperatingGrid, alpha: float, alike: Mapping[str, TableCell
     shared = ", ".join(f"{name.lower()} {value}" for name, value in alike.items())
     return [
         f"The same for all of them: {shared}." if shared else "",
-        "Dice: mean over the cases that were compared. Bound nearest its margin: among all guarded metrics and labels, "
+        "Dice: mean over the cases that were compared; a point that rightly finds nothing, where another does not, "
+        "counts as 1. Bound nearest its margin: among all guarded metrics and labels, "
         "the lower confidence bound of a mean difference from the reference that is nearest to minus its margin, or "
         "furthest beyond it.",
         f"Time ratio: time per volume divided by that of the reference in the same round, median (quartiles) of "

@@ -9,7 +9,7 @@ from monai_unetpp.pruning.report.trust_wording import TrustLine, trust_lines
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import Summary, deepest_point, shown_loser, verdict
 from monai_unetpp.pruning.wording import format_difference, format_metric, speed_up
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import rough_percent
 
 __all__ = ["Fact", "first_lines", "key_facts", "levels_in_words", "plain_verdict"]
 
@@ -58,7 +58,7 @@ def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
         facts.append(Fact(speed_up(cost.volume_speed_up) or "", f"speed of {shown.name} compared with {deepest.name}"))
     for share, what in ((cost.parameter_share, "parameters"), (cost.memory_share, "peak memory")):
         if share is not None:
-            facts.append(Fact(percent(share), f"of the {what} of {deepest.name}"))
+            facts.append(Fact(rough_percent(share), f"of the {what} of {deepest.name}"))
     means = mean_dice(result, [shown, deepest])
     if means:
         own, other = (format_metric("dice", means[point.name]) for point in (shown, deepest))

@@ -16,7 +16,7 @@ from monai_unetpp.pruning.results import Comparison, Decision, OperatingGrid, Op
 from monai_unetpp.pruning.summary import points_under_test, shown_labels
 from monai_unetpp.pruning.wording import format_difference, format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, use_log_scale
-from monai_unetpp.reporting.numbers import percent, significant
+from monai_unetpp.reporting.numbers import rough_percent, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +114,7 @@ def plot_grid(result: PruningResult) -> Picture | None:
         words = {
             p.name: f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points
         }
-        often = {name: f", unbeaten in {percent(share)} of resamples" for name, share in grid.on_front.items()}
+        often = {name: f", unbeaten in {rough_percent(share)} of resamples" for name, share in grid.on_front.items()}
         marks = [
             (axes, place[name], f"{text} of the reference's time{often.get(name, '')}") for name, text in words.items()
         ]
@@ -244,7 +244,9 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
     """Plot the Dice of every case across the operating points, one panel per label; None with a single point."""
     if len(result.points) < 2:
         return None
-    labels, names = shown_labels(result)[-_MAX_PANELS:], [point.name for point in result.points]
+    every, names = shown_labels(result), [point.name for point in result.points]
+    labels = every[-_MAX_PANELS:]
+    undrawn = f" Not drawn: {', '.join(every[:-_MAX_PANELS])}." if len(every) > len(labels) else ""
     embedded = [point.name for point in result.points if point.kind == "embedded"]
     sets = tuple(dict.fromkeys(row.dataset for row in result.rows))
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(sets)}
@@ -253,7 +255,7 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
     for row in result.rows:
         if row.score.dice is not None:
             dice.setdefault((row.label, row.dataset, row.case), {})[row.point] = row.score.dice
-        if row.score.state == "missed":
+        if row.score.state == "missed" and row.label in labels:
             missed.append(row)
     columns = 2 if len(labels) == 4 else min(len(labels), 3)
     rows = math.ceil(len(labels) / columns)
@@ -280,7 +282,7 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
         count = len({(row.dataset, row.case) for row in result.rows})
         alt = (
             f"Dice of each of {count} cases at {', '.join(names)}, one line per case, for {', '.join(labels)}; "
-            f"{len(missed)} marks of missed structures."
+            f"{len(missed)} marks of missed structures.{undrawn}"
         )
         marks = [
             (axes, (names.index(point), value), f"{case} ({dataset}), {point}: Dice {format_metric('dice', value)}")

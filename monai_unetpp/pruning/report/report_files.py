@@ -74,7 +74,7 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
         ImportError: matplotlib is not installed.
         FileNotFoundError: a picture of ``result.overlays`` does not exist. Relative paths are looked up in
             ``output_dir``, then in the working directory.
-        ValueError: no score, no decision, or a decision on a data set without scores.
+        ValueError: no score, or no decision.
         OSError: the folder cannot be written to.
     """
     folder = Path(output_dir)
@@ -84,7 +84,7 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
     texts = {
         "html": ("report.html", _html(result, summary, folder)),
         "json": ("report.json", _json(result, summary)),
-        "csv": ("per_case.csv", format_scores(result.rows)),
+        "csv": ("per_case.csv", format_scores(result.rows, result.tolerance_mm)),
         "markdown": ("summary.md", _markdown(result, summary)),
     }
     if result.grid is not None:
@@ -163,7 +163,7 @@ def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table |
         "between_sets": result_tables.between_sets_table(result),
         "cost": result_tables.cost_table(result, summary),
         "claims": result_tables.claims_table(result, summary),
-        "grid": grid_table(result, summary),
+        "grid": grid_table(result),
         "grid_networks": grid_networks_table(result),
         "adaptive": adaptive_table(result),
         "adaptive_cases": adaptive_cases_table(result),

@@ -6,11 +6,11 @@ This module neither decides nor measures: it compares the scores and costs of a
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
 from monai_unetpp.pruning.report.trust_wording import verdict_in_words
 from monai_unetpp.pruning.results import Comparison, Decision, PointCost, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha, unseen_rate
@@ -302,15 +302,15 @@ def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> st
 def stability_table(result: PruningResult) -> Table | None:
     """How often other samples of the same subjects give each verdict; None if unknown."""
     samples = [
-        (each, name, shares)
+        (each, name, subjects, shares)
         for each in result.stability
-        for name, shares in (
-            ("new subjects, as many", each.new_samples),
-            ("half of these subjects", each.halves),
-            ("all but one subject", each.leave_one_out),
+        for name, subjects, shares in (
+            ("new subjects, as many", each.subjects, each.new_samples),
+            ("half of these subjects", each.subjects // 2, each.halves),
+            ("all but one subject", each.subjects - 1, each.leave_one_out),
         )
     ]
-    found = {verdict for _, _, shares in samples for verdict in shares}
+    found = {verdict for *_, shares in samples for verdict in shares}
     verdicts = [point.name for point in result.points if point.name in found]
     verdicts += sorted(found - set(verdicts))
     headings = {verdict: capitalised(verdict_in_words(result, verdict)) for verdict in verdicts}
@@ -318,10 +318,10 @@ def stability_table(result: PruningResult) -> Table | None:
         {
             "Sample": name,
             **({"Data set": data_set_in_words(each.dataset)} if len(result.stability) > 1 else {}),
-            "Subjects": str(each.subjects),
+            "Subjects": str(subjects),
             **{words: rough_percent(shares.get(verdict, 0.0)) for verdict, words in headings.items()},
         }
-        for each, name, shares in samples
+        for each, name, subjects, shares in samples
     ]
     if not records:
         return None
@@ -439,7 +439,7 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
         cost = relative[point.name]
         if point.kind == "extra" or point == deepest:
             continue
-        lost = _iou_points_lost(result, summary, dataset, point.name, deepest.name)
+        lost = _iou_points_lost(result, dataset, point.name, deepest.name)
         records.append(
             {
                 "Network": f"{point.name} of {deepest.name}, here",
@@ -460,15 +460,11 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
     )
 
 
-def _iou_points_lost(result: PruningResult, summary: Summary, dataset: str, point: str, deepest: str) -> float | None:
-    losses = []
-    for label in result.labels:
-        here, there = summary.of(dataset, point, label), summary.of(dataset, deepest, label)
-        if here and there:
-            low, high = here.metrics["iou"].mean, there.metrics["iou"].mean
-            if low is not None and high is not None:
-                losses.append(100 * (high - low))
-    return statistics.fmean(losses) if losses else None
+def _iou_points_lost(result: PruningResult, dataset: str, point: str, deepest: str) -> float | None:
+    names = (point, deepest)
+    rows = with_labels([row for row in result.rows if row.point in names and dataset in (row.dataset, ALL)])
+    means = mean_accuracy(rows, names, "iou") if rows else {}
+    return 100 * (means[deepest] - means[point]) if means else None
 
 
 def trade_offs_table(result: PruningResult) -> Table | None:

@@ -31,6 +31,7 @@ from monai_unetpp.metrics import CaseScorer, LabelScore, error_auroc, spacing_of
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.metrics.uncertainty import Disagreement
 from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.finished import FinishedCases
@@ -192,36 +193,27 @@ class CaseEvaluation:
         record = self.memory.load(case.name, source.key, content)
         if record is None:
             return None
+        try:
+            stored = from_plain(CaseScores, record, "record")
+            scores = {
+                point.name: {label: stored.scores[point.name][label] for label in scored_labels(self.scoring.labels)}
+                for point in (*source.points, *source.gates)
+            }
+            depths = {gate.name: stored.depths[gate.name] for gate in source.gates}
+        except (KeyError, ValueError) as e:
+            logger.warning("%s (%s): the stored scores are damaged (%r). It is scored again.", case.name, source.key, e)
+            return None
         if self._uncertain(source):
             missing_map = self.scoring.uncertainty_dir is not None and not self._map_path(case).is_file()
             if missing_map or not record.get("uncertainty"):
                 logger.info("%s: its uncertainty was not stored. The case is scored again.", case.name)
                 return None
-        try:
-            by_point = {point.name: record["scores"][point.name] for point in (*source.points, *source.gates)}
-            scores = {
-                name: {label: LabelScore(**by_label[label]) for label in scored_labels(self.scoring.labels)}
-                for name, by_label in by_point.items()
-            }
-            depths = {gate.name: dict(record["depths"][gate.name]) for gate in source.gates}
-        except (KeyError, TypeError) as e:
-            logger.warning("%s (%s): the stored scores are damaged (%r). It is scored again.", case.name, source.key, e)
-            return None
-        auroc = record.get("error_auroc") if self.scoring.measures_uncertainty else None
-        return CaseScores(scores, auroc, depths=depths)
+        return CaseScores(scores, stored.error_auroc if self.scoring.measures_uncertainty else None, depths=depths)
 
     def _remember(self, case: LabelledCase, source: LevelSource, content: str, scored: CaseScores) -> None:
         if self.memory is None:
             return
-        record = {
-            "scores": {
-                point: {label: dataclasses.asdict(score) for label, score in by_label.items()}
-                for point, by_label in scored.scores.items()
-            },
-            "uncertainty": self._uncertain(source),
-            "error_auroc": scored.error_auroc,
-            **({"depths": scored.depths} if scored.depths else {}),
-        }
+        record = {**to_plain(scored), "uncertainty": self._uncertain(source)}
         self.memory.save(case.name, source.key, content, record)
 
 

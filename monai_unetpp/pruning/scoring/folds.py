@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -12,7 +13,7 @@ from typing import Any, get_args
 from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.metrics import METRICS, LabelScore
-from monai_unetpp.metrics.scores import State
+from monai_unetpp.metrics.scores import State, with_foreground
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.spreadsheet import format_csv, read_cell, read_table
@@ -28,16 +29,26 @@ __all__ = [
     "score_cells",
 ]
 
+logger = logging.getLogger(__name__)
+
 SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRICS, "prediction_ml", "truth_ml")
-"""Columns of a table of scores: ``per_case.csv``, and the tables of folds."""
+"""Columns of every table of scores: ``per_case.csv``, and the tables of folds."""
 
-
+#: A further column: of the surface Dice. Tables of earlier versions lack it.
+_TOLERANCE = "tolerance_mm"
 _VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")
 
 
-def format_scores(rows: Iterable[ScoreRow]) -> str:
-    """A table of scores as text, one line per case, point and label, unrounded."""
-    return format_csv(SCORE_COLUMNS, (score_cells(row) for row in rows))
+def format_scores(rows: Iterable[ScoreRow], tolerance_mm: Mapping[str, float]) -> str:
+    """A table of scores as text, one line per case, point and label, unrounded.
+
+    Args:
+        rows: the scores.
+        tolerance_mm: of the surface Dice by label, which the last column tells.
+    """
+    tolerances = with_foreground(tolerance_mm)
+    cells = ((*score_cells(row), tolerances.get(row.label, "")) for row in rows)
+    return format_csv((*SCORE_COLUMNS, _TOLERANCE), cells)
 
 
 def score_cells(row: ScoreRow) -> tuple[str, ...]:
@@ -149,7 +160,11 @@ def fold_entries(dataset_dir: str | PathLike[str], list_key: str, **subjects: An
 
 
 def read_folds(
-    paths: Sequence[str | PathLike[str]], entries: Sequence[Mapping[str, Any]], levels: Sequence[str], dataset: str
+    paths: Sequence[str | PathLike[str]],
+    entries: Sequence[Mapping[str, Any]],
+    levels: Sequence[str],
+    dataset: str,
+    tolerance_mm: Mapping[str, float],
 ) -> list[Scores]:
     """Read the tables of the folds, and find the files of their cases.
 
@@ -159,11 +174,13 @@ def read_folds(
             that in the tables.
         levels: of the network, shallowest first.
         dataset: name of the data set, instead of that in the tables, as folders may have been renamed.
+        tolerance_mm: of the surface Dice by label, which the tables must have. Where one does not tell, it is taken to
+            have them, with a warning.
 
     Raises:
         FileNotFoundError: no such table.
         ValueError: a single table, a different one, tables of several data sets, one with cases that the data set
-            lacks, or two cases of one name.
+            lacks or of other tolerances, or two cases of one name.
     """
     if len(paths) < 2:
         raise ValueError(
@@ -177,7 +194,8 @@ def read_folds(
         if entry.get("subject"):
             told[case.name] = case.subject
     points = tuple(OperatingPoint(level, level) for level in levels)
-    folds = [_read_fold(Path(path), files, told, points) for path in paths]
+    tolerances = with_foreground(tolerance_mm)
+    folds = [_read_fold(Path(path), files, told, points, tolerances) for path in paths]
     found = {row.dataset: path for fold, path in zip(folds, paths, strict=True) for row in fold.rows}
     if len(found) > 1:
         names = ", ".join(f"{name!r} in {path}" for name, path in found.items())
@@ -196,11 +214,12 @@ def _read_fold(
     files: Mapping[str, Mapping[tuple[Path, ...], LabelledCase]],
     told: Mapping[str, str],
     points: tuple[OperatingPoint, ...],
+    tolerance_mm: Mapping[str, float],
 ) -> Scores:
     kept = {point.name for point in points}
     rows = [
         dataclasses.replace(row, subject=told.get(row.case, row.subject) or row.case)
-        for row in _read_rows(path)
+        for row in _read_rows(path, tolerance_mm)
         if row.point in kept
     ]
     if not rows:
@@ -219,14 +238,26 @@ def _read_fold(
     return Scores(points=points, rows=tuple(rows), problems=(), cases=cases)
 
 
-def _read_rows(path: Path) -> Iterator[ScoreRow]:
+def _read_rows(path: Path, tolerance_mm: Mapping[str, float]) -> Iterator[ScoreRow]:
     table = read_table(path, SCORE_COLUMNS, "scores", "Give the per_case.csv of a report.")
+    if not any(cells.get(_TOLERANCE) for cells in table):
+        logger.warning(
+            "%s does not say at which tolerances its surface Dice was computed: those of this run are supposed.",
+            path,
+        )
     for number, cells in enumerate(table, start=2):
         texts = {name: read_cell(cells[name]) for name in SCORE_COLUMNS}
         try:
             score = _read_score(texts)
+            used, asked = _read_number(_TOLERANCE, cells.get(_TOLERANCE, "")), tolerance_mm.get(texts["label"])
         except ValueError as e:
             raise ValueError(f"{path}, line {number}: {e}. Write the table again.") from e
+        if used is not None and asked is not None and not math.isclose(used, asked, rel_tol=1e-6):
+            raise ValueError(
+                f"{path}, line {number}: the surface Dice of {texts['label']} must have the tolerance of this run, "
+                f"{asked:g} mm, got {used:g} mm. Set tolerance_mm as in the runs that scored the folds, or score them "
+                "again."
+            )
         yield ScoreRow(texts["dataset"], texts["case"], texts["subject"], texts["point"], texts["label"], score)
 
 
