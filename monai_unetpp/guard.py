@@ -20,7 +20,8 @@ from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 
 from monai_unetpp.data.transforms.after_loading import insert_after_loading
-from monai_unetpp.data.transforms.extent import PERCENTILES, is_left_handed, measure_extent, sample_evenly
+from monai_unetpp.data.transforms.extent import PERCENTILES, is_left_handed, measure_extent
+from monai_unetpp.data.transforms.sampling import sample_evenly
 from monai_unetpp.errors import counted
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.reporting.numbers import percent

@@ -128,7 +128,7 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     """
     labels = read_metadata(bundle).get("labels")
     if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
-        return {int(value): str(name) for value, name in labels.items()}
+        return {int(value): str(name) for value, name in labels.items() if int(value) > 0}
     channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
     if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
         raise ValueError(

@@ -184,7 +184,7 @@ class NestedSlidingWindowInferer(Inferer):
         """Segment images.
 
         The compiled or converted network is kept until this inferer is called with another one; changed weights are
-        noticed, at each call and however they were changed.
+        noticed at each call, by their sums, also where PyTorch does not count the change.
 
         Args:
             inputs: ``(B, C, *spatial)``; the network gets windows as plain tensors. Inputs may be on the CPU and the

@@ -444,15 +444,15 @@ def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool, orientation: str 
     return Choice([0], f"Bodies are nearly symmetric between left and right, but along no other axis.{advice}")
 
 
-def choose_tolerance(spacing_mm: Sequence[float] | None, fingerprint: Fingerprint) -> Choice:
-    """Tolerance in mm of the normalised surface Dice."""
-    edges = list(spacing_mm or fingerprint.median_spacing_mm)
+def choose_tolerance(fingerprint: Fingerprint) -> Choice:
+    """Tolerance in mm of the normalised surface Dice, which is computed on the grids of the images."""
+    edges = fingerprint.median_spacing_mm
     edge = math.prod(edges) ** (1 / len(edges))
     if fingerprint.spatial_dims == 2:
         return Choice(_rounded(2 * edge), "Two pixels: manual outlines differ by as much.")
     return Choice(
         _rounded(edge),
-        "The edge of a cube with a voxel's volume: surfaces cannot be known more precisely.",
+        "The edge of a cube with the volume of a typical voxel of the data: surfaces cannot be known more precisely.",
         "doi:10.2196/26151 for the metric",
     )
 
@@ -479,14 +479,17 @@ def typical_shape(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, 
 
 def prepared_shapes(
     fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, crop_background: bool
-) -> list[list[float]]:
-    """Number of voxels of each image by axis after resampling and cropping, not rounded."""
+) -> list[list[int]]:
+    """Number of voxels of each image by axis after resampling and cropping, as if its axes were perpendicular."""
     shapes = []
     for case in fingerprint.cases:
         spacing = list(case.spacing_mm if spacing_mm is None else spacing_mm)
         if crop_background:
-            shapes.append([size / mm + 2 * CROP_MARGIN for size, mm in zip(case.size_mm, spacing, strict=True)])
+            # spacings are rounded
+            sizes = [round(size / mm, 3) for size, mm in zip(case.size_mm, spacing, strict=True)]
+            shapes.append([math.ceil(size) + 2 * CROP_MARGIN for size in sizes])
         else:
-            sizes = zip(case.shape, case.spacing_mm, spacing, strict=True)
-            shapes.append([count * own / mm for count, own, mm in sizes])
+            counts = zip(case.shape, case.spacing_mm, spacing, strict=True)
+            # from centre to centre
+            shapes.append([round((count - 1) * own / mm) + 1 for count, own, mm in counts])
     return shapes

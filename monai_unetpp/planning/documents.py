@@ -314,7 +314,9 @@ def readme_text(
     levels = len(plan["strides"])
     several = f"{levels} levels, L1 to L{levels}" if levels > 1 else "one level, L1"
     values = "; ".join(f"{plan.labels[name]} {escape(name)}" for name in plan.label_names)
-    form = "NIfTI file" if plan.spatial_dims == 3 else "file (NIfTI, PNG or TIFF, as the input)"
+    form = "NIfTI file (a TIFF file for volumes as TIFF, which a `dataset.json` must list)"
+    if plan.spatial_dims == 2:
+        form = "file (NIfTI, PNG or TIFF, as the input)"
     return f"""# Model Overview
 
 {escape(plan.name)}: a nested U-Net (UNet++, arXiv:1912.05074) with {several}, for the {plan.spatial_dims}D segmentation

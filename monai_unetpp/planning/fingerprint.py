@@ -158,7 +158,8 @@ class Fingerprint:
         cases: the properties of each case.
         median_spacing_mm: median voxel size by axis.
         median_shape: median number of voxels by axis, at the cases' own voxel sizes.
-        left_right: pairs of label names: left and right of one structure.
+        left_right: pairs of label names: left and right of one structure, by their names; where none has a side in its
+            name, pairs of labels in volumes that lie like mirror images of each other.
         intensity: by channel over all cases, each of which counts the same.
         quantiles: by channel, the intensities inside labels at the percentiles :data:`QUANTILES` over all cases; empty
             if there are none.

@@ -198,7 +198,8 @@ def _count(described: str, batch_size: int) -> StepCost:
 
 
 def _kept_bytes(network: torch.nn.Module, patch: torch.Tensor) -> int:
-    """Bytes that a forward pass keeps for the backward pass, in fp32, including the weights."""
+    """Bytes that a forward pass keeps for the backward pass, in fp32, beside the weights."""
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     # hold the storages, so that their addresses differ
     storages: dict[int, torch.UntypedStorage] = {}
 
@@ -209,7 +210,7 @@ def _kept_bytes(network: torch.nn.Module, patch: torch.Tensor) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         network(patch)
-    return sum(storage.nbytes() for storage in storages.values())
+    return sum(storage.nbytes() for address, storage in storages.items() if address not in weights)
 
 
 def _total_bytes() -> int:

@@ -31,9 +31,9 @@ from monai_unetpp.data.transforms.extent import (
     describe_extent,
     find_own_surround,
     is_left_handed,
-    sample_evenly,
     tilt_of,
 )
+from monai_unetpp.data.transforms.sampling import sample_evenly
 from monai_unetpp.errors import counted
 from monai_unetpp.files import write_json
 from monai_unetpp.plain_values import from_plain, to_plain
@@ -46,14 +46,14 @@ from monai_unetpp.planning.fingerprint import (
     IntensityStatistics,
     medians_by_axis,
 )
-from monai_unetpp.planning.sides import left_right_pairs
+from monai_unetpp.planning.sides import left_right_pairs, mirrored_pairs
 from monai_unetpp.progress import Progress, counting
 
 __all__ = ["take_fingerprint"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 5
+_VERSION = 6
 """Version of the measurements; increased when they change, so that older caches are not used."""
 #: Without the extremes, which are kept apart: in the sample of all cases they would count as much as other quantiles.
 _QUANTILES = QUANTILES[1:-1]
@@ -65,19 +65,29 @@ _LOWEST_HU, _HIGHEST_HU = (-4500.0, -500.0), (50.0, 6000.0)
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A case with quantiles of its channels, for the statistics over all cases, and the extremes inside labels."""
+    """A case with what only the statistics over all cases need.
+
+    Attributes:
+        case: the case.
+        whole: quantiles by channel.
+        foreground: the same inside labels; None if there are none.
+        extremes: lowest and highest value inside labels, likewise.
+        boxes: by label, the first voxel along each axis, and the one behind the last, with axes as in ``case``.
+    """
 
     case: CaseFingerprint
     whole: tuple[tuple[float, ...], ...]
     foreground: tuple[tuple[float, ...] | None, ...]
     extremes: tuple[tuple[float, float] | None, ...]
+    boxes: dict[str, tuple[tuple[int, int], ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class _MeasuredLabel:
-    """One label of a case, with axes as stored; without voxels, it has no medians, and no faces."""
+    """One label of a case, with axes as stored; without voxels, it has no box, medians and faces."""
 
     voxels: int = 0
+    box: tuple[tuple[int, int], ...] = ()
     faces: tuple[int, ...] = ()
     parts: int = 0
     medians: tuple[float, ...] = ()
@@ -192,6 +202,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     whole = [sample_evenly(channel) for channel in voxels]
     foreground = [_sampled(channel[inside]) if inside.any() else None for channel in voxels]
     content = content_box(voxels.shape[1:], surround)
+    order = axes_in_order(image.affine, label.data.ndim)
     record = CaseFingerprint(
         name=case.name,
         subject=case.subject,
@@ -205,13 +216,9 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
         bounds=tuple(_bounds(channel[content]) for channel in voxels),
         medians={name: found.medians for name, found in labels.items() if found.voxels},
         in_surround={name: found.in_surround for name, found in labels.items() if found.in_surround},
-        faces={
-            name: tuple(found.faces[axis] for axis in axes_in_order(image.affine, label.data.ndim))
-            for name, found in labels.items()
-            if found.voxels
-        },
+        faces={name: tuple(found.faces[axis] for axis in order) for name, found in labels.items() if found.voxels},
         surround_share=0.0 if surround is None else surround.share,
-        stored_axes=tuple(axes_in_order(image.affine, label.data.ndim)),
+        stored_axes=tuple(order),
         tilt_degrees=tilt_of(image.affine, label.data.ndim),
         left_handed=is_left_handed(image.affine, label.data.ndim),
     )
@@ -220,6 +227,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
         tuple(map(_quantiles, whole)),
         tuple(None if part is None else _quantiles(part[0]) for part in foreground),
         tuple(None if part is None else part[1] for part in foreground),
+        {name: tuple(found.box[axis] for axis in order) for name, found in labels.items() if found.voxels},
     )
 
 
@@ -248,6 +256,7 @@ def _measure_labels(
         found[name] = _MeasuredLabel(
             voxels=count,
             faces=_count_faces(label, value, box),
+            box=tuple((part.start, part.stop) for part in box),
             parts=int(ndimage.label(inside, ndimage.generate_binary_structure(label.ndim, label.ndim))[1]),
             medians=tuple(float(np.median(sample_evenly(channel[box][inside]))) for channel in image),
             in_surround=0.0 if surround is None else np.count_nonzero(inside & surround[box]) / count,
@@ -303,9 +312,22 @@ def _summarise(described: DataSetDescription, measured: Sequence[_Measured]) -> 
         cases=cases,
         median_spacing_mm=tuple(medians_by_axis(case.spacing_mm for case in cases)),
         median_shape=tuple(round(length) for length in medians_by_axis(case.shape for case in cases)),
-        left_right=left_right_pairs(described.labels),
+        left_right=left_right_pairs(described.labels) or (_mirrored(measured) if described.spatial_dims == 3 else ()),
         intensity=tuple(_pooled(measured, channel) for channel in channels),
         quantiles=tuple(_pooled_quantiles(measured, channel) for channel in channels),
+    )
+
+
+def _mirrored(measured: Sequence[_Measured]) -> tuple[tuple[str, str], ...]:
+    """Pairs of labels that lie like left and right, by their names as in the data set."""
+    return mirrored_pairs(
+        [
+            {
+                name: [(mm * start, mm * stop) for (start, stop), mm in zip(box, each.case.spacing_mm, strict=True)]
+                for name, box in each.boxes.items()
+            }
+            for each in measured
+        ]
     )
 
 

@@ -132,17 +132,18 @@ def choose_network(
         config |= {"spatial_dims": task.spatial_dims, "in_channels": task.in_channels, "norm": norm}
         cost = count({**config, "out_channels": task.out_channels}, values["patch_size"], values["batch_size"])
         steps = int(seconds / machine.seconds(cost))
-        if cost.memory_bytes <= limit and steps >= _LEAST_STEPS:
+        fits = cost.memory_bytes <= limit
+        if fits and steps >= _LEAST_STEPS:
             break
     if check and task.source is not None and "features" not in given:
-        _check_affordable(task.source, task, steps if "steps" not in given else None, cost.memory_bytes <= limit)
+        _check_affordable(task.source, task, steps if "steps" not in given else None, fits)
     if check and cost.memory_bytes > _HOPELESS * machine.memory_bytes:
         raise ValueError(
             f"patch_size, batch_size, features and kernel_size must fit the memory, got {values['patch_size']}, "
             f"{values['batch_size']}, {values['features']} and {values['kernel_size']}: a training step needs about "
             f"{cost.memory_bytes / 2**30:.3g} GiB, and there are {machine.memory_bytes / 2**30:.3g}. Set smaller ones."
         )
-    if check and cost.memory_bytes > limit:
+    if check and not fits:
         logger.warning(
             "A training step needs about %.1f GiB of memory, and half of the %.1f GiB here is kept for everything "
             "else: it may run out. Set a smaller patch_size or batch_size.",
@@ -165,7 +166,7 @@ def choose_network(
             task.minutes * given["steps"] * machine.seconds(cost) / seconds,
             task.minutes,
         )
-    return _explained({**values, "norm": norm}, task, machine.seconds(cost), steps)
+    return _explained({**values, "norm": norm}, task, machine.seconds(cost), steps, fits)
 
 
 def check_size(name: str, size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:
@@ -223,7 +224,7 @@ def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[st
     """Candidate networks, the most expensive first; values set by hand are the same in all."""
     source = task.source
     for width, edge in _series(task):
-        patch = list(given.get("patch_size") or patch_of(task, edge))
+        patch = list(given.get("patch_size") or patch_of(task, edge, given.get("strides")))
         most = len(given["features"]) - 1 if "features" in given else MOST_LEVELS
         # as many steps down as the features ask for; where the patch is too small for them, check_size says so
         least = most if "features" in given else LEAST_LEVELS
@@ -266,14 +267,21 @@ def _strides(patch: Sequence[int], task: NetworkTask) -> list[list[int]]:
     return kept if len(kept) >= LEAST_LEVELS else own[: max(most, LEAST_LEVELS)]
 
 
-def patch_of(task: NetworkTask, edge: int) -> list[int]:
+def patch_of(task: NetworkTask, edge: int, strides: Sequence[Sequence[int]] | None = None) -> list[int]:
     """A patch of at most ``edge ** spatial_dims`` voxels, equally long in mm on all axes, not longer than the images.
 
-    Its lengths are multiples of the downsampling factors, so that nothing is padded.
+    Its lengths are multiples of the downsampling factors, so that nothing is padded, and twice as long at least along
+    one axis.
+
+    Args:
+        task: the task of the network.
+        edge: of a cube or square of as many voxels.
+        strides: set by hand; else those of the rule.
     """
     dims = task.spatial_dims
     if task.square:
-        return [_rounded(min(edge, max(task.shape)), 2**MOST_LEVELS)] * dims
+        step = 2**MOST_LEVELS if strides is None else math.lcm(*map(math.prod, zip(*strides, strict=True)))
+        return [_rounded(min(edge, max(task.shape)), step)] * dims
     spacing = task.spacing_mm or [1.0] * dims
     wanted = float(edge**dims)
     low, high = 0.0, max(task.shape) * max(spacing)
@@ -283,11 +291,12 @@ def patch_of(task: NetworkTask, edge: int) -> list[int]:
         low, high = (middle, high) if math.prod(lengths) <= wanted else (low, middle)
     lengths = [min(low / mm, size) for mm, size in zip(spacing, task.shape, strict=True)]
     rough = [max(1, round(length)) for length in lengths]
-    strides = _strides(rough, task)
-    steps = [math.prod(stride[axis] for stride in strides) for axis in range(dims)]
-    return [
-        _rounded(length, step, up=length >= size) for length, step, size in zip(rough, steps, task.shape, strict=True)
-    ]
+    used = strides or _strides(rough, task)
+    steps = [math.prod(stride[axis] for stride in used) for axis in range(dims)]
+    sizes = zip(rough, steps, task.shape, strict=True)
+    patch = [_rounded(length, step, up=length >= size) for length, step, size in sizes]
+    # one voxel at the lowest resolution would leave norms nothing to compare
+    return patch if patch != steps else [2 * step for step in steps]
 
 
 def _rounded(length: float, step: int, up: bool = False) -> int:
@@ -342,7 +351,7 @@ def kernels_of(strides: Sequence[Sequence[int]], spacing_mm: Sequence[float] | N
 
 def choose_window(
     patch: Sequence[int],
-    shapes: Sequence[Sequence[float]],
+    shapes: Sequence[Sequence[int]],
     strides: Sequence[Sequence[int]],
     norm: str,
     channels: int,
@@ -367,7 +376,7 @@ def choose_window(
     # all levels are computed at once for the verdict only
     most = max(min(most_bytes // alone, 2 * most_bytes // together), math.prod(patch))
     steps = [math.prod(stride[axis] for stride in strides) for axis in range(len(patch))]
-    sizes = np.ceil(shapes[:: -(-len(shapes) // _MOST_SHAPES)]).astype(int).T.tolist()
+    sizes = np.array(shapes[:: -(-len(shapes) // _MOST_SHAPES)]).T.tolist()
     lengths = [_lengths(max(along), edge, step) for along, edge, step in zip(sizes, patch, steps, strict=True)]
     voxels = functools.reduce(np.multiply.outer, map(np.array, lengths))
     # along each axis: voxels computed for each length of a window and each image
@@ -398,8 +407,10 @@ def _windows(size: int, length: int) -> int:
     return len(overlapping_starts(max(size, length), length, OVERLAP))
 
 
-def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, steps: int) -> dict[str, Choice]:
-    """The values with their reasons."""
+def _explained(
+    values: Mapping[str, Any], task: NetworkTask, seconds: float, steps: int, fits: bool
+) -> dict[str, Choice]:
+    """The values with their reasons; ``fits`` tells whether a step fits the memory."""
     shape = " x ".join(map(str, task.shape))
     budget = (
         f"The largest of a series, from wide networks on large patches to narrow ones on small patches, that fits the "
@@ -407,11 +418,14 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, ste
         if steps >= _LEAST_STEPS
         else f"The smallest of the series, as the time allows only about {steps} steps"
     )
+    if not fits:
+        budget = "The smallest of the series, as none fits the memory"
     shared = f", shared by {task.folds + 1} trainings" if task.folds else ""
     limit = min(max(_MARGIN * steps, 1), _MOST_STEPS)
     reasons: dict[str, tuple[str, str]] = {
         "patch_size": (
-            f"{budget}; equally long in mm along all axes, but no longer than a typical image, {shape} voxels.",
+            f"{budget}; equally long in mm along all axes, but no longer than a typical image, {shape} voxels, rounded "
+            "to multiples of the downsampling.",
             ISENSEE,
         ),
         "strides": (

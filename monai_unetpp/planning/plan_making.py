@@ -365,7 +365,7 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     settle("bias_field", choose_bias_field(fingerprint))
     rotate90 = settle("rotate90", choose_rotate90(fingerprint, spacing_mm))
     settle("flip_axes", choose_flip_axes(fingerprint, rotate90, choices["orientation"]))
-    settle("tolerance_mm", choose_tolerance(spacing_mm, fingerprint))
+    settle("tolerance_mm", choose_tolerance(fingerprint))
     hidden = hidden_labels(fingerprint)
     if hidden and (cropped or normalization == "inside"):
         what = "where nothing will be found" if cropped else "which is kept for them"
@@ -374,7 +374,7 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
 
 
 def _choose_for_machine(
-    fingerprint: Fingerprint, shapes: Sequence[Sequence[float]], machine: Machine
+    fingerprint: Fingerprint, shapes: Sequence[Sequence[int]], machine: Machine
 ) -> dict[str, Choice]:
     """The cache of prepared cases, whose shapes are given, and the number of processes that draw patches."""
     voxels = sum(map(math.prod, shapes))

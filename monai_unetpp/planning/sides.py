@@ -1,16 +1,23 @@
-"""Finding labels of one side, and pairs of left and right ones, by their names."""
+"""Finding labels of one side, and pairs of left and right ones, by their names and by where they lie."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
-__all__ = ["left_right_pairs", "sided"]
+__all__ = ["left_right_pairs", "mirrored_pairs", "sided"]
 
-#: What names a side as a word of its own.
+#: What names a side as a word of its own: abbreviations, and words of several languages.
 _SIDES = {
-    "left": ("left", "lh", "lt", "l", "sin", "sx"),
-    "right": ("right", "rh", "rt", "r", "dex", "dx"),
+    "left": (
+        *("left", "lh", "lt", "l", "sin", "sx", "links", "linke", "linker", "linkes", "gauche", "izquierdo"),
+        *("izquierda", "sinistro", "sinistra", "sinister", "sinistrum", "esquerdo", "esquerda"),
+    ),
+    "right": (
+        *("right", "rh", "rt", "r", "dex", "dx", "rechts", "rechte", "rechter", "rechtes", "droit", "droite"),
+        *("derecho", "derecha", "destro", "destra", "dexter", "dextra", "dextrum", "direito", "direita"),
+    ),
 }
 #: What names a side at the beginning of a word, if the other side has the same word.
 _PREFIXES = (("left", "right"), ("l", "r"))
@@ -45,6 +52,45 @@ def left_right_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
             if rest != lower and len(re.findall(r"[^\W\d_]", rest)) > 1 and right + rest in others:
                 pairs.append((name, others[right + rest]))
     return tuple(dict.fromkeys(pairs))
+
+
+#: Cases that are looked at for labels that mirror each other, and the share of them in which they must.
+_MOST_LOOKED_AT, _MOST_CASES = 20, 0.8
+#: How far apart such labels lie at least, relative to their length along the first axis; how much their centres differ
+#: at most along the others; and the ratio of their lengths.
+_APART, _LEVEL, _ALIKE = 0.8, 0.4, 0.6
+
+
+def mirrored_pairs(cases: Sequence[Mapping[str, Sequence[tuple[float, float]]]]) -> tuple[tuple[str, str], ...]:
+    """Pairs of labels of which one lies beside the other like its mirror image, whatever they are called.
+
+    They are of similar size, in most cases, and one is beside the other along the first axis, not along the others.
+
+    Args:
+        cases: of each, by label the first and the last place of its voxels along each axis in mm, with the axis between
+            left and right first. Labels that a case lacks are left out.
+
+    Example:
+        >>> lungs = {"a": [(0, 40), (10, 90)], "b": [(50, 90), (15, 95)], "c": [(30, 60), (20, 40)]}
+        >>> mirrored_pairs([lungs] * 2)
+        (('a', 'b'),)
+    """
+    looked_at = cases[:: max(1, -(-len(cases) // _MOST_LOOKED_AT))]
+    pairs = []
+    for one, other in combinations(dict.fromkeys(name for case in looked_at for name in case), 2):
+        seen = [_are_mirrored(case[one], case[other]) for case in looked_at if one in case and other in case]
+        if seen and sum(seen) >= _MOST_CASES * len(seen):
+            pairs.append((one, other))
+    return tuple(pairs)
+
+
+def _are_mirrored(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> bool:
+    for axis, ((low, high), (first, last)) in enumerate(zip(one, other, strict=True)):
+        length, width = high - low, last - first
+        apart = abs(low + high - first - last) / (length + width)
+        if min(length, width) < _ALIKE * max(length, width) or (apart < _APART if axis == 0 else apart > _LEVEL):
+            return False
+    return True
 
 
 def sided(names: Iterable[str]) -> list[str]:

@@ -93,8 +93,10 @@ def _optional(check: _Check) -> _Check:
 
 
 def _flag(name: str, value: Any, dims: int) -> bool:
+    # as plans are printed
+    value = {"yes": True, "no": False}.get(value, value) if isinstance(value, str) else value
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be true or false, got {value!r}. Write {name}=true.")
+        raise TypeError(f"{name} must be true or false, got {value!r}. Write {name}=true or {name}=false.")
     return value
 
 
@@ -345,7 +347,9 @@ def check_values(
             f"{len(found['level_weights'])}. Give one for each."
         )
     _check_intensities(found, channels)
-    if found["rotate90"] and (spatial_dims != 2 or len(set(found["patch_size"])) > 1):
+    if found["rotate90"] and spatial_dims != 2:
+        raise ValueError("rotate90 must be false for volumes, got true. Give rotate90=false, or leave it out.")
+    if found["rotate90"] and len(set(found["patch_size"])) > 1:
         raise ValueError(
             f"rotate90 must be false for patches that are not square, got patch_size {found['patch_size']}. Give "
             "rotate90=false, or a square patch_size."

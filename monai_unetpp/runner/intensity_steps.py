@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from monai_unetpp.data.transforms.sampling import sampled_median
 from monai_unetpp.data.transforms.surround_search import find_black, search_surround
 from monai_unetpp.runner.volume import Array, Volume
 
@@ -24,8 +25,6 @@ __all__ = [
 
 #: Number of values above which MONAI computes percentiles with numpy instead of torch.
 _MANY = 1_000_000
-#: Pixels from which the median of a large image is computed, as in ``InvertBrightBackground``.
-_MEDIAN_PIXELS = 2**20
 #: Values that are summed up at a time.
 _PART = 2**20
 
@@ -86,10 +85,7 @@ def scale(volume: Volume, channel_wise: bool) -> None:
 
 def invert_bright_background(volume: Volume, low: float, high: float) -> None:
     """Invert an image if its median is above the middle of the range."""
-    pixels = volume.voxels.reshape(-1)
-    pixels = pixels[:: max(1, len(pixels) // _MEDIAN_PIXELS)]
-    middle = (len(pixels) - 1) // 2
-    if np.partition(pixels, middle)[middle] > (low + high) / 2:
+    if sampled_median(volume.voxels) > (low + high) / 2:
         volume.voxels = np.float32(low + high) - volume.voxels
 
 

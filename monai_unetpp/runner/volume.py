@@ -70,7 +70,8 @@ def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
     """
     if not is_nifti_name(path):
         raise ImageFileError(
-            f"{path}: the runner reads NIfTI (.nii, .nii.gz, .hdr, .img) only. Convert it, or use monai-unetpp segment."
+            f"{path}: the runner reads NIfTI (.nii, .nii.gz, .hdr, .img) only. Convert it; monai-unetpp segment reads "
+            "DICOM, NRRD, MetaImage and, for networks of images, pictures."
         )
     image = open_nifti(path)
     axes, channels = _find_axes(image.shape, reading, path)

@@ -390,3 +390,24 @@ def test_the_folder_of_the_data_set_names_no_subject(tmp_path: Path, form: str) 
         (root / "dataset.json").write_text("{}")
     assert subject_of_image(root / "images" / "c1.nii.gz") is None
     assert subject_of_image(root / "images" / "sub-07" / "c1.nii.gz") == "sub-07"
+
+
+def save_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.arange(8.0).reshape(2, 2, 2), np.eye(4)), path)
+
+
+def test_images_that_are_left_out_are_told(tmp_path, caplog):
+    for name in ("a.nii.gz", "deeper/b.nii.gz", "deeper/still/c.nii.gz", "other.mgz", "notes.txt"):
+        save_image(tmp_path / name) if name.endswith(".gz") else (tmp_path / name).write_text("x")
+    assert [case["case"] for case in find_cases(tmp_path)] == ["a"]
+    still = os.path.join("deeper", "still")
+    assert f"images in folders below are left out: deeper, {still}. Name these folders" in caplog.text
+    assert "1 file in other formats left out: other.mgz. Convert them." in caplog.text
+    assert "notes" not in caplog.text
+
+
+def test_a_folder_whose_images_lie_deeper_is_refused_with_their_places(tmp_path):
+    save_image(tmp_path / "one" / "two" / "a.nii.gz")
+    with pytest.raises(ImageFileError, match=r"holds no image, but folders below do\. Name them: .*two\.$"):
+        find_cases(tmp_path)

@@ -29,6 +29,22 @@ def test_a_drawn_validation_list_is_told_once_with_its_counts(tmp_path, caplog):
     assert (caplog.text.count(told), caplog.text.count("has no 'validation' list")) == (1, 1)
 
 
+def test_the_same_cases_are_drawn_however_paths_are_written(tmp_path, monkeypatch):
+    entries = write_list(tmp_path, 12)
+    for entry in entries[::2]:
+        entry["image"] = str(tmp_path / entry["image"])
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+
+    def drawn(folder):
+        return [Path(entry["image"]).name for entry in load_datalist(folder, "validation")]
+
+    monkeypatch.chdir(tmp_path.parent)
+    names = drawn(tmp_path)
+    assert drawn(tmp_path.name) == names
+    write_list(tmp_path, 12)
+    assert drawn(tmp_path) == names
+
+
 def test_a_given_validation_list_is_taken_in_silence(tmp_path, caplog):
     entries = write_list(tmp_path, 3)
     write_list(tmp_path, 3, validation=entries[:1])

@@ -35,7 +35,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from scipy.spatial.transform import Rotation
 
-from monai_unetpp.data import ImageFileError, VolumeReader
+from monai_unetpp.data import ImageFileError, VolumeReader, find_cases
 from monai_unetpp.data.formats.dicom import find_series, is_dicom_file, read_dicom, stack_series
 
 SHAPE = (7, 6, 5)  # columns, rows, slices
@@ -426,3 +426,11 @@ def test_ct_is_read_in_hounsfield_units(tmp_path: Path) -> None:
     tags = {"SOPClassUID": CT, "Modality": "CT", "RescaleType": "HU", "RescaleSlope": "1", "RescaleIntercept": "-1024"}
     volume = read(write_all(tmp_path, series_datasets(random_voxels(), Grid(), [tags] * 5)))
     np.testing.assert_array_equal(volume.array, random_voxels() - 1024)
+
+
+def test_a_series_in_two_folders_is_told(tmp_path, caplog):
+    datasets = series_datasets(np.arange(48.0).reshape(2, 4, 6), Grid())
+    write_all(tmp_path / "a", datasets[:3])
+    write_all(tmp_path / "b", datasets[3:])
+    assert [case["case"] for case in find_cases(tmp_path)] == ["a", "b"]
+    assert "files of one DICOM series in several folders: a, b. If each has a part, join them in one." in caplog.text

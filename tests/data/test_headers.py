@@ -364,3 +364,17 @@ def test_any_text_header_is_read_or_refused_in_one_line(
     assert message is None or (message.startswith(f"{path}: ") and "\n" not in message)
     assert affine is None or np.isfinite(np.linalg.inv(affine)).all()
     assert changes or cut is not None or message is None
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_header_that_tells_of_more_than_the_file_can_hold_takes_no_memory(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), path)
+    opened = gzip.open if suffix.endswith(".gz") else open
+    with opened(path, "rb") as file:
+        content = bytearray(file.read())
+    content[42:48] = np.array([30_000] * 3, "<i2").tobytes()
+    with opened(path, "wb") as file:
+        file.write(content)
+    with pytest.raises(ImageFileError, match=rf"a{suffix}: damaged or cut off \(Expected 54000000000000 bytes, got"):
+        load(path)

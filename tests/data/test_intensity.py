@@ -27,6 +27,14 @@ def test_both_backgrounds_become_dark(dark: torch.Tensor) -> None:
     torch.testing.assert_close(InvertBrightBackground(0, 255)(255 - 255 * dark), 255 * dark)
 
 
+def test_the_median_is_that_of_all_columns() -> None:
+    # twice as many pixels as are looked at, of which every second column is bright
+    image = torch.full((1, 2048, 1024), 0.2)
+    image[..., ::2] = 0.9
+    image[0, :1200] = 0.1
+    assert InvertBrightBackground()(image) is image
+
+
 def test_only_the_images_of_the_keys(dark: torch.Tensor) -> None:
     done = InvertBrightBackgroundd("image")({"image": 1 - dark, "label": 1 - dark})
     torch.testing.assert_close(done["image"], dark)

@@ -22,6 +22,7 @@ from monai.transforms import LoadImage
 from PIL import Image, PngImagePlugin
 
 from monai_unetpp.data import ImageFileError, SegmentationSaveImaged, VolumeReader, find_cases, write_volume
+from monai_unetpp.data.formats.nifti_marks import is_changed_since_marked
 from monai_unetpp.data.formats.pictures import write_picture
 from monai_unetpp.data.formats.result_marks import identify_image, is_result, read_identity
 from monai_unetpp.files import write_figure
@@ -272,3 +273,14 @@ class TestContent:
         monkeypatch.chdir(tmp_path)
         assert identify_image("./\u00e9.nii") == identify_image(path)
         assert identify_image(tmp_path / "e\u0301.nii").path == identify_image(path).path
+
+
+@pytest.mark.parametrize(("offset", "value"), [(70, b"\xe7\x03"), (40, b"\x09\x00"), (42, b"\xfb\xff"), (344, b"abcd")])
+def test_a_damaged_result_counts_as_changed(tmp_path: Path, offset: int, value: bytes) -> None:
+    """Type, number of axes, length and magic bytes in a header whose mark is intact."""
+    path = result(tmp_path / "a_seg.nii", image(tmp_path / "a.nii"))
+    assert not is_changed_since_marked(path)
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(value)] = value
+    path.write_bytes(content)
+    assert is_changed_since_marked(path)

@@ -38,8 +38,8 @@ def test_images_of_one_pixel_size_stay_as_they_are():
 def test_tiny_voxels_and_intensities_keep_their_digits():
     cells = fingerprint(shape=(64, 64), spacings=[(0.00025, 0.00025), (0.00025, 0.0005), (0.00035, 0.0005)])
     assert data_rules.choose_spacing(cells).value == [0.00025, 0.0005]
-    assert data_rules.choose_tolerance([0.00025, 0.00025], cells).value == 0.0005
-    assert data_rules.choose_tolerance([2e-4, 2e-4, 2e-4], fingerprint()).value == pytest.approx(2e-4)
+    assert data_rules.choose_tolerance(cells).value == pytest.approx(2 * (0.00025 * 0.0005) ** 0.5, rel=1e-5)
+    assert data_rules.choose_tolerance(fingerprint(spacings=[(2e-4,) * 3])).value == pytest.approx(2e-4)
     tiny = dataclasses.replace(DARK, p0_5=1e-6, p99_5=1.23456789e-4, mean=2e-5, sd=3e-5)
     found = data_rules.choose_intensity_range(fingerprint(modality="CT", foreground=tiny), "range")
     assert found.value == [1e-6, 1.23457e-4, 2e-5, 3e-5]
@@ -305,12 +305,15 @@ def test_the_augmentation_says_that_it_is_not_chosen_by_the_modality():
 
 
 def test_surfaces_may_be_a_voxel_apart_in_3d_and_two_pixels_in_2d():
-    assert data_rules.choose_tolerance([1.0, 1.0, 8.0], fingerprint()).value == 2.0
-    assert data_rules.choose_tolerance(None, fingerprint(shape=(64, 64))).value == 2.0
+    assert data_rules.choose_tolerance(fingerprint(spacings=[(1.0, 1.0, 8.0)])).value == 2.0
+    assert data_rules.choose_tolerance(fingerprint(shape=(64, 64))).value == 2.0
 
 
 def test_typical_shapes_are_those_after_resampling_and_cropping():
     data = fingerprint(shape=(60, 50, 40), spacings=[(1.0, 1.0, 2.0)])
-    assert data_rules.typical_shape(data, [1.0, 1.0, 1.0], False) == [60, 50, 80]
+    # from the centre of the first slice to that of the last
+    assert data_rules.typical_shape(data, [1.0, 1.0, 1.0], False) == [60, 50, 79]
+    # 250/256 mm, rounded to six digits
+    assert data_rules.typical_shape(fingerprint(spacings=[(0.9765625,) * 3]), [0.976562] * 3, False) == [64, 64, 64]
     # a margin of 4 voxels on each side of the content
     assert data_rules.typical_shape(data, [1.0, 1.0, 1.0], True) == [68, 58, 88]

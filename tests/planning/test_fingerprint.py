@@ -11,10 +11,10 @@ from PIL import Image
 
 from monai_unetpp.cli import main
 from monai_unetpp.data.datasets import case_check
-from monai_unetpp.data.transforms.extent import sample_evenly
+from monai_unetpp.data.transforms.sampling import sample_evenly
 from monai_unetpp.guard import find_guard
-from monai_unetpp.planning import Fingerprint, measuring, take_fingerprint
-from monai_unetpp.planning.sides import left_right_pairs
+from monai_unetpp.planning import Fingerprint, data_rules, measuring, take_fingerprint
+from monai_unetpp.planning.sides import left_right_pairs, mirrored_pairs
 
 # axes P, R, S with voxels of 2, 1 and 3 mm
 AFFINE = np.array([[0, 1.0, 0, 5], [-2.0, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -222,12 +222,41 @@ def test_check_writes_what_a_guard_reads(folder, tmp_path, capsys):
         (["liver", "lung", "rib", "L1", "R1", "LV", "RV"], []),
         (["left atrium", "right ventricle"], []),
         (["R lung", "L lung"], [("L lung", "R lung")]),
+        (["rechte Lunge", "linke Lunge"], [("linke Lunge", "rechte Lunge")]),
+        (["rein_droit", "rein_gauche"], [("rein_gauche", "rein_droit")]),
         (["rib_L1", "rib_R1", "kidney_R_2", "kidney_L_2"], [("rib_L1", "rib_R1"), ("kidney_L_2", "kidney_R_2")]),
         (["left_1", "right_1", "vertebrae_L1", "L-spine"], [("left_1", "right_1")]),
     ],
 )
 def test_left_and_right_are_known_by_name(names, pairs):
     assert list(left_right_pairs(names)) == pairs
+
+
+def test_labels_that_mirror_each_other_are_known_by_where_they_lie():
+    kidneys = {"A": [(10, 40), (50, 90), (20, 120)], "B": [(110, 145), (45, 90), (10, 115)]}
+    parts = {"front": [(10, 40), (50, 70), (20, 40)], "back": [(12, 38), (75, 95), (20, 40)]}
+    inner = {"white": [(20, 100), (20, 100), (20, 100)], "grey": [(10, 110), (10, 110), (10, 110)]}
+    assert mirrored_pairs([{**kidneys, **parts, **inner}] * 3) == (("A", "B"),)
+    # in most cases, of those that have both
+    assert mirrored_pairs([kidneys, {"A": kidneys["A"]}, {"A": kidneys["A"], "B": kidneys["A"]}]) == ()
+    assert mirrored_pairs([]) == ()
+
+
+def test_volumes_whose_labels_mirror_each_other_are_not_mirrored(tmp_path):
+    def save(folder, array):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for number in range(2):
+            # the first axis of the array is that between front and back
+            turned = np.swapaxes(array + number * (folder == "images"), 0, 1)
+            nibabel.save(nibabel.Nifti1Image(turned, np.eye(4)[[1, 0, 2, 3]]), tmp_path / folder / f"{number}.nii.gz")
+
+    label = np.zeros((20, 12, 12), np.uint8)
+    label[2:8, 3:9, 3:9], label[12:19, 3:9, 2:9] = 3, 7
+    save("labels", label)
+    save("images", label * 10 + np.arange(12, dtype=np.uint8))
+    found = take_fingerprint(tmp_path, ("training", "validation"))
+    assert found.left_right == (("label_3", "label_7"),)
+    assert data_rules.choose_flip_axes(found, rotate90=False).value == []
 
 
 @pytest.mark.parametrize("shape", [(1024, 1024, 4), (512, 512, 16), (4, 1024, 1024)])

@@ -80,6 +80,24 @@ def test_patches_are_no_larger_than_allowed_and_divisible(shape, spacing, edge):
 
 def test_patches_that_are_turned_by_quarters_are_square():
     assert patch_of(task((300, 200), None, square=True), 128) == [128, 128]
+    assert patch_of(task((300, 200), None, square=True), 100, [[3, 3], [3, 3]]) == [99, 99]
+
+
+def test_patches_fit_strides_set_by_hand():
+    assert patch_of(task((100, 100, 100)), 64, [[3, 3, 3], [3, 3, 3]]) == [63, 63, 63]
+
+
+@pytest.mark.parametrize("shape", [(2, 300), (3, 3), (1, 1, 40)])
+def test_patches_of_tiny_images_leave_more_than_one_voxel_at_the_lowest_resolution(shape):
+    patch = patch_of(task(shape, (1.0,) * len(shape)), 64)
+    steps = [math.prod(along) for along in zip(*strides_of(patch, (1.0,) * len(shape)), strict=True)]
+    assert any(edge > step for edge, step in zip(patch, steps, strict=True))
+
+
+def test_the_reason_says_where_nothing_fits_the_memory():
+    small = Machine(1e15, 2**20, 1, "cpu")
+    reason = choose_network(task(), small, cheap, {}, check=False)["patch_size"].reason
+    assert reason.startswith("The smallest of the series, as none fits the memory")
 
 
 def test_more_time_buys_a_larger_network_and_memory_limits_it():
@@ -198,7 +216,7 @@ def test_windows_grow_with_batch_norm_only():
     assert choose_window([48, 48, 48], [[94, 114, 60]], strides, "instance", 12, memory).value == [48, 48, 48]
     # a window is never smaller than a patch, also where images are
     assert choose_window([48, 48, 48], [[30, 114, 60]], strides, "batch", 12, memory).value == [48, 120, 64]
-    slides = choose_window([64, 64], [[20000.5, 30000.0]], strides, "batch", 12, memory).value
+    slides = choose_window([64, 64], [[20001, 30000]], strides, "batch", 12, memory).value
     assert math.prod(slides) / 64**2 > 10
     assert math.prod(slides) * 4 * 16 * 12 <= 4 * 2**30
 

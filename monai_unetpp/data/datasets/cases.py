@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datasets.datalist import read_content, read_datalist, read_entries, read_form
-from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, images_folder, is_data_set
+from monai_unetpp.data.datasets.forms import images_folder, is_data_set
+from monai_unetpp.data.datasets.left_out import KNOWN_SUFFIXES, folders_below, told_of
 from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image
-from monai_unetpp.data.formats.grid import channel_axes
+from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.formats.naming import channel_of, entry_name, image_name, with_unique_names
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, header_beside, is_nifti_name, is_second_of_pair, open_nifti
 from monai_unetpp.data.formats.pictures import COLOURS, PICTURE_SUFFIXES, has_colours, is_picture_name
 from monai_unetpp.data.formats.result_marks import is_result
-from monai_unetpp.errors import printable
+from monai_unetpp.errors import list_values, printable
 
 __all__ = ["expand_home", "find_cases"]
 
@@ -49,7 +50,7 @@ def find_cases(
 
             - an image file: NIfTI, ``.nrrd``, ``.nhdr``, ``.mha``, ``.mhd``, or a DICOM file of many frames;
             - a folder: its image files sorted by name, its DICOM files as one series, and each subfolder that is a
-              DICOM series. Deeper subfolders are not searched;
+              DICOM series. What is left out below, or of formats that are not read, is told;
             - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases (or ``testing``, as in MONAI's
               Auto3DSeg), else its ``validation`` cases, else the files of ``imagesTs``, else the ``training`` cases;
             - a folder in nnU-Net form, or with ``images`` and ``labels``: the files of ``imagesTs``, else those of
@@ -162,6 +163,8 @@ def _cases_of(path: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> 
         remedy = ""
         if is_picture_name(path):
             remedy = " Pictures are for bundles of images, such as nuclei_microscopy_unetpp."
+            if path.suffix.lower() in (".tif", ".tiff"):
+                remedy += " A volume as TIFF must be listed in a dataset.json."
         raise ImageFileError(f"{path}: not a supported image. Give {_formats(suffixes)}.{remedy}")
     return [_case(path)]
 
@@ -175,15 +178,18 @@ def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any
     results = len(files) - len(images)
     if results:
         logger.info("%s: %d earlier results are left out.", folder, results)
-    # raw voxels can look like the beginning of a DICOM file
-    known = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES, *VOXEL_SUFFIXES)
-    others = (path for path in content if not path.name.lower().endswith(known))
+    others = (path for path in content if not path.name.lower().endswith(KNOWN_SUFFIXES))
     series = [folder] if any(map(is_dicom_image, others)) else []
     series += [path for path in content if _is_series(path, folder)]
     if images or series:
+        for told in told_of(folder, content, series, suffixes):
+            warn_once(f"{folder}: {told}")
         return [_case(path) for path in (*images, *series)]
     if results:
         raise _OnlyResultsError(f"{folder}: holds nothing but results of monai-unetpp. Name the folder of the images.")
+    below = folders_below(folder, (), suffixes)
+    if below:
+        raise ImageFileError(f"{folder}: holds no image, but folders below do. Name them: {list_values(below)}.")
     raise ImageFileError(f"{folder}: holds no image. Name a file, or a folder with {_formats(suffixes)} files.")
 
 

@@ -287,7 +287,11 @@ def _unused_labels(
                 f"{path}: no case{of_list} has the label {name!r} ({value}). Remove it from labels, or add such cases."
             )
         elif value not in found.get("training", everywhere):
-            yield (f"{path}: only cases of 'validation' have the label {name!r} ({value}). Move some to 'training'.")
+            yield (
+                f"{path}: of the lists, only 'validation' has cases with the label {name!r} ({value}), so that "
+                "no training can learn it. Write a dataset.json in which such cases are in 'training', or "
+                "leave the label out."
+            )
 
 
 def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] | None:

@@ -324,13 +324,13 @@ def _incomplete(path: Path, key: str, number: int, entry: Any, needed: str = "an
 def _drawn_split(
     path: Path, cases: list[dict[str, Any]], split_dir: str | PathLike[str] | None
 ) -> dict[str, list[dict[str, Any]]]:
-    groups = _by_subject(cases)
+    groups = _by_subject(cases, path.parent)
     if len(groups) < 2:
         of_one = f" of the subject {next(iter(groups))!r}" if len(cases) > 1 else ""
         raise ValueError(
             f"{path}: {counted(len(cases), 'training case')}{of_one} cannot be split. Add cases or a 'validation' list."
         )
-    order = sorted(groups.values(), key=lambda indices: str(cases[indices[0]]["image"]))
+    order = sorted(groups.values(), key=lambda indices: _place(cases[indices[0]], path.parent))
     random.Random(_SPLIT_SEED).shuffle(order)
     count = max(1, round(len(cases) * _VALIDATION_SHARE))
     drawn = _draw(order, count)
@@ -355,10 +355,16 @@ def _draw(order: Sequence[list[int]], count: int) -> set[int]:
     return drawn or set(smallest)
 
 
-def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:
+def _place(case: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    """Where the files of an image lie relative to a folder, however the paths of both are written."""
+    absolute = os.path.abspath(folder)
+    return tuple(os.path.relpath(os.path.abspath(file), absolute) for file in _files(case["image"]))
+
+
+def _by_subject(cases: list[dict[str, Any]], folder: Path) -> dict[str, list[int]]:
     """Indices of the cases by subject, taken from entries or names, in the order of the images' paths."""
     groups: dict[str, list[int]] = {}
-    for index in sorted(range(len(cases)), key=lambda index: str(cases[index]["image"])):
+    for index in sorted(range(len(cases)), key=lambda index: _place(cases[index], folder)):
         image = cases[index]["image"]
         subject = cases[index].get("subject") or subject_of_image(image[0] if isinstance(image, list) else image)
         groups.setdefault(str(subject or image), []).append(index)

@@ -83,7 +83,7 @@ def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> Data
         names = _scanned_labels(path, cases)
     else:
         names = read_label_names(path, content.get("labels"))
-    spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
+    spatial_dims = _spatial_dims(training)
     images, named = [case["image"] for case in cases], _names(content.get("modality") or content.get("channel_names"))
     channels = _colour_channels(path, named, images) or _channels(path, named, images[0], spatial_dims)
     return DataSetDescription(
@@ -95,6 +95,13 @@ def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> Data
         ignore_label=names.ignore,
         modality=_modality(channels),
     )
+
+
+def _spatial_dims(cases: Sequence[Mapping[str, Any]]) -> int:
+    """Two or three, by most of a few cases: one may be a single slice of a volume."""
+    looked_at = {0, len(cases) // 2, len(cases) - 1}
+    found = [read_label_map(Path(cases[number]["label"])).data.ndim for number in sorted(looked_at)]
+    return max(found, key=lambda dims: (found.count(dims), dims))
 
 
 def _scanned_labels(path: Path, cases: Sequence[Mapping[str, Any]]) -> LabelNames:

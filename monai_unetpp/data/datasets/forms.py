@@ -169,6 +169,14 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
         raise ValueError(f"{folder}: holds no images{only}. {remedy}")
     if others:
         warn_once(f"{folder}: {len(others)} left out, no images: {names}.")
+    tiffs = {path.stem for path in found if path.suffix.lower() in (".tif", ".tiff")}
+    # of nnU-Net, for case_0000.tif
+    sizes = [path for path in others if path.suffix == ".json" and {path.stem, f"{path.stem}_0000"} & tiffs]
+    if sizes:
+        warn_once(
+            f"{folder}: the voxel sizes in {sizes[0].name} and others like it are not read, so that voxels count as 1 "
+            "mm long. Convert the images to NIfTI if they matter."
+        )
     return found
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "is_dicom_image",
     "is_own_seg",
     "read_dicom",
+    "read_series_uid",
     "stack_series",
 ]
 
@@ -111,14 +112,22 @@ def is_dicom_image(path: str | Path) -> bool:
 
 def is_own_seg(path: Path) -> bool:
     """Whether a DICOM file was written by this package."""
+    return bool(_header_entry(path, "Manufacturer") == MARK)
+
+
+def read_series_uid(path: Path) -> str:
+    """The SeriesInstanceUID of a DICOM file; empty if it has none or cannot be read."""
+    return str(_header_entry(path, "SeriesInstanceUID") or "")
+
+
+def _header_entry(path: Path, name: str) -> Any:
     import pydicom
 
     try:
         with quiet_pydicom():
-            header = pydicom.dcmread(path, specific_tags=["Manufacturer"], stop_before_pixels=True)
-        return bool(header.get("Manufacturer") == MARK)
+            return pydicom.dcmread(path, specific_tags=[name], stop_before_pixels=True).get(name)
     except Exception:  # it is no valid file, which is told where it is read
-        return False
+        return None
 
 
 def read_dicom(paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

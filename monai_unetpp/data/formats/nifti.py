@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import os
 import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -17,12 +17,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError as NibabelFileError
 from nibabel.nifti1 import Nifti1Header, Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
 from monai_unetpp.data.formats.grid import ImageGeometry, check_grid, check_spacing, compare_geometry, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
+from monai_unetpp.data.formats.nifti_marks import READ_ERRORS
 
 __all__ = ["NIFTI_SUFFIXES", "is_nifti_name", "is_second_of_pair", "open_nifti", "read_voxels", "stored_step"]
 
@@ -40,7 +40,8 @@ _LENGTH_BITS, _MM, _OTHER_UNITS = 7, 2, {1: "meter", 3: "micron"}
 _ALIGNED = 2
 #: Beginning of nibabel's message about an invalid quaternion.
 _NO_ROTATION = "w2 should be positive"
-_READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
+#: Deflated data hold at most this many times their size.
+_MOST_DEFLATED = 1032
 
 
 def is_nifti_name(path: str | PathLike[str]) -> bool:
@@ -74,7 +75,7 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     try:
         with _without_log_of_nibabel():
             image = nibabel.load(path, mmap=False)
-    except _READ_ERRORS as e:
+    except READ_ERRORS as e:
         if str(e).startswith(_NO_ROTATION):
             raise _no_rotation(path) from e
         reason = f" ({_first_line(e)})" if isinstance(e, HeaderDataError) else ""
@@ -103,6 +104,7 @@ def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np
         kind = "colours" if stored.fields is not None else f"values of type {stored}"
         raise ImageFileError(f"{path}: holds {kind} instead of one real number per voxel. Convert it to grey values.")
     try:
+        _check_size(image, stored.itemsize)
         if Path(path).name.lower().endswith(".gz"):
             with gzip.open(path) as stream, _without_log_of_nibabel():
                 voxels = _scaled(image_class.from_stream(stream).dataobj, single)
@@ -110,11 +112,19 @@ def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np
                     pass
         else:
             voxels = _scaled(image.dataobj, single)
-    except _READ_ERRORS as e:
+    except READ_ERRORS as e:
         raise ImageFileError(f"{path}: damaged or cut off ({_first_line(e)}). Export or copy it again.") from e
     if voxels.dtype.itemsize > 8:
         return voxels.astype(np.float64)
     return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+
+
+def _check_size(image: Nifti1Pair, itemsize: int) -> None:
+    """Refuse a header that tells of more voxels than the file can hold, as nibabel would reserve their memory."""
+    path = Path(image.file_map["image"].filename or "")
+    told, held = math.prod(image.shape) * itemsize, path.stat().st_size
+    if told > held * (_MOST_DEFLATED if path.name.lower().endswith(".gz") else 1):
+        raise OSError(f"Expected {told} bytes, got {held} bytes from {path.name}")
 
 
 def _check_content(path: Path) -> None:

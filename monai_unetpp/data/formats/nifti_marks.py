@@ -16,12 +16,15 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError as NibabelFileError
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
 
 from monai_unetpp.files import MARK
 
 __all__ = [
+    "READ_ERRORS",
     "ImageIdentity",
     "hash_bytes",
     "hash_file",
@@ -33,6 +36,9 @@ __all__ = [
     "nifti_pair",
     "read_nifti_mark",
 ]
+
+READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
+"""What nibabel raises for damaged files."""
 
 #: Beginning of the description in the header.
 _NIFTI_MARK = f"written by {MARK}"
@@ -88,7 +94,7 @@ def is_changed_since_marked(path: Path) -> bool:
         return False
     try:
         return found[2] != hash_voxels(nibabel.load(path))
-    except (OSError, EOFError, ValueError, zlib.error):  # damaged
+    except (*READ_ERRORS, MemoryError):  # damaged
         return True
 
 

@@ -223,8 +223,8 @@ def _axis_of_pages(file: TiffFile, path: Path, count: int) -> str:
     if "C" in pages_along:
         names = _channel_names(file, pages_along["C"])
         raise ImageFileError(
-            f"{path}: has {pages_along['C']} channels ({names}) instead of one. Save the one to segment as a separate "
-            "file."
+            f"{path}: has {pages_along['C']} channels ({names}) in one file. Save each as a file of its own, which "
+            "ends in _0000.tif, _0001.tif and so on; or, if one is enough, that one."
         )
     if len(pages_along) > 1 or math.prod(pages_along.values()) != count:
         axes = " and ".join(f"{length} along {_named(axis)}" for axis, length in pages_along.items())
@@ -311,7 +311,10 @@ def _check_page(page: TiffPage, path: Path) -> None:
 
 def _check_data(page: TiffPage, file: TiffFile, path: Path) -> None:
     ends = (offset + length for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True))
-    if max(ends, default=0) > file.filehandle.size:
+    size = file.filehandle.size
+    # without compression and parts left out, a page cannot be larger than the file
+    whole = page.compression == COMPRESSION.NONE and 0 not in page.databytecounts
+    if max(ends, default=0) > size or (whole and page.nbytes > size):
         raise damaged_file(path)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +22,11 @@ __all__ = [
     "find_own_surround",
     "is_left_handed",
     "measure_extent",
-    "sample_evenly",
     "tilt_of",
 ]
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
 """Percentiles that describe intensities everywhere."""
-
-_MOST_VOXELS = 2**20
-"""Voxels from which percentiles are taken, to bound memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,15 +92,6 @@ def content_box(shape: Sequence[int], surround: Surround | None) -> tuple[slice,
     if surround is None:
         return tuple(slice(0, length) for length in shape)
     return box_around(~surround.mask.cpu().numpy())
-
-
-def sample_evenly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """At most 2²⁰ evenly spaced values, always the same ones."""
-    step = max(1, -(-values.size // _MOST_VOXELS))
-    # a step that divides the length of an axis would fall on few of its planes
-    while any(math.gcd(step, length) > 1 for length in values.shape):
-        step += 1
-    return values.reshape(-1)[::step].astype(np.float64)
 
 
 def axes_in_order(affine: npt.ArrayLike, dims: int) -> list[int]:

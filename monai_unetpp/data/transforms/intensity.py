@@ -14,13 +14,10 @@ from monai.config import KeysCollection
 from monai.transforms import LoadImage, MapTransform, Transform
 
 from monai_unetpp.data.formats.reader import VolumeReader
-from monai_unetpp.data.transforms.extent import sample_evenly
 from monai_unetpp.data.transforms.image_kinds import place_of_median, sort_kinds, weigh_kinds
+from monai_unetpp.data.transforms.sampling import sample_evenly, sampled_median
 
 __all__ = ["ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"]
-
-#: Evenly spaced pixels from which the median of a large image is taken, to bound memory.
-_MEDIAN_PIXELS = 2**20
 
 
 class InvertBrightBackground(Transform):
@@ -51,7 +48,7 @@ class InvertBrightBackground(Transform):
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         """Invert ``img`` ``(C, H, W[, D])`` if its background is bright."""
-        if _median(img) <= (self.low + self.high) / 2:
+        if sampled_median(torch.as_tensor(img).cpu().numpy()) <= (self.low + self.high) / 2:
             return img
         return (self.low + self.high) - img
 
@@ -106,7 +103,7 @@ class ImageKind:
         """
         values = np.array(image.numpy() if isinstance(image, torch.Tensor) else image, dtype=np.float32)
         low, high = np.percentile(values, [0.1, 99.9])
-        bright = _median(torch.from_numpy(values)) > (low + high) / 2
+        bright = sampled_median(values) > (low + high) / 2
         return cls(values.shape, "bright" if bright else "dark")
 
 
@@ -150,8 +147,3 @@ def kind_weights(
     kinds = sort_kinds(shapes, places)
     weights = weigh_kinds(kinds, power, most)
     return [weights[kind] for kind in kinds]
-
-
-def _median(image: torch.Tensor) -> float:
-    pixels = torch.as_tensor(image).flatten()
-    return float(pixels[:: max(1, len(pixels) // _MEDIAN_PIXELS)].median())
