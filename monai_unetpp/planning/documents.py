@@ -141,8 +141,7 @@ def _data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         f"{code(os.path.basename(plan.dataset_dir))}, "
         f"{plan.spatial_dims}D, {counted(len(plan.channels), 'channel')} ({channels}), modality: {plan.modality}.",
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
-        f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
-        f"{_joined(fingerprint.median_spacing_mm)} mm.",
+        _voxels_text(fingerprint),
         *_colours_text(plan),
         *_kinds_text(plan, fingerprint),
         f"{percent(surround)} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
@@ -152,6 +151,13 @@ def _data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _voxels_text(fingerprint: Fingerprint) -> str:
+    spacings = [case.spacing_mm for case in fingerprint.cases]
+    if fingerprint.spatial_dims == 2 and {edge for spacing in spacings for edge in spacing} == {1.0}:
+        return "Pixel sizes: 1 mm, or unknown, as in pictures, whose pixels count as 1 mm in all lengths below."
+    return f"Voxel sizes: {_range_text(spacings)} mm, median {_joined(fingerprint.median_spacing_mm)} mm."
 
 
 def _colours_text(plan: TrainingPlan) -> list[str]:
