@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,15 +68,18 @@ def doubts_of_names(labels: Mapping[str, int], folders: Sequence[Path]) -> Itera
         found = {} if named is None else {value: name for name, value in named.foreground.items()}
         for label, value in labels.items():
             other = found.get(value, label)
-            if _letters(other) != _letters(label):
+            if not _are_alike(other, label):
                 yield (
                     f"{folder.resolve().name} calls the value {value} {other!r}, the network {label!r}: they are "
                     "scored as the same structure. If they are not, correct the label maps."
                 )
 
 
-def _letters(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
+def _are_alike(one: str, other: str) -> bool:
+    """Whether two names are the same apart from case and what separates words, or one is the initials of the other."""
+    words = [re.findall(r"[^\W_]+", name.casefold()) for name in (one, other)]
+    (first, second), short = map("".join, words), ["".join(word[0] for word in each) for each in words]
+    return first in (second, short[1]) or second == short[0]
 
 
 def doubts_of_subjects(data: EvaluationData) -> Iterator[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from monai_unetpp.pruning import PruningPlan, Rules
+from monai_unetpp.pruning.doubts import doubts_of_names
 from monai_unetpp.pruning.plan import EvaluationData
 
 PIPELINE = {
@@ -61,3 +64,15 @@ def test_one_folder_or_several():
 
 def test_rules_keep_what_is_not_named():
     assert Rules(max_case_drop=["dice=0.3"]).max_case_drop == {"dice": 0.3, "iou": 0.2, "nsd": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("GM", False), ("Grey_Matter", False), ("grey matter", False), ("hippocampus", True), ("G", True)],
+)
+def test_other_names_of_a_value_are_told(tmp_path, name, told):
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "2": name}, "training": []}))
+    doubts = list(doubts_of_names({"CSF": 1, "grey matter": 2}, [tmp_path]))
+    assert len(doubts) == told
+    if told:
+        assert f"calls the value 2 '{name}', the network 'grey matter': they are scored as the same" in doubts[0]
