@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -115,6 +116,7 @@ def finish(network: nn.Module | None = None) -> None:
     """
     if network is not None:
         release(network)
+    _group_beside.cache_clear()
     gc.collect()
     if dist.is_initialized():
         dist.barrier()
@@ -227,10 +229,17 @@ def waiting_group(device: torch.device | str | None = None) -> Iterator[dist.Pro
     started = dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized()
     if started:
         start(device)
-    yield dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1)) if process_count() > 1 else None
+    yield _group_beside(dist.group.WORLD) if process_count() > 1 else None
     # after an error the other processes may never come to the end: then the launcher ends them
     if started:
         finish()
+
+
+# one for all calls, as each holds sockets and threads until the default group ends
+@functools.lru_cache(maxsize=1)
+def _group_beside(default: Any) -> dist.ProcessGroup:
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
+    return group
 
 
 def by_first(work: Callable[[], _T]) -> _T:

@@ -37,7 +37,7 @@ from monai_unetpp.data.transforms.instances import INSTANCE_COUNT, SplitInstance
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 
-__all__ = ["CaseEvaluator", "CaseFailure", "CaseResult", "describe_case"]
+__all__ = ["CaseEvaluator", "CaseFailure", "CaseResult", "count_voxels", "describe_case"]
 
 logger = logging.getLogger(__name__)
 
@@ -352,7 +352,7 @@ class CaseEvaluator(SupervisedEvaluator):
         saved_to, instances = meta.get(MetaKeys.SAVED_TO), meta.get(INSTANCE_COUNT)
         with timed(self._timer, "volumes"):
             # the numbers of objects are not labels
-            voxels = _count_voxels(prediction) if instances is None else {}
+            voxels = count_voxels(prediction) if instances is None else {}
         return dataclasses.replace(
             known,
             output=None if saved_to is None else str(saved_to),
@@ -534,14 +534,25 @@ def _only(value: Any) -> Any:
     return value[0] if isinstance(value, (list, tuple)) else value
 
 
-def _count_voxels(prediction: Any) -> dict[int, int]:
+#: Largest label up to which there is a place in memory for each.
+_MOST_COUNTED_AT_ONCE = 2**20
+
+
+def count_voxels(prediction: Any) -> dict[int, int]:
     """Voxels of each label except 0; empty if the prediction is not a label map."""
     if not _is_map(prediction):
         return {}
     values = prediction.as_tensor().flatten()
-    least, greatest = float(values.min()), float(values.max())
-    if least < 0 or (values.is_floating_point() and not torch.equal(values, values.round())):
+    if not values.dtype.is_floating_point and values.dtype != torch.uint8:
+        # torch finds no extremes of larger numbers without a sign
+        values = values.to(torch.int64)
+    whole = not values.is_floating_point() or bool(values.isfinite().all() and torch.equal(values, values.round()))
+    if not values.numel() or not whole or float(values.min()) < 0:
         return {}
+    greatest = int(values.max())
+    if greatest > _MOST_COUNTED_AT_ONCE:
+        found, counts = (each.tolist() for each in values.unique(return_counts=True))
+        return {int(label): count for label, count in zip(found, counts, strict=True) if label}
     counts = torch.bincount(values.to(torch.uint8 if greatest <= 255 else torch.int64)).tolist()
     return {label: count for label, count in enumerate(counts) if label and count}
 

@@ -189,24 +189,33 @@ def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: ``parent`` cannot be written to.
     """
-    while True:
+    locked = None
+    while locked is None:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        lock = None
-        try:
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-            _lock(lock, wait=True)
-            if (folder / _LOCK).exists():
-                yield folder
-                return
-            # another process removed it as a leftover before it was locked
-        except FileNotFoundError:
-            if folder.exists():
-                raise
-        finally:
-            if lock is not None:
-                os.close(lock)
-            if not (folder / REPLACED).exists():  # it could not be moved back
-                _remove(folder)
+        locked = _locked(folder)
+    try:
+        yield folder
+    finally:
+        os.close(locked)
+        if not (folder / REPLACED).exists():  # it could not be moved back
+            _remove(folder)
+
+
+def _locked(folder: Path) -> int | None:
+    """The descriptor of a new folder's lock; None if another process removed the folder as a leftover before."""
+    lock = None
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        _lock(lock, wait=True)
+        if (folder / _LOCK).exists():
+            return lock
+    except FileNotFoundError:
+        if folder.exists():
+            _remove(folder)
+            raise
+    if lock is not None:
+        os.close(lock)
+    return None
 
 
 @contextmanager

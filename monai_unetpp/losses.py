@@ -33,7 +33,8 @@ class NestedDeepSupervisionLoss(nn.Module):
         ignore_label: value of unlabelled voxels in the target, which the loss ignores. ``loss`` must then work voxel by
             voxel or on sums over voxels (Dice, cross-entropy, focal or Tversky loss), not on neighbours. With
             ``batch=False`` each sample counts the same however many of its voxels are labelled, which changes
-            cross-entropy a little. If no voxel of a batch is labelled, the loss is 0.
+            cross-entropy a little; with ``batch=True`` and ``reduction="sum"`` all samples count as one, which changes
+            focal losses. If no voxel of a batch is labelled, the loss is 0.
         distillation: weight of self-distillation: every shallower level also learns the deepest level's class
             probabilities (softmax; sigmoid for a single channel), by the mean Kullback-Leibler divergence over the
             voxels. No gradient flows to the deepest level through it. ``level_weights`` apply as well. 0 turns it off.

@@ -69,6 +69,7 @@ def test_processes_that_share_cases_take_a_gpu_each_unless_one_is_named(monkeypa
 def test_gathering_waits_for_the_slowest_process(monkeypatch):
     """Scoring a share can take hours longer than another: the default group would give up after minutes."""
     asked = {}
+    distributed.finish()  # forgets the group of another test
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
 
@@ -80,9 +81,15 @@ def test_gathering_waits_for_the_slowest_process(monkeypatch):
         asked.update(group=group)
         parts[:] = [own, {"b": 2}]
 
-    monkeypatch.setattr(dist, "new_group", new_group)
+    made = []
+    monkeypatch.setattr(dist, "new_group", lambda **options: made.append(1) or new_group(**options))
     monkeypatch.setattr(dist, "all_gather_object", all_gather_object)
     assert distributed.gather({"a": 1}) == {"a": 1, "b": 2}
+    # a group of its own for each call would hold its sockets until the end
+    assert distributed.gather({"a": 1}) == {"a": 1, "b": 2}
+    assert made == [1]
+    monkeypatch.undo()
+    distributed.finish()
     assert asked == {"backend": "gloo", "hours": 24, "group": "patient"}
 
 

@@ -25,7 +25,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.transforms import AsDiscreted, Compose, Flipd, Lambdad, SaveImaged
 
 from monai_unetpp.data import BlockwiseSpacingd, CaseDataset, find_cases
-from monai_unetpp.engines import CaseEvaluator, CaseFailure
+from monai_unetpp.engines import CaseEvaluator, CaseFailure, count_voxels
 
 AFFINE = np.diag([1.0, 2.0, 1.0, 1.0])
 
@@ -625,3 +625,19 @@ def test_on_a_gpu_only_labels_come_back(tmp_path: Path) -> None:
     evaluator.run()
     assert devices == ["cuda"] * 4
     assert np.asarray(nib.load(evaluator.completed[0].output).dataobj).sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("values", "counted"),
+    [
+        (np.array([0, 1, 1, 300], np.uint16), {1: 2, 300: 1}),
+        (np.array([0.0, 2.0], np.float32), {2: 1}),
+        (np.array([0.0, np.inf], np.float32), {}),
+        (np.array([0.0, 0.5], np.float32), {}),
+        (np.array([0, 2**33]), {2**33: 1}),
+        (np.array([0, -1]), {}),
+        (np.zeros(0, np.uint8), {}),
+    ],
+)
+def test_labels_of_any_type_are_counted_and_other_maps_are_not(values, counted):
+    assert count_voxels(MetaTensor(torch.from_numpy(values)[None, None, None])) == counted

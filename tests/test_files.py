@@ -270,3 +270,9 @@ def test_a_folder_that_cannot_be_moved_back_stays_in_the_temporary_one(tmp_path,
     assert [path.read_text() for path in tmp_path.rglob("model.pt")] == ["the only copy"]
     put_new()
     assert not list(target.iterdir())
+
+
+def test_an_error_of_the_work_in_a_folder_that_vanished_is_that_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="my file"), temporary_folder(tmp_path) as folder:  # noqa: PT012
+        shutil.rmtree(folder)
+        raise FileNotFoundError("my file")

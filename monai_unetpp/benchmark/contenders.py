@@ -141,7 +141,7 @@ class SegmentedVolume:
     seconds: float
     stages_s: dict[str, float]
     peak_memory_bytes: int
-    labels: npt.NDArray[np.uint8] | None
+    labels: npt.NDArray[np.integer[Any]] | None
 
 
 def has_form_of_monai(features: tuple[int, ...]) -> bool:
@@ -350,14 +350,14 @@ class ContenderRun:
             return _single(self._inferer(volume, network))
 
     def labels(self, timer: StageTimer | None = None) -> torch.Tensor:
-        """The label map ``(1, 1, *spatial)`` of the volume, in uint8."""
+        """The label map ``(1, 1, *spatial)`` of the volume, in uint8 if the classes fit."""
         if isinstance(self._inferer, NestedSlidingWindowInferer):
             self._inferer.output, self._inferer.timer = "labels", timer
             return _single(self._inferer(self.volume, self.network))
         logits = self.logits(self.volume, timer)
         with timed(timer, "argmax"), torch.inference_mode():
             found = logits > 0 if logits.shape[1] == 1 else logits.argmax(dim=1, keepdim=True)
-            return found.to(torch.uint8)
+            return found.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
 
     def run(self, stages: bool, labels: bool) -> SegmentedVolume:
         """Segment the volume once."""

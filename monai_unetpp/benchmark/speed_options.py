@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -18,6 +18,12 @@ _OVERLAP = 0.25
 _VOLUMES = {3: (152, 168, 152), 2: (1024, 1024)}
 _WINDOWS = {3: 96, 2: 256}
 _ROUNDS = 3
+
+
+def _quick(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a quick run, without shapes of three axes where one of two is given."""
+    flat = any(len(given[name]) != 3 for name in ("volume_shape", "window_shape") if name in given)
+    return {name: value for name, value in _QUICK.items() if not (flat and name.endswith("_shape"))}
 
 
 def _default(sizes: Sequence[int]) -> str:
@@ -110,7 +116,7 @@ class SpeedOptions:
         """Network, volume and windows by name: as given, else from the bundle, else the default."""
         names = (*_NETWORK, "volume_shape", "window_shape", "overlap")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        known = of_bundle or {**_NETWORK, "overlap": _OVERLAP, **(_QUICK if self.quick else {})}
+        known = of_bundle or {**_NETWORK, "overlap": _OVERLAP, **(_quick(given) if self.quick else {})}
         values: dict[str, Any] = {**known, **given}
         if "window_shape" not in values:
             dims = len(values["volume_shape"]) if "volume_shape" in values else 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any, Literal, get_args
 
 import torch
@@ -291,8 +292,14 @@ def _split_layer(name: str, value: Any) -> tuple[str, dict[str, Any]]:
 
 def _plain(name: str, value: Any) -> Any:
     """Copy ``value`` with sequences as lists; only values that JSON can hold are allowed."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, Enum):
+        return _plain(name, value.value)
+    if value is None or isinstance(value, bool):
         return value
+    # of exactly these types, as numbers and texts of numpy are more than safe loading takes
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(name, entry) for key, entry in value.items()}
     if isinstance(value, Sequence):

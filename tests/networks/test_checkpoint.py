@@ -3,11 +3,13 @@
 import json
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
 from monai.handlers import CheckpointSaver
 from monai.networks.nets import BasicUNetPlusPlus
+from monai.utils.enums import UpsampleMode
 from torch import nn
 
 from monai_unetpp import NestedUNet
@@ -218,3 +220,20 @@ def test_a_file_of_two_networks_is_refused(net, path):
     torch.save(nn.ModuleDict({"student": net.prune("L1"), "net": net}).state_dict(), path)
     with pytest.raises(ValueError, match=r"must be those of one network, got 'net\.' and 'student\.'. Save the"):
         NestedUNet.from_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dropout": np.float64(0.1)},
+        {"act": ("LeakyReLU", {"negative_slope": np.float64(0.5)})},
+        {"norm": (np.str_("instance"), {})},
+        {"upsample": UpsampleMode.NONTRAINABLE},
+    ],
+)
+def test_values_of_numpy_and_enums_are_stored_as_plain_ones(tmp_path, values):
+    network = NestedUNet(2, 1, 2, features=(4, 8), **values)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    assert torch.load(tmp_path / "model.pt", weights_only=True)
+    loaded = NestedUNet.from_checkpoint(tmp_path / "model.pt")
+    assert loaded.config == network.config
