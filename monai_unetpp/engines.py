@@ -543,9 +543,9 @@ def count_voxels(prediction: Any) -> dict[int, int]:
     if not _is_map(prediction):
         return {}
     values = prediction.as_tensor().flatten()
-    if not values.dtype.is_floating_point and values.dtype != torch.uint8:
-        # torch finds no extremes of larger numbers without a sign
-        values = values.to(torch.int64)
+    if values.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        # of which torch finds no extremes
+        values = values.to(torch.int32 if values.dtype == torch.uint16 else torch.int64)
     whole = not values.is_floating_point() or bool(values.isfinite().all() and torch.equal(values, values.round()))
     if not values.numel() or not whole or float(values.min()) < 0:
         return {}

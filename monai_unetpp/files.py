@@ -203,19 +203,20 @@ def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
 
 def _locked(folder: Path) -> int | None:
     """The descriptor of a new folder's lock; None if another process removed the folder as a leftover before."""
-    lock = None
+    lock, kept = None, False
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         _lock(lock, wait=True)
-        if (folder / _LOCK).exists():
-            return lock
+        kept = (folder / _LOCK).exists()
     except FileNotFoundError:
         if folder.exists():
-            _remove(folder)
             raise
-    if lock is not None:
-        os.close(lock)
-    return None
+    finally:
+        if not kept:
+            if lock is not None:
+                os.close(lock)
+            _remove(folder)
+    return lock if kept else None
 
 
 @contextmanager

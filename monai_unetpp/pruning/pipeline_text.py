@@ -47,9 +47,9 @@ _DATA = (bool, int, float, str, list, tuple, Mapping, set, frozenset, np.generic
 def describe_settings(value: Any) -> str:
     """Describe transforms, inferers and their contents by classes and attributes.
 
-    Functions are described by their code and the values it refers to, so a changed expression is a changed setting, and
-    so is a changed value that an expression of a configuration refers to. Random states are left out, as scoring is
-    deterministic.
+    Functions are described by their code and the values that it refers to, so a changed expression is a changed
+    setting, and so is a changed value that an expression of a configuration refers to. Random states are left out, as
+    scoring is deterministic.
 
     Args:
         value: any object, or a container of them.
