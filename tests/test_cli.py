@@ -437,7 +437,7 @@ def test_an_interruption_keeps_what_is_finished(segment, images, tmp_path, monke
         return {}
 
     (images / "broken.nii.gz").unlink()
-    monkeypatch.setattr(engines, "_count_voxels", interrupt)
+    monkeypatch.setattr(engines, "count_voxels", interrupt)
     code, _, err = segment(images)
     assert code == 130
     assert err.splitlines()[-1] == "monai-unetpp: interrupted; finished cases are kept."

@@ -345,7 +345,7 @@ class TestLabels:
             path = folder / "labels" / f"{name}.nii.gz"
             save(path, np.minimum(np.asarray(nib.load(path).dataobj), 1))
         (problem,) = check_dataset(folder)
-        assert "only cases of 'validation' have the label 'back' (2)" in problem
+        assert "only 'validation' has cases with the label 'back' (2)" in problem
 
     def test_what_is_ignored_is_no_label(self, folder: Path) -> None:
         change(folder, labels={"background": 0, "front": 1, "back": 2, "ignore": 3})

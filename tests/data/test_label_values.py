@@ -97,5 +97,5 @@ def test_values_so_coarsely_scaled_that_labels_ran_together_are_refused():
 
 def test_unknown_values_are_listed():
     check_label_values({0, 1, 7}, [7, 1], "a.nii")
-    with pytest.raises(ImageFileError, match=r"a\.nii: the label must hold 0 and 1, 7 only, got -1, 8\. Name the"):
+    with pytest.raises(ImageFileError, match=r"a\.nii: the label must hold 0 and 1, 7 only, got -1, 8\. Correct the"):
         check_label_values({0, 1, 8, -1}, [7, 1], "a.nii")

@@ -355,7 +355,7 @@ def test_channels_of_a_tiff_are_no_slices(tmp_path: Path, camera: np.ndarray, ki
         pixels = np.broadcast_to(camera, shape)
         tifffile.imwrite(path, pixels, **{kind: True}, metadata={"axes": axes, **names}, photometric="minisblack")
         for read in (read_picture, read_picture_shape):
-            with pytest.raises(ImageFileError, match=r"has 2 channels \(DAPI, GFP\) instead of one. Save the one"):
+            with pytest.raises(ImageFileError, match=r"has 2 channels \(DAPI, GFP\) in one file. Save each"):
                 read(path)
     tifffile.imwrite(path, pixels[0], **{kind: True}, metadata={"axes": "CYX"}, photometric="minisblack")
     with pytest.raises(ImageFileError, match=r"has 2 channels \(1, 2\)"):
