@@ -30,7 +30,7 @@ same loss, schedule and number of steps. The final weights are scored on the val
 run the same command again: it continues from the last checkpoint and repeats nothing that is finished. Settings that
 are not given are those of the first run in the folder.
 
-For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
+For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp study ...
 """
 
 

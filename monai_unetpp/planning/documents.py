@@ -320,7 +320,7 @@ def readme_text(
     levels = len(plan["strides"])
     several = f"{levels} levels, L1 to L{levels}" if levels > 1 else "one level, L1"
     values = "; ".join(f"{plan.labels[name]} {escape(name)}" for name in plan.label_names)
-    form = "NIfTI file (a TIFF file for volumes as TIFF, which a `dataset.json` must list)"
+    form = "NIfTI file (TIFF for volumes stored as TIFF, which a `dataset.json` must list)"
     if plan.spatial_dims == 2:
         form = "file (NIfTI, PNG or TIFF, as the input)"
     return f"""# Model Overview

@@ -27,17 +27,18 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "monai_unetpp.pruning.cost.measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000)
     )
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     names: dict = {"__name__": "guide"}
     for number, block in enumerate(BLOCKS, start=1):
         exec(compile(block, f"block {number} of {GUIDE.name}", "exec"), names)
-    found = {folder: read_report(Path(folder) / "report.json") for folder in ("out", "stages", "own")}
+    found = {folder: read_report(Path(folder) / "report.json") for folder in ("out", "own_network", "stages", "own")}
     assert found["stages"] == names["result"]
-    # both ways from Python give the same scores
+    # all ways from Python give the same scores
     values = [
-        [(row.case, row.point, row.label, row.score) for row in found[folder].rows] for folder in ("out", "stages")
+        [(row.case, row.point, row.label, row.score) for row in found[folder].rows]
+        for folder in ("out", "own_network", "stages")
     ]
-    assert values[0] == values[1]
+    assert values[0] == values[1] == values[2]
     assert found["own"].costs == {}
     assert "chosen by hand" in (tmp_path / "my_bundle_L1" / "docs" / "README.md").read_text()
     assert [point.name for point in names["scores"].points] == ["L1", "L2", "L3", "L4"]
