@@ -196,8 +196,8 @@ def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tu
         chosen: as the arguments of :func:`segment_files`.
 
     Returns:
-        The summary, and the files of the image: several for one with a file per channel, and for a chosen DICOM series;
-        none if it failed. Then the number of channels that the network takes.
+        The summary, the files of the image (several for one with a file per channel, and for a chosen DICOM series;
+        none if it failed), and the number of channels that the network takes.
 
     Raises:
         ValueError: as for :func:`segment_files`, or the bundle finds several cases.

@@ -85,7 +85,7 @@ class WindowLayout:
 
     @property
     def row_size(self) -> tuple[int, ...]:
-        """Spatial size of a row of windows: a slab cut to the length of a window along :attr:`row_axis`."""
+        """Spatial size of a row of windows, which is a slab cut to the length of a window along :attr:`row_axis`."""
         kept = (self.slab_axis, self.row_axis)
         sizes = zip(self.window_size, self.padded_size, strict=True)
         return tuple(length if axis in kept else size for axis, (length, size) in enumerate(sizes))
@@ -100,13 +100,13 @@ class WindowLayout:
 
     @property
     def slab_size(self) -> tuple[int, ...]:
-        """Spatial size of a slab: the padded image cut to the length of a window along :attr:`slab_axis`."""
+        """Spatial size of a slab, which is the padded image cut to the length of a window along :attr:`slab_axis`."""
         axis = self.slab_axis
         return (*self.padded_size[:axis], self.window_size[axis], *self.padded_size[axis + 1 :])
 
     @cached_property
     def positions(self) -> tuple[tuple[int, ...], ...]:
-        """Start of each window, slab by slab: the start along :attr:`slab_axis` never decreases."""
+        """Start of each window, slab by slab, so that the start along :attr:`slab_axis` never decreases."""
         axis = self.slab_axis
         others = [starts for other, starts in enumerate(self.starts) if other != axis]
         return tuple(
@@ -191,7 +191,7 @@ def choose_layout(
         overlap: requested share of a window that overlaps with the next, from 0 to below 1, for all axes or each.
 
     Returns:
-        The windows: a single one if the whole image fits; the smallest possible if none fits.
+        The windows, a single one if the whole image fits, the smallest possible if none fits.
 
     Example:
         >>> choose_layout((160, 200, 170), most_voxels=2**22, multiples=(16, 16, 16), overlap=0.25).starts

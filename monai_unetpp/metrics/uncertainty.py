@@ -86,7 +86,7 @@ def error_auroc(uncertainty: npt.ArrayLike, error: npt.ArrayLike) -> float | Non
         error: whether the voxel is wrong, of the same shape.
 
     Returns:
-        Area under the ROC curve, with ties counted half: 0.5 is chance, 1 is perfect. None if no voxel or every voxel
+        Area under the ROC curve, with ties counted half. 0.5 is chance, 1 is perfect. None if no voxel or every voxel
         is wrong. Of more than 10 million voxels, evenly spaced ones are taken.
 
     Raises:

@@ -152,7 +152,7 @@ class NestedUNet(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain values: ``NestedUNet(**net.config)`` builds the same network."""
+        """The constructor's arguments as plain values, so that ``NestedUNet(**net.config)`` is the same network."""
         return self._config.as_dict()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:

@@ -30,9 +30,9 @@ MOST_LEVELS = 4
 """More levels have shown no gain in the papers, and each multiplies the number of weights."""
 
 NORMALIZATIONS = ("range", "volume", "unit", "inside")
-"""``range``: clipped to fixed intensities and standardised by fixed numbers, for images in physical units such as CT;
-``volume``: each image by its own mean and deviation; ``inside``: the same without the constant surround; ``unit``: each
-image so that its percentiles become 0 and 1."""
+"""``range`` clips to fixed intensities and standardises by fixed numbers, for images in physical units such as CT;
+``volume`` standardises each image by its own mean and deviation, ``inside`` likewise without the constant surround;
+``unit`` scales each image so that its percentiles become 0 and 1."""
 
 SCALED = ("volume", "unit")
 """Normalizations for which images may first be scaled to 0 to 1, for inversion and gamma."""
@@ -239,7 +239,10 @@ SETTABLE: dict[str, _Check] = {
     "channels_last": _flag,
     "compile": _flag,
 }
-"""The values of a plan by name, each with a function that checks and normalises it."""
+"""The values of a plan by name, each with a function that checks and normalises it.
+
+:meta hide-value:
+"""
 
 
 def check_one(name: str, value: Any, spatial_dims: int) -> Any:

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 MEAN_OF_HEADS = "mean"
-"""Stands in for a level: the mean of the class probabilities of all heads."""
+"""Stands in for a level, as the mean of the class probabilities of all heads."""
 
 REFERENCE = "UNet++, deep supervision"
 """Name of the row that all others are compared with."""

@@ -70,8 +70,8 @@ def find_cases(
         subject_pattern: the same.
 
     Returns:
-        Dicts with ``image``, a path (or one per channel), and ``case``, a name for files: that in ``dataset.json``, as
-        for ``load_datalist``, or else that of the file or folder.
+        Dicts with ``image``, a path (or one per channel), and ``case``, a name for files. This is the name in
+        ``dataset.json``, as for ``load_datalist``, or else that of the file or folder.
         Images of the same name in different folders are told apart by the folders' names in front, or by BIDS's
         ``sub-`` and ``ses-``. Images of the same name whose results differ in suffix, such as ``a.png`` and
         ``a.nii.gz``, use their full names as ``case``, and keep the short one for their results as ``result_name``.

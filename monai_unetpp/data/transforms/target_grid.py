@@ -12,7 +12,7 @@ __all__ = ["HEADER_ROUNDING", "find_target_grid", "lead_from_to", "round_half_to
 
 _Array = npt.NDArray[np.float64]
 
-#: Relative error of a number in a header: float32, quaternions, six digits of text. Positions closer than this
+#: Relative error of a number in a header (float32, quaternions, six digits of text). Positions closer than this
 #: fraction of the volume's length count as the same.
 HEADER_ROUNDING = 2e-6
 #: Cosine up to which axes count as perpendicular: text headers have at least four digits.

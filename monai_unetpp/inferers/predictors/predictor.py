@@ -33,7 +33,7 @@ class Predictor(ABC):
         ValueError: the network lacks a level, or another argument is invalid.
     """
 
-    #: The runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
+    #: The runtime, ``"torch"``, ``"compile"`` or ``"openvino"``.
     runtime: str
     #: Index in ``levels`` of the level chosen for each window of the last batch; None without adaptive depth.
     depths: torch.Tensor | None = None
