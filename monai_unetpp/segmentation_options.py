@@ -60,8 +60,8 @@ class SegmentationOptions:
         mask: whether to write a brain mask beside each label map. The metadata of the bundle (of ``within``, if given)
             must define its labels.
         list_key: list of ``dataset.json`` to segment, such as ``"validation"``, if the inputs are such folders.
-        subjects: CSV file with the columns ``case`` and ``subject``, so that ``list_key`` draws the list that others
-            draw with it.
+        subjects: CSV file with the columns ``case`` and ``subject``. If the list of ``list_key`` must be drawn, it is
+            the same as that of a training with this file.
         subject_pattern: regular expression with one group that finds the subject in the case's name, likewise.
         level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the
             level that the bundle chooses.
@@ -130,10 +130,10 @@ class SegmentationOptions:
         "else training)",
     )
     subjects: _Path | None = option(
-        None, metavar="FILE", help=f"where the list of --list_key is drawn: {SUBJECTS_HELP}"
+        None, metavar="FILE", help=f"if the list of --list_key must be drawn: {SUBJECTS_HELP}"
     )
     subject_pattern: str | None = option(
-        None, metavar="REGEX", help=f"where the list of --list_key is drawn: {SUBJECT_PATTERN_HELP}"
+        None, metavar="REGEX", help=f"if the list of --list_key must be drawn: {SUBJECT_PATTERN_HELP}"
     )
     level: str | int | None = option(
         None,

@@ -57,7 +57,7 @@ class NothingScoredError(RuntimeError):
 def evaluate_levels(
     network: Network, cases: Sequence[Mapping[str, Any]], scoring: Scoring | None = None, **fields: Any
 ) -> Scores:
-    """Score all levels of a network on labelled volumes, from one pass per case.
+    """Score all levels of a network on labelled cases, from one pass of the network per case.
 
     All cases are checked before the network sees the first one. Predictions are compared on the label's own grid, as
     read from the file; see :data:`monai_unetpp.metrics.RULES` for what is measured. The pruning guide shows examples
