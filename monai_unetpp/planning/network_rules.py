@@ -14,7 +14,7 @@ import numpy as np
 
 from monai_unetpp.planning.data_rules import ISENSEE, OVERLAP, OWN, Choice
 from monai_unetpp.planning.source import Source
-from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS
+from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS, check_levels
 from monai_unetpp.window_layout import bytes_per_voxel, overlapping_starts
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def choose_network(
         if values in seen:
             continue
         seen.append(values)
+        check_levels(values)
         check_size("patch_size", values["patch_size"], values["strides"])
         config = {name: values[name] for name in ("features", "strides", "kernel_size")}
         config |= {"spatial_dims": task.spatial_dims, "in_channels": task.in_channels, "norm": norm}

@@ -130,6 +130,8 @@ def test_without_enough_time_the_smallest_network_is_taken_and_the_plan_says_so(
             {"patch_size": [8] * 3, "batch_size": 10**12, **SMALL},
             r"must fit the memory, got .* 1000000000000, .*Set smaller ones",
         ),
+        ({"kernel_size": [[3] * 3] * 3}, r"one entry per resolution, 5 for 4 levels, got 3\. Give one fewer"),
+        ({"kernel_size": [[2] * 3] * 5}, r"kernel_size must be odd, got \[\[2, 2, 2\], .*Use 3, or 1 along an axis"),
         ({"patch_size": [1, 1, 1]}, r"2 voxels or more at the lowest resolution, got \[1, 1, 1\], .*such as \["),
         (
             {"patch_size": [4, 4, 8], "strides": [[2, 2, 4], [2, 2, 2]], "norm": "instance"},
