@@ -67,9 +67,10 @@ _NORMALIZED = {
     "unit": "Each image is scaled to 0 to 1.",
     "inside": "Each image is normalised to mean 0 and deviation 1 inside its constant surround.",
 }
-#: A paragraph of every README, to be filled in.
-_LICENCE_TITLE = "**Licence of the data:**"
-_LICENCE = f"{_LICENCE_TITLE} to be filled in, here and in `data_license.txt`. Its terms apply to the weights as well."
+#: What every README says of the licence, below the properties of the data, to be filled in.
+_LICENCE = (
+    "**Licence of the data:** to be filled in, here and in `data_license.txt`. Its terms apply to the weights as well."
+)
 #: The end of every README: the commands, and the licence of code and weights.
 _COMMANDS = Path(__file__).with_name("template") / "commands.md"
 _OBJECTS = (
@@ -300,10 +301,10 @@ def write_readme(
 
 
 def _licence_in(path: Path) -> str:
-    """The paragraph of a README about the licence of the data, which may have been filled in."""
+    """What a README says below the properties of the data, about their licence, which may have been filled in."""
     earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
-    paragraphs = (text.strip() for text in earlier.split("\n\n"))
-    return next((text for text in paragraphs if text.startswith(_LICENCE_TITLE)), _LICENCE)
+    section, found, _ = earlier.partition("## Data\n\n")[2].partition("\n### Preprocessing\n")
+    return (found and section.partition("\n\n")[2].strip()) or _LICENCE
 
 
 def readme_text(

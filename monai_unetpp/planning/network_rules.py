@@ -14,7 +14,7 @@ import numpy as np
 
 from monai_unetpp.planning.data_rules import ISENSEE, OVERLAP, OWN, Choice
 from monai_unetpp.planning.source import Source
-from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS
+from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS, check_levels
 from monai_unetpp.window_layout import bytes_per_voxel, overlapping_starts
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ _MOST_STEPS = 25_000
 #: Share of the time for training (the rest is for scores and report), and share of the training in which the network
 #: computes (the rest is for patches and curves).
 _TRAINING_SHARE, _COMPUTING_SHARE = 0.8, 0.7
+#: Minutes that ``train`` needs beside the training, for its start and report, however few they are for everything; and
+#: the least share that it trains.
+_MINUTES_BESIDE, _LEAST_TRAINING_SHARE = 1.2, 0.05
 #: The limit of steps relative to the expected number: the time ends a training first, unless the machine is faster than
 #: its class. It holds for MONAI's own command; ``train`` ends by time alone.
 _MARGIN = 2
@@ -120,13 +123,14 @@ def choose_network(
             from that memory or time do not allow.
     """
     norm = given.get("norm") or (task.source and task.source.norm) or "batch"
-    seconds = _COMPUTING_SHARE * 60 * training_minutes(task.minutes, task.folds)
+    seconds = _computing_s(task)
     limit = _MEMORY_SHARE * machine.memory_bytes
     seen: list[dict[str, Any]] = []
     for values in _candidates(task, given):
         if values in seen:
             continue
         seen.append(values)
+        check_levels(values)
         check_size("patch_size", values["patch_size"], values["strides"])
         config = {name: values[name] for name in ("features", "strides", "kernel_size")}
         config |= {"spatial_dims": task.spatial_dims, "in_channels": task.in_channels, "norm": norm}
@@ -135,8 +139,9 @@ def choose_network(
         fits = cost.memory_bytes <= limit
         if fits and steps >= _LEAST_STEPS:
             break
+    step_s = machine.seconds(cost)
     if check and task.source is not None and "features" not in given:
-        _check_affordable(task.source, task, steps if "steps" not in given else None, fits)
+        _check_affordable(task.source, task, step_s if "steps" not in given else None, fits)
     if check and cost.memory_bytes > _HOPELESS * machine.memory_bytes:
         raise ValueError(
             f"patch_size, batch_size, features and kernel_size must fit the memory, got {values['patch_size']}, "
@@ -156,17 +161,17 @@ def choose_network(
             "Give --minutes %d or more.",
             task.minutes,
             steps,
-            _useful_minutes(task, steps),
+            _minutes_for(_USEFUL_STEPS * step_s, task),
         )
     if check and given.get("steps", 0) > steps:
         logger.warning(
-            "steps: %d steps take about %.0f minutes in all, longer than the %g that are given. With steps set by "
+            "steps: %d steps take about %d minutes in all, longer than the %g that are given. With steps set by "
             "hand, the time does not end a training. Set fewer steps, or leave them out.",
             given["steps"],
-            task.minutes * given["steps"] * machine.seconds(cost) / seconds,
+            _minutes_for(given["steps"] * step_s, task),
             task.minutes,
         )
-    return _explained({**values, "norm": norm}, task, machine.seconds(cost), steps, fits)
+    return _explained({**values, "norm": norm}, task, step_s, steps, fits)
 
 
 def check_size(name: str, size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:
@@ -189,16 +194,23 @@ def check_size(name: str, size: Sequence[int], strides: Sequence[Sequence[int]])
         )
 
 
-def _useful_minutes(task: NetworkTask, steps: int) -> int:
-    """Minutes that leave time for a useful number of steps, where those given leave it for ``steps``."""
-    return math.ceil(task.minutes * _USEFUL_STEPS / max(steps, 1))
+def _computing_s(task: NetworkTask) -> float:
+    """Seconds in which the network of one training computes."""
+    least, most = _LEAST_TRAINING_SHARE * task.minutes, training_minutes(task.minutes, 0)
+    return _COMPUTING_SHARE * 60 * min(most, max(task.minutes - _MINUTES_BESIDE, least)) / (task.folds + 1)
 
 
-def _check_affordable(source: Source, task: NetworkTask, steps: int | None, fits: bool) -> None:
+def _minutes_for(computing_s: float, task: NetworkTask) -> int:
+    """Minutes for everything that give the network of one training so many seconds to compute."""
+    training = computing_s * (task.folds + 1) / (60 * _COMPUTING_SHARE)
+    return math.ceil(max(training / _TRAINING_SHARE, training + _MINUTES_BESIDE))
+
+
+def _check_affordable(source: Source, task: NetworkTask, step_s: float | None, fits: bool) -> None:
     """Refuse to start from a network that is too large for the time or the memory even on the smallest patches."""
-    if steps is not None and steps < _USEFUL_STEPS:
+    if step_s is not None and (steps := int(_computing_s(task) / step_s)) < _USEFUL_STEPS:
         problem = f"leave time for about {steps} training steps in {task.minutes:g} minutes"
-        advice = f"Give --minutes {_useful_minutes(task, steps)} or more"
+        advice = f"Give --minutes {_minutes_for(_USEFUL_STEPS * step_s, task)} or more"
     elif not fits:
         problem, advice = "need more memory than there is", "Leave init out"
     else:

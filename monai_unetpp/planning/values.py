@@ -18,6 +18,7 @@ __all__ = [
     "NORMALIZATIONS",
     "SCALED",
     "SETTABLE",
+    "check_levels",
     "check_one",
     "check_values",
     "parse_settings",
@@ -135,9 +136,18 @@ def _per_axis(each: _Check) -> _Check:
     return check
 
 
-def _per_level(least: int) -> _Check:
+def _per_level(more: int) -> _Check:
+    """Sizes by axis of as many entries as levels, and ``more``."""
+    fewest, most = LEAST_LEVELS + more, MOST_LEVELS + more
+
     def check(name: str, value: Any, dims: int) -> list[list[int]]:
-        return _entries(name, value, _per_axis(_whole(least)), dims)
+        entries = _entries(name, value, _per_axis(_whole(1)), dims, like="[2,2]" if more == 0 else "[3,3,3]")
+        if not fewest <= len(entries) <= most:
+            raise ValueError(
+                f"{name} must have {fewest} to {most} entries, for {LEAST_LEVELS} to {MOST_LEVELS} levels, got "
+                f"{len(entries)}. Give as many."
+            )
+        return entries
 
     return check
 
@@ -210,7 +220,7 @@ SETTABLE: dict[str, _Check] = {
     "invert_bright_background": _flag,
     "gamma": _number(0),
     "patch_size": _per_axis(_whole(1)),
-    "strides": _per_level(1),
+    "strides": _per_level(0),
     "kernel_size": _per_level(1),
     "features": _features,
     "norm": _norm,
@@ -329,15 +339,8 @@ def check_values(
         ValueError: a value that cannot work.
     """
     found = {name: check(name, values[name], spatial_dims) for name, check in SETTABLE.items()}
+    check_levels(found)
     levels = len(found["features"]) - 1
-    for name, count, per in (("strides", levels, "downsampling"), ("kernel_size", levels + 1, "resolution")):
-        if len(found[name]) != count:
-            raise ValueError(
-                f"{name} must have one entry per {per}, {count} for {counted(levels, 'level')}, got "
-                f"{len(found[name])}. Give one fewer than features for strides, as many for kernel_size."
-            )
-    if any(size % 2 == 0 for kernel in found["kernel_size"] for size in kernel):
-        raise ValueError(f"kernel_size must be odd, got {found['kernel_size']}. Use 3, or 1 along an axis.")
     for name in ("class_ratios", "class_weights"):
         if found[name] is not None and len(found[name]) != len(labels) + 1:
             raise ValueError(
@@ -358,6 +361,23 @@ def check_values(
             "rotate90=false, or a square patch_size."
         )
     return found
+
+
+def check_levels(values: Mapping[str, Any]) -> None:
+    """Check that ``strides`` and ``kernel_size`` have as many entries as ``features`` need, and that kernels are odd.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    levels = len(values["features"]) - 1
+    for name, count, per in (("strides", levels, "downsampling"), ("kernel_size", levels + 1, "resolution")):
+        if len(values[name]) != count:
+            raise ValueError(
+                f"{name} must have one entry per {per}, {count} for {counted(levels, 'level')}, got "
+                f"{len(values[name])}. Give one fewer than features for strides, as many for kernel_size."
+            )
+    if any(size % 2 == 0 for kernel in values["kernel_size"] for size in kernel):
+        raise ValueError(f"kernel_size must be odd, got {values['kernel_size']}. Use 3, or 1 along an axis.")
 
 
 def _check_intensities(found: Mapping[str, Any], channels: int) -> None:

@@ -37,7 +37,7 @@ class Fitted:
 
     Attributes:
         folder: contains ``model.pt``, ``curve.csv``, ``training.png`` and, if cases were observed, ``levels.csv``.
-        steps: number of steps. The same number as ``steps``, without minutes, gives bit-identical weights.
+        steps: number of steps. A training with this number as ``steps``, not minutes, is exactly repeatable.
         seconds: their time, over all sessions.
         loss: mean over the last steps.
         averaged: whether the weights are the moving average.

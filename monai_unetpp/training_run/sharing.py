@@ -48,10 +48,13 @@ _MOST_KEPT_FOR_ONE = 0.75
 _MOST_MEASURING = 0.1
 #: Share of the time below which the rest for training is called little.
 _LITTLE = 0.25
-#: Seconds that do not depend on the image size, about twice what they take on two cores: the report, the start of the
-#: process that measures memory, and each level there; elsewhere than on Linux each level has a process of its own.
+#: How many times as long as on two idle cores the following seconds are.
+_AMPLE = 2.0
+#: Seconds that do not depend on the image size: the report, the start of the process that measures memory, and each
+#: level there; elsewhere than on Linux each level has a process of its own.
 _REPORT_S, _PROCESS_S, _LEVEL_S = (8.0, 10.0, 3.0) if sys.platform == "linux" else (8.0, 0.0, 12.0)
-#: How much longer this may take on a busy machine, and the share of the time up to which this is allowed for.
+#: How much longer this may take on a machine that becomes busy, and the share of the time up to which this is allowed
+#: for.
 _BUSY, _MOST_FOR_BUSY = 2.25, 0.07
 #: Further reserves: seconds for the start of the program, and a factor for machines that slow down.
 _START_S, _RESERVE = 15.0, 1.25
@@ -78,6 +81,7 @@ class CaseTime:
         preparing: preparing a training case.
         checking: reading and checking its files before it is scored.
         prepared_bytes: memory that this one takes once it is prepared.
+        slowdown: how many times as long as this process worked it took, at least 1, where others use the processor too.
     """
 
     network: float
@@ -85,6 +89,12 @@ class CaseTime:
     preparing: float = 0.0
     checking: float = 0.0
     prepared_bytes: int = 0
+    slowdown: float = 1.0
+
+    @property
+    def busy(self) -> float:
+        """How many times as long as usual to allow for what does not depend on the case."""
+        return max(1.0, self.slowdown / _AMPLE)
 
     def times(self, judged: float, trained: float) -> CaseTime:
         """What cases take that are so many times as large, the one that is scored and the one that is prepared."""
@@ -94,6 +104,7 @@ class CaseTime:
             trained * self.preparing,
             judged * self.checking,
             round(trained * self.prepared_bytes),
+            self.slowdown,
         )
 
 
@@ -297,7 +308,7 @@ class _Verdict:
     def within(cls, rest_s: float, case: CaseTime, cases: int, levels: int, fewest: int) -> _Verdict:
         """The most thorough verdict for which there is time, or else on the fewest cases."""
         least_s = _REPORT_S + _PROCESS_S + _LEVEL_S * levels
-        fixed_s = min(max(least_s, _MOST_FOR_BUSY * rest_s), _BUSY * least_s)
+        fixed_s = max(case.busy * least_s, min(_MOST_FOR_BUSY * rest_s, _BUSY * least_s))
         whole = [cls(case, cases, fixed_s, repeats) for repeats in _REPEATS]
         thorough = next((each for each in whole if each.seconds <= _MOST_KEPT / 2 * rest_s), whole[-1])
         if thorough.seconds <= _MOST_KEPT * rest_s:
@@ -326,4 +337,4 @@ class _Verdict:
         case = self.case
         scoring_s = (case.network + case.scoring + case.checking) * math.ceil(self.cases / process_count())
         scoring_s += min(self.cases, self.pictures) * (case.network + case.scoring)
-        return _START_S + _RESERVE * (scoring_s + self.measuring_s + self.fixed_s)
+        return case.busy * _START_S + _RESERVE * (scoring_s + self.measuring_s + self.fixed_s)

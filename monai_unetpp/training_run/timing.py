@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 
 #: What is faster than this is timed twice, as the first time includes one-time initialisation.
 _WARM_S = 2.0
+#: The largest factor by which other work on the machine is taken to slow this down.
+_MOST_SLOWDOWN = 8.0
 
 
 def time_case(
@@ -50,6 +52,7 @@ def time_case(
         ImportError: the packages that draw the report are not installed.
         ValueError: rules that the verdict would refuse.
     """
+    began, worked = time.monotonic(), time.thread_time()
     config = BundleConfig(bundle, "train.json", values=values)
     network: NestedUNet = config.parse("network_def")
     plan = pruning_plan(bundle, **values, network=network)
@@ -61,7 +64,15 @@ def time_case(
     # the places of each class are a list of arrays
     kept = [part for value in prepared.values() for part in (value if isinstance(value, list) else [value])]
     held = sum(int(part.nbytes) for part in kept if hasattr(part, "nbytes"))
-    return dataclasses.replace(found, preparing=preparing, checking=checking, prepared_bytes=held), len(network.levels)
+    slowdown = (time.monotonic() - began) / max(time.thread_time() - worked, 1e-3)
+    time_of_case = dataclasses.replace(
+        found,
+        preparing=preparing,
+        checking=checking,
+        prepared_bytes=held,
+        slowdown=min(max(slowdown, 1.0), _MOST_SLOWDOWN),
+    )
+    return time_of_case, len(network.levels)
 
 
 def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, device: torch.device) -> CaseTime:

@@ -408,12 +408,17 @@ def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):
     assert "has not been trained yet" in before
     assert "strong augmentation, light in the last 25 % of the training; mirrored along axis 0;" in before
     assert "(s)" not in before
-    filled_in = before.replace("**Licence of the data:** to be filled in, here", "**Licence of the data:** CC0, as")
+    licence = "Hearts of sheep, scanned in 2024.\n\nLicence: CC0.\n\n- Please cite us."
+    to_fill_in = next(line for line in before.splitlines() if line.startswith("**Licence of the data:**"))
+    filled_in = before.replace(to_fill_in, licence)
     (thick_bundle / "docs" / "README.md").write_text(filled_in)
     after = write_readme(
         thick_bundle, training="Trained for a minute.", performance="#### Scores\n\nDice 0.9"
     ).read_text()
-    assert "\n\n**Licence of the data:** CC0, as and in `data_license.txt`." in after
+    assert f"\n\n{licence}\n\n### Preprocessing" in after
+    # without one it is to be filled in
+    (thick_bundle / "docs" / "README.md").unlink()
+    assert f"\n\n{to_fill_in}\n\n### Preprocessing" in write_readme(thick_bundle).read_text()
     assert "has not been trained yet" not in after
     assert "Trained for a minute." in after
     assert "#### Scores" in after

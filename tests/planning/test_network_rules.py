@@ -130,6 +130,8 @@ def test_without_enough_time_the_smallest_network_is_taken_and_the_plan_says_so(
             {"patch_size": [8] * 3, "batch_size": 10**12, **SMALL},
             r"must fit the memory, got .* 1000000000000, .*Set smaller ones",
         ),
+        ({"kernel_size": [[3] * 3] * 3}, r"one entry per resolution, 5 for 4 levels, got 3\. Give one fewer"),
+        ({"kernel_size": [[2] * 3] * 5}, r"kernel_size must be odd, got \[\[2, 2, 2\], .*Use 3, or 1 along an axis"),
         ({"patch_size": [1, 1, 1]}, r"2 voxels or more at the lowest resolution, got \[1, 1, 1\], .*such as \["),
         (
             {"patch_size": [4, 4, 8], "strides": [[2, 2, 4], [2, 2, 2]], "norm": "instance"},
@@ -154,6 +156,21 @@ def test_it_is_told_where_steps_set_by_hand_take_longer_than_the_minutes(caplog)
     chosen({"steps": 3 * affordable})
     (told,) = caplog.messages
     assert re.match(rf"steps: {3 * affordable} steps take about \d+ minutes in all, longer than the", told)
+
+
+def test_start_and_report_take_a_minute_of_short_trainings_too(caplog):
+    by_hand = {"features": [8, 16, 32], "patch_size": [32, 32, 32]}
+    steps = {minutes: chosen(by_hand, minutes=minutes)["steps"] / 2 for minutes in (1.0, 2.0, 6.0, 12.0)}
+    assert steps[12] == pytest.approx(2 * steps[6], abs=1)
+    # of 2 minutes 0.8 are left, not 1.6, and of one a twentieth
+    assert steps[2] == pytest.approx(steps[6] / 6, abs=1)
+    assert steps[1] == pytest.approx(steps[6] * 0.05 / 4.8, abs=1)
+    caplog.clear()
+    slow = Machine(4e9, 2**34, 2, "cpu")
+    chosen(by_hand, slow, minutes=2.0)
+    advised = float(re.search(r"Give --minutes (\d+) or more", caplog.text)[1])
+    assert chosen(by_hand, slow, minutes=advised)["steps"] / 2 >= 300
+    assert chosen(by_hand, slow, minutes=advised - 1)["steps"] / 2 < 300
 
 
 def test_folds_share_the_time():

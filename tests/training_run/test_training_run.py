@@ -640,23 +640,25 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     assert told in caplog.text
 
 
-def test_short_trainings_do_not_allow_for_a_busy_machine(tmp_path):
-    def fixed_s(minutes):
+def test_short_trainings_allow_for_a_busy_machine_only_if_it_is_busy_now(tmp_path):
+    def fixed_s(minutes, slowdown=1.0):
         shares = share_time(
             tmp_path / f"{minutes}.json",
             minutes,
             started=time.monotonic(),
-            case=CaseTime(0.0),
+            case=CaseTime(0.0, slowdown=slowdown),
             cases=30,
             levels=3,
             folds=0,
         )
-        return (60 * shares.verdict - 15) / 1.25
+        return (60 * shares.verdict - 15 * max(1.0, slowdown / 2)) / 1.25
 
     times = [fixed_s(minutes) for minutes in (3, 5, 10, 20, 60)]
     assert times == sorted(times)
     assert times[0] == pytest.approx(times[-1] / 2.25)
     assert times[-1] == pytest.approx(times[-2], rel=0.3)
+    assert fixed_s(5, slowdown=1.5) == pytest.approx(times[1])
+    assert [fixed_s(minutes, slowdown=6.0) for minutes in (5, 60)] == pytest.approx([3 * times[0]] * 2)
 
 
 def test_a_verdict_scores_as_many_cases_as_fit_its_share_of_the_time(tmp_path, caplog):
@@ -773,10 +775,15 @@ def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_d
     found, levels = timing.time_case(planned("timed"), entry, values)
     assert levels == 2
     assert min(dataclasses.astuple(found)) > 0
+    assert 1 <= found.slowdown <= 8
     # an image of four bytes a pixel, a label of one, and the place of each pixel of eight
     assert found.prepared_bytes >= (4 + 1 + 8) * math.prod(nib.load(entry["image"]).shape)
     # a GPU is still at work when a call returns
     assert set(waited) == {"cpu"}
+    # a processor that works for others half of the time
+    worked, real = time.thread_time(), time.thread_time
+    monkeypatch.setattr(timing.time, "thread_time", lambda: worked + (real() - worked) / 100)
+    assert timing.time_case(planned("timed"), entry, values)[0].slowdown == 8
 
 
 def test_the_case_that_is_timed_is_of_median_size_in_voxels(tmp_path):
@@ -788,8 +795,8 @@ def test_the_case_that_is_timed_is_of_median_size_in_voxels(tmp_path):
     assert typical == entries[1]
     # 1100 bytes; the mean of 301, 1100 and 2200
     assert mean_size == pytest.approx(3601 / 3300)
-    taken = CaseTime(1.0, 2.0, 3.0, 4.0, 5).times(2.0, 3.0)
-    assert taken == CaseTime(2.0, 4.0, 9.0, 8.0, 15)
+    taken = CaseTime(1.0, 2.0, 3.0, 4.0, 5, 6.0).times(2.0, 3.0)
+    assert taken == CaseTime(2.0, 4.0, 9.0, 8.0, 15, 6.0)
 
 
 def test_a_few_windows_of_a_large_image_are_timed():
