@@ -65,6 +65,8 @@ def earlier_rules(
 ) -> dict[str, str]:
     """Different rules by which an earlier report in the folder judged the same cases, as they must be fixed in advance.
 
+    So must the cases be: adding some after a look at the verdict, and judging again, is a second test.
+
     Args:
         folder: of the report.
         plan: the plan.
@@ -99,7 +101,9 @@ def earlier_rules(
     loosened = any(now[label] != value for label, value in tolerances.items())
     # other names for the same groups of cases change nothing
     regrouped = any(len({pair[side] for pair in pairs}) < len(pairs) for side in range(2))
-    if changed or loosened or regrouped or _compared(earlier.rules) != _compared(rules):
+    sets = {dataset for dataset, _ in subjects} & {dataset for dataset, _ in told}
+    exchanged = any(dataset in sets for dataset, _ in told.keys() ^ subjects.keys())
+    if changed or loosened or regrouped or exchanged or _compared(earlier.rules) != _compared(rules):
         parts = [
             "margins " + ", ".join(str(margin) for margin in earlier.rules.margins),
             f"alpha {earlier.rules.alpha:g}",
@@ -109,7 +113,7 @@ def earlier_rules(
             f"{earlier.rules.bootstrap_samples} resamples",
             f"seed {earlier.rules.seed}",
             *(["tolerances " + ", ".join(f"{name}={mm:g}" for name, mm in tolerances.items())] if loosened else []),
-            *([f"{len(told)} cases of {len(set(told.values()))} subjects"] if regrouped else []),
+            *([f"{len(told)} cases of {len(set(told.values()))} subjects"] if regrouped or exchanged else []),
             *(f"{key} {value}" for key, value in changed.items()),
         ]
         texts.append("; ".join(parts))

@@ -154,6 +154,8 @@ def shown_loser(result: PruningResult) -> OperatingPoint | None:
         return None
     final, deepest = verdict(result), embedded[-1]
     tried = [each.level for each in result.decisions if each.role == "choose" and each.verdict == "prune"]
+    # where the choice was withdrawn, its confirmation still tells which level it was
+    tried = tried or [each.point for made in result.decisions if made.role == "confirm" for each in made.comparisons]
     if final.level not in (deepest.name, deepest.level):
         shown = final.level
     else:

@@ -28,6 +28,7 @@ from monai_unetpp.bundles import (
 )
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.training_record import find_training_record, put_training_record
+from monai_unetpp.errors import counted
 from monai_unetpp.files import make_writable, naming_full_disk, put_in_place, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.size import count_parameters
@@ -382,7 +383,8 @@ def _verdict_parts(level: str, decision: Decision | None) -> list[str]:
     if decision is None:
         return ["The level was chosen by hand, without the pruning evaluator's verdict."]
     parts = [
-        f"Verdict on {decision.cases} cases ({escape(data_set_in_words(decision.dataset))}): {escape(decision.summary)}"
+        f"Verdict on {counted(decision.cases, 'case')} ({escape(data_set_in_words(decision.dataset))}): "
+        f"{escape(decision.summary)}"
     ]
     if decision.level != level:
         by_hand = f"The level was chosen by hand: the verdict was '{decision.verdict}' with level {decision.level}."
@@ -430,8 +432,8 @@ def _cost_parts(deepest: PointCost, pruned: PointCost, result: PruningResult) ->
     where = result.environment
     if where is not None:
         parts.append(
-            f"Measured on {where.device} with {where.threads} threads, {where.precision}, {where.runtime}; times are "
-            "medians with quartiles."
+            f"Measured on {where.device} with {counted(where.threads, 'thread')}, {where.precision}, {where.runtime}; "
+            "times are medians with quartiles."
         )
     return parts
 

@@ -513,6 +513,8 @@ class TestGuards:
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert (decision.verdict, decision.subjects_needed) == ("inconclusive", None)
         assert decision.blockers[0].startswith("L2: Tumour is in no case, so nothing can be said about it.")
+        several = decide(rows, POINTS, (*DICE, Margin("iou", 0.01)), dataset="A", **FAST)
+        assert [text for text in several.blockers if "in no case" in text] == [decision.blockers[0]]
 
     def test_a_label_that_every_fourth_subject_has_needs_four_times_the_subjects(self) -> None:
         rows = rows_of(levels(80))

@@ -206,6 +206,20 @@ def test_means_in_the_table_are_over_the_cases_that_are_compared(complete):
 
 
 @pytest.mark.slow
+def test_means_in_the_table_are_over_all_data_sets(complete):
+    _, result = complete
+    better = [
+        dataclasses.replace(row, dataset="other", score=dataclasses.replace(row.score, dice=1.0))
+        for row in result.grid.rows
+    ]
+    grid = dataclasses.replace(result.grid, rows=(*result.grid.rows, *better))
+    table = grid_table(dataclasses.replace(result, grid=grid))
+    shown = table.rows[table.marked[0]][table.columns.index("Dice, anterior")].text
+    dice = [row.score.dice for row in result.grid.rows if (row.point, row.label) == (grid.reference, "anterior")]
+    assert shown == f"{(1 + sum(dice) / len(dice)) / 2:.3f}"
+
+
+@pytest.mark.slow
 def test_a_report_without_grid_removes_the_file_of_an_earlier_one(complete, tmp_path):
     _, result = complete
     result = dataclasses.replace(result, overlays=())

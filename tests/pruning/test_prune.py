@@ -714,6 +714,22 @@ def test_other_subjects_leave_a_trace(tmp_path, few_boxes, quick, monkeypatch):
 
 
 @pytest.mark.slow
+def test_cases_that_are_added_after_a_verdict_leave_a_trace(tmp_path, few_boxes, quick, monkeypatch):
+    monkeypatch.setattr(evaluation, "write_report", write_report)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+    run(intensity_network(), few_boxes, tmp_path, only=("case_00", "case_01"))
+    later = run(intensity_network(), few_boxes, tmp_path).settings
+    assert later["earlier rules"].endswith("; 2 cases of 2 subjects")
+    # another data set beside them is judged by itself
+    other = shutil.copytree(few_boxes, tmp_path / "other")
+    for path in other.glob("imagesTr/*"):
+        image = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(image.get_fdata() + 1, image.affine), path)
+    run(intensity_network(), few_boxes, tmp_path / "alone")
+    assert "earlier rules" not in run(intensity_network(), [few_boxes, other], tmp_path / "alone").settings
+
+
+@pytest.mark.slow
 def test_rules_for_other_cases_are_none_that_came_before(tmp_path, few_boxes, monkeypatch):
     monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
     monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())

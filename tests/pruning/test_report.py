@@ -31,6 +31,7 @@ from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
 from monai_unetpp.pruning.report.case_pictures import save_overlay
 from monai_unetpp.pruning.report.front import plot_trade_offs
+from monai_unetpp.pruning.report.opening import plain_verdict
 from monai_unetpp.pruning.report.plots import plot_differences
 from monai_unetpp.pruning.report.report_files import SCHEMA_VERSION, read_report, write_report
 from monai_unetpp.pruning.report.result_tables import accuracy_table, comparisons_table, cost_table, stability_table
@@ -983,6 +984,13 @@ class TestConfirmation:
         shallow = dataclasses.replace(split.decisions[0], level="L1")
         result = dataclasses.replace(split, decisions=(shallow, split.decisions[1]))
         assert summary.shown_loser(result).name == "L1"
+
+    def test_nor_does_a_withdrawn_choice_hide_the_level_that_was_not_confirmed(self, split):
+        choice, check = split.decisions
+        withdrawn = dataclasses.replace(choice, verdict="inconclusive", level="L3")
+        compared = tuple(each for each in check.comparisons if each.point == "L1")
+        result = dataclasses.replace(split, decisions=(withdrawn, dataclasses.replace(check, comparisons=compared)))
+        assert plain_verdict(result) == "Keep L3: L1 is not accurate enough."
 
     def test_means_of_all_cases_carry_no_difference_of_some(self, split):
         assert "Dice difference" not in accuracy_table(split, summarise(split), "oslo").columns

@@ -86,6 +86,12 @@ class TestStability:
         ((stability,), _) = trust(rows_of(levels(9)), POINTS, RULES)
         assert stability.new_samples == stability.leave_one_out == {"inconclusive": 1.0}
 
+    def test_a_single_subject_has_no_verdict_in_any_sample(self) -> None:
+        one, many = rows_of(levels(1)), rows_of(levels(60, sd=0.002), dataset="B")
+        for rows in (one, [*one, *many]):
+            first = trust(rows, POINTS, RULES)[0][0]
+            assert first.new_samples == first.halves == first.leave_one_out == {"inconclusive": 1.0}
+
     @pytest.mark.slow
     def test_the_rule_of_the_samples_is_that_of_the_verdict(self) -> None:
         for seed in range(12):
@@ -145,6 +151,14 @@ class TestBetweenSets:
         first, second = [each for each in trust_sentences(result) if each.startswith("Depends on the set")]
         assert "Dice of liver at L1 is 0.0200 worse on A than on B (95 % interval 0.0100 to 0.0300)" in first
         assert "HD95 in mm of liver at L1 is 0.5000 worse on B than on A" in second
+
+    def test_the_number_of_intervals_tells_how_many_exclude_0_by_chance(self) -> None:
+        one = SetDifference("L1", "dice", "liver", "A", "B", -0.02, -0.03, -0.01, True)
+        others = [dataclasses.replace(one, label=str(number), lower=-0.05, depends_on_set=False) for number in range(9)]
+        told = trust_sentences(make_result(between_sets=(one, *others)))
+        assert "Of 10 such intervals, 1 excludes 0; without any difference, one in twenty does by chance." in told
+        told = trust_sentences(make_result(between_sets=(one,) * 4))
+        assert [text for text in told if text.startswith("Of 4 such intervals, 4 exclude 0; ") and "them all" in text]
 
 
 class TestDoubts:

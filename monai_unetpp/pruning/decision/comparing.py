@@ -94,7 +94,7 @@ class LevelTest:
         if samples.held:
             states.add("inconclusive")
         state: State = next((each for each in _ORDER if each in states), "pass")
-        return LevelOutcome(samples, comparisons, stopped + untested, notes, state)
+        return LevelOutcome(samples, comparisons, list(dict.fromkeys(stopped + untested)), notes, state)
 
     def _unfit_reference(self, label: str) -> str:
         """Why a label cannot be compared with the reference; empty if it can."""

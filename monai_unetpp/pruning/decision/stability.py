@@ -47,7 +47,7 @@ class SampledVerdicts:
         own: the verdict on all of them.
         halves: ``(samples,)`` on random halves.
         new_samples: ``(samples,)`` on the same with every subject counted twice: the mean of such a sample varies like
-            that of a new sample of full size. Empty for a single subject.
+            that of a new sample of full size.
         left_out: ``(subjects,)`` without each subject.
     """
 
@@ -68,7 +68,7 @@ def sample_verdicts(tested: Sequence[PointSamples], subjects: Sequence[str], rul
     """
     count, rng = len(subjects), np.random.default_rng(rules.seed)
     halves = (rng.random((_RESAMPLES, count)).argsort(axis=1) < count // 2).astype(np.float64)
-    doubled = halves * (count / (count // 2)) if count > 1 else halves[:0]
+    doubled = halves * (count / max(count // 2, 1))
     return SampledVerdicts(
         tuple(subjects),
         int(_passed(tested, np.ones((1, count)), rules)[0]),
@@ -94,12 +94,11 @@ def join_verdicts(sampled: Mapping[str, SampledVerdicts]) -> SampledVerdicts:
     parts = list(sampled.values())
     own = [each.own for each in parts]
     left_out = [_joint([*own[:number], each.left_out, *own[number + 1 :]]) for number, each in enumerate(parts)]
-    fewest = min(len(each.new_samples) for each in parts)
     return SampledVerdicts(
         tuple(f"{name}: {subject}" for name, each in sampled.items() for subject in each.subjects),
         int(_joint(own)),
         _joint([each.halves for each in parts]),
-        _joint([each.new_samples[:fewest] for each in parts]),
+        _joint([each.new_samples for each in parts]),
         np.concatenate(left_out),
     )
 
@@ -115,7 +114,7 @@ def stability_of(sampled: SampledVerdicts, levels: Sequence[str], dataset: str) 
     names = [levels[-1 - passed] for passed in range(len(levels))]
 
     def shares(codes: _IntArray) -> dict[str, float]:
-        return _shares([_INCONCLUSIVE if code < 0 else names[code] for code in codes], names) if len(codes) else {}
+        return _shares([_INCONCLUSIVE if code < 0 else names[code] for code in codes], names)
 
     return Stability(
         dataset=dataset,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
+from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
 from monai_unetpp.pruning.results import OperatingGrid, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS
-from monai_unetpp.pruning.summary import data_sets, shown_labels
+from monai_unetpp.pruning.summary import shown_labels
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, quartiles, quoted, speed_up
 from monai_unetpp.reporting.numbers import join_shape, rough_percent, significant, time_unit
 from monai_unetpp.reporting.tables import Table, TableCell
@@ -41,9 +41,8 @@ def grid_table(result: PruningResult) -> Table | None:
     if grid is None:
         return None
     labels = [label for label in shown_labels(result) if label != FOREGROUND] or [FOREGROUND]
-    dataset = data_sets(dataclasses.replace(result, rows=grid.rows))[0]
-    names, rows = [point.name for point in grid.points], [row for row in grid.rows if row.dataset == dataset]
-    found = {label: with_labels([row for row in rows if row.label == label]) for label in labels}
+    names = [point.name for point in grid.points]
+    found = {label: with_labels([row for row in grid.rows if row.label == label]) for label in labels}
     means = {label: mean_accuracy(scores, names) for label, scores in found.items() if scores}
     points = sorted(grid.points, key=lambda point: grid.time_ratios[point.name].median)
     unit, scale = time_unit(cost.volume_latency_s.median for cost in grid.costs.values())
@@ -91,13 +90,13 @@ def _grid_notes(grid: OperatingGrid, alpha: float, alike: Mapping[str, TableCell
     shared = ", ".join(f"{name.lower()} {value}" for name, value in alike.items())
     return [
         f"The same for all of them: {shared}." if shared else "",
-        "Dice: mean over the cases that were compared; a point that rightly finds nothing, where another does not, "
-        "counts as 1. Bound nearest its margin: among all guarded metrics and labels, "
+        "Dice: mean over the cases that were compared, then over the data sets; a point that rightly finds nothing, "
+        "where another does not, counts as 1. Bound nearest its margin: among all guarded metrics and labels, "
         "the lower confidence bound of a mean difference from the reference that is nearest to minus its margin, or "
         "furthest beyond it.",
         f"Time ratio: time per volume divided by that of the reference in the same round, median (quartiles) of "
-        f"{grid.time_ratios[grid.reference].count} rounds on a volume of {join_shape(first.volume_shape)} voxels. "
-        "Speed-up: the inverse of its median.",
+        f"{counted(grid.time_ratios[grid.reference].count, 'round')} on a volume of {join_shape(first.volume_shape)} "
+        "voxels. Speed-up: the inverse of its median.",
         "Front: number of the point in the plot, the most accurate first; no other point is both faster and more "
         "accurate (mean Dice over the labels). On the front: in how many of 1,000 resamples of the subjects.",
         *_grid_levels(grid, alpha),

@@ -241,8 +241,11 @@ def _legend_differences(figure: Figure, states: set[str], untested: bool) -> Non
 
 
 def plot_case_lines(result: PruningResult) -> Picture | None:
-    """Plot the Dice of every case across the operating points, one panel per label; None with a single point."""
-    if len(result.points) < 2:
+    """Plot the Dice of every case across the operating points, one panel per label.
+
+    None with a single point, or where no case has a label.
+    """
+    if len(result.points) < 2 or all(row.score.dice is None for row in result.rows):
         return None
     every, names = shown_labels(result), [point.name for point in result.points]
     labels = every[-_MAX_PANELS:]

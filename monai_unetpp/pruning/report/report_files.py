@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.errors import counted
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics import RULES
 from monai_unetpp.plain_values import from_plain, to_plain
@@ -238,6 +239,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["counted"] = counted
     environment.filters["unbroken"] = lambda text: _UNBROKEN.sub(
         lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text
     )

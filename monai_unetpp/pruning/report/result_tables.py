@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
@@ -360,7 +361,8 @@ def between_sets_table(result: PruningResult) -> Table | None:
         words=("Level", "Metric", "Label", "Data sets", "Depends on the set"),
         notes=[
             "How much more a level gains (+) or loses (-) against the deepest on the first data set than "
-            "on the second. The loss depends on the set if the interval, by Welch's t test, excludes 0.",
+            "on the second. The loss depends on the set if the interval, by Welch's t test, excludes 0, as one in "
+            "twenty does by chance.",
         ],
     )
 
@@ -399,8 +401,9 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
         words=("Level", "Self-check"),
         marked=_chosen_rows(result),
         notes=[
-            f"Times: median (quartiles) of {first.window_latency_s.count} windows of {join_shape(first.window_shape)} "
-            f"voxels and {first.volume_latency_s.count} volumes of {join_shape(first.volume_shape)} voxels.",
+            f"Times: median (quartiles) of {counted(first.window_latency_s.count, 'window')} of "
+            f"{join_shape(first.window_shape)} voxels and {counted(first.volume_latency_s.count, 'volume')} of "
+            f"{join_shape(first.volume_shape)} voxels.",
             "M: million; G: 10⁹; MB: 10⁶ bytes. A multiplication and an addition count as two operations. Speed-up: "
             "against the deepest level.",
             "Time per window and FLOPs are those of one pass of the network. Time per volume and peak memory are those "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from monai_unetpp.errors import counted
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
 from monai_unetpp.pruning.summary import ALL, deepest_point, verdict
@@ -86,7 +87,7 @@ def _stability_sentence(result: PruningResult, stability: Stability) -> str:
         names = ", ".join(turning[:_MOST_NAMES]) + (" ..." if len(turning) > _MOST_NAMES else "")
         left_out = f"Leaving out a single subject changes the verdict for {len(turning)} of them ({names})."
     return (
-        f"The same test on {stability.subjects} other subjects like {those} would say: "
+        f"The same test on {counted(stability.subjects, 'other subject')} like {those} would say: "
         f"{_shares(result, stability.new_samples)}; on half of these subjects: {_shares(result, stability.halves)}. "
         f"{left_out}"
     )
@@ -119,9 +120,13 @@ def _set_sentences(result: PruningResult) -> list[str]:
             f"{abs(each.difference):.4f} worse on {worse} than on {other} (95 % interval {bounds[0]:.4f} to "
             f"{bounds[1]:.4f})."
         )
-    if len(found) > _MOST_DIFFERENCES:
-        sentences.append(f"The table in the report lists {len(found) - _MOST_DIFFERENCES} more.")
-    if differences and not found:
+    if found:
+        listed = " The table in the report lists them all." if len(found) > _MOST_DIFFERENCES else ""
+        sentences.append(
+            f"Of {len(differences)} such intervals, {len(found)} exclude{'s' * (len(found) == 1)} 0; without any "
+            f"difference, one in twenty does by chance.{listed}"
+        )
+    elif differences:
         sentences.append(
             "No level is shown to lose more on one data set than on another (all 95 % intervals include 0)."
         )
