@@ -38,7 +38,7 @@ from monai_unetpp.inferers.window_memory import (
     most_window_voxels,
 )
 from monai_unetpp.inferers.window_run import WindowRun, device_of
-from monai_unetpp.inferers.windows import WindowGrid, importance_of
+from monai_unetpp.inferers.windows import WindowGrid, check_axes, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.window_layout import AUTO
@@ -286,11 +286,7 @@ class NestedSlidingWindowInferer(Inferer):
             )
         if shape[0] < 1:
             raise ValueError(f"inputs must hold at least one image, got shape {list(shape)}. Check the data loader.")
-        if isinstance(self.sigma_scale, Sequence) and len(self.sigma_scale) != len(shape) - 2:
-            raise ValueError(
-                f"sigma_scale must have one entry per spatial axis of the image, {len(shape) - 2}, got "
-                f"{list(self.sigma_scale)}. Give one number for all axes."
-            )
+        check_axes(shape[2:], roi_size=self.roi_size, overlap=self.overlap, sigma_scale=self.sigma_scale)
         if not isinstance(self.roi_size, str):
             return WindowGrid.over(shape[2:], self.roi_size, self.overlap)
         most = self._most_voxels_for(network, device_of(network, device))
@@ -480,8 +476,11 @@ class NestedSlidingWindowInferer(Inferer):
 
     def _predictor(self, run: WindowRun, batch_size: int) -> Predictor:
         levels = self._predicted_levels(run.network)
-        key = (levels, run.grid.window_size, batch_size, run.device, self.runtime, self.precision)
-        if key not in self._predictors:
+        # another thread may call this inferer with another network meanwhile
+        network = id(run.called), run.weight_types
+        key = (network, levels, run.grid.window_size, batch_size, run.device, self.runtime, self.precision)
+        predictor = self._predictors.get(key)
+        if predictor is None:
             self._make_room(run)
             settings: dict[str, Any] = {
                 "window_shape": run.grid.window_size,
@@ -491,21 +490,21 @@ class NestedSlidingWindowInferer(Inferer):
                 "precision": self.precision,
                 "cache_dir": self.cache_dir,
             }
-            self._predictors[key] = (
+            predictor = self._predictors[key] = (
                 make_predictor(run.called, levels=levels, **settings)
                 if self.adaptive_tolerance is None
                 else make_adaptive_predictor(run.called, self.adaptive_tolerance, **settings)
             )
-        return self._predictors[key]
+        return predictor
 
     def _make_room(self, run: WindowRun) -> None:
         """Drop the oldest predictors, so that with ``roi_size="auto"`` all kept ones fit into memory."""
         most = self._most_voxels[2] if self.roi_size == AUTO and self._most_voxels is not None else None
-        while self._predictors:
-            kept = sum(math.prod(predictor.window_shape) for predictor in self._predictors.values())
+        for key in list(self._predictors):
+            kept = sum(math.prod(predictor.window_shape) for predictor in list(self._predictors.values()))
             if len(self._predictors) < _MOST_KEPT and (most is None or kept + run.grid.window_voxels <= most):
                 return
-            del self._predictors[next(iter(self._predictors))]
+            self._predictors.pop(key, None)
 
     def _predicted_levels(self, network: Callable[..., Any]) -> tuple[str, ...] | None:
         if self.levels is None:

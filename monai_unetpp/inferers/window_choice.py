@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.windows import WindowGrid
@@ -48,6 +48,6 @@ def warn_of_window_norms(network: Callable[..., Any]) -> None:
 
 
 def _is_by_window(module: nn.Module) -> bool:
-    if isinstance(module, _InstanceNorm):
+    if isinstance(module, _NormBase):
         return not module.track_running_stats
     return isinstance(module, (nn.GroupNorm, nn.LayerNorm))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from monai.utils import fall_back_tuple
 
 from monai_unetpp.window_layout import WindowLayout, gaussian_weights, overlapping_starts
 
-__all__ = ["WindowGrid", "importance_of", "summed_importance"]
+__all__ = ["WindowGrid", "check_axes", "importance_of", "summed_importance"]
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,9 @@ class WindowGrid(WindowLayout):
         Raises:
             ValueError: sizes or overlaps are for another number of axes, or an axis is empty.
         """
-        axes = len(image_size)
-        if min(image_size) < 1:
-            raise ValueError(f"inputs must have no empty axis, got spatial size {list(image_size)}. Check the image.")
-        for name, value in (("roi_size", roi_size), ("overlap", overlap)):
-            if isinstance(value, Sequence) and len(value) != axes:
-                raise ValueError(
-                    f"{name} must have one entry per spatial axis of the image, {axes}, got {list(value)}. "
-                    "Give one number for all axes, or check the shape of inputs: (B, C, *spatial)."
-                )
+        check_axes(image_size, roi_size=roi_size, overlap=overlap)
         window = tuple(int(size) for size in fall_back_tuple(roi_size, image_size))
-        overlaps = overlap if isinstance(overlap, Sequence) else [overlap] * axes
+        overlaps = overlap if isinstance(overlap, Sequence) else [overlap] * len(image_size)
         starts = tuple(
             overlapping_starts(max(size, length), length, part)
             for size, length, part in zip(image_size, window, overlaps, strict=True)
@@ -83,6 +76,22 @@ class WindowGrid(WindowLayout):
         for axis, ((before, _), size) in enumerate(zip(self.padding, self.image_size, strict=True)):
             padded = padded.narrow(padded.dim() - len(self.image_size) + axis, before, size)
         return padded
+
+
+def check_axes(image_size: Sequence[int], **arguments: Any) -> None:
+    """Check the size of an image, and arguments for all axes or each.
+
+    Raises:
+        ValueError: an axis is empty, or an argument is for another number of axes.
+    """
+    if min(image_size) < 1:
+        raise ValueError(f"inputs must have no empty axis, got spatial size {list(image_size)}. Check the image.")
+    for name, value in arguments.items():
+        if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != len(image_size):
+            raise ValueError(
+                f"{name} must have one entry per spatial axis of the image, {len(image_size)}, got {list(value)}. "
+                "Give one number for all axes, or check the shape of inputs: (B, C, *spatial)."
+            )
 
 
 def _sources(places: torch.Tensor, length: int, padding_mode: str) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from monai.networks.blocks import ADN, Convolution
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
 __all__ = ["fold_batch_norms"]
 
@@ -19,7 +20,8 @@ def fold_batch_norms(network: _Network) -> _Network:
 
     In eval mode a batch norm scales and shifts every channel, which the convolution's weights and bias can do: the
     results agree to rounding, with one pass less over every feature map. Other norms are kept, and so are batch norms
-    that do not directly follow a convolution, or have no running statistics.
+    that do not directly follow a convolution, have no running statistics, or follow one with hooks or parametrizations,
+    such as those of ``torch.nn.utils.prune`` and ``spectral_norm``, which would set its weights again.
 
     Args:
         network: network in eval mode with float weights. Its parameters then no longer match its configuration.
@@ -40,9 +42,13 @@ def fold_batch_norms(network: _Network) -> _Network:
         name, norm = next(iter(block.named_children()), ("", None)) if isinstance(block, ADN) else ("", None)
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or not norm.track_running_stats or norm.training:
             continue
-        if isinstance(module.conv, nn.modules.conv._ConvNd):
+        if isinstance(module.conv, nn.modules.conv._ConvNd) and not any(map(_is_changed, (module.conv, norm))):
             transposed = isinstance(module.conv, nn.modules.conv._ConvTransposeNd)
             with torch.no_grad():
                 module.conv = fuse_conv_bn_eval(module.conv, norm, transpose=transposed)
             setattr(block, name, nn.Identity())
     return network
+
+
+def _is_changed(layer: nn.Module) -> bool:
+    return is_parametrized(layer) or bool(layer._forward_pre_hooks or layer._forward_hooks)

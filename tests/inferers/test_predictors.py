@@ -237,6 +237,23 @@ def test_a_subclass_computes_what_it_says(kind, tmp_path):
     assert torch.allclose(found, 2 * expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", RUNTIMES[1:])
+def test_windows_with_other_channels_than_before_are_refused(kind, cache_dir):
+    predictor = predictor_of(kind, NestedUNet(2, 3, 2, features=(2, 4)).eval(), cache_dir, window_shape=(8, 8))
+    predictor(torch.rand(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="windows must have the 3 channels of the network, got 1"):
+        predictor(torch.rand(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("kind", RUNTIMES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_networks_in_another_type_with_any_runtime(kind, dtype, cache_dir):
+    network, windows = build(2).to(dtype), torch.rand(2, 1, 8, 8)
+    found = predictor_of(kind, network, cache_dir, precision="auto", window_shape=(8, 8))(windows)
+    with torch.no_grad():
+        assert relative_error(found.float(), network(windows.to(dtype)).float()) < 1e-2
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_networks_in_another_type_compute_in_this_type(dtype, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
@@ -349,6 +366,13 @@ class TestOpenVINO:
     def test_other_layers(self, arguments, tmp_path):
         network, windows = build(2, **arguments), torch.rand(2, 1, 13, 10)
         predictor = predictor_of(OpenVINOPredictor, network, tmp_path, window_shape=(13, 10))
+        with torch.no_grad():
+            assert relative_error(predictor(windows), network(windows)) < 1e-4
+
+    @pytest.mark.parametrize(("shape", "strides"), [((1, 9), 2), ((2, 1, 5), 3)])
+    def test_axes_that_are_shorter_than_a_stride(self, shape, strides, tmp_path):
+        network, windows = build(len(shape), strides=strides), torch.rand(1, 1, *shape)
+        predictor = predictor_of(OpenVINOPredictor, network, tmp_path, batch_size=1, window_shape=shape)
         with torch.no_grad():
             assert relative_error(predictor(windows), network(windows)) < 1e-4
 

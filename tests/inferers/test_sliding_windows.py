@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -305,6 +306,36 @@ class TestKeptPredictors:
         used.precision = "bf16"
         assert not torch.equal(used(image, net), exact)
         assert used.ran == ("torch", "bf16")
+
+    @pytest.mark.parametrize("first", [torch.float32, torch.float64])
+    def test_another_type_of_weights_has_its_own(self, image, first):
+        net = NestedUNet(spatial_dims=2, in_channels=1, out_channels=3, features=(4, 8), norm="batch").eval().to(first)
+        used = inferer(precision="auto")
+        expected = used(image, net)
+        torch.testing.assert_close(used(image, net.double()).float(), expected.float())
+
+    def test_networks_of_several_threads_are_not_mixed_up(self, image, monkeypatch):
+        used, mark = inferer(), sliding_windows.mark_changed_weights
+
+        def while_another_thread_runs(network, known):
+            monkeypatch.setattr(sliding_windows, "mark_changed_weights", mark)
+            with ThreadPoolExecutor(1) as other:
+                other.submit(used, image, lambda x: three_channels(x) + 1).result()
+            return mark(network, known)
+
+        monkeypatch.setattr(sliding_windows, "mark_changed_weights", while_another_thread_runs)
+        torch.testing.assert_close(used(image, three_channels), inferer()(image, three_channels))
+
+    @pytest.mark.parametrize("runtime", ["torch", "openvino"])
+    def test_changed_weights_of_inference_mode_are_seen(self, image, runtime, tmp_path):
+        if runtime == "openvino" and not has_openvino():
+            pytest.skip("needs the extra openvino")
+        used = inferer(runtime=runtime, cache_dir=tmp_path)
+        with torch.inference_mode():
+            net = NestedUNet(spatial_dims=2, in_channels=1, out_channels=3, features=(4, 8), norm="batch").eval()
+            before = used(image, net)
+            net.heads["L1"].bias.add_(1.0)
+            torch.testing.assert_close(used(image, net), before + 1)
 
     def test_changed_weights_are_seen(self, image):
         net = nn.Conv2d(1, 2, 1)
@@ -632,6 +663,12 @@ def test_wrong_arguments(options, error, message):
             r"sigma_scale must have one entry per spatial axis of the image, 2, got",
         ),
         ((1, 1, 8, 0), {}, r"inputs must have no empty axis, got spatial size \[8, 0\]"),
+        ((1, 1, 8, 0), {"roi_size": "auto"}, r"inputs must have no empty axis, got spatial size \[8, 0\]"),
+        (
+            (1, 1, 8, 8),
+            {"roi_size": "auto", "overlap": (0.5,)},
+            r"overlap must have one entry per spatial axis of the image, 2, got \[0.5",
+        ),
         ((1, 1, 8, 8), {"roi_size": (8, 8, 8)}, r"roi_size must have one entry per spatial axis of the image, 2, got"),
         ((1, 1, 8, 8), {"overlap": (0.5,)}, r"overlap must have one entry per spatial axis of the image, 2, got \[0.5"),
     ],

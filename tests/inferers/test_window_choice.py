@@ -48,7 +48,9 @@ def test_an_image_that_fits_is_one_window():
     assert (grid.window_size, grid.starts) == ((32, 48, 20), ((0,), (0,), (0,)))
 
 
-@pytest.mark.parametrize("norm", ["instance", ("group", {"num_groups": 2}), "batch", None])
+@pytest.mark.parametrize(
+    "norm", ["instance", ("group", {"num_groups": 2}), ("batch", {"track_running_stats": False}), "batch", None]
+)
 def test_norms_that_mind_the_window_are_warned_of_once(norm, caplog):
     network = NestedUNet(2, 1, 2, features=(4, 4), norm=norm).eval()
     inferer = NestedSlidingWindowInferer("auto", runtime="torch", precision="fp32")

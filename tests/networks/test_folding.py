@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers.predictors import make_predictor
@@ -32,6 +33,25 @@ def test_a_folded_network_gives_the_same(options):
         folded = fold_batch_norms(network)
         assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
         torch.testing.assert_close(folded(windows), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.nn.utils.parametrizations.spectral_norm,
+        lambda conv: prune.l1_unstructured(conv, "weight", 0.3),
+        lambda conv: conv.register_forward_hook(lambda module, inputs, output: 2 * output),
+    ],
+    ids=["parametrization", "mask", "hook"],
+)
+def test_convolutions_that_make_their_own_weights_stay_as_they_are(change):
+    network, windows = trained(), torch.randn(1, 1, 16, 16)
+    change(network.nodes["x_0_0"].block.conv_0.conv)
+    settings = {"levels": None, "window_shape": (16, 16), "batch_size": 1, "device": "cpu", "precision": "fp32"}
+    with torch.no_grad():
+        expected = network.eval()(windows)
+        found = make_predictor(network, runtime="torch", **settings)(windows)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_other_norms_stay_as_they_are():

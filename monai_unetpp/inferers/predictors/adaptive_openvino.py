@@ -46,11 +46,6 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
     def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
         with self._lock:
             self.prepare(windows)
-            if windows.shape[1] != self._image.shape[1]:
-                # numpy would repeat a single channel
-                raise ValueError(
-                    f"windows must have the {self._image.shape[1]} channels of the network, got {windows.shape[1]}."
-                )
             found = [self._deepened(window) for window in windows.float().split(1)]
         self.depths = torch.tensor([depth for _, depth in found])
         return {ADAPTIVE: torch.cat([logits for logits, _ in found])}
@@ -67,7 +62,7 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
 
     def _convert(self, windows: torch.Tensor) -> None:
         window = windows[:1]
-        network = as_nested_unet(copy_for_inference(self._module, self.levels))
+        network = as_nested_unet(copy_for_inference(self._module, self.levels).float())
         self._image = np.zeros(tuple(window.shape), np.float32)
         tensors = {"input": self._image}
         self._chain = []

@@ -60,13 +60,14 @@ class CompiledPredictor(Predictor):
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         network = self._copy.current()
         # the program is compiled for one dtype and one layout, down to the strides of axes of length one
-        batch = complete_batch(windows, self.batch_size).float().clone(memory_format=torch.contiguous_format)
+        batch = complete_batch(self._converted(windows), self.batch_size).clone(memory_format=torch.contiguous_format)
         with computing(self.device, self.precision):
             if self._program is None:
                 # a traced graph has its own code, so the programs of many predictors do not count as compilations of
                 # one function, of which torch allows few
                 self._names = output_names(network, self.levels, batch)
                 graph = trace_network(network, self.levels, batch).module()
+                self._channels = windows.shape[1]
                 self._program = torch.compile(graph, fullgraph=True, dynamic=False, backend=self.backend)
             outputs = self._program(batch)
         return named_outputs([output[: windows.shape[0]] for output in outputs], self._names)

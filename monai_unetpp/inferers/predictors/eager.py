@@ -46,11 +46,6 @@ class TorchPredictor(Predictor):
         with evaluating(network), computing(self.device, self.precision):
             return called(network, self.levels, windows)
 
-    def _converted(self, windows: torch.Tensor) -> torch.Tensor:
-        """Windows in the type of the network's weights, as images may be float64 or half precision."""
-        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
-        return windows.to(next((each.dtype for each in parameters if each.is_floating_point()), windows.dtype))
-
 
 def _has_batch_norms(network: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())

@@ -74,10 +74,14 @@ def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.M
 def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:
     """A key that changes when the weights are trained, loaded or moved, computed without reading their values.
 
-    Fused optimizers and changes through ``.data`` do not change it; see :func:`mark_changed_weights`.
+    Fused optimizers and changes through ``.data`` do not change it; see :func:`mark_changed_weights`. Only tensors made
+    in ``torch.inference_mode()`` are read, as torch never counts their changes.
     """
     tensors = (*network.parameters(), *network.buffers())
-    return tuple((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors)
+    return tuple(
+        (tensor.data_ptr(), int(_sum_of_bits(tensor)) if tensor.is_inference() else tensor._version)
+        for tensor in tensors
+    )
 
 
 @torch.no_grad()

@@ -62,6 +62,7 @@ def _converted(
 ) -> Any:
     """Convert a graph with inputs of these shapes."""
     import_openvino()
+    _fit_pooling(program)
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
     from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
@@ -80,6 +81,18 @@ def _converted(
     if not dynamic_batch:
         model.reshape({number: list(shape) for number, shape in enumerate(shapes)})
     return model
+
+
+def _fit_pooling(program: torch.export.ExportedProgram) -> None:
+    """Shorten kernels of max pooling to their axes, as OpenVINO takes no longer ones; the results are the same."""
+    pooling = (torch.ops.aten.max_pool2d.default, torch.ops.aten.max_pool3d.default)
+    for node in program.graph.nodes:
+        # only with ceil_mode, the last argument, does torch take longer ones
+        if node.target in pooling and len(node.args) == 6:
+            data, kernel, stride, padding, *rest = node.args
+            sizes = data.meta["val"].shape[2:]
+            if len(kernel) == len(sizes) and not any(padding):
+                node.args = (data, list(map(min, kernel, sizes)), stride, padding, *rest)
 
 
 def default_cache_dir() -> Path | None:

@@ -68,7 +68,7 @@ class OpenVINOPredictor(Predictor):
             state = state_of_weights(self._module)
             if state != self._state:
                 self._convert(windows.float())
-                self._state = state
+                self._state, self._channels = state, windows.shape[1]
 
     def release(self) -> None:
         """Free what OpenVINO keeps from one batch for the next, which is most of a network's memory."""
@@ -89,7 +89,7 @@ class OpenVINOPredictor(Predictor):
         return named_outputs(outputs, self._names)
 
     def _convert(self, windows: torch.Tensor) -> None:
-        copied = copy_for_inference(self._module, self.levels)
+        copied = copy_for_inference(self._module, self.levels).float()
         batch = complete_batch(windows, self.batch_size)
         self._names = output_names(copied, self.levels, batch)
         model = load_or_convert(copied, self.levels, batch, self.settings.cache_dir)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from monai_unetpp import topology
+from monai_unetpp.errors import counted
 from monai_unetpp.inferers.logits import ONLY, logits_by_name
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
@@ -22,7 +23,7 @@ class Predictor(ABC):
     """Runs one network on batches of windows of one shape, without gradients and in eval mode.
 
     A predictor may keep a copy of the network, which it updates before the next batch when the weights change. It does
-    not notice changes that torch does not count: through ``.data``, or of tensors made in ``torch.inference_mode()``.
+    not notice changes through ``.data``, which torch does not count.
 
     Args:
         network: a network, or any function of a tensor.
@@ -37,9 +38,11 @@ class Predictor(ABC):
     runtime: str
     #: Index in ``levels`` of the level chosen for each window of the last batch; None without adaptive depth.
     depths: torch.Tensor | None = None
+    #: Channels of the windows that the network was compiled or converted for.
+    _channels: int | None = None
 
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
-        if self.runtime == "torch" and settings.get("precision", "auto") == "auto" and _is_reduced(network):
+        if self.runtime != "openvino" and settings.get("precision", "auto") == "auto" and _is_reduced(network):
             # as it is, without autocast
             settings["precision"] = "fp32"
         chosen = PredictorSettings(**settings)
@@ -72,6 +75,10 @@ class Predictor(ABC):
                 f"windows must have shape (1 to {self.batch_size}, channels, {shape}), got {list(windows.shape)}. "
                 "Make a predictor for windows of this shape."
             )
+        if self._channels not in (None, windows.shape[1]):
+            raise ValueError(
+                f"windows must have the {counted(self._channels, 'channel')} of the network, got {windows.shape[1]}."
+            )
         with torch.no_grad():
             return self._predict(windows)
 
@@ -86,6 +93,11 @@ class Predictor(ABC):
     def release(self) -> None:
         """Free memory that only a running network needs; the next batch takes it again."""
         return
+
+    def _converted(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows in the type of the network's weights, as images may be float64 or half precision."""
+        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
+        return windows.to(next((each.dtype for each in parameters if each.is_floating_point()), windows.dtype))
 
     @abstractmethod
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:

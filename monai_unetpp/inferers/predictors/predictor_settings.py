@@ -22,8 +22,8 @@ class PredictorSettings:
         window_shape: spatial shape of all windows.
         batch_size: largest number of windows in a batch.
         device: device of windows and network.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"`` is resolved for the device. With torch,
-            a network whose weights have another type than float32 then computes in this type.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"`` is resolved for the device. With torch
+            and torch.compile, a network whose weights have another type than float32 then computes in this type.
         cache_dir: folder for networks converted for OpenVINO; by default ``monai-unetpp/openvino`` in the user's cache
             folder.
 
