@@ -91,8 +91,9 @@ async function unpacked(file) {
     const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
     if (!start.length) throw new UserError(`${file.name}: empty, it has 0 bytes. Export or copy it again.`);
     isPacked = start[0] === 0x1f && start[1] === 0x8b;
-    if (!isPacked) return await file.arrayBuffer();
-    return await new Response(file.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+    // by way of a blob, as what is too large for a buffer would fail like what is damaged
+    const whole = isPacked ? await new Response(file.stream().pipeThrough(new DecompressionStream("gzip"))).blob() : file;
+    return await whole.arrayBuffer();
   } catch (error) {
     if (error instanceof RangeError || error instanceof UserError) throw error;
     if (isPacked && !UNREADABLE.includes(error.name)) {

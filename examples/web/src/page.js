@@ -105,6 +105,8 @@ const receive = {
   },
   done: async (found) => {
     result = found;
+    // of what was dropped while it was in work
+    element("error").hidden = true;
     stage(`Done in ${found.seconds.toFixed(1)} s (${found.used})`);
     element("progress").value = 1;
     listVolumes(found.volumes);
