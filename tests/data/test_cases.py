@@ -381,15 +381,15 @@ def test_subjects_are_known_by_the_names_of_files_and_folders(path: str, subject
     assert subject_of_image(path) == subject
 
 
-@pytest.mark.parametrize("form", ["decathlon", "plain"])
-def test_the_folder_of_the_data_set_names_no_subject(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(("form", "images"), [("decathlon", "images"), ("plain", "images"), ("plain", "imagesTr")])
+def test_the_folder_of_the_data_set_names_no_subject(tmp_path: Path, form: str, images: str) -> None:
     root = tmp_path / "patient2020" / "sub-cortical"
-    for name in ("images", "labels"):
+    for name in (images, images.replace("images", "labels")):
         (root / name / "sub-07").mkdir(parents=True)
     if form == "decathlon":
         (root / "dataset.json").write_text("{}")
-    assert subject_of_image(root / "images" / "c1.nii.gz") is None
-    assert subject_of_image(root / "images" / "sub-07" / "c1.nii.gz") == "sub-07"
+    assert subject_of_image(root / images / "c1.nii.gz") is None
+    assert subject_of_image(root / images / "sub-07" / "c1.nii.gz") == "sub-07"
 
 
 def save_image(path):
