@@ -75,11 +75,6 @@ def test_a_list_of_inputs(tmp_path: Path) -> None:
     assert names(find_cases([tmp_path / "two", tmp_path / "one/a.nii", tmp_path / "two/b.nii"])) == ["b", "c", "a"]
 
 
-def test_same_names_in_different_folders(tmp_path: Path) -> None:
-    touch(tmp_path / "sub-1/t1.nii.gz", tmp_path / "sub-2/t1.nii", tmp_path / "sub-2/t2.nii")
-    assert names(find_cases([tmp_path / "sub-1", tmp_path / "sub-2"])) == ["sub-1_t1", "sub-2_t1", "t2"]
-
-
 @pytest.mark.parametrize("other", ["a.nii", "A.nii.gz"])
 def test_results_that_would_overwrite_each_other(tmp_path: Path, other: str) -> None:
     touch(tmp_path / "a.nii.gz", tmp_path / other)
