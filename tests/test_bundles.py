@@ -21,6 +21,7 @@ from monai_unetpp.bundles import (
     checking,
     find_bundle,
     finding,
+    label_names,
     list_bundles,
     load_network,
     read_metadata,
@@ -171,6 +172,14 @@ class TestRead:
         (tiny_bundle / "configs" / "metadata.json").write_text("[]", encoding="utf-8")
         with pytest.raises(ValueError, match=r"metadata\.json: must hold a JSON object, got list"):
             read_metadata(tiny_bundle)
+
+    @pytest.mark.parametrize("labels", [["one", "two"], {"10": "one", "twenty": "two"}])
+    def test_values_of_labels_that_are_no_numbers(self, tiny_bundle: Path, labels: Any) -> None:
+        edit_json(tiny_bundle / "configs" / "metadata.json", labels={"10": "one", "20": "two"})
+        assert label_names(tiny_bundle) == {10: "one", 20: "two"}
+        edit_json(tiny_bundle / "configs" / "metadata.json", labels=labels)
+        with pytest.raises(ValueError, match=r"metadata\.json: labels must map values to names"):
+            label_names(tiny_bundle)
 
     def test_network_def_with_references(self, tiny_bundle: Path) -> None:
         assert read_network_def(tiny_bundle) == NETWORK

@@ -127,18 +127,18 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     They are the entry ``labels`` if there is one, for label maps with other values than the output's channels.
 
     Raises:
-        ValueError: metadata without names for the output's channels.
+        ValueError: metadata without names for the output's channels, or values that are no numbers.
     """
-    labels = read_metadata(bundle).get("labels")
-    if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
-        return {int(value): str(name) for value, name in labels.items() if int(value) > 0}
-    channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
-    if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
+    entry, names = "labels", read_metadata(bundle).get("labels")
+    if names is None:
+        entry = "channel_def"
+        names = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", entry)
+    if not isinstance(names, dict) or not all(str(value).isdecimal() for value in names):
         raise ValueError(
-            f"{Path(bundle) / METADATA_FILE}: channel_def must map values to names like "
-            f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
+            f"{Path(bundle) / METADATA_FILE}: {entry} must map values to names like "
+            f'{{"0": "background"}}, got {names!r:.80}. Correct it, or copy the bundle again.'
         )
-    return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
+    return {int(value): str(name) for value, name in names.items() if int(value) > 0}
 
 
 def read_brain_mask(bundle: str | PathLike[str], names: Mapping[int, str]) -> tuple[int, ...]:
