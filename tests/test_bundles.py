@@ -21,6 +21,7 @@ from monai_unetpp.bundles import (
     checking,
     find_bundle,
     finding,
+    label_names,
     list_bundles,
     load_network,
     read_metadata,
@@ -29,6 +30,17 @@ from monai_unetpp.bundles import (
 )
 
 Edit = Callable[[dict[str, Any]], Any]
+
+ALL = ["bundle_root", "device", "dataset_dir", "output_dir"]
+ZOO_KEYS = {
+    "inference.json": [*ALL, "network_def", "inferer", "dataset", "evaluator"],
+    "train.json": [
+        *ALL,
+        *("train#trainer", "train#trainer#max_epochs", "train#dataset", "train#dataset#data", "train#handlers"),
+        *("train#inferer", "validate#evaluator", "validate#handlers", "validate#dataset", "validate#dataset#data"),
+        "val_interval",
+    ],
+}
 
 
 @pytest.fixture
@@ -161,6 +173,14 @@ class TestRead:
         with pytest.raises(ValueError, match=r"metadata\.json: must hold a JSON object, got list"):
             read_metadata(tiny_bundle)
 
+    @pytest.mark.parametrize("labels", [["one", "two"], {"10": "one", "twenty": "two"}])
+    def test_values_of_labels_that_are_no_numbers(self, tiny_bundle: Path, labels: Any) -> None:
+        edit_json(tiny_bundle / "configs" / "metadata.json", labels={"10": "one", "20": "two"})
+        assert label_names(tiny_bundle) == {10: "one", 20: "two"}
+        edit_json(tiny_bundle / "configs" / "metadata.json", labels=labels)
+        with pytest.raises(ValueError, match=r"metadata\.json: labels must map values to names"):
+            label_names(tiny_bundle)
+
     def test_network_def_with_references(self, tiny_bundle: Path) -> None:
         assert read_network_def(tiny_bundle) == NETWORK
 
@@ -281,9 +301,7 @@ class TestCheckBundle:
         with pytest.raises(ValueError, match=r"schema\.json: not a JSON schema"):
             check_bundle(tiny_bundle, schema=tmp_path / "schema.json")
 
-    @pytest.mark.parametrize(
-        ("name", "key"), [(name, key) for name, (keys, _) in checking._KEYS.items() for key in keys]
-    )
+    @pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in ZOO_KEYS.items() for key in keys])
     def test_zoo_keys(self, tiny_bundle: Path, name: str, key: str) -> None:
         def remove(content: dict[str, Any]) -> None:
             *path, last = key.split("#")

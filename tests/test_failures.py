@@ -491,7 +491,7 @@ def test_two_cases_of_one_name(cells, tmp_path, edit_dataset):
     files = ("good.nii.gz", "good.nii")
     entries = [{"image": f"./imagesTr/{each}", "label": "./labelsTr/good.nii.gz"} for each in files]
     edit_dataset(validation=entries)
-    with pytest.raises(ValueError, match=r"must list cases of different names, got 'good' for .*good\.nii\. Rename"):
+    with pytest.raises(ValueError, match=r"good\.nii.*: names of cases must differ, got 'good' 2 times\. Rename"):
         find_failures(cells, tmp_path / "out")
 
 

@@ -50,33 +50,14 @@ _METADATA_KEYS = (
     "copyright",
     "network_data_format",
 )
-#: Required keys of a config, and MONAI's table of all properties.
+#: Keys of a config that are required besides those that MONAI requires, and MONAI's table of all properties.
 _KEYS: dict[str, tuple[tuple[str, ...], Mapping[str, Mapping[Any, Any]]]] = {
-    "inference.json": (
-        (
-            "bundle_root",
-            "device",
-            "network_def",
-            "inferer",
-            "output_dir",
-            "dataset_dir",
-            "dataset",
-            "evaluator",
-        ),
-        InferProperties,
-    ),
+    "inference.json": (("output_dir",), InferProperties),
     "train.json": (
         (
-            "bundle_root",
-            "device",
-            "dataset_dir",
             "output_dir",
-            "train#trainer",
-            "train#trainer#max_epochs",
-            "train#dataset",
             "train#dataset#data",
             "train#handlers",
-            "train#inferer",
             "validate#evaluator",
             "validate#handlers",
             "validate#dataset",
@@ -275,7 +256,8 @@ def _schema_problems(metadata: Mapping[str, Any], path: Path) -> Iterator[str]:
 def _key_problems(name: str, content: dict[str, Any]) -> Iterator[str]:
     if name not in _KEYS:
         return
-    required, properties = _KEYS[name]
+    more, properties = _KEYS[name]
+    required = (*(rule["id"].replace("::", "#") for rule in properties.values() if rule["required"]), *more)
     parser = ConfigParser(content)
     for key in required:
         if key not in parser:

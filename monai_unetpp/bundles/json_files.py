@@ -34,9 +34,6 @@ def read_object(path: Path) -> dict[str, Any]:
 def default_level(bundle: str | PathLike[str]) -> str | None:
     """The level that a bundle runs by default, as its ``inference.json`` says; None if that leaves it at the deepest.
 
-    Args:
-        bundle: the folder of the bundle.
-
     Raises:
         FileNotFoundError: the bundle has no such file.
         ValueError: it is not a JSON object.

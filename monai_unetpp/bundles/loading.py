@@ -21,11 +21,14 @@ from monai_unetpp.networks.config import NestedUNetConfig
 __all__ = [
     "differing_arguments",
     "label_names",
+    "label_values",
     "load_network",
     "network_arguments",
+    "read_brain_mask",
     "read_metadata",
     "read_metadata_entry",
     "read_network_def",
+    "read_totals",
     "shortened",
 ]
 
@@ -124,25 +127,74 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     They are the entry ``labels`` if there is one, for label maps with other values than the output's channels.
 
     Raises:
-        ValueError: metadata without names for the output's channels.
+        ValueError: metadata without names for the output's channels, or values that are no numbers.
     """
-    labels = read_metadata(bundle).get("labels")
-    if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
-        return {int(value): str(name) for value, name in labels.items() if int(value) > 0}
-    channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
-    if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
+    entry, names = "labels", read_metadata(bundle).get("labels")
+    if names is None:
+        entry = "channel_def"
+        names = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", entry)
+    if not isinstance(names, dict) or not all(str(value).isdecimal() for value in names):
         raise ValueError(
-            f"{Path(bundle) / METADATA_FILE}: channel_def must map values to names like "
-            f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
+            f"{Path(bundle) / METADATA_FILE}: {entry} must map values to names like "
+            f'{{"0": "background"}}, got {names!r:.80}. Correct it, or copy the bundle again.'
         )
-    return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
+    return {int(value): str(name) for value, name in names.items() if int(value) > 0}
+
+
+def read_brain_mask(bundle: str | PathLike[str], names: Mapping[int, str]) -> tuple[int, ...]:
+    """The labels of a brain mask, from the entry ``brain_mask`` of the metadata, a list of ``names``.
+
+    Raises:
+        ValueError: no such entry, or unknown labels.
+    """
+    listed = read_metadata(bundle).get("brain_mask")
+    path = Path(bundle) / METADATA_FILE
+    if listed is None:
+        raise ValueError(
+            f"{path}: has no entry 'brain_mask', so a mask cannot be made. Leave the mask out, or use a bundle that "
+            "defines one."
+        )
+    return label_values(path, "brain_mask", listed, names)
+
+
+def read_totals(bundle: str | PathLike[str], names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
+    """The total volumes over several labels, from the entry ``totals`` of the metadata.
+
+    Returns:
+        The values to sum by the name of the total; empty if there is no such entry.
+
+    Raises:
+        ValueError: a malformed entry, or unknown labels.
+    """
+    totals = read_metadata(bundle).get("totals", {})
+    path = Path(bundle) / METADATA_FILE
+    if not isinstance(totals, dict) or not set(totals).isdisjoint(names.values()):
+        raise ValueError(
+            f"{path}: totals must map names that no label has to lists of labels, got {totals!r:.100}. Correct it."
+        )
+    return {str(name): label_values(path, f"totals {name!r}", listed, names) for name, listed in totals.items()}
+
+
+def label_values(path: Path, entry: str, listed: Any, names: Mapping[int, str]) -> tuple[int, ...]:
+    """The values of the labels that an entry of the metadata at ``path`` lists by name.
+
+    Raises:
+        ValueError: not a list of names of labels.
+    """
+    values = {name: value for value, name in names.items()}
+    if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
+        raise ValueError(f"{path}: {entry} must be a list of names of labels, got {listed!r:.100}. Correct it.")
+    unknown = [name for name in listed if name not in values]
+    if unknown:
+        raise ValueError(
+            f"{path}: {entry} must name labels, got {unknown[0]!r}, which is not one of {', '.join(values):.200}. "
+            "Correct it."
+        )
+    return tuple(values[name] for name in listed)
 
 
 def read_network_def(bundle: str | PathLike[str]) -> dict[str, Any]:
-    """The arguments of the network in a bundle's configuration, with references resolved.
-
-    Args:
-        bundle: the folder of the bundle; its ``inference.json`` is read.
+    """The arguments of the network in a bundle's ``inference.json``, with references resolved.
 
     Raises:
         FileNotFoundError: no such file.

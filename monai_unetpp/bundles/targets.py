@@ -28,11 +28,7 @@ _IMPORTED_PACKAGES = (*_KNOWN_PACKAGES, "ignite")
 
 
 def is_other_code(target: str) -> bool:
-    """Whether a ``_target_`` may run other code than components of MONAI, torch and this package.
-
-    Args:
-        target: short name of a MONAI component, or a dotted path.
-    """
+    """Whether a ``_target_`` may run other code than components of MONAI, torch and this package."""
     path = _path_of(target)
     if path.split(".")[0] not in _KNOWN_PACKAGES:
         return True
@@ -43,11 +39,7 @@ def is_other_code(target: str) -> bool:
 
 
 def is_installed(target: str) -> bool:
-    """Whether a ``_target_`` names something installed. Of other packages, only the package itself is looked for.
-
-    Args:
-        target: short name of a MONAI component, or a dotted path.
-    """
+    """Whether a ``_target_`` names something installed. Of other packages, only the package itself is looked for."""
     path = _path_of(target)
     package, *rest = path.split(".")
     if package in _IMPORTED_PACKAGES:

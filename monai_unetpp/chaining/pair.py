@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_unetpp.bundles import read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
-from monai_unetpp.bundles.label_sets import label_values, read_brain_mask
+from monai_unetpp.bundles.loading import label_values, read_brain_mask
 
 __all__ = ["CropRule", "Pair", "read_pair"]
 

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
     from monai_unetpp.data.formats.naming import case_name
     from monai_unetpp.data.formats.reader import VolumeReader, read_geometry
-    from monai_unetpp.data.transforms.background import ClearBackgroundd, CropBackgroundd, LevelSurroundd
-    from monai_unetpp.data.transforms.foreground import AboveMean
+    from monai_unetpp.data.transforms.background import (
+        AboveMean,
+        ClearBackgroundd,
+        CropBackgroundd,
+        LevelSurroundd,
+    )
     from monai_unetpp.data.transforms.instances import SplitInstances, SplitInstancesd
     from monai_unetpp.data.transforms.intensity import (
         ImageKind,
@@ -34,11 +38,12 @@ if TYPE_CHECKING:
     from monai_unetpp.data.transforms.label_transforms import CheckLabelsd, OneHotLabelsd, RandCropByKnownLabeld
     from monai_unetpp.data.transforms.spacing import BlockwiseSpacingd
     from monai_unetpp.data.transforms.standardization import StandardizeIntensityd
-    from monai_unetpp.data.transforms.surround import Surround, find_surround
+    from monai_unetpp.data.transforms.surround import find_surround
+    from monai_unetpp.data.transforms.surround_search import Surround
     from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
 _HOMES = {
-    ".transforms.background": ("ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"),
+    ".transforms.background": ("AboveMean", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"),
     ".datasets.cases": ("find_cases",),
     ".datasets.check": ("check_dataset", "check_labelled_data"),
     ".datasets.datalist": ("load_datalist",),
@@ -46,7 +51,6 @@ _HOMES = {
     ".datasets.description": ("DataSetDescription", "describe_data_set"),
     ".formats.exhaustion": ("describe_case_failure",),
     ".formats.grid": ("ImageGeometry", "check_grid", "compare_geometry"),
-    ".transforms.foreground": ("AboveMean",),
     ".formats.image_errors": ("ImageFileError", "describe_failure"),
     ".transforms.instances": ("SplitInstances", "SplitInstancesd"),
     ".transforms.intensity": ("ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"),
@@ -57,7 +61,8 @@ _HOMES = {
     ".formats.reader": ("VolumeReader", "read_geometry"),
     ".transforms.spacing": ("BlockwiseSpacingd",),
     ".transforms.standardization": ("StandardizeIntensityd",),
-    ".transforms.surround": ("Surround", "find_surround"),
+    ".transforms.surround": ("find_surround",),
+    ".transforms.surround_search": ("Surround",),
     ".writer": ("SegmentationSaveImaged", "write_volume"),
 }
 

@@ -115,11 +115,8 @@ def _report(
 def _listed(chosen: FailureOptions) -> list[LabelledCase]:
     """The cases of the list, which must have different names."""
     cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key, **chosen.subject_rules))
-    for name, same in repeated_names(cases).items():
-        files = " and ".join(str(case.image[0]) for case in same)
-        raise ValueError(
-            f"{chosen.list_key} must list cases of different names, got {name!r} for {files}. Rename the files."
-        )
+    for message in repeated_names(cases).values():
+        raise ValueError(message)
     return cases
 
 

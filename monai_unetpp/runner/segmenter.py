@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
-from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
+from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, on_nifti_grid, smallest_dtype
 from monai_unetpp.data.formats.nifti_marks import (
     ImageIdentity,
     hash_file,
@@ -22,7 +22,6 @@ from monai_unetpp.data.formats.nifti_marks import (
     nifti_pair,
     read_nifti_mark,
 )
-from monai_unetpp.data.formats.nifti_results import on_nifti_grid, smallest_dtype
 from monai_unetpp.data.transforms.surround_search import search_surround
 from monai_unetpp.files import MARK, atomic_path
 from monai_unetpp.free_memory import available_bytes

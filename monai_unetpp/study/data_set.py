@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_unetpp.data import describe_data_set, load_datalist
 from monai_unetpp.data.datasets.label_names import IGNORE
-from monai_unetpp.data.datasets.labelled import hash_files, list_cases, repeated_names, same_name
+from monai_unetpp.data.datasets.labelled import hash_files, list_cases, repeated_names
 from monai_unetpp.data.formats.naming import entry_name
 
 __all__ = ["StudyCases", "find_study_cases"]
@@ -102,8 +102,8 @@ def find_study_cases(dataset_dir: str | PathLike[str], **subjects: Any) -> Study
     """
     described = describe_data_set(dataset_dir, **subjects)
     validation = load_datalist(dataset_dir, "validation", **subjects)
-    for name, same in repeated_names(list_cases(validation)).items():
-        raise ValueError(same_name(name, same))
+    for message in repeated_names(list_cases(validation)).values():
+        raise ValueError(message)
     return StudyCases(
         name=described.name,
         spatial_dims=described.spatial_dims,

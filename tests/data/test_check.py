@@ -122,14 +122,6 @@ class TestList:
         )
 
     @pytest.mark.parametrize(
-        ("text", "message"), [("{", "cannot be read as JSON"), ("[1]", "must hold an object, got list")]
-    )
-    def test_damaged(self, tmp_path: Path, text: str, message: str) -> None:
-        (tmp_path / "dataset.json").write_text(text)
-        (problem,) = check_dataset(tmp_path)
-        assert message in problem
-
-    @pytest.mark.parametrize(
         ("parts", "message"),
         [
             ({"validation": []}, "the list 'validation' must hold cases, got []"),

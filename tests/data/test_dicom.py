@@ -1,4 +1,4 @@
-"""DICOM series in the reader, the finder and the writer, on files that SimpleITK has written."""
+"""DICOM series in the reader and the finder, on files that SimpleITK has written."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_unetpp.data import ImageFileError, VolumeReader, find_cases, read_geometry, write_volume
+from monai_unetpp.data import ImageFileError, VolumeReader, find_cases, read_geometry
 
 
 @pytest.fixture
@@ -26,15 +25,6 @@ def series(tmp_path: Path, voxels: np.ndarray, write_series: Callable[..., Path]
 def load(paths: object) -> tuple[np.ndarray, dict]:
     reader = VolumeReader()
     return reader.get_data(reader.read(paths))
-
-
-def test_a_series_is_read_with_its_geometry(series: Path, voxels: np.ndarray, series_affine: np.ndarray) -> None:
-    array, metadata = load(series)
-    np.testing.assert_array_equal(array, voxels)
-    np.testing.assert_allclose(metadata["affine"], series_affine, atol=1e-6)
-    geometry = read_geometry(series)
-    assert geometry.shape == (10, 8, 6)
-    np.testing.assert_allclose(geometry.spacing_mm, np.linalg.norm(series_affine[:3, :3], axis=0), atol=1e-6)
 
 
 def test_geometry_is_that_of_the_headers_also_where_pixels_are_lost(
@@ -69,19 +59,6 @@ def test_find_cases_in_dicom_folders(
     other = write_series(tmp_path / "second", voxels)
     (tmp_path / "papers").mkdir()
     assert [case["image"] for case in find_cases(tmp_path)] == [str(series), str(other)]
-
-
-def test_written_volume_has_the_place_of_the_series(
-    series: Path, tmp_path: Path, voxels: np.ndarray, series_affine: np.ndarray
-) -> None:
-    _, metadata = load(series)
-    write_volume(tmp_path / "out.nii.gz", (voxels > 250).astype(np.uint8), series, metadata["affine"])
-    image = nib.load(tmp_path / "out.nii.gz")
-    np.testing.assert_array_equal(np.asarray(image.dataobj), voxels > 250)
-    np.testing.assert_allclose(image.get_sform(), series_affine, atol=1e-5)
-    np.testing.assert_allclose(image.get_qform(), series_affine, atol=1e-4)
-    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 1)
-    assert image.header.get_xyzt_units()[0] == "mm"
 
 
 def test_files_of_several_folders(series: Path, tmp_path: Path) -> None:

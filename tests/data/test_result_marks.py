@@ -258,6 +258,15 @@ class TestContent:
         assert identify_image(tmp_path / "x.mhd").content is None
         assert identify_image(tmp_path / "gone.nii").content is None
 
+    def test_the_last_of_many_voxel_files_beside_a_header(self, tmp_path: Path) -> None:
+        listed = [f"{'slice' * 30}_{number:04d}.raw" for number in range(600)]
+        (tmp_path / "x.nhdr").write_text("NRRD0004\ndata file: LIST 2\n" + "\n".join(listed))
+        for name in listed:
+            (tmp_path / name).write_bytes(b"0")
+        before = identify_image(tmp_path / "x.nhdr")
+        (tmp_path / listed[-1]).write_bytes(b"1")
+        assert identify_image(tmp_path / "x.nhdr").content != before.content
+
     def test_slices_whatever_their_names(self, tmp_path: Path, write_series: Callable[..., Path]) -> None:
         voxels = np.random.default_rng(0).integers(0, 99, (4, 5, 3)).astype(np.int16)
         series = write_series(tmp_path / "a", voxels)

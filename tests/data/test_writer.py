@@ -230,6 +230,7 @@ def test_dicom_series_there_and_back(tmp_path: Path, segment, write_series, seri
     for name in ("sform", "qform"):
         assert result.header[f"{name}_code"] == 1
     np.testing.assert_allclose(result.get_qform(), series_affine, atol=1e-4)
+    assert result.header.get_xyzt_units()[0] == "mm"
 
 
 # the writer by itself

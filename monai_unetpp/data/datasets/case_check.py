@@ -203,11 +203,7 @@ def _counts(data: npt.NDArray[Any]) -> dict[int, int]:
 
 
 def repeated_images(checked: Mapping[_K, CheckedCase]) -> dict[_K, _K]:
-    """Sound cases with the same image as an earlier case, mapped to that case.
-
-    Args:
-        checked: results of the checks in order, by anything that identifies a case.
-    """
+    """Sound cases with the same image as an earlier case, mapped to that case."""
     first: dict[str, _K] = {}
     sound = {case: each.voxels for case, each in checked.items() if each.problem is None and each.voxels is not None}
     return {case: first[voxels] for case, voxels in sound.items() if first.setdefault(voxels, case) != case}

@@ -5,30 +5,40 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datasets.datalist import read_content, read_datalist, read_entries, read_form
-from monai_unetpp.data.datasets.forms import images_folder, is_data_set
-from monai_unetpp.data.datasets.left_out import KNOWN_SUFFIXES, folders_below, told_of
-from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image
+from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, images_folder, is_data_set
+from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image, read_series_uid
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
-from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
-from monai_unetpp.data.formats.naming import channel_of, entry_name, image_name, with_unique_names
+from monai_unetpp.data.formats.naming import (
+    IMAGE_SUFFIXES,
+    VOLUME_SUFFIXES,
+    channel_of,
+    entry_name,
+    image_name,
+    with_unique_names,
+)
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, header_beside, is_nifti_name, is_second_of_pair, open_nifti
-from monai_unetpp.data.formats.pictures import COLOURS, PICTURE_SUFFIXES, has_colours, is_picture_name
+from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_picture_name
 from monai_unetpp.data.formats.result_marks import is_result
-from monai_unetpp.errors import list_values, printable
+from monai_unetpp.errors import counted, list_values, printable
 
 __all__ = ["expand_home", "find_cases"]
 
 logger = logging.getLogger(__name__)
 
-_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+#: Of files that are no DICOM: raw voxels can look like the beginning of one.
+_KNOWN_SUFFIXES = (*IMAGE_SUFFIXES, *VOXEL_SUFFIXES)
+#: Of images in formats that are not read.
+_UNREAD = (".mgz", ".mgh", ".mnc", ".bmp", ".gif", ".webp", ".jp2", ".svs", ".czi", ".nd2", ".lif", ".vtk")
+#: How many folders below are searched, and files of each looked at.
+_MOST_FOLDERS, _MOST_FILES = 1000, 20
 _Case = dict[str, Any]
 #: Reads the list to take from a ``dataset.json``.
 _Wanted = partial[list[dict[str, Any]]]
@@ -86,7 +96,7 @@ def find_cases(
         raise TypeError(f"input must be a path or a list of paths, got {input!r}. Name a file or a folder.")
     if not items:
         raise ImageFileError("input must name a file or a folder, got an empty list.")
-    suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
+    suffixes = IMAGE_SUFFIXES if pictures else VOLUME_SUFFIXES
     wanted: _Wanted | None = None
     if list_key is not None:
         wanted = partial(read_datalist, key=list_key, subjects=subjects, subject_pattern=subject_pattern)
@@ -178,16 +188,16 @@ def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any
     results = len(files) - len(images)
     if results:
         logger.info("%s: %d earlier results are left out.", folder, results)
-    others = (path for path in content if not path.name.lower().endswith(KNOWN_SUFFIXES))
+    others = (path for path in content if not path.name.lower().endswith(_KNOWN_SUFFIXES))
     series = [folder] if any(map(is_dicom_image, others)) else []
     series += [path for path in content if _is_series(path, folder)]
     if images or series:
-        for told in told_of(folder, content, series, suffixes):
+        for told in _told_of(folder, content, series, suffixes):
             warn_once(f"{folder}: {told}")
         return [_case(path) for path in (*images, *series)]
     if results:
         raise _OnlyResultsError(f"{folder}: holds nothing but results of monai-unetpp. Name the folder of the images.")
-    below = folders_below(folder, (), suffixes)
+    below = _folders_below(folder, (), suffixes)
     if below:
         raise ImageFileError(f"{folder}: holds no image, but folders below do. Name them: {list_values(below)}.")
     raise ImageFileError(f"{folder}: holds no image. Name a file, or a folder with {_formats(suffixes)} files.")
@@ -204,6 +214,56 @@ def _is_series(path: Path, folder: Path) -> bool:
     except OSError as e:
         logger.warning("%s: cannot be read (%s) and is skipped.", path, e.strerror)
         return False
+
+
+def _told_of(folder: Path, content: Sequence[Path], series: Sequence[Path], suffixes: tuple[str, ...]) -> list[str]:
+    """What a user must know of a folder of images that are segmented: one sentence for each thing that is left out."""
+    told = []
+    unread = [path.name for path in content if path.suffix.lower() in _UNREAD and path.is_file()]
+    if unread:
+        told.append(f"{counted(len(unread), 'file')} in other formats left out: {list_values(unread)}. Convert them.")
+    below = _folders_below(folder, series, suffixes)
+    if below:
+        names = list_values([os.path.relpath(path, folder) for path in below])
+        told.append(f"images in folders below are left out: {names}. Name these folders to segment them.")
+    for places in _divided_series(series):
+        names = list_values([path.name for path in places])
+        told.append(f"files of one DICOM series in several folders: {names}. If each has a part, join them in one.")
+    return told
+
+
+def _folders_below(folder: Path, segmented: Collection[Path], suffixes: tuple[str, ...]) -> list[Path]:
+    """Folders below ``folder`` that hold images, other than those that are ``segmented``; links are not followed."""
+    found: list[Path] = []
+    for number, (place, folders, files) in enumerate(os.walk(folder)):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place)
+        seen = sorted(name for name in files if not name.startswith("."))[:_MOST_FILES]
+        if number and here not in segmented and any(_is_image(here / name, suffixes) for name in seen):
+            found.append(here)
+        if number >= _MOST_FOLDERS:
+            break
+    return found
+
+
+def _is_image(path: Path, suffixes: tuple[str, ...]) -> bool:
+    name = path.name.lower()
+    try:
+        if name.endswith(suffixes):
+            return os.path.isfile(path) and not is_result(path)
+        return not name.endswith(_KNOWN_SUFFIXES) and is_dicom_image(path)
+    except OSError:
+        return False
+
+
+def _divided_series(folders: Sequence[Path]) -> list[list[Path]]:
+    """Folders that hold files of the same DICOM series, together."""
+    by_uid: dict[str, list[Path]] = {}
+    for folder in folders if len(folders) > 1 else ():
+        uid = read_series_uid(next(dicom_files(folder)))
+        if uid:
+            by_uid.setdefault(uid, []).append(folder)
+    return [places for places in by_uid.values() if len(places) > 1]
 
 
 def _formats(suffixes: tuple[str, ...]) -> str:
@@ -249,22 +309,12 @@ def _for_loader(path: str | PathLike[str]) -> str:
     return os.path.abspath(text) if text.startswith("~") else text
 
 
-def _join_channels(cases: Sequence[_Case], channels: int, strict: bool, dims: Sequence[int] = (3,)) -> list[_Case]:
-    """Combine the files ``case_0000``, ``case_0001`` and so on of a folder into one case.
+def _join_channels(cases: Sequence[_Case], channels: int, strict: bool, dims: Sequence[int]) -> list[_Case]:
+    """Combine the files ``case_0000``, ``case_0001`` and so on of a folder into one case, in the place of its first.
 
-    Args:
-        cases: dicts with ``image``, one path or several.
-        channels: channels of the network; with one, nothing is joined.
-        strict: whether a case with missing, surplus or repeated channels is an error; otherwise it gets a ``failure``.
-        dims: numbers of spatial axes that an image may have.
-
-    Returns:
-        The cases in order; a joined case takes the place of its first file. Files that hold all channels stay cases of
-        their own, and so do pictures of which one has colours, if the network takes these: the number at the end of
-        their names is that of the case.
-
-    Raises:
-        ImageFileError: if ``strict``: a case with missing, surplus or repeated channels.
+    Files that hold all channels stay cases of their own, and so do pictures of which one has colours, if the network
+    takes these: the number at the end of their names is that of the case. Missing, surplus or repeated channels are an
+    error if ``strict``, else a ``failure``.
     """
     if channels == 1:
         return list(cases)

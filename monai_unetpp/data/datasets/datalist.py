@@ -52,9 +52,6 @@ def read_content(path: str | PathLike[str]) -> dict[str, Any]:
     from files of equal names in the folders ``images`` and ``labels`` (or ``imagesTr`` and ``labelsTr``). See
     :mod:`monai_unetpp.data.datasets.forms`.
 
-    Args:
-        path: the file.
-
     Raises:
         FileNotFoundError: there is neither the file nor such folders.
         ValueError: it cannot be read, is not an object, or images and labels do not match.
@@ -179,12 +176,7 @@ def _with_subjects(
 
 
 def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """Read the entries of an existing list, with the paths of image and label joined to the folder.
-
-    Args:
-        path: the ``dataset.json``.
-        content: its content.
-        key: key of the list.
+    """Read the entries of a list in the content of a ``dataset.json``, with paths joined to its folder.
 
     Raises:
         ValueError: it has no such list, or entries that name no image.

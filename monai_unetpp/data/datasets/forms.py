@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
-from monai_unetpp.data.formats.naming import case_name, channel_of
-from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_second_of_pair
+from monai_unetpp.data.formats.naming import IMAGE_SUFFIXES, case_name, channel_of
+from monai_unetpp.data.formats.nifti import is_second_of_pair
 from monai_unetpp.data.formats.pictures import COLOURS, JPEG_SUFFIXES, PICTURE_SUFFIXES, has_colours, is_picture_name
 from monai_unetpp.errors import counted, list_values
 
@@ -23,7 +22,6 @@ Form = Literal["Decathlon", "nnU-Net", "folder"]
 
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 """Folders of images and of their labels."""
-_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES)
 VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
 """Suffixes of voxel files beside a header."""
 _Lists = dict[str, list[dict[str, Any]]]
@@ -71,8 +69,10 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
         listed = _listed_by_nnunet(path, content["dataset"], len(channels))
         _tell_missing(path, content.get("numTraining"), len(listed))
         return {"training": listed}
-    if not isinstance(ending, str) or ending.lower() not in _SUFFIXES:
-        raise ValueError(f"{path}: file_ending must be one of {', '.join(_SUFFIXES)}, got {ending!r:.80}. Correct it.")
+    if not isinstance(ending, str) or ending.lower() not in IMAGE_SUFFIXES:
+        raise ValueError(
+            f"{path}: file_ending must be one of {', '.join(IMAGE_SUFFIXES)}, got {ending!r:.80}. Correct it."
+        )
     images, labels = path.parent / "imagesTr", path.parent / "labelsTr"
     found = {folder: _files(folder, "Put the training cases there, as nnU-Net does.") for folder in (images, labels)}
     for folder, files in found.items():
@@ -142,11 +142,7 @@ def _pair(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
-    """The images of a folder by name; other files are logged.
-
-    Raises:
-        ValueError: the folder is missing or holds no images.
-    """
+    """The images of a folder by name; other files are logged."""
     try:
         content = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as e:
@@ -156,7 +152,7 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
     for path in content:
         if path.is_dir():
             (found if series and any(dicom_files(path)) else others).append(path)
-        elif path.name.lower().endswith(_SUFFIXES) and not is_second_of_pair(path):
+        elif path.name.lower().endswith(IMAGE_SUFFIXES) and not is_second_of_pair(path):
             found.append(path)
         elif not path.name.lower().endswith(VOXEL_SUFFIXES):
             others.append(path)
@@ -165,7 +161,7 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
     found = [path for path in found if path not in previews]
     names = list_values([path.name for path in others])
     if not found:
-        only = f" in a format that can be read ({', '.join(_SUFFIXES)}), only {names}" if others else ""
+        only = f" in a format that can be read ({', '.join(IMAGE_SUFFIXES)}), only {names}" if others else ""
         raise ValueError(f"{folder}: holds no images{only}. {remedy}")
     if others:
         warn_once(f"{folder}: {len(others)} left out, no images: {names}.")
@@ -183,9 +179,7 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
 def _previews(files: Sequence[Path], mixed: bool) -> set[Path]:
     """JPEG files in a folder of other images or of labels: not cases, but pictures of them.
 
-    Args:
-        files: the images of the folder.
-        mixed: whether JPEG files of other names may be cases beside pictures in other formats.
+    If ``mixed``, those of other names may be cases beside pictures in other formats.
     """
     jpegs = {file for file in files if file.name.lower().endswith(JPEG_SUFFIXES)}
     others = [file for file in files if file not in jpegs]

@@ -135,9 +135,6 @@ def find_ignore_label(dataset_dir: str | PathLike[str]) -> int | None:
 def find_label_names(dataset_dir: str | PathLike[str]) -> LabelNames | None:
     """The labels that the ``dataset.json`` of a data set names; None if it is missing or names none.
 
-    Args:
-        dataset_dir: folder of the data set.
-
     Raises:
         ValueError: it cannot be read.
     """

@@ -12,13 +12,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.datasets.forms import is_data_set
 from monai_unetpp.data.formats.naming import entry_name, image_name
 from monai_unetpp.data.formats.source_files import existing_files
 from monai_unetpp.errors import list_values
 from monai_unetpp.files import hash_file
 from monai_unetpp.spreadsheet import read_table
 
-__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names", "same_name", "subject_of_image"]
+__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names", "subject_of_image"]
 
 #: Parent folders that may name the subject, as in BIDS sub-01/ses-2/anat.
 _FOLDERS = 3
@@ -100,22 +101,18 @@ def list_cases(
     return found
 
 
-def repeated_names(cases: Sequence[LabelledCase]) -> dict[str, list[LabelledCase]]:
-    """Names shared by several cases, with these cases."""
+def repeated_names(cases: Sequence[LabelledCase]) -> dict[str, str]:
+    """Names shared by several cases, each with what to tell of it."""
     counts = Counter(case.name for case in cases)
-    return {name: [case for case in cases if case.name == name] for name, count in counts.items() if count > 1}
-
-
-def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
-    """The message about cases with the same name.
-
-    Args:
-        name: the name.
-        cases: the cases with this name.
-    """
-    files = list_values([str(case.image[0]) for case in cases])
-    got = f"got {name!r} {len(cases)} times"
-    return f"{files}: names of cases must differ, {got}. Rename the files, or give the entries a 'case' each."
+    told = {}
+    for name, count in counts.items():
+        if count > 1:
+            files = list_values([str(case.image[0]) for case in cases if case.name == name])
+            told[name] = (
+                f"{files}: names of cases must differ, got {name!r} {count} times. Rename the files, or give the "
+                "entries a 'case' each."
+            )
+    return told
 
 
 def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
@@ -193,13 +190,9 @@ def subject_of_image(path: str | PathLike[str]) -> str | None:
     if match is not None:
         return match[1]
     # the folder of the whole data set names no subject, whatever it is called
-    folders = itertools.takewhile(lambda folder: not _holds_data_set(folder), list(path.parents)[:_FOLDERS])
+    folders = itertools.takewhile(lambda folder: not is_data_set(folder), list(path.parents)[:_FOLDERS])
     found = (_SUBJECT.match(folder.name) for folder in folders)
     return next((match[1] for match in found if match is not None), None)
-
-
-def _holds_data_set(folder: Path) -> bool:
-    return (folder / "dataset.json").is_file() or all((folder / name).is_dir() for name in ("images", "labels"))
 
 
 def hash_files(paths: Sequence[Path]) -> str:

@@ -231,13 +231,7 @@ def _lay_flat(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
     MONAI's transforms take voxel size and orientation from these two alone: they would see one axis of a sagittal
     slice, and too small voxels in an oblique one. Axial slices keep R and A, coronal ones R and S, sagittal ones A and
-    S; oblique slices are rotated from the nearest of these.
-
-    Args:
-        affine: ``(4, 4)``, from voxel indices to mm; the first two columns are the axes of the image.
-
-    Returns:
-        ``(4, 4)``, with the same distances between voxels; unchanged for an axial slice.
+    S; oblique slices are rotated from the nearest of these. Distances between voxels stay the same.
     """
     normal = np.abs(np.cross(affine[:3, 0], affine[:3, 1]))
     dropped = next(axis for axis in (2, 1, 0) if normal[axis] >= _NEARLY_MOST * normal.max())
@@ -266,9 +260,5 @@ def warn_once(message: str) -> None:
 
 
 def voxel_ml(affine: npt.ArrayLike) -> float:
-    """The volume of a voxel in millilitres.
-
-    Args:
-        affine: ``(4, 4)``, from indices to mm.
-    """
+    """The volume of a voxel in millilitres, by an affine ``(4, 4)`` from indices to mm."""
     return abs(float(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000

@@ -57,11 +57,7 @@ def make_labels(names: Mapping[int, str]) -> tuple[Label, ...]:
 
 
 def label_table_extension(labels: Mapping[int, str]) -> Nifti1Extension:
-    """Make the NIfTI header extension from which Connectome Workbench, TotalSegmentator and others read labels.
-
-    Args:
-        labels: name of each value.
-    """
+    """Make the NIfTI header extension from which Connectome Workbench, TotalSegmentator and others read labels."""
     root: Any = ElementTree.Element("CaretExtension")
     volume = ElementTree.SubElement(root, "VolumeInformation", Index="0")
     table = ElementTree.SubElement(volume, "LabelTable")

@@ -18,7 +18,9 @@ from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.formats.pictures import PICTURE_SUFFIXES, is_picture_name
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "RESULT_NAME",
+    "VOLUME_SUFFIXES",
     "case_name",
     "channel_of",
     "entry_name",
@@ -32,8 +34,12 @@ __all__ = [
 #: Key of the name of result files, if it differs from that of the case.
 RESULT_NAME = "result_name"
 
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+"""Suffixes of volumes."""
+IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
+"""Suffixes of all images but DICOM."""
 # longest first, so that .nii.gz is tried before shorter suffixes
-_SUFFIXES = tuple(sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES, ".dcm"), key=len, reverse=True))
+_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".dcm"), key=len, reverse=True))
 #: BIDS folders of subjects and sessions.
 _BIDS_FOLDER = re.compile(r"(sub|ses)-[0-9A-Za-z]+")
 #: Channel number at the end of a file name, as in nnU-Net.
@@ -85,7 +91,7 @@ def unique_names(images: Sequence[Sequence[str]], root: str | PathLike[str]) -> 
         images: the files of each case, one per channel.
         root: folder of the data set. Only folders below it count, so that a data set may be moved.
     """
-    folders = [_folder_below(image[0], _absolute(fspath(root))) for image in images]
+    folders = [_folder_below(image[0], os.path.abspath(fspath(root))) for image in images]
     return _tell_apart([image_name(image) for image in images], folders)
 
 
@@ -120,7 +126,7 @@ def _once(cases: Sequence[_Case]) -> list[_Case]:
     once: list[_Case] = []
     similar: dict[str, list[_Case]] = defaultdict(list)
     for case in cases:
-        before = similar[_key(_absolute(first_file(case)))]
+        before = similar[_key(os.path.abspath(first_file(case)))]
         if not any(_is_one_image(case, other) for other in before):
             before.append(case)
             once.append(case)
@@ -129,7 +135,9 @@ def _once(cases: Sequence[_Case]) -> list[_Case]:
 
 def _is_one_image(case: _Case, other: _Case) -> bool:
     images = (each["image"] for each in (case, other))
-    paths, others = ([_absolute(path) for path in ([image] if isinstance(image, str) else image)] for image in images)
+    paths, others = (
+        [os.path.abspath(path) for path in ([image] if isinstance(image, str) else image)] for image in images
+    )
     if len(paths) > 1 or len(others) > 1 or paths == others:
         return paths == others
     try:
@@ -233,17 +241,10 @@ def _key(name: str) -> str:
 
 
 def _folder(path: str) -> str:
-    return os.path.dirname(_absolute(path))
+    return os.path.dirname(os.path.abspath(path))
 
 
 def _folder_below(path: str, root: str) -> str:
     """The folder of a file relative to ``root``, if it lies below."""
     folder = Path(_folder(path))
     return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
-
-
-def _absolute(path: str) -> str:
-    try:
-        return os.path.abspath(path)
-    except OSError:  # the working directory was removed
-        return os.path.normpath(path)

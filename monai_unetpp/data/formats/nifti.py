@@ -1,4 +1,4 @@
-"""Open NIfTI files, with errors that name the file and the remedy."""
+"""Open NIfTI files, with errors that name the file and the remedy, and make results on their grid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -17,18 +17,39 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.nifti1 import Nifti1Header, Nifti1Pair
+from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
 
-from monai_unetpp.data.formats.grid import ImageGeometry, check_grid, check_spacing, compare_geometry, warn_once
+from monai_unetpp.data.formats.grid import (
+    ImageGeometry,
+    channel_axes,
+    check_grid,
+    check_spacing,
+    compare_geometry,
+    warn_once,
+)
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.formats.nifti_marks import READ_ERRORS
 
-__all__ = ["NIFTI_SUFFIXES", "is_nifti_name", "is_second_of_pair", "open_nifti", "read_voxels", "stored_step"]
+__all__ = [
+    "NIFTI_SUFFIXES",
+    "header_beside",
+    "is_nifti_name",
+    "is_second_of_pair",
+    "nifti_class",
+    "on_nifti_grid",
+    "open_nifti",
+    "read_voxels",
+    "smallest_dtype",
+    "stored_step",
+]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
 _GZIP_MAGIC = b"\x1f\x8b"
+#: Longest axis of NIfTI-1, which NIfTI-2 exceeds.
+_LONGEST = np.iinfo(np.int16).max
 _HEADER_SIZES = {struct.pack(order + "i", size) for order in "<>" for size in (348, 540)}  # of NIfTI-1 and -2
 #: Voxels of a large file read at once.
 _SLAB_VOXELS = 2**22
@@ -63,9 +84,6 @@ def is_second_of_pair(path: Path) -> bool:
 
 def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     """Open a NIfTI file (single, or an ``.hdr``/``.img`` pair) and check its header, without reading voxels.
-
-    Args:
-        path: the file.
 
     Raises:
         ImageFileError: it is missing, empty, damaged or not NIfTI, or its affine is singular.
@@ -119,6 +137,49 @@ def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np
     return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
 
 
+def smallest_dtype(greatest: int) -> npt.DTypeLike:
+    """The smallest of uint8, uint16 and int32 that holds labels up to ``greatest``."""
+    return next(t for t in (np.uint8, np.uint16, np.int32) if greatest <= np.iinfo(t).max)
+
+
+def nifti_class(shape: Sequence[int]) -> type[Nifti1Image]:
+    """NIfTI-1, or NIfTI-2 if an axis is too long for it."""
+    return Nifti2Image if max(shape, default=0) > _LONGEST else Nifti1Image
+
+
+def on_nifti_grid(array: npt.NDArray[Any], source: Path) -> Nifti1Image:
+    """Make an image of ``array`` with the header of ``source``, except for fields that describe values.
+
+    Args:
+        array: ``(H, W[, D])``, of the type to store.
+        source: the NIfTI file that defines the grid.
+
+    Raises:
+        ImageFileError: ``source`` can no longer be read.
+        ValueError: ``array`` has another shape than ``source``.
+    """
+    original = open_nifti(source)
+    # axes of length one may be anywhere: a 2D slice has three axes in its file; channels come last
+    axes, channels = channel_axes(original.shape, array.ndim)
+    shape = original.shape if channels == 1 else original.shape[: max(axes) + 1]
+    long, given = ([length for length in lengths if length > 1] for lengths in (shape, array.shape))
+    if long != given:
+        raise ValueError(
+            f"array must have the shape of {source}, {original.shape}, got {array.shape}. Use Invertd first."
+        )
+    image_class, header_class = (
+        (Nifti2Image, Nifti2Header) if isinstance(original.header, Nifti2Header) else (Nifti1Image, Nifti1Header)
+    )
+    # via bytes, because nibabel's conversion from the header of a pair drops sform and qform
+    header = header_class(original.header.binaryblock, original.header.endianness, check=False).as_byteswapped("<")
+    header.set_data_dtype(array.dtype)
+    header.set_intent("none")
+    for field in ("cal_min", "cal_max", "aux_file"):
+        header[field] = header_class()[field]
+    # without an affine, sform and qform of the header are kept
+    return image_class(array.reshape(shape), None, header)
+
+
 def _check_size(image: Nifti1Pair, itemsize: int) -> None:
     """Refuse a header that tells of more voxels than the file can hold, as nibabel would reserve their memory."""
     path = Path(image.file_map["image"].filename or "")
@@ -150,11 +211,7 @@ def _check_content(path: Path) -> None:
 
 
 def stored_step(image: Nifti1Pair) -> float:
-    """The distance between neighbouring values in a file of scaled integers; 0 in a file of floats.
-
-    Args:
-        image: from :func:`open_nifti`.
-    """
+    """The distance between neighbouring values in a file of scaled integers; 0 in a file of floats."""
     data: Any = image.dataobj
     return abs(float(data.slope)) if image.get_data_dtype().kind in "biu" else 0.0
 

@@ -132,10 +132,8 @@ def _read_jpeg(path: Path, labels: bool, colours: bool) -> np.ndarray[Any, Any]:
 def shown_orientation(path: str | PathLike[str]) -> int:
     """How a picture is turned when it is shown, as EXIF numbers it; 1, as stored, if nothing says so."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        with _opened(Path(path)) as picture:
+            return int(picture.getexif().get(_ORIENTATION, 1))
     except Exception:  # what PIL cannot open is told by those who read it
         return 1
 
@@ -331,7 +329,7 @@ def _opened_by_pillow(path: Path) -> Iterator[Image.Image]:
 @contextmanager
 def _opened(file: Path | BytesIO) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
-        # large pictures are fine
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # such as of large pictures, which are fine
+        warnings.simplefilter("ignore")
         with Image.open(file) as picture:
             yield picture

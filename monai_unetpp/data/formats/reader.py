@@ -95,7 +95,10 @@ class VolumeReader(ImageReader):
         labels: bool = False,
     ) -> None:
         super().__init__()
-        _hush_other_readers()
+        # LoadImage creates all of MONAI's readers. With pydicom installed, one that is never used here warns each time
+        # that a GPU decoder is missing.
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
         self.spatial_dims = ensure_tuple(spatial_dims)
         if not self.spatial_dims or not set(self.spatial_dims) <= {2, 3}:
             raise ValueError(f"spatial_dims must be 2 or 3, or both, got {spatial_dims!r}.")
@@ -181,7 +184,7 @@ class VolumeReader(ImageReader):
             raise ImageFileError(
                 f"{paths[0]}: a single slice instead of a volume. Name the folder of the whole series."
             )
-        return self._checked(array, affine, paths[0])
+        return self._one_channel(array, affine, paths[0])
 
     def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """Read one file with all channels."""
@@ -195,7 +198,7 @@ class VolumeReader(ImageReader):
             )
         spatial = tuple(image.shape[axis] for axis in axes)
         voxels = read_voxels(image, path, single=True).reshape((*spatial, self.channels))
-        return self._checked_channels(np.moveaxis(voxels, -1, 0), image.affine, image.shape, axes, path)
+        return self._checked(np.moveaxis(voxels, -1, 0), image.affine, image.shape, axes, path)
 
     def _read_colours(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """Read red, green and blue of one picture."""
@@ -208,24 +211,7 @@ class VolumeReader(ImageReader):
             pixels = np.stack([pixels] * COLOURS)
         axes = self._find_axes(shape, path)
         pixels = pixels.reshape((COLOURS, *(shape[axis] for axis in axes)))
-        return self._checked_channels(pixels, np.eye(4), shape, axes, path)
-
-    def _checked_channels(
-        self,
-        voxels: np.ndarray[Any, Any],
-        affine: np.ndarray[Any, Any],
-        shape: Sequence[int],
-        axes: tuple[int, ...],
-        path: Path,
-    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        """Check the channels ``(C, H, W[, D])`` of one file, which is stored with ``shape``."""
-        voxels = make_finite(voxels, path, self.fill_nonfinite)
-        if not self.allow_constant:
-            # an image may lack a colour
-            check_not_constant([voxels] if is_picture_name(path) else list(voxels), path)
-        metadata = _metadata(affine, shape, axes, path)
-        metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
-        return voxels, metadata
+        return self._checked(pixels, np.eye(4), shape, axes, path)
 
     def _read_file(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         if is_nifti_name(path):
@@ -234,30 +220,41 @@ class VolumeReader(ImageReader):
             voxels = read_voxels(image, path, single=not self.labels)
             if self.labels:
                 voxels = as_integers(voxels, path, stored_step(image))
-            return self._checked(voxels, image.affine, path)
+            return self._one_channel(voxels, image.affine, path)
         if is_itk_name(path):
-            return self._checked(*read_itk_file(path), path)
+            return self._one_channel(*read_itk_file(path), path)
         if is_picture_name(path):
-            return self._checked(read_picture(path, self.labels), np.eye(4), path)
+            return self._one_channel(read_picture(path, self.labels), np.eye(4), path)
         raise _not_supported(path)
 
-    def _checked(
+    def _one_channel(
         self, array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path
     ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         axes = self._find_axes(array.shape, path)
-        full_shape = array.shape
-        array = array.reshape([full_shape[axis] for axis in axes])
-        array = as_integers(array, path) if self.labels else make_finite(array, path, self.fill_nonfinite)
+        return self._checked(array.reshape([array.shape[axis] for axis in axes]), affine, array.shape, axes, path)
+
+    def _checked(
+        self,
+        voxels: np.ndarray[Any, Any],
+        affine: np.ndarray[Any, Any],
+        shape: Sequence[int],
+        axes: tuple[int, ...],
+        path: Path,
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        """Check the voxels ``([C, ]H, W[, D])`` of one file, which is stored with ``shape``."""
+        voxels = as_integers(voxels, path) if self.labels else make_finite(voxels, path, self.fill_nonfinite)
+        has_channels = voxels.ndim > len(axes)
         if not self.allow_constant:
-            check_not_constant([array], path)
-        return array, _metadata(affine, full_shape, axes, path)
+            # a picture may lack a colour
+            separate = has_channels and not is_picture_name(path)
+            check_not_constant(list(voxels) if separate else [voxels], path)
+        metadata = _metadata(affine, shape, axes, path)
+        if has_channels:
+            metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
+        return voxels, metadata
 
     def _find_axes(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
-        """Find the spatial axes; all others must have length one.
-
-        Raises:
-            ImageFileError: there are too many or too few, or they are ambiguous.
-        """
+        """Find the spatial axes; all others must have length one."""
         axes = spatial_axes(shape, self.spatial_dims)
         if axes is not None:
             return axes
@@ -326,13 +323,6 @@ def read_geometry(path: str | Path) -> ImageGeometry:
     if is_picture_name(path):
         return ImageGeometry(shorten_shape(read_picture_shape(path), 2), np.eye(4))
     raise _not_supported(path)
-
-
-def _hush_other_readers() -> None:
-    # LoadImage creates all of MONAI's readers. With pydicom installed, one that is never used here warns each time
-    # that a GPU decoder is missing.
-    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 def _not_supported(path: Path) -> ImageFileError:

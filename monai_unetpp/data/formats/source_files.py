@@ -31,20 +31,14 @@ _STATE = "source_state"
 
 
 def note_source_files(metadata: MutableMapping[Any, Any], files: Sequence[str | PathLike[str]]) -> None:
-    """Keep the files of an image in its metadata.
-
-    Args:
-        metadata: changed in place.
-        files: one file per channel, or the slices of a DICOM series.
-    """
+    """Keep the files of an image, its channels or the slices of a DICOM series, in its metadata."""
     metadata[_FILES] = _SEPARATOR.join(fspath(file) for file in files)
 
 
 def source_files(metadata: Mapping[Any, Any]) -> tuple[str, ...]:
-    """All files of an image; only the first if the reader has not noted them, and none if it is not from a file.
+    """All files of an image, from its metadata or those of a batch of one.
 
-    Args:
-        metadata: of the image, or of a batch of one.
+    Only the first if the reader has not noted them, and none if it is not from a file.
     """
     names = metadata.get(_FILES) or metadata.get(ImageMetaKey.FILENAME_OR_OBJ)
     name = names[0] if isinstance(names, (list, tuple)) else names
@@ -61,8 +55,7 @@ def existing_files(path: Path) -> list[Path]:
 def file_identity(path: Path) -> list[list[Any]]:
     """Path, size and modification time of a file and of the voxels that its header names, or of a DICOM series.
 
-    Args:
-        path: the file or folder; files that do not exist are left out.
+    Files that do not exist are left out.
     """
     return [
         [os.path.abspath(file), status.st_size, status.st_mtime_ns]
@@ -87,9 +80,6 @@ def note_file_state(metadata: MutableMapping[Any, Any], state: str) -> None:
 
 def check_unchanged(metadata: Mapping[Any, Any]) -> None:
     """Refuse to go on with an image whose files were written to since they were read, if the reader noted their state.
-
-    Args:
-        metadata: of the image, or of a batch of one.
 
     Raises:
         ImageFileError: they were, or are no longer there.

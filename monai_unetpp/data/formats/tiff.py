@@ -206,11 +206,7 @@ def _tell_sizes(file: TiffFile, path: Path) -> None:
 
 
 def _axis_of_pages(file: TiffFile, path: Path, count: int) -> str:
-    """The axis of the pages in tifffile's notation; empty for a single page.
-
-    Raises:
-        ImageFileError: they lie along channels, or several axes.
-    """
+    """The axis of the pages in tifffile's notation; empty for a single page."""
     if count == 1:
         return ""
     series = file.series

@@ -15,10 +15,10 @@ from monai.transforms.utils import is_positive
 from monai.utils import ImageMetaKey, ensure_tuple_rep
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.transforms.surround import Surround, find_surround
-from monai_unetpp.data.transforms.surround_search import find_black
+from monai_unetpp.data.transforms.surround import find_surround
+from monai_unetpp.data.transforms.surround_search import Surround, find_black
 
-__all__ = ["SURROUND_SHARE", "SURROUND_VALUE", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"]
+__all__ = ["SURROUND_SHARE", "SURROUND_VALUE", "AboveMean", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"]
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,27 @@ class CropBackgroundd(CropForegroundd):
     def select_fn(self) -> Callable[[torch.Tensor], Any]:
         """What selects the foreground, without the check that there is any."""
         return cast(_Foreground, self.cropper.select_fn).select
+
+
+@dataclasses.dataclass(frozen=True)
+class AboveMean:
+    """Select voxels brighter than a fraction of the mean, for ``select_fn`` of MONAI's ``CropForegroundd``.
+
+    Unlike a lambda in a configuration, it can be exported with the bundle.
+
+    Attributes:
+        part: fraction of the mean over all voxels and channels, such as 0.25.
+
+    Example:
+        >>> AboveMean(0.5)(torch.tensor([[1.0, 3.0, 8.0]])).tolist()
+        [[False, True, True]]
+    """
+
+    part: float
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Mark the foreground of ``image``, ``(C, H, W[, D])``, in the same shape."""
+        return image.float() > self.part * (image.sum(dtype=torch.float64).item() / image.numel())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from nibabel.orientations import io_orientation
 
-from monai_unetpp.data.transforms.surround import Surround, find_surround
-from monai_unetpp.data.transforms.surround_search import box_around
+from monai_unetpp.data.transforms.surround import find_surround
+from monai_unetpp.data.transforms.surround_search import Surround, box_around
 
 __all__ = [
     "PERCENTILES",
@@ -95,12 +95,7 @@ def content_box(shape: Sequence[int], surround: Surround | None) -> tuple[slice,
 
 
 def axes_in_order(affine: npt.ArrayLike, dims: int) -> list[int]:
-    """The array axes nearest to R, A and S; in 2D, as stored.
-
-    Args:
-        affine: ``(4, 4)``, from voxel indices to mm.
-        dims: spatial axes of the array.
-    """
+    """The array axes nearest to R, A and S by an affine ``(4, 4)``; in 2D, as stored."""
     if dims != 3:
         return list(range(dims))
     towards = io_orientation(np.asarray(affine, dtype=np.float64))[:, 0]
@@ -108,12 +103,7 @@ def axes_in_order(affine: npt.ArrayLike, dims: int) -> list[int]:
 
 
 def tilt_of(affine: npt.ArrayLike, dims: int) -> float:
-    """Largest angle in degrees between an axis of an array and the nearest of R, A and S; 0 in 2D.
-
-    Args:
-        affine: ``(4, 4)``, from voxel indices to mm.
-        dims: spatial axes of the array.
-    """
+    """Largest angle in degrees between an axis of an array and the nearest of R, A and S; 0 in 2D."""
     if dims != 3:
         return 0.0
     matrix = np.asarray(affine, dtype=np.float64)[:3, :3]
@@ -123,10 +113,5 @@ def tilt_of(affine: npt.ArrayLike, dims: int) -> float:
 
 
 def is_left_handed(affine: npt.ArrayLike, dims: int) -> bool:
-    """Whether the axes of an array are a mirror image of R, A and S; False in 2D.
-
-    Args:
-        affine: ``(4, 4)``, from voxel indices to mm.
-        dims: spatial axes of the array.
-    """
+    """Whether the axes of an array are a mirror image of R, A and S; False in 2D."""
     return dims == 3 and bool(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]) < 0)

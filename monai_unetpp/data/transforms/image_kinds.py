@@ -23,31 +23,17 @@ _CASES_PER_SHAPE = 10
 
 
 def place_of_median(low: float, median: float, high: float) -> float:
-    """Position of the median in the range of an image, from 0 to 1; 0 if the range is empty.
-
-    Args:
-        low: the 0.5th percentile.
-        median: the median.
-        high: the 99.5th percentile.
-    """
+    """Place of the median of an image between its percentiles 0.5 and 99.5, from 0 to 1; 0 if these are equal."""
     return (median - low) / (high - low) if high > low else 0.0
 
 
 def is_bright(place: float) -> bool:
-    """Whether the background of an image is bright rather than dark; images are inverted by the same measure.
-
-    Args:
-        place: as from :func:`place_of_median`.
-    """
+    """Whether the background is bright rather than dark by the place of the median, as where images are inverted."""
     return place > 0.5
 
 
 def have_two_backgrounds(places: Sequence[float]) -> bool:
-    """Whether the backgrounds of some images are of two separate kinds, dark and bright.
-
-    Args:
-        places: of each image, as from :func:`place_of_median`.
-    """
+    """Whether the backgrounds of images are of two separate kinds, dark and bright, by the places of their medians."""
     dark, bright = (statistics.fmean(found) for found in ([p < _DARK for p in places], [p > _BRIGHT for p in places]))
     return min(dark, bright) >= _SOME and dark + bright >= 1 - _BETWEEN
 

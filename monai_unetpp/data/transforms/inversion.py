@@ -37,8 +37,7 @@ class InvertProbabilitiesd(MapTransform):
         allow_missing_keys: whether items without a key are skipped.
 
     Raises:
-        ValueError: there are fewer than two classes, or ``transform`` is not invertible.
-        TypeError: an image has no metadata.
+        ValueError: ``transform`` is not invertible.
 
     Example:
         .. code-block:: json

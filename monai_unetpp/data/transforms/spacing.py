@@ -302,12 +302,7 @@ def _interpolate_along_axes(
 ) -> torch.Tensor:
     """Interpolate linearly, axis by axis, between grids with the same axes: many times faster.
 
-    Args:
-        image: ``(C, H, W[, D])`` of floats.
-        steps: voxel size of the result along each axis, in voxels of the image.
-        starts: position of the first voxel of the result, in voxels of the image.
-        size: shape of the result.
-        padding_mode: ``"border"`` or ``"zeros"``.
+    ``steps`` and ``starts`` are voxel size and first voxel of the result along each axis, in voxels of the image.
     """
     # the axis that is contiguous in memory is the slowest to select from, so it goes first
     for axis in range(len(size), 0, -1):

@@ -55,13 +55,9 @@ class StandardizeIntensityd(MapTransform):
         for key in self.key_iterator(d):
             image: Any = convert_to_tensor(d[key], dtype=torch.float32, track_meta=get_track_meta())
             kept = self._kept(image)
-            if not self.channel_wise:
-                mean, deviation = _statistics(image if kept is None else image[..., kept])
-                d[key] = (image - mean).div_(deviation or 1.0)
-                continue
-            moments = [_statistics(channel if kept is None else channel[kept]) for channel in image]
-            columns = torch.tensor(moments, device=image.device).T.reshape(2, -1, *[1] * (image.ndim - 1))
-            means, deviations = columns
+            parts = image if self.channel_wise else [image]
+            moments = [_statistics(part if kept is None else part[..., kept]) for part in parts]
+            means, deviations = torch.tensor(moments, device=image.device).T.reshape(2, -1, *[1] * (image.ndim - 1))
             d[key] = (image - means).div_(torch.where(deviations == 0, 1.0, deviations))
         return d
 

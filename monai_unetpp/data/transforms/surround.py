@@ -7,33 +7,9 @@ import dataclasses
 import torch
 from monai.data import MetaTensor
 
-from monai_unetpp.data.transforms.surround_search import search_surround
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.data.transforms.surround_search import Surround, search_surround
 
-__all__ = ["Surround", "find_surround"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Surround:
-    """The constant surround of an image.
-
-    Attributes:
-        values: the constant, one number per channel; if there are several, nested or side by side, the one that covers
-            most of the border.
-        mask: boolean ``(H, W[, D])`` on the device of the image.
-        constants: number of constants.
-        share: fraction of the image that is surround, from 0 to 1.
-    """
-
-    values: tuple[float, ...]
-    mask: torch.Tensor
-    constants: int
-    share: float
-
-    def __str__(self) -> str:
-        values = ", ".join(f"{value:g}" for value in self.values)
-        others = f" and {self.constants - 1} more constants" if self.constants > 1 else ""
-        return f"{values}{others}, {percent(self.share)} of the image"
+__all__ = ["find_surround"]
 
 
 def find_surround(image: torch.Tensor) -> Surround | None:
@@ -65,6 +41,4 @@ def find_surround(image: torch.Tensor) -> Surround | None:
     """
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
     found = search_surround(plain.cpu().numpy())
-    if found is None:
-        return None
-    return Surround(found.values, torch.from_numpy(found.mask).to(plain.device), found.constants, found.share)
+    return None if found is None else dataclasses.replace(found, mask=torch.from_numpy(found.mask).to(plain.device))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["SurroundMask", "box_around", "find_black", "search_surround"]
+__all__ = ["Surround", "box_around", "find_black", "search_surround"]
 
 _Array = npt.NDArray[Any]
 
@@ -38,21 +38,30 @@ _MOST_VOXELS = 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SurroundMask:
-    """The constant surround in numpy; the attributes are those of :class:`monai_unetpp.data.Surround`."""
+class Surround:
+    """The constant surround of an image.
+
+    Attributes:
+        values: the constant, one number per channel; if there are several, nested or side by side, the one that covers
+            most of the border.
+        mask: boolean ``(H, W[, D])``; from :func:`monai_unetpp.data.find_surround` a tensor on the device of the image.
+        constants: number of constants.
+        share: fraction of the image that is surround, from 0 to 1.
+    """
 
     values: tuple[float, ...]
-    mask: _Array
+    mask: Any
     constants: int
     share: float
 
+    def __str__(self) -> str:
+        values = ", ".join(f"{value:g}" for value in self.values)
+        others = f" and {self.constants - 1} more constants" if self.constants > 1 else ""
+        return f"{values}{others}, {100 * self.share:.0f} % of the image"
 
-def search_surround(image: _Array) -> SurroundMask | None:
-    """Find the constant surround: :func:`monai_unetpp.data.find_surround` in numpy.
 
-    Args:
-        image: ``(C, H, W[, D])``.
-    """
+def search_surround(image: _Array) -> Surround | None:
+    """Find the constant surround of ``(C, H, W[, D])``: :func:`monai_unetpp.data.find_surround` in numpy."""
     mask = np.zeros(image.shape[1:], dtype=bool)
     values: list[tuple[float, ...]] = []
     while len(values) < _MOST_CONSTANTS and not mask.all():
@@ -66,7 +75,7 @@ def search_surround(image: _Array) -> SurroundMask | None:
         mask[box] |= found[1]
     if not values:
         return None
-    return SurroundMask(values[0], mask, len(values), float(mask.mean()))
+    return Surround(values[0], mask, len(values), float(mask.mean()))
 
 
 def find_black(inside: _Array, value: float) -> float:

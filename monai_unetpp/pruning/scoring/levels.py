@@ -13,7 +13,7 @@ import torch
 from monai_unetpp.data.datasets.case_check import CheckedCase, check_case
 from monai_unetpp.data.datasets.check import tell_doubtful
 from monai_unetpp.data.datasets.label_names import LabelNames
-from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files, list_cases, repeated_names, same_name
+from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files, list_cases, repeated_names
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.errors import counted
 from monai_unetpp.pruning.results import CaseDepth, DataProblem, OperatingPoint, ScoreRow
@@ -122,7 +122,7 @@ def check_cases(
     single = [case for case in cases if case.name not in repeated]
     checked = gather({case.name: check_case(case, values, spatial_dims, in_channels) for case in share(single)})
     found = {case.name: checked[case.name] for case in single}
-    return found | {name: CheckedCase(same_name(name, same)) for name, same in repeated.items()}
+    return found | {name: CheckedCase(message) for name, message in repeated.items()}
 
 
 def _check_cases(
