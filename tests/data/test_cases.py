@@ -407,6 +407,13 @@ def test_images_that_are_left_out_are_told(tmp_path, caplog):
     assert "notes" not in caplog.text
 
 
+def test_an_image_beside_the_files_of_a_dicom_series_is_told(tmp_path, caplog):
+    touch(*(tmp_path / name / f"{number:03d}.dcm" for name in ("alone", "both") for number in range(30)))
+    save_image(tmp_path / "both" / "scan.nii.gz")
+    assert names(find_cases(tmp_path)) == ["alone", "both"]
+    assert "images in folders below are left out: both. Name these folders" in caplog.text
+
+
 def test_a_folder_whose_images_lie_deeper_is_refused_with_their_places(tmp_path):
     save_image(tmp_path / "one" / "two" / "a.nii.gz")
     with pytest.raises(ImageFileError, match=r"holds no image, but folders below do\. Name them: .*two\.$"):

@@ -26,13 +26,15 @@ _MOST_FOLDERS, _MOST_FILES = 1000, 20
 
 
 def folders_below(folder: Path, segmented: Collection[Path], suffixes: tuple[str, ...]) -> list[Path]:
-    """Folders below ``folder`` that hold images, other than those that are ``segmented``; links are not followed."""
+    """Folders below ``folder`` with images that are not ``segmented`` as a DICOM series; links are not followed."""
     found: list[Path] = []
     for number, (place, folders, files) in enumerate(os.walk(folder)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place)
-        seen = sorted(name for name in files if not name.startswith("."))[:_MOST_FILES]
-        if number and here not in segmented and any(_is_image(here / name, suffixes) for name in seen):
+        # of a DICOM series, dcm2niix puts the NIfTI file beside it
+        ends = suffixes if here in segmented else ""
+        seen = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(ends))[:_MOST_FILES]
+        if number and any(_is_image(here / name, suffixes) for name in seen):
             found.append(here)
         if number >= _MOST_FOLDERS:
             break
