@@ -220,6 +220,9 @@ def test_arguments() -> None:
             find_cases(wrong)
     with pytest.raises(ImageFileError, match="input must name a file or a folder, got an empty list"):
         find_cases([])
+    for empty in ("", ["a.nii", ""]):
+        with pytest.raises(ImageFileError, match="input must name a file or a folder, got an empty name"):
+            find_cases(empty, strict=False)
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,8 @@ def find_cases(
         raise TypeError(f"input must be a path or a list of paths, got {input!r}. Name a file or a folder.")
     if not items:
         raise ImageFileError("input must name a file or a folder, got an empty list.")
+    if not all(map(fspath, items)):  # it would be the working directory
+        raise ImageFileError("input must name a file or a folder, got an empty name.")
     suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
     wanted: _Wanted | None = None
     if list_key is not None:
