@@ -245,6 +245,8 @@ def make_output_dir(folder: str | PathLike[str]) -> Path:
     """
     path = Path(folder)
     try:
+        if not os.fspath(folder):  # it would be the working directory
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             remove_leftovers(path)

@@ -239,6 +239,10 @@ class SegmentationOptions:
             raise TypeError(f"inputs must be a path or a list of paths, got {given!r}. Name a file or a folder.")
         if not paths:
             raise ValueError("inputs must name a file or a folder, got none. Check the pattern that gave the list.")
+        # which would be the working directory, as of a variable that is not set
+        for name, path in (*(("inputs", path) for path in paths), ("output_dir", self.output_dir)):
+            if path is not None and not fspath(path):
+                raise ValueError(f"{name} must be a path, got an empty name. Write . for the working directory.")
         object.__setattr__(self, "inputs", tuple(map(fspath, paths)))
         if self.level is not None:
             object.__setattr__(self, "level", as_level(str(self.level)))

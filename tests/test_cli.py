@@ -148,6 +148,8 @@ def test_the_version(run):
         ([], "required: COMMAND"),
         (["paint"], "there is no command 'paint'"),
         (["segmnt", "a.nii.gz"], "there is no command 'segmnt'. Did you mean segment?"),
+        (["-v", "segment", "a.nii.gz"], "segment: error: -v must be given after the command."),
+        (["--verbose", "segment", "a.nii.gz"], "--verbose must be given after the command."),
         (["segment", "a.nii.gz", "--bundle", "hippo"], "output_dir must name the folder for the results"),
         (["prune", "-o", "x"], "one of the arguments DATASET_DIR -i/--input/--dataset_dir is required"),
         (
@@ -1041,6 +1043,22 @@ def test_what_breaks_within_the_work_is_no_reader_that_has_gone(monkeypatch, cap
     assert "Broken pipe" in capsys.readouterr().err
 
 
+def test_a_command_does_its_work_where_its_streams_are_closed_from_the_start(monkeypatch):
+    from monai_unetpp import bundles, progress
+
+    def counted(*_, **__):
+        with progress.counting(True, "checking") as count:
+            count(1, 1)
+        progress.write_line("a line")
+        return ["a problem"]
+
+    monkeypatch.setattr(bundles, "check_bundle", counted)
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["check", "hippocampus_mri_unetpp"]) == 1
+    assert (sys.stdout, sys.stderr) == (None, None)
+
+
 def test_messages_that_nobody_reads_do_not_end_a_command(monkeypatch):
     from monai_unetpp import bundles
 
@@ -1091,6 +1109,13 @@ def test_figures_that_cannot_be_written_are_refused_before_measuring(run, tmp_pa
     code, _, err = run("benchmark", "--quick", "-o", tmp_path / "file" / "figures.json")
     assert code == 2
     assert "must be a folder that can be written to" in err
+
+
+def test_warnings_do_not_hand_control_characters_of_names_to_the_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with logging_to_stderr(False):
+        logging.getLogger("monai_unetpp.data").warning("a\x1b[31m.nii: unusual.\nSecond line")
+    assert capsys.readouterr().err == "a\\x1b[31m.nii: unusual.\nSecond line\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

@@ -182,6 +182,17 @@ def test_an_output_folder_without_permission(tmp_path, monkeypatch):
         make_output_dir(tmp_path / "closed")
 
 
+@pytest.mark.parametrize(
+    ("inputs", "output_dir", "name"),
+    [("", "out", "inputs"), (["a.nii", ""], "out", "inputs"), ("a.nii", "", "output_dir")],
+)
+def test_an_empty_name_is_not_the_working_directory(inputs, output_dir, name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a path, got an empty name\. Write \. for the working"):
+        SegmentationOptions(inputs, output_dir, "tiny")
+    with pytest.raises(OSError, match=r"got '' \(No such file or directory\)\. Choose another folder\."):
+        make_output_dir("")
+
+
 def test_an_output_folder_is_made_and_left_empty(tmp_path):
     folder = make_output_dir(tmp_path / "a" / "b")
     assert folder == tmp_path / "a" / "b"

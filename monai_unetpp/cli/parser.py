@@ -34,6 +34,9 @@ class Parser(argparse.ArgumentParser):
             responsible = self._commands().get(_first_word(given), self)
             as_given = {_with_underscores(argument): argument for argument in given}
             told = [as_given.get(argument, argument) for argument in unknown]
+            misplaced = [argument for argument in unknown if argument in responsible._option_string_actions]
+            if misplaced:
+                responsible.error(f"{as_given[misplaced[0]]} must be given after the command")
             responsible.error(_unknown_message(told, responsible.option_names()))
         return options
 

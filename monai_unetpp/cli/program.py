@@ -134,13 +134,17 @@ def _ending_on_request() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _heard_or_not() -> Iterator[None]:
-    """Let a command go on, and end with its own code, where the reader of its output, such as head, has closed it."""
+    """Let a command go on, and end with its own code, where the reader of its output, such as head, has closed it.
+
+    Where a stream was closed from the start, as Python tells by None, what is printed goes nowhere.
+    """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream if stream is None else _Heard(stream) for stream in before)
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        sys.stdout, sys.stderr = (_Heard(nowhere if stream is None else stream) for stream in before)
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
 
 
 class _Heard:
@@ -169,11 +173,10 @@ class _Heard:
         return getattr(self._stream, name)
 
 
-def _deliver(output: TextIO | None) -> None:
+def _deliver(output: TextIO) -> None:
     """Pass on what is printed, where a disk has room for it; whether anybody reads it does not matter."""
     try:
-        if output is not None:
-            output.flush()
+        output.flush()
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

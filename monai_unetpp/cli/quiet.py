@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from monai_unetpp.cli.terminal import fail
+from monai_unetpp.errors import printable
 from monai_unetpp.progress import write_line
 
 __all__ = ["DETAILED_LOGGERS", "REPEATING_LOGGERS", "logging_to_stderr", "shown"]
@@ -103,7 +104,8 @@ class _AboveBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            write_line(self.format(record))
+            # names of files may hold control characters
+            write_line("\n".join(map(printable, self.format(record).split("\n"))))
         except Exception:
             self.handleError(record)
 

@@ -129,7 +129,8 @@ def read_volume_rows(path: Path) -> list[list[str]]:
     if not path.exists():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        # spreadsheets may save it again with a byte-order mark
+        with path.open(encoding="utf-8-sig", newline="") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error):
         header, rows = [], []

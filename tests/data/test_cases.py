@@ -215,6 +215,9 @@ def test_arguments() -> None:
             find_cases(wrong)
     with pytest.raises(ImageFileError, match="input must name a file or a folder, got an empty list"):
         find_cases([])
+    for empty in ("", ["a.nii", ""]):
+        with pytest.raises(ImageFileError, match="input must name a file or a folder, got an empty name"):
+            find_cases(empty, strict=False)
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,6 +403,13 @@ def test_images_that_are_left_out_are_told(tmp_path, caplog):
     assert f"images in folders below are left out: deeper, {still}. Name these folders" in caplog.text
     assert "1 file in other formats left out: other.mgz. Convert them." in caplog.text
     assert "notes" not in caplog.text
+
+
+def test_an_image_beside_the_files_of_a_dicom_series_is_told(tmp_path, caplog):
+    touch(*(tmp_path / name / f"{number:03d}.dcm" for name in ("alone", "both") for number in range(30)))
+    save_image(tmp_path / "both" / "scan.nii.gz")
+    assert names(find_cases(tmp_path)) == ["alone", "both"]
+    assert "images in folders below are left out: both. Name these folders" in caplog.text
 
 
 def test_a_folder_whose_images_lie_deeper_is_refused_with_their_places(tmp_path):

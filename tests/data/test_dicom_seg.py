@@ -222,6 +222,16 @@ def test_an_image_without_series_is_told_unless_all_are_wanted(caplog):
     assert "scan.nii.gz: holds no DICOM series; series 4 is not looked for." in caplog.text
 
 
+@pytest.mark.parametrize(("wanted", "fits"), [("4", True), ("1", True), ("all", True), ("3", False)])
+def test_the_series_of_a_file_that_is_named_must_be_the_one_that_is_wanted(study, wanted, fits, caplog):
+    items = find_cases(study / "4_03.dcm")
+    choose_series(items, wanted)
+    assert ("failure" in items[0]) == (not fits)
+    assert caplog.text == ""
+    if not fits:
+        assert "4_03.dcm: has no DICOM series '3' that is a volume; it has 4: 'T4'" in items[0]["failure"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "fits"), [("4", True), ("T4", True), ("1", True), ("all", True), ("3", False), ("T1 mprage", False)]
 )

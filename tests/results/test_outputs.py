@@ -13,7 +13,14 @@ from runner_bundle import write_image
 
 from monai_unetpp.bundles import hash_file
 from monai_unetpp.data.formats.label_table import make_labels
-from monai_unetpp.results import ResultFolder, collecting_warnings, hash_image, itk_snap_table, slicer_table
+from monai_unetpp.results import (
+    ResultFolder,
+    collecting_warnings,
+    hash_image,
+    itk_snap_table,
+    measure_labels,
+    slicer_table,
+)
 from monai_unetpp.results.run_record import RecordedCase
 from monai_unetpp.results.volumes import LabelVolume
 from monai_unetpp.segmentation import segment_files
@@ -138,6 +145,17 @@ def test_tables_that_other_programs_have_saved_again_are_still_ours(tmp_path):
     (tmp_path / "labels.ctbl").write_text("1 liver 1 2 3 255")
     with pytest.raises(ValueError, match=r"labels\.ctbl: exists and was not written by monai-unetpp"):
         ResultFolder(tmp_path, NAMES, {}).check()
+
+
+def test_a_table_of_volumes_that_a_spreadsheet_has_saved_again_is_still_ours(tmp_path):
+    rows = ["case,label,name,voxels,ml,warnings", "a,1,liver,8,0.008,", "'=b,1,liver,9,0.009,"]
+    table = tmp_path / "volumes.csv"
+    table.write_bytes("\r\n".join([*rows, ""]).encode("utf-8-sig"))
+    folder = ResultFolder(tmp_path, NAMES, {"started": "now"})
+    folder.check()
+    folder.add(RecordedCase("c", "c.nii", None, "c_seg.nii.gz", 0.1), measure_labels({1: "liver"}, {1: 7}, {1: 0.007}))
+    folder.write()
+    assert table.read_text(encoding="utf-8").splitlines() == [rows[0], rows[2], rows[1], "c,1,liver,7,0.007,"]
 
 
 @pytest.mark.parametrize("name", ["volumes.csv", "run.json", "labels.ctbl", "labels.label"])

@@ -96,6 +96,8 @@ def find_cases(
         raise TypeError(f"input must be a path or a list of paths, got {input!r}. Name a file or a folder.")
     if not items:
         raise ImageFileError("input must name a file or a folder, got an empty list.")
+    if not all(map(fspath, items)):  # it would be the working directory
+        raise ImageFileError("input must name a file or a folder, got an empty name.")
     suffixes = IMAGE_SUFFIXES if pictures else VOLUME_SUFFIXES
     wanted: _Wanted | None = None
     if list_key is not None:
@@ -233,13 +235,15 @@ def _told_of(folder: Path, content: Sequence[Path], series: Sequence[Path], suff
 
 
 def _folders_below(folder: Path, segmented: Collection[Path], suffixes: tuple[str, ...]) -> list[Path]:
-    """Folders below ``folder`` that hold images, other than those that are ``segmented``; links are not followed."""
+    """Folders below ``folder`` with images that are not ``segmented`` as a DICOM series; links are not followed."""
     found: list[Path] = []
     for number, (place, folders, files) in enumerate(os.walk(folder)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place)
-        seen = sorted(name for name in files if not name.startswith("."))[:_MOST_FILES]
-        if number and here not in segmented and any(_is_image(here / name, suffixes) for name in seen):
+        # of a DICOM series, dcm2niix puts the NIfTI file beside it
+        ends = suffixes if here in segmented else ""
+        seen = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(ends))[:_MOST_FILES]
+        if number and any(_is_image(here / name, suffixes) for name in seen):
             found.append(here)
         if number >= _MOST_FOLDERS:
             break

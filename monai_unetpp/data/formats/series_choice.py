@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.formats.dicom import DicomSeries, find_series, stack_series
+from monai_unetpp.data.formats.dicom import DicomSeries, find_series, is_dicom_file, stack_series
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import RESULT_NAME, first_file
 from monai_unetpp.errors import printable
@@ -23,7 +23,7 @@ ALL_SERIES = "all"
 
 
 def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
-    """Replace each folder with several series by the wanted ones; one with a single series must be of the wanted.
+    """Replace each folder with several series by the wanted ones; a single series, or file, must be of the wanted.
 
     Args:
         items: cases from :func:`monai_unetpp.data.find_cases`; changed in place. The number of the series is appended
@@ -61,9 +61,11 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
 
 
 def _series_of(item: dict[str, Any]) -> Sequence[DicomSeries] | None:
-    """The series in the folder of a case; None if they cannot be read."""
+    """The series of a case, of a folder or a DICOM file; empty for other images, None if they cannot be read."""
     image = item["image"]
-    if "failure" in item or not isinstance(image, (str, PathLike)) or not os.path.isdir(image):
+    if "failure" in item or not isinstance(image, (str, PathLike)):
+        return []
+    if not (os.path.isdir(image) or is_dicom_file(first_file(item))):
         return []
     try:
         return find_series([Path(image)])
