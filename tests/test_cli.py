@@ -1029,7 +1029,7 @@ def test_output_that_finds_no_room_on_the_disk_is_an_error(monkeypatch, capsys, 
 
     monkeypatch.setattr(sys, "stdout", Full())
     assert cli.main(["bundles", "--json"]) == 2
-    assert os.strerror(number) in capsys.readouterr().err
+    assert f"the program's output: cannot be written ({os.strerror(number)})" in capsys.readouterr().err
 
 
 def test_what_breaks_within_the_work_is_no_reader_that_has_gone(monkeypatch, capsys):

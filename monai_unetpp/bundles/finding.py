@@ -86,7 +86,7 @@ def _places() -> list[Path]:
     package_root = Path(__file__).resolve().parents[2]
     # pip installs data in an environment, with --user in the user's folders, with --target beside the package
     user_data = sysconfig.get_path("data", sysconfig.get_preferred_scheme("user"))
-    return [
+    places = [
         *([Path(os.path.expanduser(named))] if named else []),
         Path.cwd() / "bundles",
         package_root / "bundles",
@@ -95,6 +95,7 @@ def _places() -> list[Path]:
             for data in (sysconfig.get_path("data"), user_data, package_root)
         ),
     ]
+    return list(dict.fromkeys(places))
 
 
 def _is_bundle(path: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import getpass
 import logging
 import os
@@ -31,12 +30,15 @@ from monai_unetpp.cli.study_command import STUDY
 from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail, muted
 from monai_unetpp.cli.train_command import TRAIN
 from monai_unetpp.errors import cause_of, in_encoding_of, is_deliberate
+from monai_unetpp.files import naming_full_disk
 from monai_unetpp.progress import let_go_of, silenced
 from monai_unetpp.version import __version__
 
 __all__ = ["main", "make_parser"]
 
 _COMMANDS = (DEMO, BUNDLES, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
+#: What is printed, in messages of a full disk.
+_OUTPUT = "the program's output"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,7 +157,7 @@ class _Heard:
 
     def write(self, text: str) -> int:
         """Write to the stream, or nowhere once its reader has closed it; what it cannot show is escaped."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError), naming_full_disk(_OUTPUT):
             try:
                 return self._stream.write(text)
             except UnicodeEncodeError:
@@ -165,7 +167,7 @@ class _Heard:
 
     def flush(self) -> None:
         """Pass on what was written."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError), naming_full_disk(_OUTPUT):
             return self._stream.flush()
         let_go_of(self._stream)
 
@@ -178,7 +180,7 @@ def _deliver(output: TextIO) -> None:
     try:
         output.flush()
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if e.errno is None:  # named by the stream
             raise
 
 

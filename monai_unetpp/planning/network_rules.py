@@ -157,10 +157,10 @@ def choose_network(
         )
     if check and steps < _USEFUL_STEPS and "steps" not in given:
         logger.warning(
-            "%g minutes leave time for about %d training steps, but a network needs several hundred to learn anything. "
-            "Give --minutes %d or more.",
-            task.minutes,
+            "There is time for about %d training steps in %g min, but a network needs several hundred to learn "
+            "anything. Give --minutes %d or more.",
             steps,
+            task.minutes,
             _minutes_for(_USEFUL_STEPS * step_s, task),
         )
     if check and given.get("steps", 0) > steps:

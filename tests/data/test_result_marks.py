@@ -129,7 +129,7 @@ def test_nothing_but_results(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         find_cases(tmp_path / "out")
     assert "failure" in find_cases(one, strict=False)[0]
     assert names(find_cases([first, one, tmp_path / "out"])) == ["x"]
-    assert "2 inputs are results of monai-unetpp, such as" in caplog.text
+    assert "2 results of monai-unetpp among the inputs, such as" in caplog.text
 
 
 def test_a_result_beside_slices_does_not_hide_the_series(tmp_path: Path, write_series: Callable[..., Path]) -> None:

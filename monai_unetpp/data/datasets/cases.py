@@ -105,7 +105,8 @@ def find_cases(
     cases, only_results = _collect(items, suffixes, wanted, strict)
     if only_results and cases:
         example = only_results[0]["image"]
-        logger.warning("%d inputs are results of monai-unetpp, such as %s. Left out.", len(only_results), example)
+        found = counted(len(only_results), "result")
+        logger.warning("%s of monai-unetpp among the inputs, such as %s. Left out.", found, example)
     elif only_results and strict:
         raise ImageFileError(only_results[0]["failure"])
     joined = _join_channels(cases or only_results, channels, strict, (2, 3) if pictures else (3,))
