@@ -25,7 +25,7 @@ from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.logits import ONLY, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.adaptive import check_several_levels
-from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, mark_changed_weights
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, mark_changed_weights, weight_types
 from monai_unetpp.inferers.stitching import BatchStitcher, LabelStitcher, LogitStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
@@ -477,7 +477,7 @@ class NestedSlidingWindowInferer(Inferer):
     def _predictor(self, run: WindowRun, batch_size: int) -> Predictor:
         levels = self._predicted_levels(run.network)
         # another thread may call this inferer with another network meanwhile
-        network = id(run.called), run.weight_types
+        network = id(run.called), weight_types(run.network)
         key = (network, levels, run.grid.window_size, batch_size, run.device, self.runtime, self.precision)
         predictor = self._predictors.get(key)
         if predictor is None:

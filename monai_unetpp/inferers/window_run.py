@@ -59,12 +59,6 @@ class WindowRun:
         return device_of(self.network, self.images.device)
 
     @property
-    def weight_types(self) -> frozenset[torch.dtype]:
-        """The types of the network's weights."""
-        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
-        return frozenset(each.dtype for each in parameters)
-
-    @property
     def out_channels(self) -> int | None:
         """Channels of the logits, if known from the network's configuration."""
         return int(self.network.config["out_channels"]) if is_plain_nested_unet(self.network) else None

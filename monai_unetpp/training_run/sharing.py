@@ -98,13 +98,13 @@ class CaseTime:
 
     def times(self, judged: float, trained: float) -> CaseTime:
         """What cases take that are so many times as large, the one that is scored and the one that is prepared."""
-        return CaseTime(
-            judged * self.network,
-            judged * self.scoring,
-            trained * self.preparing,
-            judged * self.checking,
-            round(trained * self.prepared_bytes),
-            self.slowdown,
+        return dataclasses.replace(
+            self,
+            network=judged * self.network,
+            scoring=judged * self.scoring,
+            preparing=trained * self.preparing,
+            checking=judged * self.checking,
+            prepared_bytes=round(trained * self.prepared_bytes),
         )
 
 

@@ -12,7 +12,14 @@ from torch import nn
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
 
-__all__ = ["NetworkCopy", "copy_for_inference", "is_plain_nested_unet", "mark_changed_weights", "state_of_weights"]
+__all__ = [
+    "NetworkCopy",
+    "copy_for_inference",
+    "is_plain_nested_unet",
+    "mark_changed_weights",
+    "state_of_weights",
+    "weight_types",
+]
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -69,6 +76,11 @@ def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.M
     else:
         copied = copy.deepcopy(network)
     return copied.eval().requires_grad_(False)
+
+
+def weight_types(network: Callable[..., Any]) -> tuple[torch.dtype, ...]:
+    """The types of a network's weights, each once, in the order of the weights; empty if it is not a module."""
+    return tuple(dict.fromkeys(each.dtype for each in network.parameters())) if isinstance(network, nn.Module) else ()
 
 
 def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:

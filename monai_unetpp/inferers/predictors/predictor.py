@@ -13,7 +13,7 @@ from torch import nn
 from monai_unetpp import topology
 from monai_unetpp.errors import counted
 from monai_unetpp.inferers.logits import ONLY, logits_by_name
-from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, weight_types
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 
 __all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating", "named_outputs", "output_names"]
@@ -96,8 +96,7 @@ class Predictor(ABC):
 
     def _converted(self, windows: torch.Tensor) -> torch.Tensor:
         """Windows in the type of the network's weights, as images may be float64 or half precision."""
-        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
-        return windows.to(next((each.dtype for each in parameters if each.is_floating_point()), windows.dtype))
+        return windows.to(next((each for each in weight_types(self.network) if each.is_floating_point), windows.dtype))
 
     @abstractmethod
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -138,8 +137,8 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
 
 def _is_reduced(network: Callable[..., Any]) -> bool:
     """Whether the weights were converted to another type, such as by ``half()``."""
-    dtypes = {weights.dtype for weights in network.parameters()} if isinstance(network, nn.Module) else set()
-    return bool(dtypes) and torch.float32 not in dtypes
+    types = weight_types(network)
+    return bool(types) and torch.float32 not in types
 
 
 def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:
