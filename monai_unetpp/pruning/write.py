@@ -232,7 +232,11 @@ def _rewrite_configs(folder: Path, config: Mapping[str, Any], inference: Mapping
         if isinstance(defined, dict):
             kept = {key: value for key, value in defined.items() if re.fullmatch("_.*_", key)}
             arguments = {name: value for name, value in config.items() if name in defined or value != defaults[name]}
-            changed["network_def"] = {**kept, **arguments}
+            # what refers to a value of the file goes on doing so
+            keys = {name: str(defined.get(name)).removeprefix("@") for name in arguments}
+            keys = {name: key for name, key in keys.items() if defined.get(name) == f"@{key}" and key in content}
+            changed |= {key: arguments[name] for name, key in keys.items()}
+            changed["network_def"] = {**kept, **arguments, **{name: f"@{key}" for name, key in keys.items()}}
         # one level is left to choose
         changed |= {key: None for key in ("level", "adaptive_tolerance") if key in content}
         if path.name in below:
@@ -332,9 +336,10 @@ def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Acc
     metadata["version"] = f"{parts[1]}.{int(parts[2]) + 1}.0"
     entry = f"pruned to level {level}, cut out of {origin['name']} {version}"
     metadata["changelog"] = {metadata["version"]: entry, **metadata.get("changelog", {})}
-    for key in ("name", "description"):
-        if key in metadata:
-            metadata[key] = f"{metadata[key].rstrip('. ')} (pruned to level {level})"
+    if "name" in metadata:
+        metadata["name"] = f"{metadata['name'].rstrip('. ')} (pruned to level {level})"
+    if "description" in metadata:
+        metadata["description"] = f"Level {level}, cut out of this network: {metadata['description']}"
     metadata.pop("eval_metrics", None)
     if accuracy:
         metadata["eval_metrics"] = {f"{each.metric}_{each.label}": round(each.level, 4) for each in accuracy}
@@ -370,9 +375,10 @@ def _readme_section(
         if costs[0] is not None and costs[1] is not None:
             parts += _cost_parts(costs[0], costs[1], result)
     parts += [
-        "It holds this one level, so `level` can be left out. The text below was written for the full bundle: its "
-        "figures are those of the full network, and what it says about other levels and about pruning does not apply "
-        "here.",
+        "It holds this one level, so `level` can be left out. The text below was written for the full bundle, and so "
+        "were the plan and the curves of its training (`docs/plan.md`, `configs/plan.json` and others beside them, if "
+        "there are any): their figures are those of the full network, and what they say about other levels and about "
+        "pruning does not apply here.",
         "---",
         "",
     ]
