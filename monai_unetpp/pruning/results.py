@@ -252,6 +252,8 @@ class Decision:
         optimistic: whether the same cases chose the level and give its figures.
         summary: the verdict in one sentence.
         warnings: what a reader should know before relying on it.
+        tested: names of the points that were tested, in this order: down to the first that did not pass. Other
+            comparisons are descriptive.
     """
 
     dataset: str
@@ -266,6 +268,7 @@ class Decision:
     optimistic: bool
     summary: str
     warnings: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         """The verdict in a notebook: one sentence, what stopped it, and every comparison."""

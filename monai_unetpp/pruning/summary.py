@@ -23,7 +23,6 @@ __all__ = [
     "losses_of_cases",
     "ordered_decisions",
     "point_role",
-    "points_under_test",
     "shown_labels",
     "shown_loser",
     "summarise",
@@ -161,18 +160,6 @@ def shown_loser(result: PruningResult) -> OperatingPoint | None:
     else:
         shown = tried[-1] if final.role == "confirm" and tried else embedded[-2].level
     return next(point for point in embedded if shown in (point.name, point.level))
-
-
-def points_under_test(result: PruningResult, decision: Decision) -> frozenset[str]:
-    """Names of the points tested in ``decision``; its other comparisons are descriptive.
-
-    These are the levels down to the one it names, and the next, which stopped the test. A confirmation tests all that
-    it compares.
-    """
-    embedded = [p for p in result.points if p.kind == "embedded"]
-    chosen = next((i for i, p in enumerate(embedded) if decision.level in (p.name, p.level)), 0)
-    first = 0 if decision.role == "confirm" else max(chosen - 1, 0)
-    return frozenset(p.name for p in embedded[first:])
 
 
 def point_role(point: OperatingPoint, result: PruningResult) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -16,11 +17,13 @@ from tiny_pruning import SHAPE, prune_boxes
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import Rules, cost, read_report
 from monai_unetpp.pruning.points.adaptive_points import compare_in_sequence, level_operations
 from monai_unetpp.pruning.points.settings import adaptive_tolerances, parse_settings
-from monai_unetpp.pruning.results import ScoreRow
+from monai_unetpp.pruning.report.adaptive_tables import adaptive_table
+from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, ScoreRow
 from monai_unetpp.pruning.scoring import case_scores
 
 
@@ -160,3 +163,17 @@ def test_tolerances_are_accepted_up_to_the_first_that_does_not_pass():
     assert [accepted for _, accepted in tested] == [True, False, False]
     assert [outcomes[0].state for outcomes, _ in tested] == ["pass", "fail", "pass"]
     assert {outcomes[0].alpha for outcomes, _ in tested} == {0.05}
+
+
+def test_the_table_says_of_all_tolerances_after_the_first_that_does_not_pass_that_they_were_not_tested():
+    names = ["first", "second", "third", "fourth"]
+    tested = compare_in_sequence(rows_of(L3=0.9, first=0.9, second=0.8, third=0.9, fourth=0.8), names, "L3", Rules())
+    points = tuple(
+        AdaptivePoint(name, 0.1, {"L2": 1, "L3": 1}, 0.8, Quartiles.of([0.8]), outcomes, accepted, "L2", outcomes)
+        for name, (outcomes, accepted) in zip(names, tested, strict=True)
+    )
+    operations = dict.fromkeys([*names, "L3"], 1.0)
+    table = adaptive_table(SimpleNamespace(adaptive=AdaptiveDepth("L3", points, (), (), operations, 8, "first", "")))
+    results = [row[table.columns.index("Result")].text for row in table.rows]
+    untested = "not tested: one before it does not pass"
+    assert results == ["pass, recommended", "fail", untested, untested]

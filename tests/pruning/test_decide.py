@@ -17,7 +17,8 @@ from monai_unetpp.pruning import decision as deciding
 from monai_unetpp.pruning.confirmation import draw_subjects
 from monai_unetpp.pruning.decision.samples import FAIL, OPEN, count_state
 from monai_unetpp.pruning.decision.single_cases import is_excess_excluded
-from monai_unetpp.pruning.results import Comparison, Decision, OperatingPoint, ScoreRow
+from monai_unetpp.pruning.exposure import with_exposures
+from monai_unetpp.pruning.results import Comparison, Decision, Exposure, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.rules import (
     DEFAULT_MARGINS,
     Margin,
@@ -117,6 +118,13 @@ def found(decision: Decision, point: str, metric: str = "dice", label: str = "An
     return comparison
 
 
+def test_a_verdict_that_is_withdrawn_still_tells_which_levels_were_tested() -> None:
+    decision = decide(rows_of(levels(40)), POINTS, DICE, dataset="A", **FAST)
+    exposure = Exposure("A", decision.role, cases=40, training=1, selecting=0, rule="")
+    (withdrawn,) = with_exposures([decision], [exposure], "L3")
+    assert (withdrawn.verdict, withdrawn.level, withdrawn.tested) == ("inconclusive", "L3", ("L2", "L1"))
+
+
 class TestVerdict:
     def test_prunes_to_the_shallowest_level_that_passed(self) -> None:
         decision = decide(rows_of(levels(40)), POINTS, DICE, dataset="A", **FAST)
@@ -130,6 +138,7 @@ class TestVerdict:
     def test_stops_at_the_first_failure(self) -> None:
         decision = decide(rows_of(levels(40, l1=-0.03)), POINTS, DICE, dataset="A", **FAST)
         assert (decision.verdict, decision.level) == ("prune", "L2")
+        assert decision.tested == ("L2", "L1")
         assert found(decision, "L1").state == "fail"
         assert len(decision.blockers) == 1
         assert decision.blockers[0].startswith("L1: Dice of Anterior is worse by more than the margin")
@@ -138,6 +147,7 @@ class TestVerdict:
         decision = decide(rows_of(levels(40, l2=-0.03)), POINTS, DICE, dataset="A", **FAST)
         assert (decision.verdict, decision.level) == ("keep", "L3")
         assert [c.point for c in decision.comparisons] == ["L2", "L1"]
+        assert decision.tested == ("L2",)
         assert found(decision, "L1").state == "pass"
         assert all(blocker.startswith("L2") for blocker in decision.blockers)
         assert decision.summary.startswith("Keep L3: on 40 cases, L2 fails: Dice of Anterior is worse")

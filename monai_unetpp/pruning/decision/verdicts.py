@@ -275,6 +275,7 @@ def _verdict(
         optimistic=role != "confirm",
         summary=_summary(test, verdict, chosen, deepest, tested, stop, needed, supposing, role),
         warnings=tuple(dict.fromkeys(note for level in tested for note in level.notes)),
+        tested=tuple(level.point for level in tested[: len(passed) + 1]),
     )
 
 

@@ -179,6 +179,6 @@ def _state(adaptive: AdaptiveDepth, point: AdaptivePoint, outcome: PointOutcome)
     if point.name == adaptive.recommended:
         return TableCell("pass, recommended", "good")
     before = adaptive.points[: adaptive.points.index(point)]
-    if outcome.state == "pass" and not all(each.accepted for each in before):
+    if not all(each.accepted for each in before):
         return TableCell("not tested: one before it does not pass", "unsure")
     return TableCell(outcome.state, STATE_TONES.get(outcome.state, ""))

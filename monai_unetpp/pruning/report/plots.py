@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.report.grid_tables import grid_state
 from monai_unetpp.pruning.results import Comparison, Decision, OperatingGrid, OperatingPoint, PruningResult
-from monai_unetpp.pruning.summary import points_under_test, shown_labels
+from monai_unetpp.pruning.summary import shown_labels
 from monai_unetpp.pruning.wording import format_difference, format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, use_log_scale
 from monai_unetpp.reporting.numbers import rough_percent, significant
@@ -150,7 +150,7 @@ def plot_differences(result: PruningResult, decision: Decision) -> Picture | Non
     metrics = tuple(dict.fromkeys(comparison.metric for comparison in decision.comparisons))
     if not metrics:
         return None
-    tested = points_under_test(result, decision)
+    tested = frozenset(decision.tested)
     groups = [[c for c in decision.comparisons if c.metric == metric] for metric in metrics]
     height = 1.5 + 0.32 * max(map(len, groups))
     with new_figure(max(6.0, 5.6 * len(metrics)), height, 1, len(metrics)) as (figure, grid):

@@ -24,7 +24,6 @@ from monai_unetpp.pruning.summary import (
     deepest_point,
     ordered_decisions,
     point_role,
-    points_under_test,
     shown_labels,
     shown_loser,
 )
@@ -226,7 +225,7 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
 
 def comparisons_table(result: PruningResult, decision: Decision) -> Table:
     """The comparisons of every guarded metric at every level, with their results."""
-    tested = points_under_test(result, decision)
+    tested = frozenset(decision.tested)
     return Table.of(
         f"Non-inferiority on {named_data_set(decision.dataset)}{part_in_words(decision.role)}",
         [_comparison_record(result, c, tested) for c in decision.comparisons],
