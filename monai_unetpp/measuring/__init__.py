@@ -1,3 +1,1 @@
 """Tools for measurements: quartiles, rounds, memory, energy, size, stages, and the environment."""
-
-__all__: list[str] = []

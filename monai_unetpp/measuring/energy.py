@@ -13,8 +13,6 @@ import torch
 from monai_unetpp.devices import synchronize
 from monai_unetpp.measuring.rounds import shuffled_rounds
 
-__all__ = ["EnergyCounter", "energy_rounds", "find_counter"]
-
 _RAPL = Path("/sys/class/powercap")
 _MICRO, _MILLI = 1e-6, 1e-3
 #: A task is repeated for this many seconds: counters are updated about every millisecond.

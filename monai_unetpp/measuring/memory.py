@@ -20,8 +20,6 @@ import torch
 from monai_unetpp.devices import synchronize
 from monai_unetpp.files import naming_full_disk, scratch_folder
 
-__all__ = ["PeakMemory", "do_jobs", "is_out_of_memory", "measure_in_new_processes", "peak_resident_bytes", "reset_peak"]
-
 #: Messages of torch, its libraries, OpenVINO and ITK when memory runs out.
 _ALLOCATION_TEXTS = (
     "not enough memory",

@@ -12,8 +12,6 @@ import torch
 
 from monai_unetpp.devices import synchronize
 
-__all__ = ["shuffled_rounds", "time_rounds"]
-
 logger = logging.getLogger(__name__)
 
 _Key = TypeVar("_Key", bound=Hashable)

@@ -8,8 +8,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["count_flops", "count_parameters"]
-
 
 def count_parameters(network: nn.Module) -> int:
     """Number of parameters of a network."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-__all__ = ["summed"]
-
 _Number = TypeVar("_Number", int, float)
 
 

@@ -6,8 +6,6 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-__all__ = ["COST_KEYS", "Budget", "Cost", "check_cost_key", "name_and_value", "parse_budget"]
-
 
 class Cost(NamedTuple):
     """What a cost is, in words, and its unit."""

@@ -10,8 +10,6 @@ import numpy as np
 from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
 from monai_unetpp.pruning.plan import EvaluationData
 
-__all__ = ["choosing_entries", "confirming_cases", "draw_subjects"]
-
 _Case = tuple[str, str]
 
 

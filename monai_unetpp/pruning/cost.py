@@ -28,8 +28,6 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.points.settings import with_setting
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost, SelfCheck
 
-__all__ = ["check_pruned_networks", "checked_shape", "measure_costs", "measure_peak_memory", "measure_setting_costs"]
-
 logger = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")

@@ -16,15 +16,6 @@ from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Rules
 
-__all__ = [
-    "doubts_of_names",
-    "doubts_of_rules",
-    "doubts_of_split",
-    "doubts_of_subjects",
-    "doubts_of_tolerances",
-    "shortest_edge",
-]
-
 _WIDE_MARGIN = 0.05
 _HIGH_ALPHA = 0.1
 _SUBJECTS_TO_SPLIT = 60

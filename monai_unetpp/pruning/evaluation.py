@@ -27,8 +27,6 @@ from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.pruning.summary import shown_loser, verdict
 from monai_unetpp.pruning.write import write_pruned_bundle
 
-__all__ = ["judge", "prune"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -70,24 +70,6 @@ from monai_unetpp.pruning.scoring.folds import check_complete, check_truth, join
 from monai_unetpp.pruning.scoring.levels import NothingScoredError, Scores, evaluate_levels
 from monai_unetpp.pruning.scoring.prediction import Pipeline
 
-__all__ = [
-    "Prepared",
-    "Scored",
-    "all_problems",
-    "all_settings",
-    "compare_adaptive",
-    "compare_settings",
-    "decide_cases",
-    "doubts",
-    "expose",
-    "inferer_precision",
-    "measure_levels",
-    "prepare",
-    "score_data_sets",
-    "score_training",
-    "trade_offs",
-]
-
 logger = logging.getLogger(__name__)
 
 _ALL_COSTS = ("latency_ms", "memory_mb", "checkpoint_mb")

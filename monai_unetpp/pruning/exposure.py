@@ -24,11 +24,6 @@ from monai_unetpp.pruning.results import (
     TrainingGap,
 )
 
-__all__ = [
-    *("SELECTION", "exposures_of", "has_weights_of", "record_of", "training_gap", "with_exposures", "withdrawn"),
-    "without_choice",
-]
-
 SELECTION = "selection favours the deepest level; test on unseen cases"
 """Warning on a verdict other than to prune if the judging cases chose the weights by the deepest level."""
 

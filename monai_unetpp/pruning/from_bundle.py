@@ -14,8 +14,6 @@ from monai_unetpp.pruning.evaluation import prune
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.results import PruningResult
 
-__all__ = ["prune_bundle"]
-
 _CONFIGS = ("train.json", "prune.json")
 
 

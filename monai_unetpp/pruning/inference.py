@@ -14,8 +14,6 @@ from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, SlicewiseInferer
 from monai_unetpp.pruning.pipeline_text import describe_settings
 
-__all__ = ["BUNDLE_KEYS", "check_inference", "inference_of"]
-
 logger = logging.getLogger(__name__)
 
 #: Keys at the top of a bundle's ``inference.json`` that an evaluation may override.

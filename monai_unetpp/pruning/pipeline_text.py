@@ -19,8 +19,6 @@ from torch import nn
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.networks.hashing import hash_network
 
-__all__ = ["describe_settings"]
-
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 #: What the results of a NestedSlidingWindowInferer depend on; its other attributes only affect speed.
 _INFERER_KEYS = (

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from monai_unetpp.networks import NestedUNet
 
-__all__ = ["CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"]
-
 _Path = str | PathLike[str]
 
 

@@ -24,18 +24,6 @@ from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
 from monai_unetpp.pruning.scoring.levels import check_cases
 from monai_unetpp.pruning.write import check_writable
 
-__all__ = [
-    "check_data_sets",
-    "check_label_names",
-    "check_plan",
-    "check_report",
-    "check_scored",
-    "check_training",
-    "check_weights",
-    "check_write",
-    "load_further",
-]
-
 
 def check_plan(plan: PruningPlan) -> None:
     """Refuse a network without levels, margins for unknown labels, windows without a size, and missing packages.

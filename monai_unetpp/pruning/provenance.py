@@ -16,8 +16,6 @@ from monai_unetpp.pruning.results import InferenceSetting
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.reporting.numbers import percent
 
-__all__ = ["earlier_rules", "run_settings"]
-
 logger = logging.getLogger(__name__)
 
 #: Of costs, by which nothing is judged.

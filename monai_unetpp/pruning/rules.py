@@ -14,8 +14,6 @@ from monai_unetpp.metrics.definitions import METRICS, check_metric
 from monai_unetpp.options import option
 from monai_unetpp.pruning.budgets import name_and_value, parse_budget
 
-__all__ = ["DEFAULT_MARGINS", "DEFAULT_MAX_CASE_DROP", "Margin", "Rules", "as_list", "parse_case_drop", "parse_margin"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Margin:

@@ -10,25 +10,6 @@ from collections.abc import Collection, Sequence
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Decision, OperatingPoint, PointCost, PruningResult, ScoreRow
 
-__all__ = [
-    "ALL",
-    "AccuracySummary",
-    "MetricSummary",
-    "RelativeCost",
-    "Summary",
-    "WorstCase",
-    "chosen_point",
-    "data_sets",
-    "deepest_point",
-    "losses_of_cases",
-    "ordered_decisions",
-    "point_role",
-    "shown_labels",
-    "shown_loser",
-    "summarise",
-    "verdict",
-]
-
 ALL = "all"
 _WORST_CASES = 5
 

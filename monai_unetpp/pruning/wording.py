@@ -15,25 +15,6 @@ from monai_unetpp.pruning.summary import ALL, MetricSummary
 from monai_unetpp.reporting.numbers import decimal, percent, significant
 from monai_unetpp.reporting.tables import Tone
 
-__all__ = [
-    "STATE_TONES",
-    "capitalised",
-    "confidence",
-    "data_set_in_words",
-    "few_subjects",
-    "format_difference",
-    "format_metric",
-    "interval",
-    "interval_note",
-    "mean_and_sd",
-    "named_data_set",
-    "part_in_words",
-    "quartiles",
-    "quoted",
-    "rule_in_words",
-    "speed_up",
-]
-
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 STATE_TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unsure"}

@@ -42,8 +42,6 @@ from monai_unetpp.pruning.summary import ALL, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference, format_metric
 from monai_unetpp.reporting.markdown import code, escape, format_table
 
-__all__ = ["check_writable", "write_pruned_bundle"]
-
 logger = logging.getLogger(__name__)
 
 #: The parts of a bundle. Other files in its folder (data, outputs, exports of the full network) are not copied.

@@ -38,8 +38,6 @@ from monai_unetpp.pruning.statistics import (
 from monai_unetpp.pruning.wording import confidence, few_subjects, format_difference
 from monai_unetpp.reporting.numbers import percent
 
-__all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State", "compare_points", "passing_points"]
-
 DEFAULT_RULES = Rules()
 """The default rules."""
 

@@ -12,8 +12,6 @@ from monai_unetpp.pruning.decision.single_cases import is_excess, is_excess_excl
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray, bound_alpha, corrected_quantile, is_non_inferior
 
-__all__ = ["FAIL", "OPEN", "PASS", "GuardSample", "MissSample", "PointSamples", "count_state", "mean_state"]
-
 FAIL, OPEN, PASS = 0, 1, 2
 """States as numbers: the lowest of several wins."""
 

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["MOST_WORSE", "is_excess", "is_excess_excluded", "sign_test_alpha"]
-
 MOST_WORSE = 0.05
 """The largest share of subjects with a large drop, beyond those with a large gain, that is accepted."""
 

@@ -15,15 +15,6 @@ from monai_unetpp.pruning.results import SetDifference, Stability
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray, least_subjects
 
-__all__ = [
-    "SampledVerdicts",
-    "differences_between",
-    "join_verdicts",
-    "joint_subjects_needed",
-    "sample_verdicts",
-    "stability_of",
-]
-
 _INCONCLUSIVE = "inconclusive"
 """Stands in for a level without a verdict."""
 

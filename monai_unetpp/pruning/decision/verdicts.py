@@ -23,8 +23,6 @@ from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.wording import confidence, few_subjects
 
-__all__ = ["confirm", "decide", "decide_all", "join", "trust"]
-
 Role = Literal["choose", "confirm", "choose and report"]
 
 _STRICTEST: tuple[Verdict, ...] = ("keep", "inconclusive", "prune")

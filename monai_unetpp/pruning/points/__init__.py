@@ -1,3 +1,1 @@
 """Operating points beyond the levels: grids of settings, depths chosen per window, and trade-offs."""
-
-__all__: list[str] = []

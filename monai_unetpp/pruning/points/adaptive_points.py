@@ -24,8 +24,6 @@ from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, CaseDepth
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.scoring.levels import Scores
 
-__all__ = ["check_adaptive", "compare_in_sequence", "evaluate_adaptive", "level_operations", "operations_ratio"]
-
 logger = logging.getLogger(__name__)
 
 _TIMED_CASES = 8

@@ -23,8 +23,6 @@ from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
 from monai_unetpp.pruning.wording import few_subjects
 
-__all__ = ["at_setting", "compare_grid", "points_at_settings", "recommend_point"]
-
 logger = logging.getLogger(__name__)
 
 

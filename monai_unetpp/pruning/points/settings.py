@@ -20,16 +20,6 @@ from monai_unetpp.pruning.results import InferenceSetting
 from monai_unetpp.pruning.rules import as_list
 from monai_unetpp.window_layout import AUTO
 
-__all__ = [
-    "SETTINGS",
-    "SettingsGrid",
-    "adaptive_tolerances",
-    "check_grid_inferer",
-    "list_settings",
-    "parse_settings",
-    "with_setting",
-]
-
 SETTINGS = ("overlap", "flips", "precision", "runtime", "windows")
 """The settings that a grid can vary; ``adaptive`` is evaluated besides it, at the inferer's own setting."""
 

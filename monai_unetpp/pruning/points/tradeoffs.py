@@ -18,19 +18,6 @@ from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import FloatArray
 from monai_unetpp.reporting.numbers import rough_percent
 
-__all__ = [
-    "ResampledAccuracy",
-    "by_utility",
-    "cost_value",
-    "front_of_labels",
-    "mean_accuracy",
-    "pareto_front",
-    "resampled_accuracy",
-    "times_of_depths",
-    "with_labels",
-    "within_budget",
-]
-
 _SAMPLES = 1000
 
 

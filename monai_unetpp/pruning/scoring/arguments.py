@@ -17,8 +17,6 @@ from monai_unetpp.metrics.scores import check_labels, check_tolerances
 from monai_unetpp.pruning.results import OperatingPoint
 from monai_unetpp.pruning.scoring.prediction import Network
 
-__all__ = ["PredictionHook", "Scoring"]
-
 PredictionHook = Callable[[LabelledCase, OperatingPoint, npt.NDArray[Any], npt.NDArray[Any]], None]
 
 

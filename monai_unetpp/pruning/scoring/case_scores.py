@@ -38,8 +38,6 @@ from monai_unetpp.pruning.scoring.finished import FinishedCases
 from monai_unetpp.pruning.scoring.prediction import EMBEDDED, LevelSource, Network, Pipeline, list_sources
 from monai_unetpp.version import __version__
 
-__all__ = ["CaseEvaluation", "CaseScores"]
-
 logger = logging.getLogger(__name__)
 
 _Array = npt.NDArray[Any]

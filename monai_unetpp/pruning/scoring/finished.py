@@ -11,8 +11,6 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 
-__all__ = ["FinishedCases"]
-
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1

@@ -18,17 +18,6 @@ from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.spreadsheet import format_csv, read_cell, read_table
 
-__all__ = [
-    "SCORE_COLUMNS",
-    "check_complete",
-    "check_truth",
-    "fold_entries",
-    "format_scores",
-    "join_folds",
-    "read_folds",
-    "score_cells",
-]
-
 logger = logging.getLogger(__name__)
 
 SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRICS, "prediction_ml", "truth_ml")

@@ -25,8 +25,6 @@ from monai_unetpp.inferers.depth_gate import gate_name
 from monai_unetpp.inferers.window_memory import usable_memory_bytes
 from monai_unetpp.pruning.results import OperatingPoint
 
-__all__ = ["EMBEDDED", "LevelSource", "Network", "Pipeline", "list_sources", "networks_ready", "predict_case"]
-
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "levels"
