@@ -45,6 +45,11 @@ def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0
     if own is not None:
         settings["runtime"] = own.runtime
     settings["list of cases"] = f"out of fold, {folds} networks" if folds else data.list_key
+    if data.scores:
+        settings["scores"] = (
+            "from tables, which do not say how images were segmented: windows, flips, precision and runtime are those "
+            "with which costs were measured"
+        )
     if data.unscored:
         settings[UNSCORED] = data.unscored
     if data.confirm_dir is not None:
@@ -84,14 +89,13 @@ def earlier_rules(
     if not pairs:
         return {}
     before, rules = earlier.settings.get(EARLIER_RULES), plan.rules
-    # reports of earlier versions have no settings
     own = {
         key: value for key, value in earlier.settings.items() if key != EARLIER_RULES and not key.startswith("left out")
     }
     changed = {
         key: own.get(key, "not given")
         for key in {**own, **settings}
-        if own and key not in (_RUNS, _PART_OF_VOLUME) and own.get(key) != settings.get(key)
+        if key not in (_RUNS, _PART_OF_VOLUME) and own.get(key) != settings.get(key)
     }
     texts = [] if before is None else [before]
     now = with_foreground(plan.pipeline.tolerance_mm)

@@ -71,6 +71,7 @@ def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, bo
     assert set(result.costs) == {"L1", "L2"}
     assert (tmp_path / "report.html").is_file()
     assert result.settings["list of cases"] == "out of fold, 2 networks"
+    assert "scores" not in result.settings
     sentences = trust_sentences(result)
     assert any("was not trained on its subject, if the given scores are those of folds" in each for each in sentences)
     assert not any("does not say" in sentence for sentence in sentences)
@@ -103,6 +104,7 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds)
     (halves / "dataset.json").write_text(json.dumps(content, default=str))
     result = prune(plan_of(halves, tmp_path / "out", scores=tables, list_key="validation"))
     assert result.rows == join_folds(folds).rows
+    assert "do not say how images were segmented" in result.settings["scores"]
     # which networks these tables are of is not known
     trusted = "was not trained on its subject, if the given scores are those of folds, which was not checked."
     assert any(sentence.endswith(trusted) for sentence in trust_sentences(result))

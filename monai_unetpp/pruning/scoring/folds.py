@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRICS, "prediction_ml", "truth_ml")
 """Columns of every table of scores: ``per_case.csv``, and the tables of folds."""
 
-#: A further column: of the surface Dice. Tables of earlier versions lack it.
+#: A further column: of the surface Dice. Tables of version 0.1.0 lack it.
 _TOLERANCE = "tolerance_mm"
 _VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")
 
@@ -163,8 +163,8 @@ def read_folds(
             that in the tables.
         levels: of the network, shallowest first.
         dataset: name of the data set, instead of that in the tables, as folders may have been renamed.
-        tolerance_mm: of the surface Dice by label, which the tables must have. Where one does not tell, it is taken to
-            have them, with a warning.
+        tolerance_mm: of the surface Dice by label, foreground included, which the tables must have. Where one does not
+            tell, it is taken to have them, with a warning.
 
     Raises:
         FileNotFoundError: no such table.
@@ -183,8 +183,7 @@ def read_folds(
         if entry.get("subject"):
             told[case.name] = case.subject
     points = tuple(OperatingPoint(level, level) for level in levels)
-    tolerances = with_foreground(tolerance_mm)
-    folds = [_read_fold(Path(path), files, told, points, tolerances) for path in paths]
+    folds = [_read_fold(Path(path), files, told, points, tolerance_mm) for path in paths]
     found = {row.dataset: path for fold, path in zip(folds, paths, strict=True) for row in fold.rows}
     if len(found) > 1:
         names = ", ".join(f"{name!r} in {path}" for name, path in found.items())
