@@ -42,7 +42,8 @@ class Budget:
     value: float
 
     def __post_init__(self) -> None:
-        check_cost_key(self.key)
+        if self.key not in COST_KEYS:
+            raise ValueError(f"cost must be one of {', '.join(COST_KEYS)}, got {self.key!r}.")
         if not (math.isfinite(self.value) and self.value > 0):
             raise ValueError(f"budget must be positive, got {self.value} for {self.key}.")
 
@@ -90,14 +91,3 @@ def name_and_value(text: str, argument: str, example: str) -> tuple[str, float]:
     if not equals or not name or not math.isfinite(value):
         raise ValueError(f"{argument} must be a name, '=' and a number, got {text!r}. Write it like {example}.")
     return name.strip(), value
-
-
-def check_cost_key(key: str) -> str:
-    """``key`` if it is one of :data:`COST_KEYS`.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if key not in COST_KEYS:
-        raise ValueError(f"cost must be one of {', '.join(COST_KEYS)}, got {key!r}.")
-    return key

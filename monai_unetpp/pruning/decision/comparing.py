@@ -69,7 +69,7 @@ class LevelTest:
             GuardSample.of(self.paired, guard, point, self.reference, self.rules.max_case_drop.get(guard[0]))
             for guard in self.guards
         ]
-        tested = tuple(guard for guard in guards if np.isfinite(guard.differences).sum() > 1)
+        tested = tuple(guard for guard in guards if guard.subjects > 1)
         misses = tuple(MissSample.of(self.paired, label, point, self.reference) for label in self.paired.labels)
         return PointSamples(point, tested, misses, bool(self.held) or len(tested) < len(guards), frozenset(self.held))
 
@@ -183,7 +183,7 @@ class LevelTest:
             label=label,
             margin=guard.margin,
             cases=len(cases),
-            clusters=int(np.isfinite(guard.differences).sum()),
+            clusters=guard.subjects,
             mean_reference=_plain_mean(at_reference, subjects, metric),
             mean_point=_plain_mean(at_point, subjects, metric),
             mean_difference=bounds.mean,
@@ -214,32 +214,26 @@ class LevelTest:
         self, guard: GuardSample, bounds: MeanBounds, failing: float, worst_case: str, worst: float
     ) -> tuple[State, str]:
         """The state of a comparison and its reason: the worst of all its tests."""
-        n = int(np.isfinite(guard.differences).sum())
         what = f"{METRICS[guard.metric].in_words} of {guard.label}"
-        state, reason = self._judge_mean(what, guard, bounds, n)
-        if n < MIN_SUBJECTS:
-            return state, reason
-        found = guard.found
-        if found is not None and np.isfinite(found).sum() > 1:
-            seen = int(np.isfinite(found).sum())
-            on_found = self._judge_mean(f"{what}, where both find it,", guard, self._bounds(found), seen)
-            state, reason = min((state, reason), on_found, key=lambda each: _ORDER.index(each[0]))
-        drops = self._judge_drops(what, guard, n, failing, worst_case, worst)
-        if _ORDER.index(drops[0]) < _ORDER.index(state):
-            state, reason = drops
+        judged = [self._judge_mean(what, guard, bounds, guard.subjects)]
+        if guard.subjects < MIN_SUBJECTS:
+            return judged[0]
         if guard.label in self.held:
             return "inconclusive", f"{what}: {self.held[guard.label]}, so it is no reference."
-        return state, reason
+        if guard.found is not None and (seen := int(np.isfinite(guard.found).sum())) > 1:
+            judged.append(self._judge_mean(f"{what}, where both find it,", guard, self._bounds(guard.found), seen))
+        judged.append(self._judge_drops(what, guard, failing, worst_case, worst))
+        return min(judged, key=lambda each: _ORDER.index(each[0]))
 
     def _judge_drops(
-        self, what: str, guard: GuardSample, n: int, failing: float, worst_case: str, worst: float
+        self, what: str, guard: GuardSample, failing: float, worst_case: str, worst: float
     ) -> tuple[State, str]:
         drops, gains = int((guard.drops < 0).sum()), int((guard.drops > 0).sum())
         limit = self.rules.max_case_drop.get(guard.metric, math.nan)
-        state, found = self._judge_counts(drops, gains, n, failing)
+        state, found = self._judge_counts(drops, gains, guard.subjects, failing)
         return state, (
-            f"{what} falls by more than {limit:g} in {drops} of {n} subjects (most in {worst_case}, by {-worst:.4f}) "
-            f"and rises by as much in {gains}{found}."
+            f"{what} falls by more than {limit:g} in {drops} of {guard.subjects} subjects (most in {worst_case}, by "
+            f"{-worst:.4f}) and rises by as much in {gains}{found}."
         )
 
     def _judge_mean(self, what: str, guard: GuardSample, bounds: MeanBounds, n: int) -> tuple[State, str]:

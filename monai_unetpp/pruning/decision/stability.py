@@ -102,10 +102,11 @@ def stability_of(sampled: SampledVerdicts, levels: Sequence[str], dataset: str) 
         levels: names of all levels, shallowest first.
         dataset: name of the data set.
     """
-    names = [levels[-1 - passed] for passed in range(len(levels))]
+    # by the number of levels that pass, shallowest level first and inconclusive last
+    names = {len(levels) - 1 - number: level for number, level in enumerate(levels)} | {-1: _INCONCLUSIVE}
 
     def shares(codes: _IntArray) -> dict[str, float]:
-        return _shares([_INCONCLUSIVE if code < 0 else names[code] for code in codes], names)
+        return {name: share for code, name in names.items() if (share := float(np.mean(codes == code)))}
 
     return Stability(
         dataset=dataset,
@@ -228,9 +229,3 @@ def _passed(tested: Sequence[PointSamples], weights: FloatArray, rules: Rules) -
     passed = np.cumprod(codes == PASS, axis=0).sum(axis=0)
     none = (weights.sum(axis=1) < MIN_SUBJECTS) | ((passed == 0) & (codes[0] != FAIL))
     return np.where(none, -1, passed)
-
-
-def _shares(verdicts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """The share of each verdict that occurs, shallowest level first and inconclusive last."""
-    shares = {name: verdicts.count(name) / len(verdicts) for name in (*reversed(names), _INCONCLUSIVE)}
-    return {name: share for name, share in shares.items() if share > 0}

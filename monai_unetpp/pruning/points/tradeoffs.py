@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from monai_unetpp.metrics.definitions import check_metric
-from monai_unetpp.pruning.budgets import COST_KEYS, Budget, check_cost_key
+from monai_unetpp.pruning.budgets import COST_KEYS, Budget
 from monai_unetpp.pruning.decision import compare_points, passing_points
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
@@ -43,10 +43,10 @@ class ResampledAccuracy:
 
 
 def cost_value(cost: PointCost, key: str) -> float:
-    """The cost ``key``, in its unit.
+    """The cost ``key`` of ``COST_KEYS``, in its unit.
 
     Raises:
-        ValueError: an unknown key, or energy if the machine does not report it.
+        ValueError: energy if the machine does not report it.
     """
     if key == "energy_j" and cost.volume_energy_j is None:
         raise ValueError("energy_j is not reported by this machine (RAPL or NVML). Take another cost.")
@@ -59,7 +59,7 @@ def cost_value(cost: PointCost, key: str) -> float:
         "checkpoint_mb": cost.checkpoint_bytes / 1e6,
         "energy_j": cost.volume_energy_j.median if cost.volume_energy_j else math.nan,
     }
-    return values[check_cost_key(key)]
+    return values[key]
 
 
 def times_of_depths(adaptive: AdaptiveDepth | None, costs: Mapping[str, PointCost]) -> dict[str, PointCost]:
@@ -141,9 +141,6 @@ def pareto_front(
 
     Returns:
         The front, most accurate point first.
-
-    Raises:
-        ValueError: an unknown key.
     """
     table = _cost_table(accuracy, costs, keys)
 

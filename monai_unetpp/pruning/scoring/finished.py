@@ -13,8 +13,6 @@ from monai_unetpp.files import write_text
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
-
 
 class FinishedCases:
     """Scored cases, one JSON file each: ``<store>/<dataset>/<case>.json``.
@@ -63,7 +61,7 @@ class FinishedCases:
         """
         networks = self._read(case)
         networks[network] = {"fingerprint": self._fingerprint(network, content), "record": dict(record)}
-        text = json.dumps({"format": _FORMAT, "case": case, "networks": networks}, indent=1, allow_nan=False)
+        text = json.dumps({"case": case, "networks": networks}, indent=1, allow_nan=False)
         write_text(self._path(case), text + "\n")
 
     def _fingerprint(self, network: str, content: str) -> dict[str, str]:
@@ -77,12 +75,7 @@ class FinishedCases:
         if not path.is_file():
             return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            networks = content["networks"] if content["format"] == _FORMAT else None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+            return dict(json.loads(path.read_text(encoding="utf-8"))["networks"])
+        except (ValueError, KeyError, TypeError) as e:
             logger.warning("%s is damaged (%r). The case is scored again.", path, e)
             return {}
-        if not isinstance(networks, dict):
-            logger.info("%s was written in another format. The case is scored again.", path)
-            return {}
-        return networks

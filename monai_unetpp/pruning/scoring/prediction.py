@@ -144,28 +144,15 @@ class LevelSource:
         return {level: outputs[level] for level in self.levels}
 
 
-class _OneByOne(Mapping[str, torch.Tensor]):
-    """The logits of some levels, each computed when it is asked for, and not kept.
+class _OneByOne(dict[str, torch.Tensor]):
+    """The logits of levels, each computed when it is asked for, and not kept."""
 
-    Args:
-        levels: their names.
-        infer: computes the logits of one.
-    """
-
-    def __init__(self, levels: Sequence[str], infer: Callable[[str], torch.Tensor]) -> None:
-        self._levels = levels
+    def __init__(self, infer: Callable[[str], torch.Tensor]) -> None:
+        super().__init__()
         self._infer = infer
 
-    def __getitem__(self, level: str) -> torch.Tensor:
-        if level not in self._levels:
-            raise KeyError(level)
+    def __missing__(self, level: str) -> torch.Tensor:
         return self._infer(level)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._levels)
-
-    def __len__(self) -> int:
-        return len(self._levels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,14 +213,14 @@ class Pipeline:
                 found: Any = self._of(f"{source.key} {level}", level)(batch, network)
                 return torch.as_tensor(found)
 
-            return _OneByOne(source.levels, infer_alone)
+            return _OneByOne(infer_alone)
         if len(source.levels) > 1 and _exceeds_memory(_plain_bytes(source, batch, whole), batch.device):
             alone = {point.level: dataclasses.replace(source, points=(point,)) for point in source.points}
 
             def infer_plainly(level: str) -> torch.Tensor:
                 return alone[level].pick(self.inferer(batch, alone[level].forward))[level]
 
-            return _OneByOne(source.levels, infer_plainly)
+            return _OneByOne(infer_plainly)
         return self.inferer(batch, source.forward)
 
     def _of(self, key: str, levels: Sequence[str] | str) -> NestedSlidingWindowInferer:
