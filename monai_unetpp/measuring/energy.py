@@ -46,8 +46,7 @@ class _Rapl:
 def find_counter(device: torch.device | str) -> EnergyCounter | None:
     """Find the energy counter of a device; ``None`` if there is none, or it is not readable.
 
-    Args:
-        device: a CPU or a CUDA device. For CUDA the package ``nvidia-ml-py`` must be installed.
+    For CUDA the package ``nvidia-ml-py`` must be installed.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -73,12 +72,7 @@ def energy_rounds(
 ) -> dict[_Key, list[float]]:
     """Measure the joules of every task, one number per round; tasks take turns as in :func:`~.rounds.time_rounds`.
 
-    Args:
-        tasks: the tasks; each runs for at least a fifth of a second per round.
-        counter: from :func:`find_counter`.
-        repeats: number of rounds.
-        device: device of the tasks; a GPU is synchronized before and after each.
-        seed: seed of the orders within the rounds.
+    Each runs for at least a fifth of a second per round.
     """
     joules: dict[_Key, list[float]] = {key: [] for key in tasks}
     for order in shuffled_rounds(tasks, repeats, seed):

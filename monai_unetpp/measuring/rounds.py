@@ -18,13 +18,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 def shuffled_rounds(keys: Iterable[_Key], rounds: int, seed: int = 0) -> Iterator[tuple[_Key, ...]]:
-    """Yield all keys once per round, each time in a new order, because tasks affect the caches of the next.
-
-    Args:
-        keys: the tasks.
-        rounds: number of rounds.
-        seed: seed of the orders.
-    """
+    """Yield all keys once per round, each time in a new order, because tasks affect the caches of the next."""
     order, shuffle = list(keys), random.Random(seed).shuffle
     for _ in range(rounds):
         shuffle(order)
@@ -42,13 +36,7 @@ def time_rounds(
 ) -> dict[_Key, list[float]]:
     """Measure the seconds of every task, one number per measured round, in the order of the rounds.
 
-    Args:
-        tasks: the tasks, each run once per round.
-        repeats: number of measured rounds.
-        warm_up: number of rounds before them.
-        device: device of the tasks; a GPU is synchronized before and after each.
-        seed: seed of the orders within the rounds.
-        name: name of the measurement, for the log.
+    A GPU is synchronized before and after each. The rounds of ``warm_up`` come first and do not count.
     """
     device = torch.device(device)
     seconds: dict[_Key, list[float]] = {key: [] for key in tasks}

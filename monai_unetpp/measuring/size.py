@@ -19,9 +19,7 @@ def count_flops(network: Callable[[torch.Tensor], object], inputs: torch.Tensor)
 
     Only convolutions and matrix products are counted, which make up nearly all.
 
-    Args:
-        network: the network, on the device of ``inputs``; the meta device counts without computing.
-        inputs: ``(B, C, *spatial)``.
+    The network must be on the device of ``inputs``; the meta device counts without computing.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(inputs)

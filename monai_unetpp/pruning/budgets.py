@@ -75,10 +75,7 @@ def parse_budget(text: str) -> Budget:
 def name_and_value(text: str, argument: str, example: str) -> tuple[str, float]:
     """The name and the number of a text such as ``"dice=0.01"``.
 
-    Args:
-        text: from the command line.
-        argument: name of the argument, for the message.
-        example: such a text, for the message.
+    The name of the argument and an example are for the message.
 
     Raises:
         ValueError: another form, or a number that is not finite.

@@ -18,11 +18,7 @@ def confirming_cases(
 ) -> frozenset[_Case]:
     """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, or a share of all.
 
-    Args:
-        entries: the cases of all data sets by name, that of ``confirm_dir`` last; with their subjects where these are
-            told.
-        data: which cases confirm.
-        seed: of the split by ``confirm_share``.
+    The entries are by data set, that of ``confirm_dir`` last, with their subjects where these are told.
 
     Raises:
         ValueError: a subject both chooses and confirms.
@@ -52,13 +48,7 @@ def choosing_entries(
 
 
 def draw_subjects(subjects: Iterable[str], share: float, seed: int = 0) -> set[str]:
-    """Draw the subjects that confirm, at least one of two or more and not all of them.
-
-    Args:
-        subjects: in any order; two or more different ones.
-        share: share of the subjects to draw, above 0 and below 1.
-        seed: the same subjects, share and seed give the same draw.
-    """
+    """Draw the subjects that confirm, at least one of two or more and not all of them."""
     names = sorted(set(subjects))
     choosing = min(max(round(len(names) * (1 - share)), 1), len(names) - 1)
     order = np.random.default_rng(seed).permutation(len(names))

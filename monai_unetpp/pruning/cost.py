@@ -292,14 +292,8 @@ def check_pruned_networks(
 
     The levels are computed in one pass, as in scoring.
 
-    Args:
-        full_network: the whole network in eval mode; it is moved to ``device``, like the others.
-        networks: the pruned networks by name of their operating point.
-        window_shape: spatial shape of the window.
-        levels: the level by name of the operating point; by default, the points named like a level. Others are not
-            compared.
-        device: where to compute.
-        seed: of the window.
+    ``levels`` tells the level of each operating point; by default, points are compared that are named like a level. All
+    networks must be in eval mode, and are moved to ``device``.
 
     Returns:
         Largest difference (infinite if shapes differ, NaN if an output holds NaN) and bitwise equality.
@@ -432,11 +426,8 @@ def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:
 def measure_peak_memory(runs: Mapping[str, _Run], device: torch.device, seed: int) -> dict[str, int]:
     """Measure the peak memory in bytes of segmenting one random volume, weights included.
 
-    Args:
-        runs: by name a network, pruned and in eval mode, which is moved to ``device``; the inferer that runs it over
-            the volume; and the spatial shape of the volume.
-        device: on CUDA the peak of allocated memory, on a CPU the growth of the resident set of a separate process.
-        seed: of the volume.
+    On CUDA it is the peak of allocated memory, on a CPU the growth of the resident set of a separate process. Networks
+    must be in eval mode, and are moved to ``device``.
     """
     logger.info("Measuring the memory of %s.", ", ".join(runs))
     if device.type == "cuda":

@@ -34,12 +34,7 @@ def doubts_of_rules(rules: Rules) -> Iterator[str]:
 
 
 def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
-    """Too few subjects to hold some out.
-
-    Args:
-        subjects: number of subjects of all data sets that are split.
-        share: share that is held out; None for none.
-    """
+    """Too few subjects to hold some out."""
     if share is not None and subjects < _SUBJECTS_TO_SPLIT:
         yield (
             f"--confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT}, each side has too few "
@@ -48,12 +43,7 @@ def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
 
 
 def doubts_of_names(labels: Mapping[str, int], folders: Sequence[Path]) -> Iterator[str]:
-    """Values that a data set gives another name than the network does.
-
-    Args:
-        labels: of the network, value by name.
-        folders: of the data sets.
-    """
+    """Values that a data set gives another name than the network does."""
     for folder in folders:
         named = find_label_names(folder)
         found = {} if named is None else {value: name for name, value in named.foreground.items()}
@@ -88,11 +78,7 @@ def doubts_of_tolerances(
 ) -> Iterator[str]:
     """Tolerances of the surface Dice that are finer than the grid, or coarser than the structures.
 
-    Args:
-        tolerance_mm: by label.
-        rows: scores of cases, for the size of the structures. In 2D, all objects of a label count as one.
-        voxel_mm: median over the cases of the shortest voxel edge, without axes of a single voxel.
-        spatial_dims: 2 or 3.
+    ``voxel_mm`` is the median over the cases of the shortest voxel edge. In 2D, all objects of a label count as one.
     """
     voxel, border, shape = ("voxel", "surface", "a ball of its volume")
     if spatial_dims == 2:

@@ -49,10 +49,7 @@ def record_of(
 ) -> TrainingRecord | None:
     """What is known of the cases behind a network's weights.
 
-    Args:
-        network: the network.
-        bundle: its bundle.
-        checkpoint: the file that its weights are from, such as one of another folder.
+    The checkpoint is the file that its weights are from, such as one of another folder.
 
     Returns:
         What the training recorded beside the weights, or the bundle says; None if there is nothing on these weights.
@@ -116,11 +113,6 @@ def with_exposures(decisions: Sequence[Decision], exposures: Sequence[Exposure],
     """The decisions with verdicts on training cases withdrawn, and a warning if the cases chose the weights.
 
     A decision on out-of-fold scores stands, as the network that knows the cases has not scored them.
-
-    Args:
-        decisions: from the scores.
-        exposures: one for each.
-        deepest: the deepest level, to use without a verdict.
     """
     return tuple(_restricted(each, exposure, deepest) for each, exposure in zip(decisions, exposures, strict=True))
 
@@ -167,13 +159,7 @@ def without_choice(found: _Found, exposures: Sequence[Exposure] | None) -> _Foun
 def training_gap(
     training: Sequence[ScoreRow], judging: Sequence[ScoreRow], levels: Sequence[str]
 ) -> tuple[TrainingGap, ...]:
-    """Mean Dice of every level and label on training and on judging cases, data set by data set.
-
-    Args:
-        training: scores of the training cases.
-        judging: scores of the judging cases.
-        levels: names of the levels.
-    """
+    """Mean Dice of every level and label on training and on judging cases, data set by data set."""
     gaps = []
     for dataset in dict.fromkeys(row.dataset for row in training):
         for label in dict.fromkeys(row.label for row in training if row.dataset == dataset):

@@ -23,9 +23,7 @@ BUNDLE_KEYS = ("precision", "flips", "window_shape")
 def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
     """The settings on which an inferer's results depend.
 
-    Args:
-        inferer: any inferer; those of this package are unwrapped.
-        device: where the network runs, which determines precision ``"auto"``.
+    Inferers of this package are unwrapped. The device determines precision ``"auto"``.
 
     Returns:
         ``precision`` and ``flips``; for sliding windows also ``window_shape`` and the blending of windows, for other
@@ -62,11 +60,6 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
 
 def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.device | str) -> dict[str, Any]:
     """Check that a bundle can be made to segment as it was evaluated.
-
-    Args:
-        bundle: the folder of the bundle.
-        inferer: the evaluated inferer.
-        device: where it ran.
 
     Returns:
         The evaluated values of :data:`BUNDLE_KEYS`, to write into the bundle's configurations, and ``smooth`` as False

@@ -187,10 +187,6 @@ def _problems(found: Mapping[tuple[str, str], CheckedCase]) -> list[str]:
 def check_scored(dataset: str, checked: Mapping[str, CheckedCase]) -> None:
     """Refuse folds with cases that must not judge, such as an image that is in two of them under two names.
 
-    Args:
-        dataset: name of the data set.
-        checked: what was found out about the cases of all folds, by name.
-
     Raises:
         ValueError: cases with problems, all named.
     """

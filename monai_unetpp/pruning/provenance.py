@@ -25,10 +25,7 @@ _RUNS, _PART_OF_VOLUME = "runs per latency", "share of a volume that costs are m
 def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0) -> dict[str, str]:
     """How images are segmented and cases chosen, in words.
 
-    Args:
-        plan: the plan.
-        own: the inferer's own setting, if it has any.
-        folds: number of networks that gave out-of-fold scores; 0 where the network itself scores the cases.
+    ``folds`` is the number of networks that gave out-of-fold scores; 0 where the network itself scores the cases.
     """
     data = plan.data
     used = inference_of(plan.pipeline.inferer, plan.pipeline.device)
@@ -69,12 +66,6 @@ def earlier_rules(
     """Different rules by which an earlier report in the folder judged the same cases, as they must be fixed in advance.
 
     So must the cases be: adding some after a look at the verdict, and judging again, is a second test.
-
-    Args:
-        folder: of the report.
-        plan: the plan.
-        settings: from :func:`run_settings`.
-        subjects: the subject of each case, by data set and name.
     """
     path = folder / "report.json"
     if not path.is_file():

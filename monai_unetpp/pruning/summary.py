@@ -230,12 +230,6 @@ def losses_of_cases(rows: Sequence[ScoreRow], labels: Collection[str], chosen: s
     """The difference in Dice between two levels of every label of every case, the largest loss first.
 
     Labels that are absent in the truth and at both levels are left out.
-
-    Args:
-        rows: scores of both levels; others are ignored.
-        labels: the labels to compare.
-        chosen: name of the level.
-        deepest: name of the deepest level.
     """
     dice: dict[tuple[str, str, str], dict[str, float | None]] = {}
     for row in rows:

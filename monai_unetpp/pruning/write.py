@@ -151,11 +151,6 @@ def _build(
 def check_writable(source_bundle: str | PathLike[str], target: str | PathLike[str], *, overwrite: bool = False) -> None:
     """Refuse, before long work, what :func:`write_pruned_bundle` would refuse for any level.
 
-    Args:
-        source_bundle: folder of the bundle to prune.
-        target: folder of the new bundle.
-        overwrite: whether ``target`` may be replaced, if it is a bundle.
-
     Raises:
         FileExistsError: ``target`` exists and may not be replaced.
         FileNotFoundError: the source lacks a required file.

@@ -86,11 +86,8 @@ class GuardSample:
 
         Only the t bound with correction for skewness is used, which is almost always the lower of the two bounds.
 
-        Args:
-            weights: ``(samples, subjects)``, how often each subject is in a sample.
-            alpha: level of the bounds.
-            error: error level of the whole test.
-            failing: ``(samples,)`` level of a sign test, as one of several.
+        ``weights``, ``(samples, subjects)``, tell how often each subject is in a sample. Bounds are at ``alpha``, the
+        whole test is at ``error``, and ``failing``, ``(samples,)``, is the level of a sign test as one of several.
         """
         parts = [self.differences] if self.found is None else [self.differences, self.found]
         state = np.minimum.reduce([_mean_states(part, weights, self.margin, alpha, error) for part in parts])
@@ -211,12 +208,8 @@ def _mean_states(values: FloatArray, weights: FloatArray, margin: float, alpha: 
 def count_state(worse: Any, better: Any, subjects: Any, *, error: float, failing: Any) -> _IntArray:
     """Whether counts of subjects pass, fail or stay open; arrays are judged element by element.
 
-    Args:
-        worse: subjects that are much worse.
-        better: subjects that are much better.
-        subjects: how many were compared.
-        error: error level of passing. What fails at this level, as the only test, does not pass.
-        failing: level of the sign test, as one of several.
+    What fails at level ``error``, as the only test, does not pass; ``failing`` is the level of the sign test as one of
+    several.
     """
     passed = is_excess_excluded(worse, better, subjects, error) & ~np.asarray(is_excess(worse, better, error))
     return np.where(is_excess(worse, better, failing), FAIL, np.where(passed, PASS, OPEN))

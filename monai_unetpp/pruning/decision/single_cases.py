@@ -45,10 +45,7 @@ def sign_test_alpha(counts: NDArray[Any], alpha: float) -> NDArray[np.float64]:
 def is_excess(worse: _Counts, better: _Counts, alpha: Any = 0.05) -> Any:
     """Whether an exact sign test shows more worse subjects than better ones.
 
-    Args:
-        worse: subjects that are much worse at the shallower level; an array gives a result for each.
-        better: subjects that are much better.
-        alpha: one-sided error level; an array has one for each.
+    Arrays, also of levels, give a result for each.
 
     Example:
         >>> is_excess(4, 0), is_excess(5, 0)
@@ -66,12 +63,6 @@ def is_excess_excluded(worse: _Counts, better: _Counts, subjects: _Counts, alpha
     Tango's score test of the difference of paired proportions (1998, doi
     10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B) with a continuity correction. If no subject is
     worse there is nothing to test: :func:`~monai_unetpp.pruning.statistics.least_mean` allows for unseen drops.
-
-    Args:
-        worse: subjects that are much worse at the shallower level; an array gives a result for each.
-        better: subjects that are much better.
-        subjects: how many were compared.
-        alpha: one-sided error level.
 
     Example:
         >>> is_excess_excluded(1, 0, 30), is_excess_excluded(1, 20, 30), is_excess_excluded(1, 0, 110)

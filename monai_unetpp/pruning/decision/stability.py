@@ -52,10 +52,7 @@ class SampledVerdicts:
 def sample_verdicts(tested: Sequence[PointSamples], subjects: Sequence[str], rules: Rules) -> SampledVerdicts:
     """The verdicts that other samples of the subjects of one data set give.
 
-    Args:
-        tested: the levels below the deepest, deepest first.
-        subjects: names of the subjects, in the order of the samples.
-        rules: as for the verdict.
+    The tested levels are those below the deepest, deepest first.
     """
     count, rng = len(subjects), np.random.default_rng(rules.seed)
     halves = (rng.random((_RESAMPLES, count)).argsort(axis=1) < count // 2).astype(np.float64)
@@ -77,11 +74,7 @@ def _without_each(count: int) -> Iterator[FloatArray]:
 
 
 def join_verdicts(sampled: Mapping[str, SampledVerdicts]) -> SampledVerdicts:
-    """The verdicts on several data sets together: to keep if one is, none if one has none, else the deepest level.
-
-    Args:
-        sampled: by name of the data set, two or more.
-    """
+    """The verdicts on several data sets together: to keep if one is, none if one has none, else the deepest level."""
     parts = list(sampled.values())
     own = [each.own for each in parts]
     left_out = [_joint([*own[:number], each.left_out, *own[number + 1 :]]) for number, each in enumerate(parts)]
@@ -95,13 +88,7 @@ def join_verdicts(sampled: Mapping[str, SampledVerdicts]) -> SampledVerdicts:
 
 
 def stability_of(sampled: SampledVerdicts, levels: Sequence[str], dataset: str) -> Stability:
-    """How often other samples of the subjects give each verdict.
-
-    Args:
-        sampled: the verdicts.
-        levels: names of all levels, shallowest first.
-        dataset: name of the data set.
-    """
+    """How often other samples of the subjects give each verdict."""
     # by the number of levels that pass, shallowest level first and inconclusive last
     names = {len(levels) - 1 - number: level for number, level in enumerate(levels)} | {-1: _INCONCLUSIVE}
 
@@ -129,9 +116,6 @@ def differences_between(tested: Mapping[str, Sequence[PointSamples]]) -> tuple[S
     The interval is that of Welch's t test, two-sided 95 %: one in twenty excludes 0 by chance. Subjects of one name in
     two data sets count as different ones, as names such as ``case_01`` recur. Data sets of too few subjects for a
     verdict are not compared.
-
-    Args:
-        tested: by data set, the levels below the deepest.
     """
     found = []
     for first, second in combinations(tested, 2):
@@ -168,11 +152,7 @@ def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_
 
     Samples of that size are drawn from the observed subjects, which keeps the correlation of metrics and labels.
 
-    Args:
-        samples: of the point.
-        rules: as for the verdict.
-        alpha: level of the bounds.
-        no_difference: whether to assume no true difference, instead of the observed one.
+    With ``no_difference`` no true difference is assumed, else the observed one.
 
     Returns:
         The number; None if it cannot be found in this way or is above 100,000.

@@ -179,11 +179,7 @@ def decide_all(
 
 
 def join(decisions: Sequence[Decision]) -> Decision:
-    """One decision for several data sets: the deepest of their levels, if all are to prune.
-
-    Args:
-        decisions: one for each data set, two or more, all with the same role.
-    """
+    """One decision for several data sets: the deepest of their levels, if all are to prune."""
     verdicts, role = {each.verdict for each in decisions}, decisions[0].role
     verdict: Verdict = next(each for each in _STRICTEST if each in verdicts)
     level = max((each.level for each in decisions), key=_depth)
@@ -222,16 +218,7 @@ def trust(
     points: Sequence[OperatingPoint],
     rules: Rules = DEFAULT_RULES,
 ) -> tuple[tuple[Stability, ...], tuple[SetDifference, ...]]:
-    """The stability of verdicts on these rows, and the differences between data sets.
-
-    Args:
-        rows: scores of all data sets.
-        points: as in :func:`decide`.
-        rules: as in :func:`decide`.
-
-    Raises:
-        ValueError: anything that :func:`decide` refuses.
-    """
+    """The stability of verdicts on these rows, and the differences between data sets."""
     levels = _levels(points)
     names = [point.level for point in levels]
     sampled, tested = {}, {}

@@ -62,18 +62,8 @@ def evaluate_adaptive(
 ) -> AdaptiveDepth:
     """Compare depths chosen per window with the deepest level, and measure their cost.
 
-    Args:
-        network: the whole network.
-        inferers: by runtime, the one at the setting at which cases were scored first. What it costs to run the network
-            in stages is measured with each, all else only with the first.
-        scored: the scores of the choosing data sets, with those of the gates.
-        tolerances: the smallest first.
-        rules: rules of the verdict.
-        kept_back: data set and name of the cases to leave out.
-        load: prepares the image of a case, ``(C, H, W[, D])``.
-        window_shape: spatial shape of a window.
-        device: where to run.
-        repeats: measured rounds of the timing.
+    The inferers are by runtime, the one at the setting at which cases were scored first. What it costs to run the
+    network in stages is measured with each, all else only with the first. Cases in ``kept_back`` are left out.
     """
     rows = [row for each in scored for row in (*each.rows, *each.gate_rows) if (row.dataset, row.case) not in kept_back]
     depths = [depth for each in scored for depth in each.depths if (depth.dataset, depth.case) not in kept_back]
@@ -109,11 +99,7 @@ def compare_in_sequence(
     the full error level, and the chance of accepting any point that is worse by the margin stays at ``alpha``: no
     cases need to be held out for the choice. Subjects are the units.
 
-    Args:
-        rows: scores of all points on one or more data sets; a point must pass on each.
-        points: in the order of the tests.
-        reference: name of the point to compare with.
-        rules: rules of the verdict.
+    With several data sets, a point must pass on each.
 
     Returns:
         For each point its outcomes by data set, and whether it is accepted.
@@ -203,10 +189,6 @@ def level_operations(network: NestedUNet, window_shape: Sequence[int]) -> dict[s
 
     A window that stops at a level has computed all shallower levels and their heads. So reaching the deepest level
     costs a little more than computing it alone.
-
-    Args:
-        network: the whole network.
-        window_shape: spatial shape of a window.
     """
     levels = network.levels
     device = next(network.parameters()).device
@@ -234,14 +216,7 @@ def time_adaptive(
     At tolerance 0 no window stops: this shows what it costs to run the network in stages. Real images are needed: in
     noise, all windows would have the same depth.
 
-    Args:
-        network: the whole network.
-        inferers: by runtime, the one that runs the network at the tolerances first.
-        images: prepared images, ``(C, H, W[, D])`` each.
-        tolerances: at which windows stop.
-        device: where to run.
-        repeats: measured rounds, after one warm-up round.
-        seed: of the order within the rounds.
+    The inferers are by runtime, the one that runs the network at the tolerances first.
 
     Returns:
         The times by tolerance, and the times without a stop by runtime.

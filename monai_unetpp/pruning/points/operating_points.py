@@ -29,13 +29,7 @@ logger = logging.getLogger(__name__)
 def at_setting(
     levels: Sequence[OperatingPoint], rows: Sequence[ScoreRow], setting: InferenceSetting
 ) -> tuple[tuple[OperatingPoint, ...], tuple[ScoreRow, ...]]:
-    """Levels and their scores as operating points of a grid, named after level and setting.
-
-    Args:
-        levels: the levels.
-        rows: their scores at ``setting``; rows of other points are dropped.
-        setting: how the levels were run.
-    """
+    """Levels and their scores as operating points of a grid, named after level and setting."""
     points = {
         level.name: dataclasses.replace(level, name=f"{level.level} {setting.name}", setting=setting)
         for level in levels
@@ -50,14 +44,7 @@ def points_at_settings(
     own: InferenceSetting,
     further: Mapping[InferenceSetting, Sequence[Scores]],
 ) -> tuple[tuple[OperatingPoint, ...], tuple[ScoreRow, ...], dict[str, str]]:
-    """The points and scores of all settings that ran on every case, and why others are left out.
-
-    Args:
-        levels: the levels and further networks; only the levels are used.
-        rows: their scores at the inferer's own setting.
-        own: that setting.
-        further: the scores at the other settings.
-    """
+    """The points and scores of all settings that ran on every case, and why others are left out."""
     embedded = [point for point in levels if point.kind == "embedded"]
     points, scored = at_setting(embedded, rows, own)
     cases = {(row.dataset, row.case) for row in rows}
@@ -86,17 +73,7 @@ def compare_grid(
 ) -> OperatingGrid:
     """Compare all points of a grid with its reference, and recommend one.
 
-    Args:
-        points: levels at settings.
-        rows: scores of all points on the same cases.
-        costs: of all points.
-        time_ratios: time of all points relative to the reference.
-        rules: as for :func:`~monai_unetpp.pruning.decide`, with the error level for all points together.
-        reference: name of the deepest level at the setting of the given inferer.
-        left_out: settings that could not be evaluated, and why.
-
-    Raises:
-        ValueError: points without cost, unpaired rows, no case with a label, or what ``compare_points`` refuses.
+    The error level of the rules is that for all points together.
     """
     names = [point.name for point in points]
     outcomes = compare_points(rows, names, reference, rules)
@@ -129,13 +106,7 @@ def compare_grid(
 def recommend_point(
     reference: str, outcomes: Sequence[PointOutcome], time_ratios: Mapping[str, Quartiles]
 ) -> tuple[str | None, str]:
-    """The fastest point that passes on every data set, if it is faster than the reference, and why.
-
-    Args:
-        reference: name of the point to which the others were compared.
-        outcomes: of all other points on all data sets.
-        time_ratios: time of all points relative to the reference.
-    """
+    """The fastest point that passes on every data set, if it is faster than the reference, and why."""
     passed, count = passing_points(outcomes), len({outcome.point for outcome in outcomes})
     told = f"{len(passed)} of {count} operating points are shown to be no worse than {reference}"
     if not passed:

@@ -66,10 +66,6 @@ def times_of_depths(adaptive: AdaptiveDepth | None, costs: Mapping[str, PointCos
     """The costs of depths chosen per window, of which only the time per volume is their own.
 
     It is that of the deepest level times the ratio that was measured on real cases.
-
-    Args:
-        adaptive: the depths; None gives no costs.
-        costs: of the levels by name.
     """
     deepest = costs.get(adaptive.reference) if adaptive is not None else None
     if adaptive is None or deepest is None:
@@ -95,11 +91,6 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
     All labels have the same weight, and so do all data sets. A case without a label in the truth and in all predictions
     is left out for that label; if only some points rightly predict nothing, these count as perfect. The pooled
     foreground counts only if there is no other label.
-
-    Args:
-        rows: scores of all points.
-        points: names of the points, each scored on every case.
-        metric: ``"dice"``, ``"iou"`` or ``"nsd"``.
 
     Raises:
         ValueError: another metric, no rows, unpaired rows, or no case with any label.
@@ -133,11 +124,7 @@ def pareto_front(
 ) -> TradeOff:
     """The points that no other point beats by being at least as accurate and as cheap, and better in one of the two.
 
-    Args:
-        accuracy: by name of the point, larger is better.
-        costs: by name of the point, for every point in ``accuracy``.
-        keys: the costs that count, one or several together.
-        resampled: of at least the points of ``accuracy``, for how often each is on the front.
+    ``resampled``, of at least the same points, tells how often each is on the front.
 
     Returns:
         The front, most accurate point first.
@@ -161,11 +148,6 @@ def pareto_front(
 def front_of_labels(costs: Mapping[str, PointCost], resampled: ResampledAccuracy, keys: Sequence[str]) -> TradeOff:
     """The points that no other beats in the accuracy of every label and in all of several costs.
 
-    Args:
-        costs: by name of the point.
-        resampled: of at least the points of ``costs``.
-        keys: the costs that count.
-
     Returns:
         The points that are on the front in at least half of the samples, and how often each point is.
     """
@@ -183,13 +165,7 @@ def _often(shares: Mapping[str, float]) -> str:
 
 
 def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: int = 0) -> ResampledAccuracy:
-    """The mean Dice of each point in 1,000 resamples of the subjects (with replacement, each data set by itself).
-
-    Args:
-        rows: scores of all points.
-        points: names of the points.
-        seed: of the resampling.
-    """
+    """The mean Dice of each point in 1,000 resamples of the subjects (with replacement, each data set by itself)."""
     rng = np.random.default_rng([seed, 3])
     by_dataset = [
         _resampled(PairedScores.from_rows(rows, points, dataset), points, rng)
@@ -250,13 +226,6 @@ def within_budget(
     The cheapest is that by the first budget, then the fastest. Without ``rows``, or if none is shown to be as good, it
     is the most accurate point itself.
 
-    Args:
-        accuracy: by name of the point, larger is better.
-        costs: by name of the point, for every point in ``accuracy``.
-        limits: one or several, which must all hold.
-        rows: scores of the points; see :func:`~monai_unetpp.pruning.compare_points` for how they are compared.
-        rules: of the comparison.
-
     Returns:
         One point, or none where every point costs more.
     """
@@ -294,11 +263,6 @@ def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], we
 
     A weight of 0.02 means that saving all of the time is worth 0.02 of accuracy. Among equal points, the faster is
     picked.
-
-    Args:
-        accuracy: by name of the point, larger is better.
-        costs: by name of the point, for every point in ``accuracy``.
-        weight: accuracy that the time of the slowest point is worth, 0 or more.
     """
     table = _cost_table(accuracy, costs, ["latency_ms"])
     highest = max(value for (value,) in table.values())

@@ -29,12 +29,7 @@ _VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")
 
 
 def format_scores(rows: Iterable[ScoreRow], tolerance_mm: Mapping[str, float]) -> str:
-    """A table of scores as text, one line per case, point and label, unrounded.
-
-    Args:
-        rows: the scores.
-        tolerance_mm: of the surface Dice by label, which the last column tells.
-    """
+    """A table of scores as text, one line per case, point and label, unrounded."""
     tolerances = with_foreground(tolerance_mm)
     cells = ((*score_cells(row), tolerances.get(row.label, "")) for row in rows)
     return format_csv((*SCORE_COLUMNS, _TOLERANCE), cells)
@@ -88,10 +83,6 @@ def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
 def check_complete(scores: Scores, labels: Sequence[str]) -> None:
     """Refuse scores that lack a label of a case at a point, which a verdict then would not guard, or name it otherwise.
 
-    Args:
-        scores: of folds.
-        labels: the names that must be there.
-
     Raises:
         ValueError: a case with other labels at a point.
     """
@@ -113,11 +104,7 @@ def check_truth(
 ) -> None:
     """Refuse scores against other labels than those of the data set.
 
-    Args:
-        scores: of folds.
-        volumes_ml: by name of each case, the volume of each value in its label map.
-        labels: the value of each label by name.
-        dataset: name of the data set, for the message.
+    ``volumes_ml`` holds, by name of each case, the volume of each value in its label map.
 
     Raises:
         ValueError: a true volume that is not that of the label.
@@ -135,13 +122,7 @@ def check_truth(
 
 
 def fold_entries(dataset_dir: str | PathLike[str], list_key: str, **subjects: Any) -> list[dict[str, Any]]:
-    """The cases that folds can be made of: those of the training and the validation list, and of ``list_key``.
-
-    Args:
-        dataset_dir: folder of the data set.
-        list_key: a further list, or one of these.
-        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
-    """
+    """The cases that folds can be made of: those of the training and the validation list, and of ``list_key``."""
     content = read_content(Path(dataset_dir) / "dataset.json")
     # a validation list that is not there is drawn from the training list
     keys = [key for key in LISTS if content.get(key, content.get("training"))]

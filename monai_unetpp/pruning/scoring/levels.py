@@ -110,14 +110,7 @@ def evaluate_levels(
 def check_cases(
     cases: Sequence[LabelledCase], values: Collection[int], spatial_dims: int | None, in_channels: int | None
 ) -> dict[str, CheckedCase]:
-    """What is found about each case by name; in a process group each process reads its share.
-
-    Args:
-        cases: their names may repeat, which is a problem.
-        values: as for :func:`~monai_unetpp.data.datasets.case_check.check_case`.
-        spatial_dims: as there.
-        in_channels: as there.
-    """
+    """What is found about each case by name; in a process group each process reads its share."""
     repeated = repeated_names(cases)
     single = [case for case in cases if case.name not in repeated]
     checked = gather({case.name: check_case(case, values, spatial_dims, in_channels) for case in share(single)})

@@ -194,11 +194,7 @@ class Pipeline:
 
         Where the logits of all levels would not fit into memory, as of many classes, each level takes its own pass.
 
-        Args:
-            image: ``(C, H, W[, D])``.
-            source: the network.
-            device: where it runs.
-            whole: the shape of the image of which ``image`` is a part, to infer as for this one.
+        ``whole`` is the shape of the image of which ``image`` is a part, to infer as for this one.
         """
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         batch = plain[None].to(device, torch.float32)
