@@ -48,11 +48,6 @@ def measure_in_new_processes(
         measure: a function of a module.
         arguments: picklable arguments by name of the measurement.
         remedy: what to do if memory ran out, for the message.
-
-    Raises:
-        ValueError: an argument cannot be pickled.
-        OSError: the arguments cannot be written to a temporary file.
-        RuntimeError: a process failed; the message contains its last line.
     """
     with scratch_folder() as folder:
         paths = {name: folder / f"{number}.pkl" for number, name in enumerate(arguments)}
@@ -99,9 +94,7 @@ def _start(module: str, paths: Mapping[str, Path], remedy: str) -> None:
 def do_jobs(module: str, *paths: str) -> None:
     """Do the jobs in the files ``paths`` of :func:`measure_in_new_processes`, and write the results beside them.
 
-    Args:
-        module: imported before the process forks.
-        *paths: one file for each job; the first that fails is the last.
+    The module is imported before the process forks, and the first job that fails is the last.
     """
     if len(paths) == 1:
         _do_job(Path(paths[0]))
@@ -166,9 +159,6 @@ def peak_resident_bytes() -> int:
     """The largest resident set of this process so far.
 
     On Linux ``ru_maxrss`` is no use: a new process inherits the peak of its parent.
-
-    Raises:
-        ImportError: the system has neither source, and psutil is not installed.
     """
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))

@@ -62,9 +62,6 @@ def parse_budget(text: str) -> Budget:
     Args:
         text: ``"latency_ms=50"``; for the keys see :data:`COST_KEYS`.
 
-    Raises:
-        ValueError: another form, an unknown key, or a value that is not a positive number.
-
     Example:
         >>> parse_budget("parameters=2e6")
         Budget(key='parameters', value=2000000.0)
@@ -76,9 +73,6 @@ def name_and_value(text: str, argument: str, example: str) -> tuple[str, float]:
     """The name and the number of a text such as ``"dice=0.01"``.
 
     The name of the argument and an example are for the message.
-
-    Raises:
-        ValueError: another form, or a number that is not finite.
     """
     name, equals, number = text.rpartition("=")
     try:

@@ -19,9 +19,6 @@ def confirming_cases(
     """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, or a share of all.
 
     The entries are by data set, that of ``confirm_dir`` last, with their subjects where these are told.
-
-    Raises:
-        ValueError: a subject both chooses and confirms.
     """
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()

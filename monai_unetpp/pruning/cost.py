@@ -335,11 +335,7 @@ def _check_networks(networks: Mapping[str, NestedUNet]) -> None:
 
 
 def checked_shape(name: str, shape: Sequence[int], dims: int) -> tuple[int, ...]:
-    """The sizes of a shape; one number stands for all axes.
-
-    Raises:
-        ValueError: not one size of 1 or more per axis.
-    """
+    """The sizes of a shape; one number stands for all axes."""
     given = [shape] * dims if isinstance(shape, int) else shape
     try:
         sizes = tuple(operator.index(size) for size in given)

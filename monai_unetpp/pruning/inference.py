@@ -64,10 +64,6 @@ def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.dev
     Returns:
         The evaluated values of :data:`BUNDLE_KEYS`, to write into the bundle's configurations, and ``smooth`` as False
         where the bundle resamples probabilities: the evaluation resamples labels.
-
-    Raises:
-        ValueError: ``inference.json`` has no inferer, or one that differs in more than these keys.
-        FileNotFoundError: no ``inference.json``.
     """
     config = BundleConfig(bundle, "inference.json")
     evaluated = inference_of(inferer, device)

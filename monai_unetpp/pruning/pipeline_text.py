@@ -49,9 +49,6 @@ def describe_settings(value: Any) -> str:
     setting, and so is a changed value that an expression of a configuration refers to. Random states are left out, as
     scoring is deterministic.
 
-    Args:
-        value: any object, or a container of them.
-
     Returns:
         JSON text, the same in every process for the same settings.
     """

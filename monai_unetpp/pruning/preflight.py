@@ -26,13 +26,7 @@ from monai_unetpp.pruning.write import check_writable
 
 
 def check_plan(plan: PruningPlan) -> None:
-    """Refuse a network without levels, margins for unknown labels, windows without a size, and missing packages.
-
-    Raises:
-        TypeError: the network is no ``NestedUNet``.
-        ValueError: it has a single level, margins name unknown labels, or the windows have no size.
-        ImportError: a package for the report is not installed.
-    """
+    """Refuse a network without levels, margins for unknown labels, windows without a size, and missing packages."""
     network = plan.pipeline.network
     if not isinstance(network, NestedUNet):
         raise TypeError(
@@ -49,13 +43,7 @@ def check_plan(plan: PruningPlan) -> None:
 
 
 def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
-    """Refuse what could not be written at the end, and return the values with which the new bundle must segment.
-
-    Raises:
-        ValueError: no bundle to prune, or one that segments differently from the evaluation.
-        FileExistsError: the target exists and may not be replaced.
-        PermissionError: the target cannot be written to.
-    """
+    """Refuse what could not be written at the end, and return the values with which the new bundle must segment."""
     target, bundle = outputs.write, pipeline.bundle
     if target is None:
         return {}
@@ -76,11 +64,7 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
 
 
 def check_weights(pipeline: EvaluatedNetwork) -> None:
-    """Refuse to cut a pruned bundle out of other weights than those that are evaluated.
-
-    Raises:
-        ValueError: the bundle holds others.
-    """
+    """Refuse to cut a pruned bundle out of other weights than those that are evaluated."""
     bundle = pipeline.bundle
     if bundle is not None and not has_weights_of(pipeline.network, bundle):
         raise ValueError(
@@ -97,9 +81,6 @@ def check_label_names(plan: PruningPlan) -> dict[str, int | None]:
 
     Returns:
         By data set, the label value that is not scored, if any.
-
-    Raises:
-        ValueError: such a name, or an unreadable ``dataset.json``.
     """
     named = {name: find_label_names(folder) for name, folder in zip(plan.data.names, plan.data.folders, strict=True)}
     for folder, names in zip(plan.data.folders, named.values(), strict=True):
@@ -121,15 +102,12 @@ def check_data_sets(
 ) -> dict[str, dict[str, CheckedCase]]:
     """Check the cases of all data sets before the first is scored.
 
-    A repeated image would count as another subject, so its later occurrence is a problem. In a process group each
-    process reads its share.
+    A repeated image would count as another subject, so its later occurrence is a problem. Problems are refused here for
+    several data sets, unless the plan leaves them out, and for a single one by ``evaluate_levels``. In a process group
+    each process reads its share.
 
     Returns:
         What was found about each case, by data set and name.
-
-    Raises:
-        ValueError: cases with problems, all named, unless the plan leaves them out. With a single data set,
-            ``evaluate_levels`` raises this.
     """
     found: dict[tuple[str, str], CheckedCase] = {}
     files: dict[tuple[str, str], str] = {}
@@ -154,11 +132,7 @@ def check_data_sets(
 def check_training(
     plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[str, Any]]], ignore_labels: Mapping[str, int | None]
 ) -> dict[str, dict[str, CheckedCase]]:
-    """Check the cases of the training lists like those of :func:`check_data_sets`; an image may be repeated there.
-
-    Raises:
-        ValueError: cases with problems, all named, unless the plan leaves them out and others remain.
-    """
+    """Check the cases of the training lists like those of :func:`check_data_sets`; an image may be repeated there."""
     checked = {
         dataset: _check_cases(plan, list_cases(listed), ignore_labels[dataset]) for dataset, listed in entries.items()
     }
@@ -185,11 +159,7 @@ def _problems(found: Mapping[tuple[str, str], CheckedCase]) -> list[str]:
 
 
 def check_scored(dataset: str, checked: Mapping[str, CheckedCase]) -> None:
-    """Refuse folds with cases that must not judge, such as an image that is in two of them under two names.
-
-    Raises:
-        ValueError: cases with problems, all named.
-    """
+    """Refuse folds with cases that must not judge, such as an image that is in two of them under two names."""
     problems = [f"- {name}: {each.problem}" for name, each in checked.items() if each.problem]
     if problems:
         raise ValueError(
@@ -201,12 +171,7 @@ def check_scored(dataset: str, checked: Mapping[str, CheckedCase]) -> None:
 
 
 def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:
-    """The deepest level of each further checkpoint, to be scored and measured.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a network for other images or labels.
-    """
+    """The deepest level of each further checkpoint, to be scored and measured."""
     evaluated, further = pipeline.network, {}
     for name, path in pipeline.extra.items():
         network = load_network(path)
@@ -221,11 +186,7 @@ def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:
 
 
 def check_report() -> None:
-    """Refuse to start without the packages that the report needs at the end.
-
-    Raises:
-        ImportError: one of them is not installed.
-    """
+    """Refuse to start without the packages that the report needs at the end."""
     missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"Reports need {' and '.join(missing)}: {install_command('report')}")

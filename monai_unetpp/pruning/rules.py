@@ -164,9 +164,6 @@ def parse_margin(text: str) -> Margin:
     Args:
         text: ``"dice=0.01"`` for every label, ``"dice:Anterior=0.02"`` or ``"dice:Anterior,Posterior=0.02"`` for some.
 
-    Raises:
-        ValueError: another form, an unknown metric, or a value that is not a positive number.
-
     Example:
         >>> parse_margin("nsd:Anterior=0.02")
         Margin(metric='nsd', value=0.02, labels=('Anterior',))
@@ -182,11 +179,7 @@ def parse_margin(text: str) -> Margin:
 
 
 def parse_case_drop(text: str) -> tuple[str, float]:
-    """A limit on the drop of a single case from its text on the command line, such as ``"dice=0.1"``.
-
-    Raises:
-        ValueError: another form, an unknown metric, or a value that is not a positive number.
-    """
+    """A limit on the drop of a single case from its text on the command line, such as ``"dice=0.1"``."""
     metric, value = name_and_value(text, "max_case_drop", "dice=0.1")
     _check_case_drops({metric: value})
     return metric, value

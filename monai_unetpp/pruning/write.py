@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import logging
 import os
 import re
@@ -29,7 +28,14 @@ from monai_unetpp.bundles import (
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.training_record import find_training_record, put_training_record
 from monai_unetpp.errors import counted
-from monai_unetpp.files import make_writable, naming_full_disk, put_in_place, remove_leftovers, temporary_folder
+from monai_unetpp.files import (
+    make_writable,
+    naming_full_disk,
+    put_in_place,
+    remove_leftovers,
+    temporary_folder,
+    write_json,
+)
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.metrics import GUARDED, METRICS
@@ -149,15 +155,7 @@ def _build(
 
 
 def check_writable(source_bundle: str | PathLike[str], target: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Refuse, before long work, what :func:`write_pruned_bundle` would refuse for any level.
-
-    Raises:
-        FileExistsError: ``target`` exists and may not be replaced.
-        FileNotFoundError: the source lacks a required file.
-        PermissionError: ``target`` cannot be written to.
-        ValueError: a target inside or around the source, or a source that fails the checks or has a version that
-            cannot be incremented.
-    """
+    """Refuse, before long work, what :func:`write_pruned_bundle` would refuse for any level."""
     source = Path(source_bundle).resolve()
     _check_folders(source, Path(target).resolve(), overwrite)
     problems = check_bundle(source, sizes=False)
@@ -236,11 +234,7 @@ def _rewrite_configs(folder: Path, config: Mapping[str, Any], inference: Mapping
             known = {**content, **below[path.name]}
             changed |= {key: value for key, value in inference.items() if key in known}
         if changed != content:
-            _write_json(path, changed)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(path, changed, indent=4, ensure_ascii=False)
 
 
 def _origin(source: Path, level: str, decision: Decision | None, result: PruningResult | None) -> dict[str, Any]:
@@ -339,7 +333,7 @@ def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Acc
     # drop hashes of other files, which were not copied
     metadata |= weights_entry(path.parents[1])
     metadata["pruned_from"] = dict(origin)
-    _write_json(path, metadata)
+    write_json(path, metadata, indent=4, ensure_ascii=False)
 
 
 def _readme_section(

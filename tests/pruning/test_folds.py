@@ -103,7 +103,7 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds)
     content = {"training": entries[:10], "validation": entries[10:]}
     (halves / "dataset.json").write_text(json.dumps(content, default=str))
     result = prune(plan_of(halves, tmp_path / "out", scores=tables, list_key="validation"))
-    assert result.rows == join_folds(folds).rows
+    assert result.rows == join_folds(folds, "boxes").rows
     assert "do not say how images were segmented" in result.settings["scores"]
     # which networks these tables are of is not known
     trusted = "was not trained on its subject, if the given scores are those of folds, which was not checked."
@@ -289,12 +289,12 @@ def test_empty_cells_of_what_is_nowhere_are_volumes_of_0(tmp_path, boxes, folds)
 
 def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:
     with pytest.raises(ValueError, match="folds must share no subject, got 'case_00' in folds 0 and 1"):
-        join_folds([folds[0], folds[0]])
+        join_folds([folds[0], folds[0]], "boxes")
     with pytest.raises(ValueError, match="folds must hold scores, got none"):
-        join_folds([])
+        join_folds([], "boxes")
     other = dataclasses.replace(folds[1], points=folds[1].points[:1])
     with pytest.raises(ValueError, match="folds must be scored at the same points"):
-        join_folds([folds[0], other])
+        join_folds([folds[0], other], "boxes")
     with pytest.raises(ValueError, match="folds must be of the data set 'others', got boxes"):
         join_folds(folds, "others")
     for again in ({"extra": {"alone": "alone.pt"}}, {"save_uncertainty": True}):

@@ -34,11 +34,7 @@ _Outcomes = tuple[PointOutcome, ...]
 
 
 def check_adaptive(network: NestedUNet, inferer: NestedSlidingWindowInferer) -> None:
-    """Refuse what has no choice of depth.
-
-    Raises:
-        ValueError: a network with fewer than three levels, or an inferer that compiles the whole network.
-    """
+    """Refuse what has no choice of depth."""
     inferer.with_options(levels=ADAPTIVE, adaptive_tolerance=0.0)
     if len(network.levels) < 3:
         raise ValueError(

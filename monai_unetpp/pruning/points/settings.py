@@ -40,10 +40,6 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
     Returns:
         Distinct values by setting, in the order of :data:`SETTINGS`; empty for no grid.
 
-    Raises:
-        TypeError: values of the wrong type.
-        ValueError: another form, or a setting that is unknown, given twice or without values.
-
     Example:
         >>> parse_settings(["overlap=0,0.25", "flips=none,0+1"])
         {'overlap': ((0.0,), (0.25,)), 'flips': ((), (0, 1))}
@@ -73,10 +69,6 @@ def adaptive_tolerances(given: Mapping[str, Any] | Sequence[str] | str | None) -
     Returns:
         Distinct tolerances, the smallest first; empty for none.
 
-    Raises:
-        TypeError: values of the wrong type.
-        ValueError: another form, or a tolerance that is not above 0 and at most 1.
-
     Example:
         >>> adaptive_tolerances(["overlap=0,0.25", "adaptive=0.033,0.02"])
         (0.02, 0.033)
@@ -104,11 +96,7 @@ def _named_values(given: Mapping[str, Any] | Sequence[str] | str | None) -> list
 
 
 def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:
-    """``inferer`` if it can be run at other settings.
-
-    Raises:
-        TypeError: it cannot.
-    """
+    """``inferer`` if it can be run at other settings."""
     if not isinstance(inferer, NestedSlidingWindowInferer):
         raise TypeError(
             f"inferer must be a NestedSlidingWindowInferer where settings are given, got {type(inferer).__name__}. "
@@ -130,11 +118,6 @@ def list_settings(
         grid: from :func:`parse_settings`.
         network: the network to run.
         device: where to run.
-
-    Raises:
-        ImportError: a runtime is not installed.
-        ValueError: a value that the inferer refuses, or that cannot run on ``device``; an inferer that chooses its
-            windows itself, which has none of its own.
     """
     shallow = network.prune(network.levels[0]).eval().to(device)
     known: dict[tuple[str, str], tuple[str, str]] = {}
@@ -170,11 +153,7 @@ def list_settings(
 
 
 def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:
-    """A copy of ``inferer`` that runs at ``setting``.
-
-    Raises:
-        ValueError: a value that the inferer refuses.
-    """
+    """A copy of ``inferer`` that runs at ``setting``."""
     return inferer.with_options(
         roi_size=AUTO if setting.auto_windows else inferer.roi_size,
         overlap=setting.overlap[0] if len(setting.overlap) == 1 else setting.overlap,

@@ -43,11 +43,7 @@ class ResampledAccuracy:
 
 
 def cost_value(cost: PointCost, key: str) -> float:
-    """The cost ``key`` of ``COST_KEYS``, in its unit.
-
-    Raises:
-        ValueError: energy if the machine does not report it.
-    """
+    """The cost ``key`` of ``COST_KEYS``, in its unit."""
     if key == "energy_j" and cost.volume_energy_j is None:
         raise ValueError("energy_j is not reported by this machine (RAPL or NVML). Take another cost.")
     values = {
@@ -91,9 +87,6 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
     All labels have the same weight, and so do all data sets. A case without a label in the truth and in all predictions
     is left out for that label; if only some points rightly predict nothing, these count as perfect. The pooled
     foreground counts only if there is no other label.
-
-    Raises:
-        ValueError: another metric, no rows, unpaired rows, or no case with any label.
     """
     if check_metric(metric) == "hd95_mm":
         raise ValueError("metric must be one where larger is better, got 'hd95_mm'. Use dice, iou or nsd.")

@@ -79,13 +79,7 @@ class CaseEvaluation:
 
     @classmethod
     def of(cls, network: Network, scoring: Scoring) -> CaseEvaluation:
-        """Check the networks against ``scoring``, and hash them if finished cases are kept.
-
-        Raises:
-            TypeError: networks or further points of the wrong type.
-            ValueError: levels that a network lacks, an inferer with levels of its own, or a ``store`` without
-                ``configuration`` or with a network whose weights cannot be hashed.
-        """
+        """Check the networks against ``scoring``, and hash them if finished cases are kept."""
         if scoring.spatial_dims is None:
             scoring = dataclasses.replace(scoring, spatial_dims=getattr(network, "spatial_dims", None))
         sources = list_sources(network, scoring.levels, scoring.extra or {}, scoring.adaptive)

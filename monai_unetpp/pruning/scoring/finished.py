@@ -53,12 +53,7 @@ class FinishedCases:
         return record
 
     def save(self, case: str, network: str, content: str, record: Mapping[str, Any]) -> None:
-        """Keep the record of a network on a case, beside those of other networks.
-
-        Raises:
-            OSError: the file cannot be written.
-            ValueError: a non-finite number.
-        """
+        """Keep the record of a network on a case, beside those of other networks."""
         networks = self._read(case)
         networks[network] = {"fingerprint": self._fingerprint(network, content), "record": dict(record)}
         text = json.dumps({"case": case, "networks": networks}, indent=1, allow_nan=False)

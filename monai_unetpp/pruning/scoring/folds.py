@@ -43,26 +43,17 @@ def score_cells(row: ScoreRow) -> tuple[str, ...]:
     return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers)
 
 
-def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
-    """Join the scores of all folds as those of one data set.
-
-    Args:
-        folds: from :func:`~monai_unetpp.pruning.evaluate_levels`, one for each fold.
-        dataset: name that the data set must have in the scores; None takes any.
-
-    Raises:
-        ValueError: no folds, folds of different data sets or points, or a subject in two folds.
-    """
+def join_folds(folds: Sequence[Scores], dataset: str) -> Scores:
+    """Join the scores of all folds as those of one data set, whose name they must have."""
     if not folds:
         raise ValueError("folds must hold scores, got none. Score the cases of every fold.")
     points = {tuple((point.name, point.level) for point in fold.points) for fold in folds}
     if len(points) > 1:
         raise ValueError(f"folds must be scored at the same points, got {sorted(points)}. Score them alike.")
     names = {row.dataset for fold in folds for row in fold.rows}
-    if len(names) > 1:
-        raise ValueError(f"folds must be of one data set, got {', '.join(sorted(names))}. Give them one name.")
-    if dataset is not None and names - {dataset}:
-        raise ValueError(f"folds must be of the data set {dataset!r}, got {', '.join(names)}. Score them by its name.")
+    if names - {dataset}:
+        told = ", ".join(sorted(names))
+        raise ValueError(f"folds must be of the data set {dataset!r}, got {told}. Score them by its name.")
     home: dict[str, int] = {}
     for number, fold in enumerate(folds):
         for row in fold.rows:
@@ -81,11 +72,7 @@ def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
 
 
 def check_complete(scores: Scores, labels: Sequence[str]) -> None:
-    """Refuse scores that lack a label of a case at a point, which a verdict then would not guard, or name it otherwise.
-
-    Raises:
-        ValueError: a case with other labels at a point.
-    """
+    """Refuse scores that lack a label of a case at a point, which a verdict then would not guard, or misname it."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in scores.rows:
         found.setdefault((row.case, row.point), []).append(row.label)
@@ -105,9 +92,6 @@ def check_truth(
     """Refuse scores against other labels than those of the data set.
 
     ``volumes_ml`` holds, by name of each case, the volume of each value in its label map.
-
-    Raises:
-        ValueError: a true volume that is not that of the label.
     """
     for row in scores.rows:
         values = [labels[row.label]] if row.label in labels else labels.values()
@@ -146,11 +130,6 @@ def read_folds(
         dataset: name of the data set, instead of that in the tables, as folders may have been renamed.
         tolerance_mm: of the surface Dice by label, foreground included, which the tables must have. Where one does not
             tell, it is taken to have them, with a warning.
-
-    Raises:
-        FileNotFoundError: no such table.
-        ValueError: a single table, a different one, tables of several data sets, one with cases that the data set
-            lacks or of other tolerances, or two cases of one name.
     """
     if len(paths) < 2:
         raise ValueError(

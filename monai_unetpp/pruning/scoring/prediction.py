@@ -318,12 +318,7 @@ def list_sources(
     extra: Mapping[OperatingPoint, Network],
     adaptive: Sequence[float] = (),
 ) -> list[LevelSource]:
-    """The networks to run on each case: the one whose levels are evaluated, then the extra ones.
-
-    Raises:
-        TypeError: networks that cannot be called, or extra points of the wrong type.
-        ValueError: levels that a network lacks, or duplicate names.
-    """
+    """The networks to run on each case: the one whose levels are evaluated, then the extra ones."""
     names = getattr(network, "levels", None) if levels is None else levels
     if isinstance(names, str) or not names or len(set(names)) < len(names):
         raise ValueError(
