@@ -44,10 +44,8 @@ def measure_in_new_processes(
 
     On Linux the processes are forks of one that has imported what they need, which takes seconds.
 
-    Args:
-        measure: a function of a module.
-        arguments: picklable arguments by name of the measurement.
-        remedy: what to do if memory ran out, for the message.
+    The function is one of a module, and its arguments are picklable. The remedy, for the message, is what to do if
+    memory ran out.
     """
     with scratch_folder() as folder:
         paths = {name: folder / f"{number}.pkl" for number, name in enumerate(arguments)}
@@ -121,9 +119,6 @@ class PeakMemory:
     """The peak memory since this object was made, beyond what was in use then.
 
     On CUDA this is device memory; on a CPU the resident set of this process.
-
-    Args:
-        device: a CPU or a CUDA device.
     """
 
     def __init__(self, device: torch.device | str) -> None:

@@ -31,12 +31,7 @@ Times and energy are medians, the time per volume is what a user waits, and a MB
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """The most that an operating point may cost.
-
-    Attributes:
-        key: one of :data:`COST_KEYS`.
-        value: the limit, positive, in the unit of the key.
-    """
+    """The most that an operating point may cost."""
 
     key: str
     value: float

@@ -297,9 +297,6 @@ def check_pruned_networks(
 
     Returns:
         Largest difference (infinite if shapes differ, NaN if an output holds NaN) and bitwise equality.
-
-    Raises:
-        ValueError: a level that the network lacks, or a point that is not among ``networks``.
     """
     device = measuring_device(device)
     _check_networks(networks)

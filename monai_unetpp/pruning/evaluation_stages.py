@@ -80,10 +80,7 @@ class Prepared:
     """A checked plan, with everything that scoring needs.
 
     Attributes:
-        plan: the plan.
-        device: where to run.
         own: the inferer's own setting; None for inferers without settings.
-        others: the further settings in the plan.
         inference: values with which the pruned bundle must segment; empty if none is written.
         entries: the cases of all data sets by name, the confirming data set last.
         training: the training cases to score, by name of each data set that chooses; empty if the plan asks for none.
@@ -93,7 +90,6 @@ class Prepared:
         settings: how images are segmented and cases chosen, in words.
         configurations: text of all that scores depend on, by setting; None for the inferer as given.
         checked: what was found while reading each case, by data set and name.
-        checked_training: the same of the training cases.
         record: which cases trained the weights, from the bundle; None if it does not say.
         given: out-of-fold scores of the only data set that chooses; None where the network scores it.
     """
@@ -166,9 +162,7 @@ class Scored:
 def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepared:
     """Check everything that can be checked before the first case is scored, and collect what scoring needs.
 
-    Args:
-        plan: the plan.
-        folds: out-of-fold scores of the only data set that chooses, if its cases are scored already.
+    ``folds`` are out-of-fold scores of the only data set that chooses, if its cases are scored already.
     """
     given = None if folds is None else join_folds(folds, plan.data.names[0])
     pipeline = plan.pipeline

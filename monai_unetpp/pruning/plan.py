@@ -116,22 +116,20 @@ class EvaluationData:
     subjects_of: Path | None = None
 
     def __post_init__(self) -> None:
-        given: Any = self.dataset_dir
-        folders = [given] if isinstance(given, (str, PathLike)) else list(given)
-        object.__setattr__(self, "dataset_dir", tuple(Path(fspath(folder)) for folder in folders))
+        for name in ("dataset_dir", "scores"):
+            object.__setattr__(self, name, _as_paths(getattr(self, name)))
         for name in ("confirm_dir", "subjects_of"):
             folder = getattr(self, name)
             object.__setattr__(self, name, None if folder is None else Path(fspath(folder)))
-        _check_names([folder.resolve().name for folder in self.folders], count=len(folders))
+        _check_names(self.names, count=len(self.dataset_dir))
         if self.confirm_dir is not None and self.confirm_share is not None:
             raise ValueError("confirm_dir and confirm_share exclude each other. Give the one you want to confirm with.")
         if self.confirm_share is not None and not 0 < self.confirm_share < 1:
             raise ValueError(f"confirm_share must lie between 0 and 1, got {self.confirm_share}. 0.5 is a good split.")
-        tables: Any = self.scores or ()
-        tables = [tables] if isinstance(tables, (str, PathLike)) else tables
-        object.__setattr__(self, "scores", tuple(Path(fspath(table)) for table in tables))
-        if self.scores and len(folders) > 1:
-            raise ValueError(f"scores must be of one data set, got {len(folders)} with dataset_dir. Judge each alone.")
+        if self.scores and len(self.dataset_dir) > 1:
+            raise ValueError(
+                f"scores must be of one data set, got {len(self.dataset_dir)} with dataset_dir. Judge each alone."
+            )
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -290,6 +288,10 @@ def _by_group(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise ValueError(f"a pruning plan has no field {field!r}. {advice}")
         given[homes[field]][field] = value
     return given
+
+
+def _as_paths(given: Sequence[_Path] | _Path | None) -> tuple[Path, ...]:
+    return tuple(Path(fspath(path)) for path in ([given] if isinstance(given, (str, PathLike)) else given or ()))
 
 
 def _check_names(names: Sequence[str], count: int) -> None:

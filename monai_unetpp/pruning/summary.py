@@ -40,15 +40,7 @@ class AccuracySummary:
 
 @dataclasses.dataclass(frozen=True)
 class RelativeCost:
-    """The cost of an operating point relative to the deepest level; None if either was not measured.
-
-    Attributes:
-        point: name of the operating point.
-        window_speed_up: how many times faster a window is segmented.
-        volume_speed_up: how many times faster a whole volume is segmented.
-        parameter_share: parameters, 1 for the deepest level.
-        memory_share: peak memory, 1 for the deepest level.
-    """
+    """The cost of an operating point relative to the deepest level; None if either was not measured."""
 
     point: str
     window_speed_up: float | None

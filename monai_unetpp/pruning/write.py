@@ -251,17 +251,9 @@ def _origin(source: Path, level: str, decision: Decision | None, result: Pruning
     if metadata.get("eval_metrics"):
         origin["eval_metrics"] = metadata["eval_metrics"]
     if decision is not None:
-        origin |= {
-            "verdict": decision.verdict,
-            "verdict_level": decision.level,
-            "summary": decision.summary,
-            "dataset": decision.dataset,
-            "role": decision.role,
-            "optimistic": decision.optimistic,
-            "cases": decision.cases,
-            "subjects": decision.subjects,
-            "margins": _margins(decision, result),
-        }
+        told = ("verdict", "summary", "dataset", "role", "optimistic", "cases", "subjects")
+        origin |= {name: getattr(decision, name) for name in told}
+        origin |= {"verdict_level": decision.level, "margins": _margins(decision, result)}
     if result is not None:
         origin["alpha"] = result.rules.alpha
     return origin

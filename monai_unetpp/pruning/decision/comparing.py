@@ -265,8 +265,6 @@ class LevelOutcome:
     """How one operating point compares with the deepest level.
 
     Attributes:
-        samples: what was tested.
-        comparisons: every guarded metric of every label that could be tested.
         sentences: what did not pass.
         notes: other information for the reader.
         state: the worst of all states.

@@ -24,10 +24,6 @@ class GuardSample:
     """A guarded metric of a label at a point, against the reference.
 
     Attributes:
-        metric: name of the metric.
-        label: name of the label.
-        margin: the non-inferiority margin.
-        cases: names of the compared cases.
         differences: ``(subjects,)`` mean difference of each subject, negative where worse; NaN without a comparison.
         found: the same on the cases where neither misses the label; None if these are all cases. Misses are judged
             by their number.
@@ -101,7 +97,6 @@ class MissSample:
     """Structures that the point or the reference misses completely.
 
     Attributes:
-        label: name of the label.
         cases: the cases in which the point misses it and the reference does not.
         signs: ``(subjects,)`` -1 where only the point misses it in more cases than only the reference does, 1 where in
             fewer, 0 otherwise.
@@ -118,13 +113,13 @@ class MissSample:
         """Collect the misses of both."""
         at = paired.subject_numbers
         lost, won = (paired.newly_missed(*pair, label) for pair in ((point, reference), (reference, point)))
-        balance = np.zeros(len(at), dtype=np.int64)
-        for sign, cases in ((1, won), (-1, lost)):
-            np.add.at(balance, [at[paired.subjects[case]] for case in cases], sign)
+        worse, better = (
+            np.array([at[paired.subjects[case]] for case in cases], dtype=np.int64) for cases in (lost, won)
+        )
         present = np.zeros(len(at), dtype=bool)
         for case, subject in paired.subjects.items():
             present[at[subject]] |= paired.scores[reference, label, case].state in ("ok", "missed")
-        return cls(label, lost, np.sign(balance), present)
+        return cls(label, lost, _signs(worse, better, len(at)), present)
 
     def states(self, weights: FloatArray, error: float, failing: FloatArray) -> _IntArray:
         """The state in each of many samples; see :meth:`GuardSample.states`."""
@@ -136,9 +131,6 @@ class PointSamples:
     """Everything tested at one point.
 
     Attributes:
-        point: its name.
-        guards: the guarded metrics of the labels.
-        misses: of every label.
         held: whether a guarded label cannot pass, because it cannot be tested or the deepest level is no reference.
         unfit: labels for which the deepest level is no reference; they neither pass nor fail.
     """
@@ -229,8 +221,11 @@ def _means(values: FloatArray, index: _IntArray, count: int) -> FloatArray:
 
 
 def _extremes(values: FloatArray, index: _IntArray, count: int, limit: float | None) -> _IntArray:
-    balance = np.zeros(count, dtype=np.int64)
-    if limit is not None:
-        np.add.at(balance, index[values > limit + _ROUNDING], 1)
-        np.add.at(balance, index[values < -limit - _ROUNDING], -1)
-    return np.sign(balance)
+    least = np.inf if limit is None else limit + _ROUNDING
+    return _signs(index[values < -least], index[values > least], count)
+
+
+def _signs(worse: _IntArray, better: _IntArray, count: int) -> _IntArray:
+    """The sign of each subject's balance, from the subjects of its worse and better cases."""
+    signs: _IntArray = np.sign(np.bincount(better, minlength=count) - np.bincount(worse, minlength=count))
+    return signs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
@@ -34,7 +35,6 @@ class SampledVerdicts:
     """The verdicts on samples of subjects, as the number of levels that pass; 0 is *keep*, -1 no verdict.
 
     Attributes:
-        subjects: names of the subjects.
         own: the verdict on all of them.
         halves: ``(samples,)`` on random halves.
         new_samples: ``(samples,)`` on the same with every subject counted twice: the mean of such a sample varies like
@@ -68,8 +68,7 @@ def sample_verdicts(tested: Sequence[PointSamples], subjects: Sequence[str], rul
 
 def _without_each(count: int) -> Iterator[FloatArray]:
     """The samples that lack one subject, some at a time, as all of very many subjects need too much memory."""
-    for first in range(0, count, _LEFT_OUT_AT_ONCE):
-        left_out = np.arange(first, min(first + _LEFT_OUT_AT_ONCE, count))
+    for left_out in np.array_split(np.arange(count), math.ceil(count / _LEFT_OUT_AT_ONCE)):
         yield np.where(np.arange(count) == left_out[:, None], 0.0, 1.0)
 
 

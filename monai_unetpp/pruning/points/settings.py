@@ -112,12 +112,6 @@ def list_settings(
 
     ``"auto"`` is resolved by running the shallowest level on a window of the smallest size, so that settings which
     this machine cannot run are refused before any case is scored.
-
-    Args:
-        inferer: its setting comes first, and provides the values that the grid does not name.
-        grid: from :func:`parse_settings`.
-        network: the network to run.
-        device: where to run.
     """
     shallow = network.prune(network.levels[0]).eval().to(device)
     known: dict[tuple[str, str], tuple[str, str]] = {}

@@ -66,9 +66,7 @@ class CaseEvaluation:
     """Everything needed to score a case.
 
     Attributes:
-        scoring: how to score.
         sources: the networks, starting with the one whose levels are evaluated.
-        pipeline: turns an image into label maps.
         memory: where finished cases are kept; None keeps none.
     """
 

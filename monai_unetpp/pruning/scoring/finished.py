@@ -21,8 +21,6 @@ class FinishedCases:
     atomically.
 
     Args:
-        store: folder that holds the data sets' folders.
-        dataset: name of the data set.
         depends_on: by network, SHA-256 of what its scores depend on besides the files of a case: ``"weights"`` with the
             configuration of the network, and ``"configuration"`` of preprocessing, inferer, postprocessing, labels and
             tolerances.

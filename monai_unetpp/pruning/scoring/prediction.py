@@ -79,9 +79,6 @@ class LevelSource:
     """A network and the operating points that come from one pass of it.
 
     Attributes:
-        key: name of the network.
-        network: the network.
-        points: its levels.
         gates: further points from the same pass: depths chosen per window at some tolerance.
     """
 
