@@ -1,5 +1,6 @@
 """One image in, one segmentation out, whatever holds the image."""
 
+import dataclasses
 import re
 import shutil
 
@@ -214,9 +215,12 @@ def test_a_verdict_shows_itself_in_a_notebook():
         *("L2", "L3", "dice", "<liver>", 0.01, 9, 9, 0.9, 0.899, -0.001, 0.002, -0.003, 0.001, "bca", -0.01, "a"),
         *("pass", None, "good enough"),
     )
+    after = dataclasses.replace(one, point="L1")
+    text = "Prune to L2 & save."
     decision = Decision(
-        "all", "prune", "L2", "choose", 9, 9, (one,), ("L1: fails",), None, False, "Prune to L2 & save."
+        "all", "prune", "L2", "choose", 9, 9, (one, after), ("L1: fails",), None, False, text, tested=("L2",)
     )
     page = decision._repr_html_()
     assert page.startswith("<p>Prune to L2 &amp; save.</p><p>L1: fails</p><table>")
     assert "<td>&lt;liver&gt;</td>" in page
+    assert [page.count(f"<td>{state}</td>") for state in ("pass", "pass (not tested)")] == [1, 1]

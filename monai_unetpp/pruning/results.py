@@ -281,7 +281,7 @@ class Decision:
                 f"{one.mean_difference:+.4f}",
                 f"{one.lower_bound:+.4f}",
                 f"{-one.margin:g}",
-                one.state,
+                one.state if one.point in self.tested else f"{one.state} (not tested)",
             )
             for one in self.comparisons
         ]
