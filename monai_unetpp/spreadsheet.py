@@ -74,6 +74,8 @@ def read_table(path: Path, columns: Sequence[str], what: str, remedy: str) -> li
                     f"{', '.join(found) or 'an empty file'}. {remedy}"
                 )
             return [{name: row[name] or "" for name in found} for row in reader]
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{path}: no such file. Name the CSV file of {what}.") from e
     except (UnicodeDecodeError, csv.Error) as e:
         raise ValueError(f"{path}: {what} must be a CSV file in UTF-8, got other bytes ({e}). Save it as such.") from e
 

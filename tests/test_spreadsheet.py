@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_unetpp.spreadsheet import escape_cell, format_csv, read_cell
+from monai_unetpp.spreadsheet import escape_cell, format_csv, read_cell, read_table
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,8 @@ def test_a_table_has_all_its_cells_and_no_formula(rows):
 @given(st.text())
 def test_what_was_escaped_is_read_back(text):
     assert read_cell(escape_cell(text)) == text
+
+
+def test_a_missing_table_is_named_with_what_it_should_hold(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"/none\.csv: no such file\. Name the CSV file of subjects\."):
+        read_table(tmp_path / "none.csv", ("case",), "subjects", "")
