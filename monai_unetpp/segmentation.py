@@ -10,13 +10,12 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
+from ignite.engine import Events
 from monai.utils import CommonKeys, ensure_tuple
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
@@ -35,7 +34,7 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import first_file
 from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.distributed import gathered
-from monai_unetpp.engines import CaseResult, describe_case
+from monai_unetpp.engines import CaseResult
 from monai_unetpp.errors import printable
 from monai_unetpp.files import hash_file, make_output_dir
 from monai_unetpp.measuring.environment import command_line, software_versions
@@ -247,7 +246,7 @@ class _Run:
             if CommonKeys.PRED in saver.keys:  # masks have their own label
                 saver.labels = dict(results.names)
         level, device = chain.last.network.levels[-1], str(self.evaluator.state.device)
-        results.run.update(id=uuid.uuid4().hex, started=_now(), **described, level=level, device=device)
+        results.run.update(started=_now(), **described, level=level, device=device)
         if results.shard[1] > 1:
             results.run["shard"] = "{}/{}".format(*results.shard)
         self._earlier = EarlierResults(read_runs(results.path / RUN_FILE), results.run)
@@ -308,24 +307,18 @@ class _Run:
         self.evaluator.state.epoch_length = len(items)
 
     def _keep(self, item: dict[str, Any], output: Path, overwrite: bool) -> bool:
-        """Take over a finished case; False if its result is doubtful: it fails, or is made again to overwrite it."""
-        if self._earlier.is_doubtful(output):
-            reason = f"its result {output} was changed after it was written, or is of a run that was killed"
-            if not overwrite:
-                item["failure"] = f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
-            return False
+        """Take over a finished case; False if its result cannot be read: it fails, or is made again to overwrite it."""
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
         warnings, changed = self._earlier.warnings(output), self._earlier.is_changed(output)
-        measure = changed or self._earlier.is_forgotten(output)
         case = self._earlier.case_name(str(item["case"]), output)
         try:
-            self.results.add_earlier(case, output, has_volume, warnings, numbered, measure)
+            self.results.add_earlier(case, output, has_volume, warnings, numbered, changed)
         except ImageFileError as e:
             if overwrite:
                 return False
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False
-        if not numbered and (self._earlier.is_forgotten(output) or not self._earlier.knows(output)):
+        if not numbered and not self._earlier.knows(output):
             digest = hash_image(*map(os.fspath, ensure_tuple(item["image"])))
             known = case, first_file(item), digest, str(output), 0.0, tuple(warnings)
             with contextlib.suppress(OSError):  # it is gone meanwhile
@@ -380,11 +373,6 @@ class _Run:
         return [saver.result_path(first_file(item), item) for saver in self.evaluator.savers[1:]]
 
     @functools.cached_property
-    def _result_of(self) -> dict[str, Path]:
-        """The result of each case by its image, once the results have their names."""
-        return {first_file(item): output for item, output in self._outputs() if "failure" not in item}
-
-    @functools.cached_property
     def _masks_of(self) -> dict[str, list[Path]]:
         """The masks of each case by its image, once the results have their names."""
         return {first_file(item): self._masks(item) for item in self._listed or []}
@@ -429,7 +417,6 @@ class _Run:
             self.evaluator.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
             )
-            self.evaluator.add_event_handler(Events.ITERATION_STARTED, self._note_started)
             self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._note_finished)
             try:
                 if self.evaluator.state.epoch_length:
@@ -438,14 +425,6 @@ class _Run:
                 self.failures = list(map(str, self.evaluator.failures))
                 self._note_finished()
                 self._write()
-                self.results.restore_content()
-
-    def _note_started(self, engine: Engine) -> None:
-        """Take out of the record how a result was written that may now be replaced; others stay known as they are."""
-        _, image = describe_case(engine.state.batch)
-        output = self._result_of.get(image)
-        if output is not None and self._earlier.knows(output):
-            self.results.forget_content(output, [mask.name for mask in self._masks_of.get(image, [])])
 
     def _note_finished(self) -> None:
         """Record the cases that have finished since the last call."""

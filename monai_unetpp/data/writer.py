@@ -120,7 +120,7 @@ class SegmentationSaveImaged(SaveImaged):
             path = self.check_result(files, d)
             if is_picture_name(path):
                 _check_picture_shape(labels, source)
-                write_picture(path, labels, source, picture_mark(identify_image(*files)))
+                write_picture(path, labels, source, picture_mark(identify_image(*files), hash_voxels(labels)))
             else:
                 names = {} if INSTANCE_COUNT in metadata else self._names()
                 write_volume(path, labels, source, original_affine, names, files)
@@ -214,7 +214,7 @@ def write_volume(
         OSError: the file cannot be written.
     """
     image = on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
-    voxels = hash_voxels(image) if array.dtype.kind in "iu" else None
+    voxels = hash_voxels(array) if array.dtype.kind in "iu" else None
     image.header["descrip"] = nifti_mark(identify_image(*(files or [source])), voxels)
     if labels:
         image.header.extensions.append(label_table_extension(labels))

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.files import MARK, exclusively, hash_file, write_text
+from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
-from monai_unetpp.results.earlier import compared_options, is_made_alike
-from monai_unetpp.results.run_record import (
-    REPLACED,
-    RUN_FILE,
-    RecordedCase,
-    format_runs,
-    read_runs,
-    result_name,
-    runs_as_text,
-)
+from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs, result_name
 from monai_unetpp.results.volumes import (
     VOLUMES_FILE,
     LabelVolume,
@@ -66,11 +58,13 @@ class ResultFolder:
     #: The names of the cases that earlier runs made each result of, and those of this run.
     _earlier_names: dict[str, set[str]] | None = dataclasses.field(default=None, init=False)
     _outputs: dict[str, str] = dataclasses.field(default_factory=dict, init=False)
-    #: What was taken out of the record, the file and its state then, by the name of the result.
-    _forgotten: dict[str, tuple[dict[str, Any], Path, Any]] = dataclasses.field(default_factory=dict, init=False)
     #: Hashes of masks that earlier runs wrote and this one keeps, by result.
     _beside: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        # others may start at the same time
+        self.run.setdefault("id", uuid.uuid4().hex)
 
     def check(self) -> None:
         """Check before any work that no file of another program would be replaced.
@@ -119,55 +113,6 @@ class ResultFolder:
         """Whether a recorded result is still there: in the folder, or in those of its subject and session."""
         parts = Path(str(case.get("output"))).parts
         return any(self.path.joinpath(*parts[-depth:]).is_file() for depth in (1, 3, 4))
-
-    def forget_content(self, output: Path, beside: Collection[str]) -> None:
-        """Take out of the record how a result was written, before the run replaces it.
-
-        So a run that is killed after it has written one does not leave it as one that was changed by hand.
-
-        Args:
-            output: the result.
-            beside: names of the files that the run writes beside it.
-        """
-        path = self.path / RUN_FILE
-        # without it, one that was killed meanwhile is told as changed
-        with suppress(ValueError, OSError), exclusively(self.path, by_file=self.shard[1] > 1):
-            runs = read_runs(path)
-            for run in runs:
-                is_alike = is_made_alike(compared_options(run), compared_options(self.run))
-                for case in (case for case in run["cases"] if result_name(case) == output.name):
-                    self._forget(case, output, beside, is_alike)
-            if output.name in self._forgotten:
-                write_text(path, runs_as_text(runs))
-
-    def _forget(self, case: dict[str, Any], output: Path, beside: Collection[str], is_alike: bool) -> None:
-        """Take out of the record of a case how its files were written; ``is_alike``: with the options of this run."""
-        digest, masks = case.get("output_sha256"), case.get("beside_sha256") or {}
-        before = {"output_sha256": digest, "beside_sha256": masks}
-        before |= {key: case[key] for key in (REPLACED,) if key in case}
-        self._forgotten[output.name] = before, output, _state(output)
-        if not is_alike and output.is_file():
-            case[REPLACED] = digest or case.get(REPLACED) or hash_file(output)
-        kept = {file: value for file, value in masks.items() if file not in beside}
-        case.update(output_sha256=None, beside_sha256=kept)
-
-    def restore_content(self) -> None:
-        """Put back what :meth:`forget_content` took out about results that the run has not replaced after all."""
-        written = set(self._outputs.values())
-        left = {
-            name: before
-            for name, (before, output, state) in self._forgotten.items()
-            if name not in written and state == _state(output)
-        }
-        if not left:
-            return
-        # without it they are replaced like those of early versions
-        with suppress(ValueError, OSError), exclusively(self.path, by_file=self.shard[1] > 1):
-            runs = read_runs(self.path / RUN_FILE)
-            for case in (case for run in runs for case in run["cases"] if result_name(case) in left):
-                case.pop(REPLACED, None)
-                case.update(left[result_name(case)])
-            write_text(self.path / RUN_FILE, runs_as_text(runs))
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
@@ -257,7 +202,7 @@ class ResultFolder:
     def _write_record(self) -> None:
         if not self._cases:
             return
-        earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
+        earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("id") != self.run.get("id")]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
         tables = {TABLE_FILES["itk_snap"]: itk_snap_table, TABLE_FILES["slicer"]: slicer_table}
         are_named = self._are_named()
@@ -281,23 +226,9 @@ class ResultFolder:
             write_text(path, format_volumes(self._volumes, rows, self._keeps_sums))
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of the last change of a file; None if it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
 def _names_in(table: str) -> list[list[str]]:
     """Value and name of each label in a colour table of 3D Slicer, whatever the colours."""
     return [line.split()[:2] for line in table.splitlines() if not line.startswith("#")]
-
-
-def _identity(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A unique key of a run: others may start at the same time; earlier versions wrote no id."""
-    return tuple(run.get(key) for key in ("id", "started", "shard"))
 
 
 def _check_table(path: Path, names: Mapping[int, str]) -> None:

@@ -17,7 +17,6 @@ from monai_unetpp.data.formats.result_marks import RUN_FILE, image_files, read_r
 from monai_unetpp.files import MARK, hash_file
 
 __all__ = [
-    "REPLACED",
     "RUN_FILE",
     "RecordedCase",
     "collecting_warnings",
@@ -25,11 +24,8 @@ __all__ = [
     "hash_image",
     "read_runs",
     "result_name",
-    "runs_as_text",
 ]
 
-#: Key of the record of a case while a run with other options replaces its result: the hash of the file until then.
-REPLACED = "replaced_sha256"
 _PACKAGE = "monai_unetpp"
 
 
@@ -100,11 +96,6 @@ def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: 
     redone = {Path(case.output).name for case in cases}
     kept = [{**run, "cases": [case for case in run["cases"] if result_name(case) not in redone]} for run in earlier]
     runs = [*(run for run in kept if run["cases"]), {**run, "cases": [case.as_dict() for case in cases]}]
-    return runs_as_text(runs)
-
-
-def runs_as_text(runs: Sequence[Mapping[str, Any]]) -> str:
-    """What :func:`read_runs` reads."""
     return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
 
 
