@@ -20,8 +20,6 @@ from monai_unetpp.engines import CaseResult
 from monai_unetpp.results import LabelVolume, RunInputs, measure_labels
 from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
 
-__all__ = ["Chain"]
-
 _MASK = "mask"
 
 

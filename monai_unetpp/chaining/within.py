@@ -22,8 +22,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.after_loading import steps_after_loading
 from monai_unetpp.measuring.sums import summed
 
-__all__ = ["SCAN", "SegmentWithind"]
-
 logger = logging.getLogger(__name__)
 
 SCAN = "scan"

@@ -21,14 +21,12 @@ from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry, tran
 from monai_unetpp.data.formats.label_table import label_table_extension
 from monai_unetpp.data.formats.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.formats.nifti import is_nifti_name, nifti_class, on_nifti_grid, smallest_dtype
-from monai_unetpp.data.formats.nifti_marks import hash_voxels
+from monai_unetpp.data.formats.nifti_marks import hash_voxels, nifti_mark
 from monai_unetpp.data.formats.pictures import is_picture_name, read_picture_shape, write_picture
-from monai_unetpp.data.formats.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
+from monai_unetpp.data.formats.result_marks import identify_image, is_result, picture_mark, read_identity
 from monai_unetpp.data.formats.source_files import check_unchanged, source_files
 from monai_unetpp.data.transforms.instances import INSTANCE_COUNT
 from monai_unetpp.files import atomic_path
-
-__all__ = ["SegmentationSaveImaged", "write_volume"]
 
 _DESCRIPTION = re.compile(r"_desc-[^_/]+")
 

@@ -14,8 +14,6 @@ from monai_unetpp.data.formats.result_marks import identify_image, is_as_marked,
 from monai_unetpp.files import hash_file
 from monai_unetpp.results.run_record import hash_image, result_name
 
-__all__ = ["EarlierResults"]
-
 #: What results depend on, of the entry of a bundle in a record.
 _HASHES = ("sha256", "settings_sha256", "metadata_sha256")
 

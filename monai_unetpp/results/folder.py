@@ -10,9 +10,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.formats.result_marks import RUN_FILE, read_runs
 from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
-from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs, result_name
+from monai_unetpp.results.run_record import RecordedCase, format_runs, result_name
 from monai_unetpp.results.volumes import (
     VOLUMES_FILE,
     LabelVolume,
@@ -21,8 +22,6 @@ from monai_unetpp.results.volumes import (
     measure_file,
     read_volume_rows,
 )
-
-__all__ = ["ResultFolder"]
 
 #: Seconds between two writes during a run, so that not every one of thousands of images writes the whole table.
 _PAUSE_S = 5.0

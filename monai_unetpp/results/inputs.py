@@ -16,8 +16,6 @@ from monai_unetpp.data.writer import SegmentationSaveImaged
 from monai_unetpp.results.bids import default_bids_output, find_bids_images, is_bids
 from monai_unetpp.results.earlier import EarlierResults
 
-__all__ = ["RunInputs", "leave_out_finished", "outdated_beside"]
-
 _SUFFIX = "T1w"
 #: BIDS names of label maps, and of masks.
 _LABEL_MAP, _POSTFIXES = "dseg", {"mask": "desc-brain_mask"}

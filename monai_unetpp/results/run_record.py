@@ -13,18 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.result_marks import RUN_FILE, image_files, read_runs
+from monai_unetpp.data.formats.result_marks import image_files
 from monai_unetpp.files import MARK, hash_file
-
-__all__ = [
-    "RUN_FILE",
-    "RecordedCase",
-    "collecting_warnings",
-    "format_runs",
-    "hash_image",
-    "read_runs",
-    "result_name",
-]
 
 _PACKAGE = "monai_unetpp"
 

@@ -30,18 +30,6 @@ if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset
     from pydicom.uid import UID
 
-__all__ = [
-    "DicomSeries",
-    "dicom_files",
-    "find_series",
-    "is_dicom_file",
-    "is_dicom_image",
-    "is_own_seg",
-    "read_dicom",
-    "read_series_uid",
-    "stack_series",
-]
-
 logger = logging.getLogger(__name__)
 
 _PREAMBLE_LENGTH = 128

@@ -16,8 +16,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 if TYPE_CHECKING:  # pydicom is imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset
 
-__all__ = ["COMMON", "CONVERT", "DISTINGUISHING", "DicomFile", "DicomPlane", "quiet_pydicom", "read_dicom_file"]
-
 logger = logging.getLogger(__name__)
 
 #: The remedy for series that other programs can read.

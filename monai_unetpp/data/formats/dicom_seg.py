@@ -25,17 +25,6 @@ from monai_unetpp.version import __version__
 if TYPE_CHECKING:  # imported when a DICOM SEG is written
     from pydicom import Dataset
 
-__all__ = [
-    "SIDES",
-    "Code",
-    "DicomSegSaved",
-    "LabelCodes",
-    "check_references",
-    "check_replaceable",
-    "read_label_codes",
-    "write_dicom_seg",
-]
-
 #: This package's own coding scheme, for labels without a code.
 _OWN_SCHEME = "99MONAIUNETPP"
 #: Attributes that must exist but may be empty; anonymised files often lack them.

@@ -15,9 +15,6 @@ from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.errors import list_values
 
-__all__ = ["stack_planes"]
-
-
 _Array = np.ndarray[Any, Any]
 
 # Headers give cosines with a few decimals; within a scan they are the same.

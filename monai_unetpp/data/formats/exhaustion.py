@@ -11,8 +11,6 @@ from monai_unetpp.data.formats.reader import read_geometry
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.memory import is_out_of_memory
 
-__all__ = ["describe_case_failure"]
-
 #: Remedy by stage.
 _REMEDIES = {
     "loading": "Resample the image to larger voxels or crop it first, or close other programs.",

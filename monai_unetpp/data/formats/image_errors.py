@@ -9,8 +9,6 @@ from os import PathLike
 
 from monai_unetpp.errors import cause_of, printable
 
-__all__ = ["ImageFileError", "check_regular_file", "damaged_file", "describe_failure"]
-
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe (FIFO)"),

@@ -20,8 +20,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular
 if TYPE_CHECKING:
     import SimpleITK
 
-__all__ = ["ITK_SUFFIXES", "detached_files", "is_itk_name", "open_itk_file", "read_itk_file", "read_itk_header"]
-
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 _DETACHED_SUFFIXES = (".mhd", ".nhdr")

@@ -17,20 +17,6 @@ from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.formats.pictures import PICTURE_SUFFIXES, is_picture_name
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "RESULT_NAME",
-    "VOLUME_SUFFIXES",
-    "case_name",
-    "channel_of",
-    "entry_name",
-    "first_file",
-    "image_name",
-    "result_suffix",
-    "unique_names",
-    "with_unique_names",
-]
-
 #: Key of the name of result files, if it differs from that of the case.
 RESULT_NAME = "result_name"
 

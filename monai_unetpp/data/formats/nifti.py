@@ -32,19 +32,6 @@ from monai_unetpp.data.formats.grid import (
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.formats.nifti_marks import READ_ERRORS
 
-__all__ = [
-    "NIFTI_SUFFIXES",
-    "header_beside",
-    "is_nifti_name",
-    "is_second_of_pair",
-    "nifti_class",
-    "on_nifti_grid",
-    "open_nifti",
-    "read_voxels",
-    "smallest_dtype",
-    "stored_step",
-]
-
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
 _GZIP_MAGIC = b"\x1f\x8b"

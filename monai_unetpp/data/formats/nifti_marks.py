@@ -22,20 +22,6 @@ from nibabel.spatialimages import HeaderDataError
 
 from monai_unetpp.files import MARK
 
-__all__ = [
-    "READ_ERRORS",
-    "ImageIdentity",
-    "hash_bytes",
-    "hash_file",
-    "hash_path",
-    "hash_voxels",
-    "is_of_runner",
-    "matches_mark",
-    "nifti_mark",
-    "nifti_pair",
-    "read_nifti_mark",
-]
-
 READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
 """What nibabel raises for damaged files."""
 

@@ -18,8 +18,8 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file, damaged_file
 from monai_unetpp.data.formats.itk_images import open_itk_file
+from monai_unetpp.data.formats.tiff import COLOURS as COLOURS
 from monai_unetpp.data.formats.tiff import (
-    COLOURS,
     TIFF_SIGNATURES,
     labels_of_colours,
     read_tiff,
@@ -30,20 +30,6 @@ from monai_unetpp.data.formats.tiff import (
     tiff_has_colours,
 )
 from monai_unetpp.files import MARK, atomic_path
-
-__all__ = [
-    "COLOURS",
-    "JPEG_SUFFIXES",
-    "PICTURE_SUFFIXES",
-    "has_colours",
-    "is_coloured",
-    "is_picture_name",
-    "read_picture",
-    "read_picture_mark",
-    "read_picture_shape",
-    "shown_orientation",
-    "write_picture",
-]
 
 logger = logging.getLogger(__name__)
 

@@ -41,8 +41,6 @@ from monai_unetpp.data.formats.pictures import (
 from monai_unetpp.data.formats.source_files import file_state, note_file_state, note_source_files
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
 
-__all__ = ["Volume", "VolumeReader", "read_geometry", "read_label_map"]
-
 # DICOM files often have no suffix, and are recognized by their content.
 _SUPPORTED = (
     f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join((*ITK_SUFFIXES, *PICTURE_SUFFIXES))}, or a folder with a DICOM "

@@ -21,25 +21,11 @@ from monai_unetpp.data.formats.nifti_marks import (
     hash_file,
     hash_path,
     matches_mark,
-    nifti_mark,
     nifti_pair,
     read_nifti_mark,
 )
 from monai_unetpp.data.formats.pictures import is_picture_name, read_picture, read_picture_mark
 from monai_unetpp.files import MARK
-
-__all__ = [
-    "RUN_FILE",
-    "ImageIdentity",
-    "identify_image",
-    "image_files",
-    "is_as_marked",
-    "is_result",
-    "nifti_mark",
-    "picture_mark",
-    "read_identity",
-    "read_runs",
-]
 
 RUN_FILE = "run.json"
 """The record in a folder of results, which lists them."""

@@ -14,8 +14,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import RESULT_NAME, first_file
 from monai_unetpp.errors import printable
 
-__all__ = ["ALL_SERIES", "choose_series"]
-
 logger = logging.getLogger(__name__)
 
 #: Selects every series that is a volume.

@@ -13,16 +13,6 @@ from monai.utils import ImageMetaKey
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.result_marks import image_files
 
-__all__ = [
-    "check_unchanged",
-    "existing_files",
-    "file_identity",
-    "file_state",
-    "note_file_state",
-    "note_source_files",
-    "source_files",
-]
-
 #: Metadata key of all files, in one string that data loaders pass on unchanged; no path contains its separator.
 _FILES = "source_files"
 _SEPARATOR = "\0"

@@ -16,19 +16,6 @@ from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage, 
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, damaged_file
 
-__all__ = [
-    "COLOURS",
-    "TIFF_SIGNATURES",
-    "labels_of_colours",
-    "mean_of_colours",
-    "read_tiff",
-    "read_tiff_shape",
-    "read_tiff_software",
-    "take_colours",
-    "tiff_appearance",
-    "tiff_has_colours",
-]
-
 logger = logging.getLogger(__name__)
 
 #: Signatures of TIFF and BigTIFF in either byte order.
