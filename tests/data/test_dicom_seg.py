@@ -197,6 +197,23 @@ def test_a_file_without_slices_concerns_its_own_series_alone(study, caplog):
     assert "its RescaleSlope is 0, which makes all values equal" in caplog.text
 
 
+def test_localizers_are_left_out_of_all_series_though_they_are_parallel(study, caplog):
+    for path in sorted(study.glob("1_*.dcm")):
+        path.unlink()
+    for k in range(3):
+        localizer = slice_dataset(np.eye(5, dtype=np.int16), 5 * k, Grid(), **STUDY, SeriesNumber="1")
+        localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        localizer.SeriesInstanceUID, localizer.SOPInstanceUID = f"{SERIES}.1", f"{SERIES}.1.{k}"
+        write(study / f"1_{k}.dcm", localizer)
+    items = find_cases(study)
+    choose_series(items, "all")
+    assert [item["case"] for item in items] == ["study_3", "study_4"]
+    assert "left out: localizers (scouts)." in caplog.text
+    items = find_cases(study)
+    choose_series(items, "1")
+    assert [item["case"] for item in items] == ["study_1"]
+
+
 def test_series_are_not_called_as_another_case(study):
     shutil.copytree(study, study.parent / "all" / "study")
     other = shutil.copytree(study, study.parent / "all" / "study_4")

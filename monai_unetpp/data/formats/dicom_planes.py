@@ -128,6 +128,11 @@ class DicomPlane:
     attributes: Mapping[str, str]
 
     @property
+    def is_localizer(self) -> bool:
+        """Whether it is a scout, for planning other scans."""
+        return "LOCALIZER" in self.attributes["ImageType"].upper()
+
+    @property
     def label(self) -> str:
         """A name for messages."""
         return f"frame {self.frame + 1}" if self.frames > 1 else self.path.name
