@@ -12,6 +12,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
+
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
@@ -112,7 +114,7 @@ def _once(cases: Sequence[_Case]) -> list[_Case]:
     once: list[_Case] = []
     similar: dict[str, list[_Case]] = defaultdict(list)
     for case in cases:
-        before = similar[_key(os.path.abspath(first_file(case)))]
+        before = similar[_key(_place(first_file(case)))]
         if not any(_is_one_image(case, other) for other in before):
             before.append(case)
             once.append(case)
@@ -120,10 +122,7 @@ def _once(cases: Sequence[_Case]) -> list[_Case]:
 
 
 def _is_one_image(case: _Case, other: _Case) -> bool:
-    images = (each["image"] for each in (case, other))
-    paths, others = (
-        [os.path.abspath(path) for path in ([image] if isinstance(image, str) else image)] for image in images
-    )
+    paths, others = (list(map(_place, ensure_tuple(each["image"]))) for each in (case, other))
     if len(paths) > 1 or len(others) > 1 or paths == others:
         return paths == others
     try:
@@ -131,6 +130,13 @@ def _is_one_image(case: _Case, other: _Case) -> bool:
     except OSError:
         return False
     return os.path.samestat(status, before) and status.st_nlink == 1
+
+
+def _place(path: str) -> str:
+    """The path of a file without links to folders."""
+    if os.path.isdir(path):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _tell_apart(names: Sequence[str], folders: Sequence[str]) -> list[str]:
