@@ -188,7 +188,7 @@ class ResultFolder:
         try:
             # other processes may segment other images into the same folder, also where no shards are given
             with exclusively(self.path, by_file=self.shard[1] > 1) if self.path.is_dir() else nullcontext():
-                for write in (self._write_record, self._write_volumes):
+                for write in (self._write_record, self._write_tables, self._write_volumes):
                     try:
                         write()
                     except (OSError, ValueError) as e:
@@ -203,6 +203,10 @@ class ResultFolder:
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("id") != self.run.get("id")]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
+
+    def _write_tables(self) -> None:
+        if not self._outputs:
+            return
         tables = {TABLE_FILES["itk_snap"]: itk_snap_table, TABLE_FILES["slicer"]: slicer_table}
         are_named = self._are_named()
         for name, table in {**tables, **({BIDS_TABLE_FILE: bids_table} if self.is_bids else {})}.items():

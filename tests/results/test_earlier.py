@@ -11,6 +11,7 @@ from json_edits import edit_json
 from PIL import Image
 from runner_bundle import write_bundle, write_image
 
+from monai_unetpp.cli import main
 from monai_unetpp.data import write_volume
 from monai_unetpp.data.formats.nifti_marks import hash_voxels
 from monai_unetpp.data.formats.pictures import write_picture
@@ -555,6 +556,25 @@ def test_colours_may_be_changed_and_what_stays_needs_its_names(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"holds results with other labels, such as a_seg\.nii\.gz"):
         segment_files(images, out, other)
     assert len(segment_files(images, out, other, overwrite=True).cases) == 2
+
+
+def test_a_table_that_was_removed_comes_back_though_all_images_are_skipped(tiny, tmp_path):
+    image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
+    segment_files(image, out, tiny)
+    content = (out / "labels.ctbl").read_text()
+    (out / "labels.ctbl").unlink()
+    assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
+    assert (out / "labels.ctbl").read_text() == content
+
+
+def test_a_file_that_cannot_be_written_is_told_once(tiny, tmp_path, monkeypatch, capsys, caplog):
+    def refuse(_):
+        raise OSError("there is no space for volumes.csv")
+
+    image = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False)
+    monkeypatch.setattr(ResultFolder, "_write_volumes", refuse)
+    assert main(["segment", str(image), "-o", str(tmp_path / "out"), "--bundle", str(tiny)]) == 1
+    assert (capsys.readouterr().err + caplog.text).count("no space for volumes.csv") == 1
 
 
 @pytest.mark.slow
