@@ -21,7 +21,7 @@ from monai_unetpp.data.formats.grid import (
     ImageGeometry,
     channel_axes,
     check_grid,
-    compare_geometry,
+    check_same_grid,
     shorten_shape,
     spatial_axes,
     transform_affine,
@@ -162,17 +162,9 @@ class VolumeReader(ImageReader):
         array, metadata = images[0]
         if len(images) == 1:
             return array, metadata
-        for path, (other, other_metadata) in zip(img, images, strict=True):
-            grids = (
-                ImageGeometry(array.shape, metadata[MetaKeys.ORIGINAL_AFFINE]),
-                ImageGeometry(other.shape, other_metadata[MetaKeys.ORIGINAL_AFFINE]),
-            )
-            difference = compare_geometry(*grids)
-            if difference is not None or other.shape != array.shape:
-                raise ImageFileError(
-                    f"{path}: not on the grid of {img[0]}: {difference or f'its shape is {other.shape}'}. Resample the "
-                    "channels to one grid."
-                )
+        grids = [ImageGeometry(voxels.shape, found[MetaKeys.ORIGINAL_AFFINE]) for voxels, found in images]
+        for path, grid in zip(img, grids, strict=True):
+            check_same_grid(path, grid, img[0], grids[0])
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return np.stack([array for array, _ in images]), metadata
 
