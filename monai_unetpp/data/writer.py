@@ -117,7 +117,10 @@ class SegmentationSaveImaged(SaveImaged):
             check_unchanged(metadata)
             path = self.check_result(files, d)
             if is_picture_name(path):
-                _check_picture_shape(labels, source)
+                if labels.shape != (shape := read_picture_shape(Path(source))):
+                    raise ValueError(
+                        f"{key} must have the shape of {source}, {shape}, got {labels.shape}. Use Invertd first."
+                    )
                 write_picture(path, labels, source, picture_mark(identify_image(*files), hash_voxels(labels)))
             else:
                 names = {} if INSTANCE_COUNT in metadata else self._names()
@@ -155,36 +158,27 @@ class SegmentationSaveImaged(SaveImaged):
         """
         files = [source] if isinstance(source, str) else source
         path = self.result_path(files[0], item)
-        _check_replaceable(path, files, self.overwrite)
+        try:
+            path.lstat()
+        except OSError as e:
+            if e.errno != errno.ENAMETOOLONG:
+                return path
+            raise OSError(
+                f"{files[0]}: the name of its result would be too long for the file system. Rename it."
+            ) from e
+        if not is_result(path):
+            raise FileExistsError(
+                f"{files[0]}: its result {path} exists and was not written by monai-unetpp. Move it away, or name "
+                "another output folder."
+            )
+        before = read_identity(path)
+        if not self.overwrite and (before is None or not before.is_same(identify_image(*files))):
+            of_which = "does not name its image" if before is None else "is of another image"
+            raise FileExistsError(
+                f"{files[0]}: its result would replace {path}, which {of_which}. Name another output folder, or "
+                "replace it with --overwrite (overwrite=True)."
+            )
         return path
-
-
-def _check_replaceable(path: Path, files: Sequence[str], overwrite: bool) -> None:
-    source = files[0]
-    try:
-        path.lstat()
-    except OSError as e:
-        if e.errno != errno.ENAMETOOLONG:
-            return
-        raise OSError(f"{source}: the name of its result would be too long for the file system. Rename it.") from e
-    if not is_result(path):
-        raise FileExistsError(
-            f"{source}: its result {path} exists and was not written by monai-unetpp. Move it away, or name another "
-            "output folder."
-        )
-    before = read_identity(path)
-    if not overwrite and (before is None or not before.is_same(identify_image(*files))):
-        of_which = "does not name its image" if before is None else "is of another image"
-        raise FileExistsError(
-            f"{source}: its result would replace {path}, which {of_which}. Name another output folder, or replace it "
-            "with --overwrite (overwrite=True)."
-        )
-
-
-def _check_picture_shape(labels: np.ndarray[Any, Any], source: str) -> None:
-    shape = read_picture_shape(Path(source))
-    if labels.shape != shape:
-        raise ValueError(f"the labels must have the shape of {source}, {shape}, got {labels.shape}. Use Invertd first.")
 
 
 def write_volume(
