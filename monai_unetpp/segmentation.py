@@ -41,8 +41,6 @@ from monai_unetpp.measuring.environment import command_line, software_versions
 from monai_unetpp.measuring.sums import summed
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.results import (
-    RUN_FILE,
-    EarlierResults,
     LabelVolume,
     RecordedCase,
     ResultFolder,
@@ -51,7 +49,6 @@ from monai_unetpp.results import (
     hash_image,
     leave_out_finished,
     outdated_beside,
-    read_runs,
     write_bids_description,
 )
 from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
@@ -249,7 +246,7 @@ class _Run:
         results.run.update(started=_now(), **described, level=level, device=device)
         if results.shard[1] > 1:
             results.run["shard"] = "{}/{}".format(*results.shard)
-        self._earlier = EarlierResults(read_runs(results.path / RUN_FILE), results.run)
+        self._earlier = results.earlier
 
     @property
     def ran(self) -> tuple[str, str]:

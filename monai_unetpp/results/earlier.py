@@ -52,13 +52,17 @@ class EarlierResults:
         """Whether an earlier run recorded a result."""
         return output.name in self._recorded
 
+    def record(self, output: Path) -> Mapping[str, Any]:
+        """What the last run that made a result recorded of it; empty if none did."""
+        return self._recorded.get(output.name, {})
+
     def warnings(self, output: Path) -> Sequence[str]:
         """The warnings about a result when it was made."""
-        return tuple(self._record(output).get("warnings") or ())
+        return tuple(self.record(output).get("warnings") or ())
 
     def beside(self, output: Path) -> list[Path]:
         """The masks and DICOM SEG that earlier runs may have written beside a result."""
-        return [*map(output.with_name, self._record(output).get("beside_sha256") or ()), dicom_seg_path(output)]
+        return [*map(output.with_name, self.record(output).get("beside_sha256") or ()), dicom_seg_path(output)]
 
     def namesake(self, case: str, output: Path) -> Path | None:
         """The result of another image in the folder of ``output`` whose case has the same name, if there is one."""
@@ -67,7 +71,7 @@ class EarlierResults:
 
     def case_name(self, case: str, output: Path) -> str:
         """The name of the rows of a kept result: that in its record, or ``case`` if another result shares that one."""
-        recorded = str(self._record(output).get("case")) if self.knows(output) else case
+        recorded = str(self.record(output).get("case")) if self.knows(output) else case
         return recorded if self._named.get(recorded, set()) <= {output.name} else case
 
     def is_changed(self, output: Path) -> bool:
@@ -90,13 +94,9 @@ class EarlierResults:
         files = [image] if isinstance(image, (str, PathLike)) else image
         made_of = read_identity(output)
         if made_of is None:  # another program has saved a correction without the mark
-            recorded = self._record(output).get("sha256")
+            recorded = self.record(output).get("sha256")
             return recorded is not None and recorded == hash_image(*files)
         return made_of.content is not None and made_of.content == identify_image(*files).content
-
-    def _record(self, output: Path) -> Mapping[str, Any]:
-        """What the last run that made a result recorded of it; empty if none did."""
-        return self._recorded.get(output.name, {})
 
     def _is_as_recorded(self, output: Path) -> bool:
         try:

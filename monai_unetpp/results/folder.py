@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.formats.result_marks import RUN_FILE, read_runs
 from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
+from monai_unetpp.results.earlier import EarlierResults
 from monai_unetpp.results.run_record import RecordedCase, format_runs, result_name
 from monai_unetpp.results.volumes import (
     VOLUMES_FILE,
@@ -54,16 +56,21 @@ class ResultFolder:
     )
     _keeps_sums: set[str] = dataclasses.field(default_factory=set, init=False)
     _listed: set[str] | None = dataclasses.field(default=None, init=False)
-    #: The names of the cases that earlier runs made each result of, and those of this run.
-    _earlier_names: dict[str, set[str]] | None = dataclasses.field(default=None, init=False)
-    _outputs: dict[str, str] = dataclasses.field(default_factory=dict, init=False)
-    #: Hashes of masks that earlier runs wrote and this one keeps, by result.
-    _beside: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict, init=False)
+    _outputs: dict[str, Path] = dataclasses.field(default_factory=dict, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         # others may start at the same time
         self.run.setdefault("id", uuid.uuid4().hex)
+
+    @functools.cached_property
+    def earlier(self) -> EarlierResults:
+        """The results of earlier runs.
+
+        Raises:
+            ValueError: the record was not written by this package.
+        """
+        return EarlierResults(read_runs(self.path / RUN_FILE), self.run)
 
     def check(self) -> None:
         """Check before any work that no file of another program would be replaced.
@@ -123,10 +130,10 @@ class ResultFolder:
             case: the case.
             volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
         """
-        is_replaced = bool(self._note_output(case.case, Path(case.output)))
+        self._outputs[case.case] = output = Path(case.output)
         self.take_over(case)
         self._volumes[case.case] = volumes, case.warnings
-        if is_replaced or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
+        if self.earlier.knows(output) or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
 
     def add_earlier(
@@ -151,7 +158,7 @@ class ResultFolder:
         Raises:
             ImageFileError: the label map has to be measured, and cannot be read.
         """
-        self._note_output(case, output)
+        self._outputs[case] = output
         if numbered:
             self._volumes[case] = (), ()
             return
@@ -164,19 +171,9 @@ class ResultFolder:
 
     def take_over(self, case: RecordedCase) -> None:
         """Record a case without its volumes, such as a result that an earlier run was killed before recording."""
-        beside = {**self._beside.get(Path(case.output).name, {}), **case.beside_sha256}
+        # masks of earlier runs are kept
+        beside = {**(self.earlier.record(Path(case.output)).get("beside_sha256") or {}), **case.beside_sha256}
         self._cases[case.case] = dataclasses.replace(case, beside_sha256=beside)
-
-    def _note_output(self, case: str, output: Path) -> set[str]:
-        """Note the result of a case; the names of the cases that earlier runs made it of."""
-        if self._earlier_names is None:
-            self._earlier_names = {}
-            with suppress(ValueError, OSError):  # told when it is written
-                for made in (each for run in read_runs(self.path / RUN_FILE) for each in run["cases"]):
-                    self._earlier_names.setdefault(result_name(made), set()).add(str(made.get("case")))
-                    self._beside[result_name(made)] = made.get("beside_sha256") or {}
-        self._outputs[case] = output.name
-        return self._earlier_names.get(output.name, set())
 
     def write(self) -> list[str]:
         """Write all files, if any case is finished. One that cannot be written does not keep the others from it.
@@ -221,8 +218,7 @@ class ResultFolder:
             return
         path = self.path / VOLUMES_FILE
         # a result may have another name here than in an earlier run: a.png beside a.tif, a alone
-        known = self._earlier_names or {}
-        renamed = {name for output in self._outputs.values() for name in known.get(output, ())} - set(self._outputs)
+        renamed = {str(self.earlier.record(output).get("case")) for output in self._outputs.values()} - {*self._outputs}
         rows = [row for row in read_volume_rows(path) if row[0] not in set(map(as_written, renamed))]
         # cases without labels may have rows of an earlier result
         if rows or any(labels for labels, _ in self._volumes.values()):
