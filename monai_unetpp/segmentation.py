@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from monai_unetpp.data.formats.dicom_seg import (
 )
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import first_file
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.distributed import gathered
 from monai_unetpp.engines import CaseResult
@@ -239,6 +240,7 @@ class _Run:
         self.problems: list[str] = []
         self.skipped = 0
         self._warnings: list[str] = []
+        self._dicom_seg: DicomSegSaved | None = None
         for saver in self.evaluator.savers:
             if CommonKeys.PRED in saver.keys:  # masks have their own label
                 saver.labels = dict(results.names)
@@ -290,21 +292,25 @@ class _Run:
         outputs = self._outputs()  # of all processes
         # before any is skipped, so that all processes count the same cases
         items[:] = items[number - 1 :: count]
+        if chosen.dicom_seg:
+            self._add_dicom_seg()
         if chosen.skip_existing:
-            beside: list[Callable[[str, dict[str, Any]], Path]] = [saver.result_path for saver in savers[1:]]
-            if chosen.dicom_seg:
-                beside.append(lambda image, item: dicom_seg_path(savers[0].result_path(image, item)))
-            left_out = leave_out_finished(items, savers[0], self._earlier, beside)
+            left_out = leave_out_finished(items, savers[0], self._earlier, [saver.result_path for saver in savers[1:]])
             damaged = [item for item, output in left_out if not self._keep(item, output, chosen.overwrite)]
             items += damaged
             self.skipped = len(left_out) - len(damaged)
         if chosen.dicom_seg:
-            self._add_dicom_seg(items)
+            self._check_dicom_seg(items)
         self._protect_results(chosen, outputs)
         self.evaluator.state.epoch_length = len(items)
 
     def _keep(self, item: dict[str, Any], output: Path, overwrite: bool) -> bool:
-        """Take over a finished case; False if its result cannot be read: it fails, or is made again to overwrite it."""
+        """Take over a finished case, and write a DICOM SEG that is missing or of the labels before a correction.
+
+        Returns:
+            False if its result cannot be read or the DICOM SEG not be written: the case fails, or is made again to
+            overwrite it.
+        """
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
         warnings, changed = self._earlier.warnings(output), self._earlier.is_changed(output)
         case = self._earlier.case_name(str(item["case"]), output)
@@ -323,6 +329,13 @@ class _Run:
                 written = None if changed else hash_file(output)
                 record = RecordedCase(*known, output_sha256=written, beside_sha256=_hashes(self._masks(item)))
                 self.results.take_over(record)
+        seg = dicom_seg_path(output)
+        if self._dicom_seg is not None and (not seg.exists() or outdated_beside(output, [seg])):
+            try:
+                self._dicom_seg.write(output, read_label_map(output).data, ensure_tuple(item["image"]))
+            except (ValueError, OSError) as e:
+                item["failure"] = printable(str(e))
+                return False
         if changed:
             kept = "changed after it was written. It is kept, and measured again."
             self._tell_of(output, kept, self._masks(item), always=True)
@@ -374,7 +387,7 @@ class _Run:
         """The masks of each case by its image, once the results have their names."""
         return {first_file(item): self._masks(item) for item in self._listed or []}
 
-    def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
+    def _add_dicom_seg(self) -> None:
         folder, pair = self.chain.last.folder, self.chain.pair
         codes = read_label_codes(folder / METADATA_FILE, read_metadata(folder).get("label_codes"))
         if pair is not None:
@@ -383,7 +396,11 @@ class _Run:
                 for number, crop in enumerate(pair.crops)
                 for value, code in codes.items()
             }
-        self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name))
+        self._dicom_seg = DicomSegSaved("pred", self.results.names, codes, folder.name)
+        self.evaluator.add_saver(self._dicom_seg)
+
+    def _check_dicom_seg(self, items: list[dict[str, Any]]) -> None:
+        """Let cases fail for which no DICOM SEG could be written."""
         for item in items:
             if "failure" not in item and os.path.exists(first_file(item)):
                 try:

@@ -284,6 +284,16 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     assert run["cases"][0]["sha256"] == hash_image(*sorted(study.glob("3_*.dcm")))
     again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
     assert again.skipped == 2
+    # one that is missing, and one of the labels before a correction, are written without the network
+    (tmp_path / "out" / "study_3_seg.dcm").unlink()
+    corrected = np.zeros(result.shape, np.uint8)
+    corrected[1:3, 2:5, 3:4] = 2
+    nib.save(nib.Nifti1Image(corrected, result.affine, result.header), done.output)
+    again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
+    assert (again.skipped, again.cases, again.failures) == (2, (), ())
+    assert (tmp_path / "out" / "study_3_seg.dcm").is_file()
+    np.testing.assert_array_equal(labels_at(tmp_path / "out" / "study_4_seg.dcm", positions), corrected[tuple(index.T)])
+    assert "Of the labels before" not in caplog.text
 
 
 def test_a_file_of_another_program_is_told_before_the_network_runs(study, hippocampus_bundle, tmp_path):

@@ -128,10 +128,13 @@ class DicomSegSaved(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             label_map: MetaTensor = d[key]
-            target = dicom_seg_path(Path(label_map.meta[MetaKeys.SAVED_TO]))
             labels = np.asarray(label_map.detach().cpu())[0]
-            write_dicom_seg(target, labels, source_files(label_map.meta), self.names, self.codes, self.model)
+            self.write(Path(label_map.meta[MetaKeys.SAVED_TO]), labels, source_files(label_map.meta))
         return d
+
+    def write(self, output: Path, labels: np.ndarray[Any, Any], source: Sequence[str | PathLike[str]]) -> None:
+        """Write the DICOM SEG beside the label map ``output``; see :func:`write_dicom_seg`."""
+        write_dicom_seg(dicom_seg_path(output), labels, source, self.names, self.codes, self.model)
 
 
 def dicom_seg_path(label_map: Path) -> Path:
