@@ -282,10 +282,15 @@ class _Run:
             ValueError: the bundle does not use this package's data set and saver.
         """
         number, count = self.results.shard
+        items, savers = self._listed, self.evaluator.savers
         if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):
             self._protect_results(chosen, self._outputs())
             return
-        items, savers = self._items(), self.evaluator.savers
+        if items is None:
+            raise ValueError(
+                "BIDS, skip_existing, series, shard and dicom_seg need a bundle with CaseDataset and "
+                "SegmentationSaveImaged. Use another bundle, or leave these options out."
+            )
         inputs.name_results(items, savers)
         if chosen.series is not None:
             choose_series(items, chosen.series)
@@ -415,15 +420,6 @@ class _Run:
         dataset = getattr(self.evaluator.data_loader, "dataset", None)
         items = dataset.data if isinstance(dataset, CaseDataset) else None
         return items if isinstance(items, list) and self.evaluator.savers else None
-
-    def _items(self) -> list[dict[str, Any]]:
-        items = self._listed
-        if items is None:
-            raise ValueError(
-                "BIDS, skip_existing, series, shard and dicom_seg need a bundle with CaseDataset and "
-                "SegmentationSaveImaged. Use another bundle, or leave these options out."
-            )
-        return items
 
     def run(self, progress: Progress) -> None:
         """Segment all cases; finished ones are recorded even after an interruption."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -38,7 +39,7 @@ from monai_unetpp.data.formats.pictures import (
     read_picture,
     read_picture_shape,
 )
-from monai_unetpp.data.formats.source_files import file_state, note_file_state, note_source_files
+from monai_unetpp.data.formats.source_files import file_state, note_sources
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
 
 # DICOM files often have no suffix, and are recognized by their content.
@@ -135,10 +136,9 @@ class VolumeReader(ImageReader):
             Array ``(H, W[, D])``, or ``(C, H, W[, D])`` for several files or channels, and metadata with the affine in
             RAS, mm.
         """
-        try:
+        state = None
+        with contextlib.suppress(OSError):  # reading tells what is wrong
             state = file_state(img)
-        except OSError:  # reading tells what is wrong
-            state = None
         array, metadata = self._read_image(img)
         found = len(array) if metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] == 0 else 1
         if self.channels > 1 and found != self.channels:
@@ -146,10 +146,7 @@ class VolumeReader(ImageReader):
                 f"{img[0]}: the image must have {self.channels} channels for this network, got {found}. Give one file "
                 "per channel, or one NIfTI file with the channels on its last axis."
             )
-        if len(img) > 1:
-            note_source_files(metadata, img)
-        if state is not None:
-            note_file_state(metadata, state)
+        note_sources(metadata, img, state)
         return array, metadata
 
     def _read_image(self, img: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
