@@ -212,6 +212,8 @@ def test_localizers_are_left_out_of_all_series_though_they_are_parallel(study, c
     items = find_cases(study)
     choose_series(items, "1")
     assert [item["case"] for item in items] == ["study_1"]
+    read_dicom([Path(file) for file in items[0]["image"]])
+    assert "1_0.dcm: a localizer (scout), for planning other scans." in caplog.text
 
 
 def test_series_are_not_called_as_another_case(study):

@@ -136,6 +136,8 @@ def read_dicom(paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], np.ndarray[
     planes, affine = stack_series(paths)
     if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
         warn_once(f"{paths[0]}: low values are displayed bright (MONOCHROME1); values are used as stored.")
+    if planes[0].is_localizer:
+        warn_once(f"{paths[0]}: a localizer (scout), for planning other scans. Check that this is the right series.")
     return _voxels(planes), affine
 
 
