@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 
 from monai_unetpp.errors import cause_of, printable
@@ -28,6 +32,21 @@ class ImageFileError(ValueError):
 def damaged_file(path: str | PathLike[str]) -> ImageFileError:
     """The error for a picture that cannot be decoded."""
     return ImageFileError(f"{path}: damaged or cut off. Export or copy it again.")
+
+
+@contextmanager
+def without_log(logger: logging.Logger) -> Iterator[None]:
+    """Silence in this thread what a library logs, which does not name the file; what matters becomes an error."""
+    thread = threading.get_ident()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_others)
 
 
 def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import os
 import struct
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from monai_unetpp.data.formats.grid import (
     compare_geometry,
     warn_once,
 )
-from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
+from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file, without_log
 from monai_unetpp.data.formats.nifti_marks import READ_ERRORS
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
@@ -78,7 +75,7 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     path = Path(path)
     _check_content(path)
     try:
-        with _without_log_of_nibabel():
+        with without_log(nibabel.imageglobals.logger):
             image = nibabel.load(path, mmap=False)
     except READ_ERRORS as e:
         if str(e).startswith(_NO_ROTATION):
@@ -111,7 +108,7 @@ def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np
     try:
         _check_size(image, stored.itemsize)
         if Path(path).name.lower().endswith(".gz"):
-            with gzip.open(path) as stream, _without_log_of_nibabel():
+            with gzip.open(path) as stream, without_log(nibabel.imageglobals.logger):
                 voxels = _scaled(image_class.from_stream(stream).dataobj, single)
                 while stream.read(2**20):  # the checksum is only verified at the end of the stream
                     pass
@@ -318,21 +315,6 @@ def _warn_of_doubtful_geometry(image: Nifti1Pair, path: Path) -> None:
             f"{path}: its header gives lengths in {unit}; they are read as mm. If that is wrong, convert them and the "
             "unit in xyzt_units."
         )
-
-
-@contextmanager
-def _without_log_of_nibabel() -> Iterator[None]:
-    """Silence nibabel's log in this thread, which does not name the file; what matters is reported here."""
-    thread = threading.get_ident()
-
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    nibabel.imageglobals.logger.addFilter(is_of_others)
-    try:
-        yield
-    finally:
-        nibabel.imageglobals.logger.removeFilter(is_of_others)
 
 
 def _first_line(error: BaseException) -> str:
