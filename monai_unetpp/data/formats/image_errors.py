@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 
 from monai_unetpp.errors import cause_of, printable
 
@@ -67,6 +68,20 @@ def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None
         return
     kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no file")
     raise ImageFileError(f"{path}: {kind}, not an image file. Name the file of an image.")
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """The first ``count`` bytes of a file.
+
+    Raises:
+        ImageFileError: as for :func:`check_regular_file`, or it cannot be read.
+    """
+    check_regular_file(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as e:
+        raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
 
 
 def _why_missing(path: str | PathLike[str], error: OSError, folders: bool) -> str:

@@ -26,7 +26,7 @@ from monai_unetpp.data.formats.grid import (
     compare_geometry,
     warn_once,
 )
-from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file, without_log
+from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file, read_start, without_log
 from monai_unetpp.data.formats.nifti_marks import READ_ERRORS
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
@@ -173,16 +173,11 @@ def _check_size(image: Nifti1Pair, itemsize: int) -> None:
 
 
 def _check_content(path: Path) -> None:
-    check_regular_file(path)
+    start = read_start(path, 4)
     # nibabel opens the other file of a pair as well
     for other in (path.with_suffix(suffix) for suffix in (".hdr", ".img") if path.suffix.lower() in (".hdr", ".img")):
         if os.path.lexists(other):
             check_regular_file(other)
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as e:
-        raise ImageFileError(f"{path}: cannot be opened ({e.strerror}). Check the path and its permissions.") from e
     if not start:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     compressed, named_so = start.startswith(_GZIP_MAGIC), path.name.lower().endswith(".gz")
