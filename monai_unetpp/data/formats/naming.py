@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -111,32 +112,31 @@ def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
 
 def _once(cases: Sequence[_Case]) -> list[_Case]:
     """Remove duplicates, also those under paths that the file system does not tell apart."""
+    real = functools.cache(os.path.realpath)
+
+    def place(path: str) -> str:
+        """The path without links to folders; a link to a file is a file of its own."""
+        return real(path) if os.path.isdir(path) else os.path.join(real(os.path.dirname(path)), os.path.basename(path))
+
     once: list[_Case] = []
-    similar: dict[str, list[_Case]] = defaultdict(list)
+    similar: dict[str, list[list[str]]] = defaultdict(list)
     for case in cases:
-        before = similar[_key(_place(first_file(case)))]
-        if not any(_is_one_image(case, other) for other in before):
-            before.append(case)
+        places = list(map(place, ensure_tuple(case["image"])))
+        before = similar[_key(places[0])]
+        if not any(_are_one_image(places, others) for others in before):
+            before.append(places)
             once.append(case)
     return once
 
 
-def _is_one_image(case: _Case, other: _Case) -> bool:
-    paths, others = (list(map(_place, ensure_tuple(each["image"]))) for each in (case, other))
+def _are_one_image(paths: Sequence[str], others: Sequence[str]) -> bool:
     if len(paths) > 1 or len(others) > 1 or paths == others:
         return paths == others
     try:
-        status, before = (os.lstat(first_file(each)) for each in (case, other))
+        status, before = os.lstat(paths[0]), os.lstat(others[0])
     except OSError:
         return False
     return os.path.samestat(status, before) and status.st_nlink == 1
-
-
-def _place(path: str) -> str:
-    """The path of a file without links to folders."""
-    if os.path.isdir(path):
-        return os.path.realpath(path)
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _tell_apart(names: Sequence[str], folders: Sequence[str]) -> list[str]:
