@@ -19,26 +19,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "MARK",
-    "REPLACED",
-    "atomic_path",
-    "claimed",
-    "exclusively",
-    "hash_file",
-    "is_in_use",
-    "make_output_dir",
-    "make_writable",
-    "naming_full_disk",
-    "put_in_place",
-    "remove_leftovers",
-    "scratch_folder",
-    "temporary_folder",
-    "write_figure",
-    "write_json",
-    "write_text",
-]
-
 _DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS") if hasattr(errno, name)}
 #: Parts of torch.save's messages, which come without an error number.
 _DISK_WORDS = ("PytorchStreamWriter failed writing", "file write failed", "unexpected pos")

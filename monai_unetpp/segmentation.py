@@ -10,13 +10,12 @@ import hashlib
 import json
 import logging
 import os
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
+from ignite.engine import Events
 from monai.utils import CommonKeys, ensure_tuple
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
@@ -33,17 +32,16 @@ from monai_unetpp.data.formats.dicom_seg import (
 )
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import first_file
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.distributed import gathered
-from monai_unetpp.engines import CaseResult, describe_case
+from monai_unetpp.engines import CaseResult
 from monai_unetpp.errors import printable
 from monai_unetpp.files import hash_file, make_output_dir
 from monai_unetpp.measuring.environment import command_line, software_versions
 from monai_unetpp.measuring.sums import summed
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.results import (
-    RUN_FILE,
-    EarlierResults,
     LabelVolume,
     RecordedCase,
     ResultFolder,
@@ -52,7 +50,6 @@ from monai_unetpp.results import (
     hash_image,
     leave_out_finished,
     outdated_beside,
-    read_runs,
     write_bids_description,
 )
 from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
@@ -243,14 +240,15 @@ class _Run:
         self.problems: list[str] = []
         self.skipped = 0
         self._warnings: list[str] = []
+        self._dicom_seg: DicomSegSaved | None = None
         for saver in self.evaluator.savers:
             if CommonKeys.PRED in saver.keys:  # masks have their own label
                 saver.labels = dict(results.names)
         level, device = chain.last.network.levels[-1], str(self.evaluator.state.device)
-        results.run.update(id=uuid.uuid4().hex, started=_now(), **described, level=level, device=device)
+        results.run.update(started=_now(), **described, level=level, device=device)
         if results.shard[1] > 1:
             results.run["shard"] = "{}/{}".format(*results.shard)
-        self._earlier = EarlierResults(read_runs(results.path / RUN_FILE), results.run)
+        self._earlier = results.earlier
 
     @property
     def ran(self) -> tuple[str, str]:
@@ -284,48 +282,51 @@ class _Run:
             ValueError: the bundle does not use this package's data set and saver.
         """
         number, count = self.results.shard
+        items, savers = self._listed, self.evaluator.savers
         if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):
             self._protect_results(chosen, self._outputs())
             return
-        items, savers = self._items(), self.evaluator.savers
+        if items is None:
+            raise ValueError(
+                "BIDS, skip_existing, series, shard and dicom_seg need a bundle with CaseDataset and "
+                "SegmentationSaveImaged. Use another bundle, or leave these options out."
+            )
         inputs.name_results(items, savers)
         if chosen.series is not None:
             choose_series(items, chosen.series)
         outputs = self._outputs()  # of all processes
         # before any is skipped, so that all processes count the same cases
         items[:] = items[number - 1 :: count]
+        if chosen.dicom_seg:
+            self._add_dicom_seg()
         if chosen.skip_existing:
-            beside: list[Callable[[str, dict[str, Any]], Path]] = [saver.result_path for saver in savers[1:]]
-            if chosen.dicom_seg:
-                beside.append(lambda image, item: dicom_seg_path(savers[0].result_path(image, item)))
-            left_out = leave_out_finished(items, savers[0], self._earlier, beside)
+            left_out = leave_out_finished(items, savers[0], self._earlier, [saver.result_path for saver in savers[1:]])
             damaged = [item for item, output in left_out if not self._keep(item, output, chosen.overwrite)]
             items += damaged
             self.skipped = len(left_out) - len(damaged)
         if chosen.dicom_seg:
-            self._add_dicom_seg(items)
+            self._check_dicom_seg(items)
         self._protect_results(chosen, outputs)
         self.evaluator.state.epoch_length = len(items)
 
     def _keep(self, item: dict[str, Any], output: Path, overwrite: bool) -> bool:
-        """Take over a finished case; False if its result is doubtful: it fails, or is made again to overwrite it."""
-        if self._earlier.is_doubtful(output):
-            reason = f"its result {output} was changed after it was written, or is of a run that was killed"
-            if not overwrite:
-                item["failure"] = f"{first_file(item)}: {reason}. Move it away, or replace it with --overwrite."
-            return False
+        """Take over a finished case, and write a DICOM SEG that is missing or of the labels before a correction.
+
+        Returns:
+            False if its result cannot be read or the DICOM SEG not be written: the case fails, or is made again to
+            overwrite it.
+        """
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
         warnings, changed = self._earlier.warnings(output), self._earlier.is_changed(output)
-        measure = changed or self._earlier.is_forgotten(output)
         case = self._earlier.case_name(str(item["case"]), output)
         try:
-            self.results.add_earlier(case, output, has_volume, warnings, numbered, measure)
+            self.results.add_earlier(case, output, has_volume, warnings, numbered, changed)
         except ImageFileError as e:
             if overwrite:
                 return False
             item["failure"] = f"{first_file(item)}: its earlier result cannot be kept: {e} Or remove it."
             return False
-        if not numbered and (self._earlier.is_forgotten(output) or not self._earlier.knows(output)):
+        if not numbered and not self._earlier.knows(output):
             digest = hash_image(*map(os.fspath, ensure_tuple(item["image"])))
             known = case, first_file(item), digest, str(output), 0.0, tuple(warnings)
             with contextlib.suppress(OSError):  # it is gone meanwhile
@@ -333,6 +334,13 @@ class _Run:
                 written = None if changed else hash_file(output)
                 record = RecordedCase(*known, output_sha256=written, beside_sha256=_hashes(self._masks(item)))
                 self.results.take_over(record)
+        seg = dicom_seg_path(output)
+        if self._dicom_seg is not None and (not seg.exists() or outdated_beside(output, [seg])):
+            try:
+                self._dicom_seg.write(output, read_label_map(output).data, ensure_tuple(item["image"]))
+            except (ValueError, OSError) as e:
+                item["failure"] = printable(str(e))
+                return False
         if changed:
             kept = "changed after it was written. It is kept, and measured again."
             self._tell_of(output, kept, self._masks(item), always=True)
@@ -380,16 +388,11 @@ class _Run:
         return [saver.result_path(first_file(item), item) for saver in self.evaluator.savers[1:]]
 
     @functools.cached_property
-    def _result_of(self) -> dict[str, Path]:
-        """The result of each case by its image, once the results have their names."""
-        return {first_file(item): output for item, output in self._outputs() if "failure" not in item}
-
-    @functools.cached_property
     def _masks_of(self) -> dict[str, list[Path]]:
         """The masks of each case by its image, once the results have their names."""
         return {first_file(item): self._masks(item) for item in self._listed or []}
 
-    def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
+    def _add_dicom_seg(self) -> None:
         folder, pair = self.chain.last.folder, self.chain.pair
         codes = read_label_codes(folder / METADATA_FILE, read_metadata(folder).get("label_codes"))
         if pair is not None:
@@ -398,7 +401,11 @@ class _Run:
                 for number, crop in enumerate(pair.crops)
                 for value, code in codes.items()
             }
-        self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name))
+        self._dicom_seg = DicomSegSaved("pred", self.results.names, codes, folder.name)
+        self.evaluator.add_saver(self._dicom_seg)
+
+    def _check_dicom_seg(self, items: list[dict[str, Any]]) -> None:
+        """Let cases fail for which no DICOM SEG could be written."""
         for item in items:
             if "failure" not in item and os.path.exists(first_file(item)):
                 try:
@@ -414,22 +421,12 @@ class _Run:
         items = dataset.data if isinstance(dataset, CaseDataset) else None
         return items if isinstance(items, list) and self.evaluator.savers else None
 
-    def _items(self) -> list[dict[str, Any]]:
-        items = self._listed
-        if items is None:
-            raise ValueError(
-                "BIDS, skip_existing, series, shard and dicom_seg need a bundle with CaseDataset and "
-                "SegmentationSaveImaged. Use another bundle, or leave these options out."
-            )
-        return items
-
     def run(self, progress: Progress) -> None:
         """Segment all cases; finished ones are recorded even after an interruption."""
         with counting(progress, "segmenting") as count, collecting_warnings() as self._warnings:
             self.evaluator.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
             )
-            self.evaluator.add_event_handler(Events.ITERATION_STARTED, self._note_started)
             self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._note_finished)
             try:
                 if self.evaluator.state.epoch_length:
@@ -438,14 +435,6 @@ class _Run:
                 self.failures = list(map(str, self.evaluator.failures))
                 self._note_finished()
                 self._write()
-                self.results.restore_content()
-
-    def _note_started(self, engine: Engine) -> None:
-        """Take out of the record how a result was written that may now be replaced; others stay known as they are."""
-        _, image = describe_case(engine.state.batch)
-        output = self._result_of.get(image)
-        if output is not None and self._earlier.knows(output):
-            self.results.forget_content(output, [mask.name for mask in self._masks_of.get(image, [])])
 
     def _note_finished(self) -> None:
         """Record the cases that have finished since the last call."""

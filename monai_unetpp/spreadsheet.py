@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["escape_cell", "format_csv", "read_cell", "read_table"]
-
 #: Characters that start a formula in a spreadsheet, including the full-width forms, which some convert.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 

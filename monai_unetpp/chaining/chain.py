@@ -20,8 +20,6 @@ from monai_unetpp.engines import CaseResult
 from monai_unetpp.results import LabelVolume, RunInputs, measure_labels
 from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
 
-__all__ = ["Chain"]
-
 _MASK = "mask"
 
 
@@ -64,7 +62,12 @@ class Chain:
         if first_guard := chain.first.guard:
             first_guard.watch(chain.first.transform)
         if chosen.mask:
-            chain._write_masks(chosen, inputs)
+            values = read_brain_mask(chain.first.folder, chain.first.labels)
+            saver = SegmentationSaveImaged(
+                _MASK, inputs.output_dir, _MASK, overwrite=chosen.overwrite, labels={1: "brain"}
+            )
+            chain.first.evaluator.add_postprocessing(BrainMaskd("pred", values, _MASK))
+            chain.first.evaluator.add_saver(saver)
         # after the mask, which is made from the labels of the first
         if chain.step is not None:
             chain.first.evaluator.add_postprocessing(chain.step)
@@ -112,13 +115,6 @@ class Chain:
     def depths(self, done: CaseResult) -> dict[str, int]:
         """Windows of a finished case by the level at which they stopped; within another bundle those of all crops."""
         return done.depths if self.step is None else self.step.depths.pop(done.file, {})
-
-    def _write_masks(self, chosen: SegmentationOptions, inputs: RunInputs) -> None:
-        values = read_brain_mask(self.first.folder, self.first.labels)
-        self.first.evaluator.add_postprocessing(BrainMaskd("pred", values, _MASK))
-        self.first.evaluator.add_saver(
-            SegmentationSaveImaged(_MASK, inputs.output_dir, _MASK, overwrite=chosen.overwrite, labels={1: "brain"})
-        )
 
 
 def _sees_sides(bundle: LoadedBundle) -> bool:

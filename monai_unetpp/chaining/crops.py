@@ -13,8 +13,6 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms.utils import generate_spatial_bounding_box
 from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
 
-__all__ = ["Box", "Mask", "cut_crop", "find_crop"]
-
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]
 """Index of arrays ``(H, W, D)``."""

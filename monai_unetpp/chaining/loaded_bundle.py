@@ -20,8 +20,6 @@ from monai_unetpp.results import RunInputs
 from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
 
-__all__ = ["LoadedBundle"]
-
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBundle:

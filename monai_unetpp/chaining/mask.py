@@ -13,8 +13,6 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy.ndimage import find_objects, label
 
-__all__ = ["BrainMaskd", "mask_of"]
-
 
 def mask_of(labels: npt.NDArray[Any], values: Sequence[int]) -> npt.NDArray[np.bool_]:
     """The mask of some labels, with holes filled.

@@ -12,8 +12,6 @@ from monai_unetpp.bundles import read_metadata
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.loading import label_values, read_brain_mask
 
-__all__ = ["CropRule", "Pair", "read_pair"]
-
 
 @dataclasses.dataclass(frozen=True)
 class CropRule:

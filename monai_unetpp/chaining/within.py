@@ -13,16 +13,14 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import CommonKeys, ImageMetaKey
 
-from monai_unetpp.chaining.crops import Mask, cut_crop, find_crop
+from monai_unetpp.chaining.crops import cut_crop, find_crop
 from monai_unetpp.chaining.loaded_bundle import LoadedBundle
 from monai_unetpp.chaining.mask import mask_of
-from monai_unetpp.chaining.pair import CropRule, Pair
+from monai_unetpp.chaining.pair import Pair
 from monai_unetpp.data.formats.grid import voxel_ml
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.after_loading import steps_after_loading
 from monai_unetpp.measuring.sums import summed
-
-__all__ = ["SCAN", "SegmentWithind"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +93,18 @@ class SegmentWithind(MapTransform):
         # torch has few operations for uint16
         result = np.zeros(found.shape, np.uint8 if max(self.pair.names) <= np.iinfo(np.uint8).max else np.int32)
         keep = mask_of(found, self.pair.mask) if self.pair.mask else None
-        missing = [
-            rule.name
-            for number, rule in enumerate(self.pair.crops)
-            if not self._add(number, rule, found, scan, keep, result, file)
-        ]
+        missing = []
+        for number, rule in enumerate(self.pair.crops):
+            box = find_crop(np.isin(found, rule.values), np.asarray(scan.affine.cpu()), self.pair.margin_mm)
+            if box is None:
+                missing.append(rule.name)
+                continue
+            name = f"{file}: {rule.name}" if len(self.pair.crops) > 1 else file
+            labels = self._labels(cut_crop(scan, box, rule.mirrored, keep), name)
+            self.depths[file] = summed([self.depths[file], self.last.evaluator.depths])
+            part = result[box]
+            new = (labels > 0) & (part == 0)
+            part[new] = labels[new] + self.pair.value(number, 0)
         if len(missing) == len(self.pair.crops):
             raise ImageFileError(
                 f"{file}: the region to segment was not found. Check the image, and that it is of the kind that the "
@@ -112,28 +117,6 @@ class SegmentWithind(MapTransform):
                 ", ".join(missing),
             )
         return result
-
-    def _add(
-        self,
-        number: int,
-        rule: CropRule,
-        found: _Array,
-        scan: MetaTensor,
-        keep: Mask | None,
-        result: _Array,
-        file: str,
-    ) -> bool:
-        """Add the labels of one crop to ``result``; False if there is nothing to crop around."""
-        box = find_crop(np.isin(found, rule.values), np.asarray(scan.affine.cpu()), self.pair.margin_mm)
-        if box is None:
-            return False
-        name = f"{file}: {rule.name}" if len(self.pair.crops) > 1 else file
-        labels = self._labels(cut_crop(scan, box, rule.mirrored, keep), name)
-        self.depths[file] = summed([self.depths[file], self.last.evaluator.depths])
-        part = result[box]
-        new = (labels > 0) & (part == 0)
-        part[new] = labels[new] + self.pair.value(number, 0)
-        return True
 
     def _labels(self, image: MetaTensor, name: str) -> _Array:
         """Label a crop on its own grid, ``(H, W, D)``."""

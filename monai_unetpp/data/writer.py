@@ -21,14 +21,12 @@ from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry, tran
 from monai_unetpp.data.formats.label_table import label_table_extension
 from monai_unetpp.data.formats.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.formats.nifti import is_nifti_name, nifti_class, on_nifti_grid, smallest_dtype
-from monai_unetpp.data.formats.nifti_marks import hash_voxels
+from monai_unetpp.data.formats.nifti_marks import hash_voxels, nifti_mark
 from monai_unetpp.data.formats.pictures import is_picture_name, read_picture_shape, write_picture
-from monai_unetpp.data.formats.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
+from monai_unetpp.data.formats.result_marks import identify_image, is_result, picture_mark, read_identity
 from monai_unetpp.data.formats.source_files import check_unchanged, source_files
 from monai_unetpp.data.transforms.instances import INSTANCE_COUNT
 from monai_unetpp.files import atomic_path
-
-__all__ = ["SegmentationSaveImaged", "write_volume"]
 
 _DESCRIPTION = re.compile(r"_desc-[^_/]+")
 
@@ -119,8 +117,11 @@ class SegmentationSaveImaged(SaveImaged):
             check_unchanged(metadata)
             path = self.check_result(files, d)
             if is_picture_name(path):
-                _check_picture_shape(labels, source)
-                write_picture(path, labels, source, picture_mark(identify_image(*files)))
+                if labels.shape != (shape := read_picture_shape(Path(source))):
+                    raise ValueError(
+                        f"{key} must have the shape of {source}, {shape}, got {labels.shape}. Use Invertd first."
+                    )
+                write_picture(path, labels, source, picture_mark(identify_image(*files), hash_voxels(labels)))
             else:
                 names = {} if INSTANCE_COUNT in metadata else self._names()
                 write_volume(path, labels, source, original_affine, names, files)
@@ -157,36 +158,27 @@ class SegmentationSaveImaged(SaveImaged):
         """
         files = [source] if isinstance(source, str) else source
         path = self.result_path(files[0], item)
-        _check_replaceable(path, files, self.overwrite)
+        try:
+            path.lstat()
+        except OSError as e:
+            if e.errno != errno.ENAMETOOLONG:
+                return path
+            raise OSError(
+                f"{files[0]}: the name of its result would be too long for the file system. Rename it."
+            ) from e
+        if not is_result(path):
+            raise FileExistsError(
+                f"{files[0]}: its result {path} exists and was not written by monai-unetpp. Move it away, or name "
+                "another output folder."
+            )
+        before = read_identity(path)
+        if not self.overwrite and (before is None or not before.is_same(identify_image(*files))):
+            of_which = "does not name its image" if before is None else "is of another image"
+            raise FileExistsError(
+                f"{files[0]}: its result would replace {path}, which {of_which}. Name another output folder, or "
+                "replace it with --overwrite (overwrite=True)."
+            )
         return path
-
-
-def _check_replaceable(path: Path, files: Sequence[str], overwrite: bool) -> None:
-    source = files[0]
-    try:
-        path.lstat()
-    except OSError as e:
-        if e.errno != errno.ENAMETOOLONG:
-            return
-        raise OSError(f"{source}: the name of its result would be too long for the file system. Rename it.") from e
-    if not is_result(path):
-        raise FileExistsError(
-            f"{source}: its result {path} exists and was not written by monai-unetpp. Move it away, or name another "
-            "output folder."
-        )
-    before = read_identity(path)
-    if not overwrite and (before is None or not before.is_same(identify_image(*files))):
-        of_which = "does not name its image" if before is None else "is of another image"
-        raise FileExistsError(
-            f"{source}: its result would replace {path}, which {of_which}. Name another output folder, or replace it "
-            "with --overwrite (overwrite=True)."
-        )
-
-
-def _check_picture_shape(labels: np.ndarray[Any, Any], source: str) -> None:
-    shape = read_picture_shape(Path(source))
-    if labels.shape != shape:
-        raise ValueError(f"the labels must have the shape of {source}, {shape}, got {labels.shape}. Use Invertd first.")
 
 
 def write_volume(
@@ -214,7 +206,7 @@ def write_volume(
         OSError: the file cannot be written.
     """
     image = on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
-    voxels = hash_voxels(image) if array.dtype.kind in "iu" else None
+    voxels = hash_voxels(array) if array.dtype.kind in "iu" else None
     image.header["descrip"] = nifti_mark(identify_image(*(files or [source])), voxels)
     if labels:
         image.header.extensions.append(label_table_extension(labels))

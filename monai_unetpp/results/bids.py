@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.formats.result_marks import RUN_FILE
 from monai_unetpp.files import MARK, write_json, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES
-from monai_unetpp.results.run_record import RUN_FILE
 from monai_unetpp.results.volumes import VOLUMES_FILE
 from monai_unetpp.version import __version__
 

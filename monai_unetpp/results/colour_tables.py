@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.files import MARK
 
-__all__ = ["BIDS_TABLE_FILE", "TABLE_FILES", "bids_table", "itk_snap_table", "slicer_table"]
-
 #: Their files in a folder of results.
 TABLE_FILES = {"itk_snap": "labels.label", "slicer": "labels.ctbl"}
 #: A further one in BIDS data sets.

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.formats.dicom_seg import dicom_seg_path
-from monai_unetpp.data.formats.nifti_marks import is_changed_since_marked, is_of_runner
-from monai_unetpp.data.formats.result_marks import identify_image, read_identity
+from monai_unetpp.data.formats.nifti_marks import is_of_runner
+from monai_unetpp.data.formats.result_marks import identify_image, is_as_marked, read_identity
 from monai_unetpp.files import hash_file
-from monai_unetpp.results.run_record import REPLACED, hash_image, result_name
+from monai_unetpp.results.run_record import hash_image, result_name
 
-__all__ = ["EarlierResults", "compared_options", "is_made_alike"]
-
-
-#: Hashes of a bundle in a record, and those that older records lack.
+#: What results depend on, of the entry of a bundle in a record.
 _HASHES = ("sha256", "settings_sha256", "metadata_sha256")
-_ADDED = tuple(f"{bundle} {part}" for bundle in ("bundle", "within") for part in _HASHES[1:])
 
 
 class EarlierResults:
@@ -31,19 +28,19 @@ class EarlierResults:
     A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
     other weights, settings or labels of the bundle, or options, or it is the runner's, which records nothing, as the
     runner wrote it. Where another program has saved a correction without the mark, the record of its image counts; a
-    result that no run has recorded counts as one of the last, which may have been killed. So an interrupted run
-    continues, but one with another level starts again. Results are looked up by the names of their files, which are
-    unique in a folder: the folder may have been renamed or moved.
+    result that no run has recorded counts as one of the last, which may have been killed, unless it has replaced a
+    recorded one. So an interrupted run continues, but one with another level starts again. Results are looked up by the
+    names of their files, which are unique in a folder: the folder may have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         runs = list(runs)
-        self._wanted = compared_options(wanted)
+        self._wanted = _compared_options(wanted)
         # a run that was killed has not recorded its last results
-        self._last = compared_options(runs[-1]) if runs else self._wanted
+        self._last = _compared_options(runs[-1]) if runs else self._wanted
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
         self._recorded: dict[str, Mapping[str, Any]] = {name: case for name, case, _ in made}
-        self._made_by = {name: compared_options(run) for name, _, run in made}
+        self._made_by = {name: _compared_options(run) for name, _, run in made}
         self._named: dict[str, set[str]] = {}
         for name, case in self._recorded.items():
             self._named.setdefault(str(case.get("case")), set()).add(name)
@@ -55,13 +52,17 @@ class EarlierResults:
         """Whether an earlier run recorded a result."""
         return output.name in self._recorded
 
+    def record(self, output: Path) -> Mapping[str, Any]:
+        """What the last run that made a result recorded of it; empty if none did."""
+        return self._recorded.get(output.name, {})
+
     def warnings(self, output: Path) -> Sequence[str]:
         """The warnings about a result when it was made."""
-        return tuple(self._record(output).get("warnings") or ())
+        return tuple(self.record(output).get("warnings") or ())
 
     def beside(self, output: Path) -> list[Path]:
         """The masks and DICOM SEG that earlier runs may have written beside a result."""
-        return [*map(output.with_name, self._record(output).get("beside_sha256") or ()), dicom_seg_path(output)]
+        return [*map(output.with_name, self.record(output).get("beside_sha256") or ()), dicom_seg_path(output)]
 
     def namesake(self, case: str, output: Path) -> Path | None:
         """The result of another image in the folder of ``output`` whose case has the same name, if there is one."""
@@ -70,58 +71,41 @@ class EarlierResults:
 
     def case_name(self, case: str, output: Path) -> str:
         """The name of the rows of a kept result: that in its record, or ``case`` if another result shares that one."""
-        recorded = str(self._record(output).get("case")) if self.knows(output) else case
+        recorded = str(self.record(output).get("case")) if self.knows(output) else case
         return recorded if self._named.get(recorded, set()) <= {output.name} else case
 
     def is_changed(self, output: Path) -> bool:
         """Whether a result, or a mask beside one, is not as it was written, such as one that was corrected by hand."""
-        written = self._written.get(output.name)
+        if not os.path.isfile(output) or self._is_as_recorded(output):
+            return False
         # a run that was killed has left only the mark
-        return is_changed_since_marked(output) if written is None else _differs(output, written)
-
-    def is_forgotten(self, output: Path) -> bool:
-        """Whether a run that was killed has left nothing to tell by whether a result is as it was written."""
-        return self._record(output).get("output_sha256", "") is None
-
-    def is_doubtful(self, output: Path) -> bool:
-        """Whether a run with other options, which was killed, may have written a result that was not recorded."""
-        return _differs(output, self._record(output).get(REPLACED))
+        as_marked = is_as_marked(output)
+        return not as_marked and (as_marked is False or output.name in self._written)
 
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
         made_by = self._made_by.get(output.name, self._last)
-        if not output.is_file() or not is_made_alike(made_by, self._wanted):
+        if not output.is_file() or made_by != self._wanted:
             return False
-        if is_of_runner(output) and not is_changed_since_marked(output):
+        # of the runner, or of a run that was killed, with whatever options
+        is_of_unknown = is_of_runner(output) or self._written.get(output.name) is not None
+        if is_of_unknown and not self._is_as_recorded(output) and is_as_marked(output):
             return False
         files = [image] if isinstance(image, (str, PathLike)) else image
         made_of = read_identity(output)
         if made_of is None:  # another program has saved a correction without the mark
-            recorded = self._record(output).get("sha256")
+            recorded = self.record(output).get("sha256")
             return recorded is not None and recorded == hash_image(*files)
         return made_of.content is not None and made_of.content == identify_image(*files).content
 
-    def _record(self, output: Path) -> Mapping[str, Any]:
-        """What the last run that made a result recorded of it; empty if none did."""
-        return self._recorded.get(output.name, {})
+    def _is_as_recorded(self, output: Path) -> bool:
+        try:
+            return self._written.get(output.name) == hash_file(output)
+        except OSError:  # told when it would be replaced
+            return True
 
 
-def is_made_alike(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a run was made with the options of another, by :func:`compared_options`, as far as its record tells."""
-    return all(
-        before == now or (before is None and key in _ADDED)
-        for (key, before), now in zip(made.items(), wanted.values(), strict=True)
-    )
-
-
-def _differs(output: Path, digest: str | None) -> bool:
-    try:
-        return digest is not None and output.is_file() and hash_file(output) != digest
-    except OSError:  # told when it would be replaced
-        return False
-
-
-def compared_options(run: Mapping[str, Any]) -> dict[str, Any]:
+def _compared_options(run: Mapping[str, Any]) -> dict[str, Any]:
     """What results depend on besides the image, from the entry of a run in ``run.json``."""
     hashes = {f"{key} {part}": (run.get(key) or {}).get(part) for key in ("bundle", "within") for part in _HASHES}
     return {**hashes, "options": run.get("options")}

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
+import uuid
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.files import MARK, exclusively, hash_file, write_text
+from monai_unetpp.data.formats.result_marks import RUN_FILE, read_runs
+from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
-from monai_unetpp.results.earlier import compared_options, is_made_alike
-from monai_unetpp.results.run_record import (
-    REPLACED,
-    RUN_FILE,
-    RecordedCase,
-    format_runs,
-    read_runs,
-    result_name,
-    runs_as_text,
-)
+from monai_unetpp.results.earlier import EarlierResults
+from monai_unetpp.results.run_record import RecordedCase, format_runs, result_name
 from monai_unetpp.results.volumes import (
     VOLUMES_FILE,
     LabelVolume,
@@ -29,8 +24,6 @@ from monai_unetpp.results.volumes import (
     measure_file,
     read_volume_rows,
 )
-
-__all__ = ["ResultFolder"]
 
 #: Seconds between two writes during a run, so that not every one of thousands of images writes the whole table.
 _PAUSE_S = 5.0
@@ -63,14 +56,21 @@ class ResultFolder:
     )
     _keeps_sums: set[str] = dataclasses.field(default_factory=set, init=False)
     _listed: set[str] | None = dataclasses.field(default=None, init=False)
-    #: The names of the cases that earlier runs made each result of, and those of this run.
-    _earlier_names: dict[str, set[str]] | None = dataclasses.field(default=None, init=False)
-    _outputs: dict[str, str] = dataclasses.field(default_factory=dict, init=False)
-    #: What was taken out of the record, the file and its state then, by the name of the result.
-    _forgotten: dict[str, tuple[dict[str, Any], Path, Any]] = dataclasses.field(default_factory=dict, init=False)
-    #: Hashes of masks that earlier runs wrote and this one keeps, by result.
-    _beside: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict, init=False)
+    _outputs: dict[str, Path] = dataclasses.field(default_factory=dict, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        # others may start at the same time
+        self.run.setdefault("id", uuid.uuid4().hex)
+
+    @functools.cached_property
+    def earlier(self) -> EarlierResults:
+        """The results of earlier runs.
+
+        Raises:
+            ValueError: the record was not written by this package.
+        """
+        return EarlierResults(read_runs(self.path / RUN_FILE), self.run)
 
     def check(self) -> None:
         """Check before any work that no file of another program would be replaced.
@@ -120,55 +120,6 @@ class ResultFolder:
         parts = Path(str(case.get("output"))).parts
         return any(self.path.joinpath(*parts[-depth:]).is_file() for depth in (1, 3, 4))
 
-    def forget_content(self, output: Path, beside: Collection[str]) -> None:
-        """Take out of the record how a result was written, before the run replaces it.
-
-        So a run that is killed after it has written one does not leave it as one that was changed by hand.
-
-        Args:
-            output: the result.
-            beside: names of the files that the run writes beside it.
-        """
-        path = self.path / RUN_FILE
-        # without it, one that was killed meanwhile is told as changed
-        with suppress(ValueError, OSError), exclusively(self.path, by_file=self.shard[1] > 1):
-            runs = read_runs(path)
-            for run in runs:
-                is_alike = is_made_alike(compared_options(run), compared_options(self.run))
-                for case in (case for case in run["cases"] if result_name(case) == output.name):
-                    self._forget(case, output, beside, is_alike)
-            if output.name in self._forgotten:
-                write_text(path, runs_as_text(runs))
-
-    def _forget(self, case: dict[str, Any], output: Path, beside: Collection[str], is_alike: bool) -> None:
-        """Take out of the record of a case how its files were written; ``is_alike``: with the options of this run."""
-        digest, masks = case.get("output_sha256"), case.get("beside_sha256") or {}
-        before = {"output_sha256": digest, "beside_sha256": masks}
-        before |= {key: case[key] for key in (REPLACED,) if key in case}
-        self._forgotten[output.name] = before, output, _state(output)
-        if not is_alike and output.is_file():
-            case[REPLACED] = digest or case.get(REPLACED) or hash_file(output)
-        kept = {file: value for file, value in masks.items() if file not in beside}
-        case.update(output_sha256=None, beside_sha256=kept)
-
-    def restore_content(self) -> None:
-        """Put back what :meth:`forget_content` took out about results that the run has not replaced after all."""
-        written = set(self._outputs.values())
-        left = {
-            name: before
-            for name, (before, output, state) in self._forgotten.items()
-            if name not in written and state == _state(output)
-        }
-        if not left:
-            return
-        # without it they are replaced like those of early versions
-        with suppress(ValueError, OSError), exclusively(self.path, by_file=self.shard[1] > 1):
-            runs = read_runs(self.path / RUN_FILE)
-            for case in (case for run in runs for case in run["cases"] if result_name(case) in left):
-                case.pop(REPLACED, None)
-                case.update(left[result_name(case)])
-            write_text(self.path / RUN_FILE, runs_as_text(runs))
-
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
 
@@ -179,10 +130,10 @@ class ResultFolder:
             case: the case.
             volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
         """
-        is_replaced = bool(self._note_output(case.case, Path(case.output)))
+        self._outputs[case.case] = output = Path(case.output)
         self.take_over(case)
         self._volumes[case.case] = volumes, case.warnings
-        if is_replaced or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
+        if self.earlier.knows(output) or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
 
     def add_earlier(
@@ -207,7 +158,7 @@ class ResultFolder:
         Raises:
             ImageFileError: the label map has to be measured, and cannot be read.
         """
-        self._note_output(case, output)
+        self._outputs[case] = output
         if numbered:
             self._volumes[case] = (), ()
             return
@@ -220,19 +171,9 @@ class ResultFolder:
 
     def take_over(self, case: RecordedCase) -> None:
         """Record a case without its volumes, such as a result that an earlier run was killed before recording."""
-        beside = {**self._beside.get(Path(case.output).name, {}), **case.beside_sha256}
+        # masks of earlier runs are kept
+        beside = {**(self.earlier.record(Path(case.output)).get("beside_sha256") or {}), **case.beside_sha256}
         self._cases[case.case] = dataclasses.replace(case, beside_sha256=beside)
-
-    def _note_output(self, case: str, output: Path) -> set[str]:
-        """Note the result of a case; the names of the cases that earlier runs made it of."""
-        if self._earlier_names is None:
-            self._earlier_names = {}
-            with suppress(ValueError, OSError):  # told when it is written
-                for made in (each for run in read_runs(self.path / RUN_FILE) for each in run["cases"]):
-                    self._earlier_names.setdefault(result_name(made), set()).add(str(made.get("case")))
-                    self._beside[result_name(made)] = made.get("beside_sha256") or {}
-        self._outputs[case] = output.name
-        return self._earlier_names.get(output.name, set())
 
     def write(self) -> list[str]:
         """Write all files, if any case is finished. One that cannot be written does not keep the others from it.
@@ -244,7 +185,7 @@ class ResultFolder:
         try:
             # other processes may segment other images into the same folder, also where no shards are given
             with exclusively(self.path, by_file=self.shard[1] > 1) if self.path.is_dir() else nullcontext():
-                for write in (self._write_record, self._write_volumes):
+                for write in (self._write_record, self._write_tables, self._write_volumes):
                     try:
                         write()
                     except (OSError, ValueError) as e:
@@ -257,8 +198,12 @@ class ResultFolder:
     def _write_record(self) -> None:
         if not self._cases:
             return
-        earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
+        earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("id") != self.run.get("id")]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
+
+    def _write_tables(self) -> None:
+        if not self._outputs:
+            return
         tables = {TABLE_FILES["itk_snap"]: itk_snap_table, TABLE_FILES["slicer"]: slicer_table}
         are_named = self._are_named()
         for name, table in {**tables, **({BIDS_TABLE_FILE: bids_table} if self.is_bids else {})}.items():
@@ -273,31 +218,16 @@ class ResultFolder:
             return
         path = self.path / VOLUMES_FILE
         # a result may have another name here than in an earlier run: a.png beside a.tif, a alone
-        known = self._earlier_names or {}
-        renamed = {name for output in self._outputs.values() for name in known.get(output, ())} - set(self._outputs)
+        renamed = {str(self.earlier.record(output).get("case")) for output in self._outputs.values()} - {*self._outputs}
         rows = [row for row in read_volume_rows(path) if row[0] not in set(map(as_written, renamed))]
         # cases without labels may have rows of an earlier result
         if rows or any(labels for labels, _ in self._volumes.values()):
             write_text(path, format_volumes(self._volumes, rows, self._keeps_sums))
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of the last change of a file; None if it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
 def _names_in(table: str) -> list[list[str]]:
     """Value and name of each label in a colour table of 3D Slicer, whatever the colours."""
     return [line.split()[:2] for line in table.splitlines() if not line.startswith("#")]
-
-
-def _identity(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A unique key of a run: others may start at the same time; earlier versions wrote no id."""
-    return tuple(run.get(key) for key in ("id", "started", "shard"))
 
 
 def _check_table(path: Path, names: Mapping[int, str]) -> None:

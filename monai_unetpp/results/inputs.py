@@ -16,8 +16,6 @@ from monai_unetpp.data.writer import SegmentationSaveImaged
 from monai_unetpp.results.bids import default_bids_output, find_bids_images, is_bids
 from monai_unetpp.results.earlier import EarlierResults
 
-__all__ = ["RunInputs", "leave_out_finished", "outdated_beside"]
-
 _SUFFIX = "T1w"
 #: BIDS names of label maps, and of masks.
 _LABEL_MAP, _POSTFIXES = "dseg", {"mask": "desc-brain_mask"}
@@ -131,15 +129,17 @@ def leave_out_finished(
     Returns:
         Each removed case and its result.
     """
-    left_out = []
-    for item in list(items):
+    left_out, staying = [], []
+    for item in items:
         image = first_file(item)
         output = saver.result_path(image, item)
         # a label map that was corrected is newer than what lies beside it, and is kept
         complete = all(_is_of(output, path(image, item)) for path in beside) or earlier.is_changed(output)
         if "failure" not in item and complete and earlier.has(item["image"], output):
             left_out.append((item, output))
-            items.remove(item)
+        else:
+            staying.append(item)
+    items[:] = staying
     return left_out
 
 

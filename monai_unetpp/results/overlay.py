@@ -16,8 +16,6 @@ from monai_unetpp.reporting.overlays import draw_contour, draw_grey, tint
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_overlay"]
-
 _INCHES = 3.2
 _STRENGTH = 0.35
 _LARGEST_LEGEND = 12

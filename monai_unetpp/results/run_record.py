@@ -13,23 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.result_marks import RUN_FILE, image_files, read_runs
+from monai_unetpp.data.formats.result_marks import image_files
 from monai_unetpp.files import MARK, hash_file
 
-__all__ = [
-    "REPLACED",
-    "RUN_FILE",
-    "RecordedCase",
-    "collecting_warnings",
-    "format_runs",
-    "hash_image",
-    "read_runs",
-    "result_name",
-    "runs_as_text",
-]
-
-#: Key of the record of a case while a run with other options replaces its result: the hash of the file until then.
-REPLACED = "replaced_sha256"
 _PACKAGE = "monai_unetpp"
 
 
@@ -100,11 +86,6 @@ def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: 
     redone = {Path(case.output).name for case in cases}
     kept = [{**run, "cases": [case for case in run["cases"] if result_name(case) not in redone]} for run in earlier]
     runs = [*(run for run in kept if run["cases"]), {**run, "cases": [case.as_dict() for case in cases]}]
-    return runs_as_text(runs)
-
-
-def runs_as_text(runs: Sequence[Mapping[str, Any]]) -> str:
-    """What :func:`read_runs` reads."""
     return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
 
 

@@ -13,16 +13,6 @@ from monai_unetpp.data.formats.grid import voxel_ml
 from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.spreadsheet import format_csv, read_cell
 
-__all__ = [
-    "HEADER",
-    "VOLUMES_FILE",
-    "LabelVolume",
-    "format_volumes",
-    "measure_file",
-    "measure_labels",
-    "read_volume_rows",
-]
-
 VOLUMES_FILE = "volumes.csv"
 HEADER = ("case", "label", "name", "voxels", "ml", "warnings")
 

@@ -17,7 +17,7 @@ from monai_unetpp.data.formats.nifti_marks import (
     hash_file,
     hash_path,
     hash_voxels,
-    is_changed_since_marked,
+    matches_mark,
     nifti_mark,
     nifti_pair,
     read_nifti_mark,
@@ -126,7 +126,7 @@ class Segmenter:
         _check_replaceable(path, source, identity, overwrite)
         labels = self.label(source)
         result: Any = on_nifti_grid(labels.astype(smallest_dtype(int(labels.max()))), source)
-        result.header["descrip"] = nifti_mark(identity, hash_voxels(result), by_runner=True)
+        result.header["descrip"] = nifti_mark(identity, hash_voxels(labels), by_runner=True)
         with atomic_path(path) as temporary:
             nibabel.save(result, temporary)
         return path
@@ -180,7 +180,7 @@ def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwr
             f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
             "replace it with --overwrite."
         )
-    if is_changed_since_marked(path):
+    if matches_mark(mark, lambda: nibabel.load(path).dataobj) is False:  # type: ignore[attr-defined]
         raise FileExistsError(
             f"{source}: its result {path} was changed after it was written, as by hand. Name another output folder, or "
             "replace it with --overwrite."

@@ -246,8 +246,10 @@ def test_links_to_one_file_are_cases_of_their_own_and_a_path_given_twice_is_one(
     for name in "ab":
         (tmp_path / f"d/{name}.nii").symlink_to(tmp_path / "store/key.nii")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "d")
     for more in ([], ["d/a.nii", "./d/../d/b.nii", tmp_path / "d" / "c.nii"], ["d/", str(tmp_path / "d")]):
         assert names(find_cases(["d", *more])) == ["a", "b", "c"]
+    assert names(find_cases(["d/a.nii", "link/a.nii", "link"])) == ["a", "b", "c"]
 
 
 def test_channels_count_all(tmp_path: Path) -> None:

@@ -197,6 +197,25 @@ def test_a_file_without_slices_concerns_its_own_series_alone(study, caplog):
     assert "its RescaleSlope is 0, which makes all values equal" in caplog.text
 
 
+def test_localizers_are_left_out_of_all_series_though_they_are_parallel(study, caplog):
+    for path in sorted(study.glob("1_*.dcm")):
+        path.unlink()
+    for k in range(3):
+        localizer = slice_dataset(np.eye(5, dtype=np.int16), 5 * k, Grid(), **STUDY, SeriesNumber="1")
+        localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        localizer.SeriesInstanceUID, localizer.SOPInstanceUID = f"{SERIES}.1", f"{SERIES}.1.{k}"
+        write(study / f"1_{k}.dcm", localizer)
+    items = find_cases(study)
+    choose_series(items, "all")
+    assert [item["case"] for item in items] == ["study_3", "study_4"]
+    assert "left out: localizers (scouts)." in caplog.text
+    items = find_cases(study)
+    choose_series(items, "1")
+    assert [item["case"] for item in items] == ["study_1"]
+    read_dicom([Path(file) for file in items[0]["image"]])
+    assert "1_0.dcm: a localizer (scout), for planning other scans." in caplog.text
+
+
 def test_series_are_not_called_as_another_case(study):
     shutil.copytree(study, study.parent / "all" / "study")
     other = shutil.copytree(study, study.parent / "all" / "study_4")
@@ -267,6 +286,16 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     assert run["cases"][0]["sha256"] == hash_image(*sorted(study.glob("3_*.dcm")))
     again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
     assert again.skipped == 2
+    # one that is missing, and one of the labels before a correction, are written without the network
+    (tmp_path / "out" / "study_3_seg.dcm").unlink()
+    corrected = np.zeros(result.shape, np.uint8)
+    corrected[1:3, 2:5, 3:4] = 2
+    nib.save(nib.Nifti1Image(corrected, result.affine, result.header), done.output)
+    again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
+    assert (again.skipped, again.cases, again.failures) == (2, (), ())
+    assert (tmp_path / "out" / "study_3_seg.dcm").is_file()
+    np.testing.assert_array_equal(labels_at(tmp_path / "out" / "study_4_seg.dcm", positions), corrected[tuple(index.T)])
+    assert "Of the labels before" not in caplog.text
 
 
 def test_a_file_of_another_program_is_told_before_the_network_runs(study, hippocampus_bundle, tmp_path):

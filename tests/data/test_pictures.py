@@ -136,6 +136,22 @@ def test_broken_files_give_one_line(tmp_path: Path, suffix: str, content: object
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_header_that_tells_of_more_pixels_than_the_file_can_hold_is_damaged(
+    tmp_path: Path, compression: str | None
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint8), compression=compression)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            offset = file.pages.first.tags[name].valueoffset
+            content[offset : offset + 4] = (2_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(ImageFileError, match=r"a\.tif: damaged or cut off"):
+        read_picture(path)
+
+
 @pytest.fixture
 def camera() -> np.ndarray:
     """120 rows of 100 pixels with the 12 bits of many cameras."""

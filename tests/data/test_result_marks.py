@@ -22,9 +22,8 @@ from monai.transforms import LoadImage
 from PIL import Image, PngImagePlugin
 
 from monai_unetpp.data import ImageFileError, SegmentationSaveImaged, VolumeReader, find_cases, write_volume
-from monai_unetpp.data.formats.nifti_marks import is_changed_since_marked
 from monai_unetpp.data.formats.pictures import write_picture
-from monai_unetpp.data.formats.result_marks import identify_image, is_result, read_identity
+from monai_unetpp.data.formats.result_marks import identify_image, is_as_marked, is_result, read_identity
 from monai_unetpp.files import write_figure
 
 SHAPE = (4, 5, 6)
@@ -288,8 +287,8 @@ class TestContent:
 def test_a_damaged_result_counts_as_changed(tmp_path: Path, offset: int, value: bytes) -> None:
     """Type, number of axes, length and magic bytes in a header whose mark is intact."""
     path = result(tmp_path / "a_seg.nii", image(tmp_path / "a.nii"))
-    assert not is_changed_since_marked(path)
+    assert is_as_marked(path)
     content = bytearray(path.read_bytes())
     content[offset : offset + len(value)] = value
     path.write_bytes(content)
-    assert is_changed_since_marked(path)
+    assert is_as_marked(path) is False

@@ -30,18 +30,6 @@ if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset
     from pydicom.uid import UID
 
-__all__ = [
-    "DicomSeries",
-    "dicom_files",
-    "find_series",
-    "is_dicom_file",
-    "is_dicom_image",
-    "is_own_seg",
-    "read_dicom",
-    "read_series_uid",
-    "stack_series",
-]
-
 logger = logging.getLogger(__name__)
 
 _PREAMBLE_LENGTH = 128
@@ -148,6 +136,8 @@ def read_dicom(paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], np.ndarray[
     planes, affine = stack_series(paths)
     if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
         warn_once(f"{paths[0]}: low values are displayed bright (MONOCHROME1); values are used as stored.")
+    if planes[0].is_localizer:
+        warn_once(f"{paths[0]}: a localizer (scout), for planning other scans. Check that this is the right series.")
     return _voxels(planes), affine
 
 

@@ -11,12 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.image_errors import ImageFileError, without_log
 
 if TYPE_CHECKING:  # pydicom is imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset
-
-__all__ = ["COMMON", "CONVERT", "DISTINGUISHING", "DicomFile", "DicomPlane", "quiet_pydicom", "read_dicom_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +128,11 @@ class DicomPlane:
     attributes: Mapping[str, str]
 
     @property
+    def is_localizer(self) -> bool:
+        """Whether it is a scout, for planning other scans."""
+        return "LOCALIZER" in self.attributes["ImageType"].upper()
+
+    @property
     def label(self) -> str:
         """A name for messages."""
         return f"frame {self.frame + 1}" if self.frames > 1 else self.path.name
@@ -180,19 +183,12 @@ def read_dicom_file(path: Path) -> DicomFile | None:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's messages about files: what matters becomes an error here."""
+    """Silence pydicom's messages about files."""
     import pydicom
 
-    def drop(record: logging.LogRecord) -> bool:
-        return False
-
-    pydicom.config.logger.addFilter(drop)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        pydicom.config.logger.removeFilter(drop)
+    with without_log(pydicom.config.logger), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _is_image(dataset: Dataset) -> bool | None:

@@ -25,17 +25,6 @@ from monai_unetpp.version import __version__
 if TYPE_CHECKING:  # imported when a DICOM SEG is written
     from pydicom import Dataset
 
-__all__ = [
-    "SIDES",
-    "Code",
-    "DicomSegSaved",
-    "LabelCodes",
-    "check_references",
-    "check_replaceable",
-    "read_label_codes",
-    "write_dicom_seg",
-]
-
 #: This package's own coding scheme, for labels without a code.
 _OWN_SCHEME = "99MONAIUNETPP"
 #: Attributes that must exist but may be empty; anonymised files often lack them.
@@ -139,10 +128,13 @@ class DicomSegSaved(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             label_map: MetaTensor = d[key]
-            target = dicom_seg_path(Path(label_map.meta[MetaKeys.SAVED_TO]))
             labels = np.asarray(label_map.detach().cpu())[0]
-            write_dicom_seg(target, labels, source_files(label_map.meta), self.names, self.codes, self.model)
+            self.write(Path(label_map.meta[MetaKeys.SAVED_TO]), labels, source_files(label_map.meta))
         return d
+
+    def write(self, output: Path, labels: np.ndarray[Any, Any], source: Sequence[str | PathLike[str]]) -> None:
+        """Write the DICOM SEG beside the label map ``output``; see :func:`write_dicom_seg`."""
+        write_dicom_seg(dicom_seg_path(output), labels, source, self.names, self.codes, self.model)
 
 
 def dicom_seg_path(label_map: Path) -> Path:

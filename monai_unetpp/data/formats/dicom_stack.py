@@ -15,9 +15,6 @@ from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.errors import list_values
 
-__all__ = ["stack_planes"]
-
-
 _Array = np.ndarray[Any, Any]
 
 # Headers give cosines with a few decimals; within a scan they are the same.
@@ -67,7 +64,7 @@ def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomP
 
 
 def _check_common(planes: Sequence[DicomPlane], given: Path) -> None:
-    localizers = [plane for plane in planes if "LOCALIZER" in plane.attributes["ImageType"].upper()]
+    localizers = [plane for plane in planes if plane.is_localizer]
     if 0 < len(localizers) < len(planes):
         raise ImageFileError(
             f"{given}: {len(localizers)} of its {len(planes)} slices are localizers (scouts), such as "

@@ -11,13 +11,11 @@ from monai_unetpp.data.formats.reader import read_geometry
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.memory import is_out_of_memory
 
-__all__ = ["describe_case_failure"]
-
 #: Remedy by stage.
 _REMEDIES = {
     "loading": "Resample the image to larger voxels or crop it first, or close other programs.",
     "inference": (
-        "Use a shallower --level, smaller windows (window_shape or patch_size of the bundle), --runtime torch or "
+        "Use a shallower --level, smaller windows (window_shape of the bundle), --runtime torch or "
         "another --device, or resample the image to larger voxels or crop it first."
     ),
     "post-processing": (

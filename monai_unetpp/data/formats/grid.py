@@ -17,21 +17,6 @@ from nibabel.orientations import io_orientation
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
 
-__all__ = [
-    "GEOMETRY_TOLERANCE_VOXELS",
-    "ImageGeometry",
-    "channel_axes",
-    "check_grid",
-    "check_same_grid",
-    "check_spacing",
-    "compare_geometry",
-    "shorten_shape",
-    "spatial_axes",
-    "transform_affine",
-    "voxel_ml",
-    "warn_once",
-]
-
 logger = logging.getLogger(__name__)
 
 _Corners = npt.NDArray[np.float64]

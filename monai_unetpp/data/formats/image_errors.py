@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 
 from monai_unetpp.errors import cause_of, printable
-
-__all__ = ["ImageFileError", "check_regular_file", "damaged_file", "describe_failure"]
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -32,6 +35,21 @@ def damaged_file(path: str | PathLike[str]) -> ImageFileError:
     return ImageFileError(f"{path}: damaged or cut off. Export or copy it again.")
 
 
+@contextmanager
+def without_log(logger: logging.Logger) -> Iterator[None]:
+    """Silence in this thread what a library logs, which does not name the file; what matters becomes an error."""
+    thread = threading.get_ident()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_others)
+
+
 def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None:
     """Refuse anything but a regular file, without opening it: opening a pipe would wait for its writer.
 
@@ -50,6 +68,20 @@ def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None
         return
     kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no file")
     raise ImageFileError(f"{path}: {kind}, not an image file. Name the file of an image.")
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """The first ``count`` bytes of a file.
+
+    Raises:
+        ImageFileError: as for :func:`check_regular_file`, or it cannot be read.
+    """
+    check_regular_file(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as e:
+        raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
 
 
 def _why_missing(path: str | PathLike[str], error: OSError, folders: bool) -> str:

@@ -20,8 +20,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular
 if TYPE_CHECKING:
     import SimpleITK
 
-__all__ = ["ITK_SUFFIXES", "detached_files", "is_itk_name", "open_itk_file", "read_itk_file", "read_itk_header"]
-
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 _DETACHED_SUFFIXES = (".mhd", ".nhdr")
@@ -86,7 +84,8 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
     """Open an image file and read its header.
 
     Raises:
-        ImageFileError: the file is missing, empty, damaged or of unknown format.
+        ImageFileError: the file is missing, empty, damaged or of unknown format, or its header gives an impossible
+            voxel size or number of axes.
     """
     check_regular_file(path)
     for voxels in detached_files(path):
@@ -97,7 +96,10 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
         raise ImageFileError(f"{path}: its path is not UTF-8, so ITK cannot open it. Rename it.") from e
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
-    _check_text_header(path)
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        _check_nrrd(_read_fields(path, ":", ""), path)
+    elif path.suffix.lower() in (".mha", ".mhd"):
+        _check_metaimage(_read_fields(path, "=", "elementdatafile"), path)
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
@@ -129,22 +131,6 @@ def _expanded(name: str) -> Iterable[str]:
         return [name]
     first, last, step = map(int, found.group(2, 3, 4))
     return (found[1] % number for number in range(first, last + 1, step))
-
-
-def _check_text_header(path: Path) -> None:
-    """Refuse impossible voxel sizes, and warn once per file about what is assumed if the header says nothing.
-
-    Args:
-        path: an existing file. Formats other than NRRD and MetaImage are skipped.
-
-    Raises:
-        ImageFileError: a voxel size is 0 or less, or the number of axes is impossible.
-    """
-    suffix = path.suffix.lower()
-    if suffix in (".nrrd", ".nhdr"):
-        _check_nrrd(_read_fields(path, ":", ""), path)
-    elif suffix in (".mha", ".mhd"):
-        _check_metaimage(_read_fields(path, "=", "elementdatafile"), path)
 
 
 def _read_fields(path: Path, mark: str, last: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -12,24 +13,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
+
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.formats.pictures import PICTURE_SUFFIXES, is_picture_name
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "RESULT_NAME",
-    "VOLUME_SUFFIXES",
-    "case_name",
-    "channel_of",
-    "entry_name",
-    "first_file",
-    "image_name",
-    "result_suffix",
-    "unique_names",
-    "with_unique_names",
-]
 
 #: Key of the name of result files, if it differs from that of the case.
 RESULT_NAME = "result_name"
@@ -123,25 +112,28 @@ def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
 
 def _once(cases: Sequence[_Case]) -> list[_Case]:
     """Remove duplicates, also those under paths that the file system does not tell apart."""
+    real = functools.cache(os.path.realpath)
+
+    def place(path: str) -> str:
+        """The path without links to folders; a link to a file is a file of its own."""
+        return real(path) if os.path.isdir(path) else os.path.join(real(os.path.dirname(path)), os.path.basename(path))
+
     once: list[_Case] = []
-    similar: dict[str, list[_Case]] = defaultdict(list)
+    similar: dict[str, list[list[str]]] = defaultdict(list)
     for case in cases:
-        before = similar[_key(os.path.abspath(first_file(case)))]
-        if not any(_is_one_image(case, other) for other in before):
-            before.append(case)
+        places = list(map(place, ensure_tuple(case["image"])))
+        before = similar[_key(places[0])]
+        if not any(_are_one_image(places, others) for others in before):
+            before.append(places)
             once.append(case)
     return once
 
 
-def _is_one_image(case: _Case, other: _Case) -> bool:
-    images = (each["image"] for each in (case, other))
-    paths, others = (
-        [os.path.abspath(path) for path in ([image] if isinstance(image, str) else image)] for image in images
-    )
+def _are_one_image(paths: Sequence[str], others: Sequence[str]) -> bool:
     if len(paths) > 1 or len(others) > 1 or paths == others:
         return paths == others
     try:
-        status, before = (os.lstat(first_file(each)) for each in (case, other))
+        status, before = os.lstat(paths[0]), os.lstat(others[0])
     except OSError:
         return False
     return os.path.samestat(status, before) and status.st_nlink == 1

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import os
 import struct
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,21 +26,8 @@ from monai_unetpp.data.formats.grid import (
     compare_geometry,
     warn_once,
 )
-from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
+from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file, read_start, without_log
 from monai_unetpp.data.formats.nifti_marks import READ_ERRORS
-
-__all__ = [
-    "NIFTI_SUFFIXES",
-    "header_beside",
-    "is_nifti_name",
-    "is_second_of_pair",
-    "nifti_class",
-    "on_nifti_grid",
-    "open_nifti",
-    "read_voxels",
-    "smallest_dtype",
-    "stored_step",
-]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
@@ -91,7 +75,7 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     path = Path(path)
     _check_content(path)
     try:
-        with _without_log_of_nibabel():
+        with without_log(nibabel.imageglobals.logger):
             image = nibabel.load(path, mmap=False)
     except READ_ERRORS as e:
         if str(e).startswith(_NO_ROTATION):
@@ -124,7 +108,7 @@ def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np
     try:
         _check_size(image, stored.itemsize)
         if Path(path).name.lower().endswith(".gz"):
-            with gzip.open(path) as stream, _without_log_of_nibabel():
+            with gzip.open(path) as stream, without_log(nibabel.imageglobals.logger):
                 voxels = _scaled(image_class.from_stream(stream).dataobj, single)
                 while stream.read(2**20):  # the checksum is only verified at the end of the stream
                     pass
@@ -189,16 +173,11 @@ def _check_size(image: Nifti1Pair, itemsize: int) -> None:
 
 
 def _check_content(path: Path) -> None:
-    check_regular_file(path)
+    start = read_start(path, 4)
     # nibabel opens the other file of a pair as well
     for other in (path.with_suffix(suffix) for suffix in (".hdr", ".img") if path.suffix.lower() in (".hdr", ".img")):
         if os.path.lexists(other):
             check_regular_file(other)
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as e:
-        raise ImageFileError(f"{path}: cannot be opened ({e.strerror}). Check the path and its permissions.") from e
     if not start:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     compressed, named_so = start.startswith(_GZIP_MAGIC), path.name.lower().endswith(".gz")
@@ -331,21 +310,6 @@ def _warn_of_doubtful_geometry(image: Nifti1Pair, path: Path) -> None:
             f"{path}: its header gives lengths in {unit}; they are read as mm. If that is wrong, convert them and the "
             "unit in xyzt_units."
         )
-
-
-@contextmanager
-def _without_log_of_nibabel() -> Iterator[None]:
-    """Silence nibabel's log in this thread, which does not name the file; what matters is reported here."""
-    thread = threading.get_ident()
-
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    nibabel.imageglobals.logger.addFilter(is_of_others)
-    try:
-        yield
-    finally:
-        nibabel.imageglobals.logger.removeFilter(is_of_others)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,13 +9,12 @@ import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
+import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError as NibabelFileError
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
@@ -23,27 +22,13 @@ from nibabel.spatialimages import HeaderDataError
 
 from monai_unetpp.files import MARK
 
-__all__ = [
-    "READ_ERRORS",
-    "ImageIdentity",
-    "hash_bytes",
-    "hash_file",
-    "hash_path",
-    "hash_voxels",
-    "is_changed_since_marked",
-    "is_of_runner",
-    "nifti_mark",
-    "nifti_pair",
-    "read_nifti_mark",
-]
-
 READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
 """What nibabel raises for damaged files."""
 
 #: Beginning of the description in the header.
 _NIFTI_MARK = f"written by {MARK}"
 _IDENTITY = re.compile(r" src=([0-9a-f]{12})(?: data=([0-9a-f]{12}))?")
-#: End of the description, with a hash of the voxels; results of the runner are known by it.
+#: End of a mark, with a hash of the voxels; results of the runner are known by it.
 _VOXELS = re.compile(" (voxels|runner)=([0-9a-f]{12})$")
 _HASH_BYTES = 6
 _CHUNK = 2**20
@@ -87,21 +72,29 @@ def is_of_runner(path: Path) -> bool:
     return found is not None and found[1] == "runner"
 
 
-def is_changed_since_marked(path: Path) -> bool:
-    """Whether the labels in a result are no longer those that its mark tells, or can no longer be read."""
-    found = _VOXELS.search(read_nifti_mark(path) or "")
+def matches_mark(mark: str | None, read: Callable[[], npt.ArrayLike]) -> bool | None:
+    """Whether the labels in a result are those that its mark tells.
+
+    Args:
+        mark: the mark of the file.
+        read: reads the labels.
+
+    Returns:
+        None if no mark tells the labels; False if they have changed, or can no longer be read.
+    """
+    found = _VOXELS.search(mark or "")
     if found is None:
-        return False
+        return None
     try:
-        return found[2] != hash_voxels(nibabel.load(path))
+        return found[2] == hash_voxels(read())
     except (*READ_ERRORS, MemoryError):  # damaged
-        return True
+        return False
 
 
-def hash_voxels(labels: Any) -> str:
-    """A short hash of the labels in a nibabel image, whatever number type they are stored in."""
+def hash_voxels(labels: npt.ArrayLike) -> str:
+    """A short hash of labels, whatever number type they are stored in."""
     # part by part, as large volumes would take several times their size
-    return hash_bytes(part.astype(np.int32).tobytes() for part in np.asarray(labels.dataobj))
+    return hash_bytes(part.astype(np.int32).tobytes() for part in np.asarray(labels))
 
 
 def read_nifti_mark(path: Path) -> str | None:

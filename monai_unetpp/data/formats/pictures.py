@@ -16,10 +16,10 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, PngImagePlugin
 
-from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file, damaged_file
+from monai_unetpp.data.formats.image_errors import ImageFileError, damaged_file, read_start
 from monai_unetpp.data.formats.itk_images import open_itk_file
+from monai_unetpp.data.formats.tiff import COLOURS as COLOURS
 from monai_unetpp.data.formats.tiff import (
-    COLOURS,
     TIFF_SIGNATURES,
     labels_of_colours,
     read_tiff,
@@ -30,20 +30,6 @@ from monai_unetpp.data.formats.tiff import (
     tiff_has_colours,
 )
 from monai_unetpp.files import MARK, atomic_path
-
-__all__ = [
-    "COLOURS",
-    "JPEG_SUFFIXES",
-    "PICTURE_SUFFIXES",
-    "has_colours",
-    "is_coloured",
-    "is_picture_name",
-    "read_picture",
-    "read_picture_mark",
-    "read_picture_shape",
-    "shown_orientation",
-    "write_picture",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -256,12 +242,7 @@ def _read_png_software(path: Path) -> str | None:
 
 def _head(path: Path) -> bytes:
     """The beginning of a file, up to a PNG's bit depth and colour type."""
-    check_regular_file(path)
-    try:
-        with path.open("rb") as file:
-            return file.read(_PNG_KIND.stop)
-    except OSError as e:
-        raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
+    return read_start(path, _PNG_KIND.stop)
 
 
 def _png_kind(path: Path) -> tuple[int, int]:

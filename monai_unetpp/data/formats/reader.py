@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -21,7 +22,7 @@ from monai_unetpp.data.formats.grid import (
     ImageGeometry,
     channel_axes,
     check_grid,
-    compare_geometry,
+    check_same_grid,
     shorten_shape,
     spatial_axes,
     transform_affine,
@@ -38,10 +39,8 @@ from monai_unetpp.data.formats.pictures import (
     read_picture,
     read_picture_shape,
 )
-from monai_unetpp.data.formats.source_files import file_state, note_file_state, note_source_files
+from monai_unetpp.data.formats.source_files import file_state, note_sources
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
-
-__all__ = ["Volume", "VolumeReader", "read_geometry", "read_label_map"]
 
 # DICOM files often have no suffix, and are recognized by their content.
 _SUPPORTED = (
@@ -137,10 +136,9 @@ class VolumeReader(ImageReader):
             Array ``(H, W[, D])``, or ``(C, H, W[, D])`` for several files or channels, and metadata with the affine in
             RAS, mm.
         """
-        try:
+        state = None
+        with contextlib.suppress(OSError):  # reading tells what is wrong
             state = file_state(img)
-        except OSError:  # reading tells what is wrong
-            state = None
         array, metadata = self._read_image(img)
         found = len(array) if metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] == 0 else 1
         if self.channels > 1 and found != self.channels:
@@ -148,10 +146,7 @@ class VolumeReader(ImageReader):
                 f"{img[0]}: the image must have {self.channels} channels for this network, got {found}. Give one file "
                 "per channel, or one NIfTI file with the channels on its last axis."
             )
-        if len(img) > 1:
-            note_source_files(metadata, img)
-        if state is not None:
-            note_file_state(metadata, state)
+        note_sources(metadata, img, state)
         return array, metadata
 
     def _read_image(self, img: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
@@ -164,17 +159,9 @@ class VolumeReader(ImageReader):
         array, metadata = images[0]
         if len(images) == 1:
             return array, metadata
-        for path, (other, other_metadata) in zip(img, images, strict=True):
-            grids = (
-                ImageGeometry(array.shape, metadata[MetaKeys.ORIGINAL_AFFINE]),
-                ImageGeometry(other.shape, other_metadata[MetaKeys.ORIGINAL_AFFINE]),
-            )
-            difference = compare_geometry(*grids)
-            if difference is not None or other.shape != array.shape:
-                raise ImageFileError(
-                    f"{path}: not on the grid of {img[0]}: {difference or f'its shape is {other.shape}'}. Resample the "
-                    "channels to one grid."
-                )
+        grids = [ImageGeometry(voxels.shape, found[MetaKeys.ORIGINAL_AFFINE]) for voxels, found in images]
+        for path, grid in zip(img, grids, strict=True):
+            check_same_grid(path, grid, img[0], grids[0])
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return np.stack([array for array, _ in images]), metadata
 

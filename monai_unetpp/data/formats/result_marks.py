@@ -9,6 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy.typing as npt
+
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.itk_images import detached_files
 from monai_unetpp.data.formats.nifti import is_nifti_name
@@ -17,24 +20,12 @@ from monai_unetpp.data.formats.nifti_marks import (
     hash_bytes,
     hash_file,
     hash_path,
-    nifti_mark,
+    matches_mark,
     nifti_pair,
     read_nifti_mark,
 )
-from monai_unetpp.data.formats.pictures import is_picture_name, read_picture_mark
+from monai_unetpp.data.formats.pictures import is_picture_name, read_picture, read_picture_mark
 from monai_unetpp.files import MARK
-
-__all__ = [
-    "RUN_FILE",
-    "ImageIdentity",
-    "identify_image",
-    "image_files",
-    "is_result",
-    "nifti_mark",
-    "picture_mark",
-    "read_identity",
-    "read_runs",
-]
 
 RUN_FILE = "run.json"
 """The record in a folder of results, which lists them."""
@@ -56,9 +47,9 @@ def identify_image(*images: str | PathLike[str]) -> ImageIdentity:
     return ImageIdentity(hash_path(images[0]), content)
 
 
-def picture_mark(image: ImageIdentity) -> str:
-    """The software to name in a picture that is a result of ``image``."""
-    return f"{MARK} {image}"
+def picture_mark(image: ImageIdentity, voxels: str) -> str:
+    """The software to name in a picture that is a result of ``image``; ``voxels`` is a hash of its labels."""
+    return f"{MARK} {image} voxels={voxels}"
 
 
 def is_result(path: str | PathLike[str]) -> bool:
@@ -69,6 +60,16 @@ def is_result(path: str | PathLike[str]) -> bool:
 def read_identity(path: str | PathLike[str]) -> ImageIdentity | None:
     """The identity of a result's image; None for other files, and for results of early versions."""
     return ImageIdentity.from_mark(_read_mark(Path(path)))
+
+
+def is_as_marked(path: Path) -> bool | None:
+    """Whether the labels in a result are those that its mark tells; see :func:`.matches_mark`."""
+
+    def read() -> npt.ArrayLike:
+        image: Any = None if is_picture_name(path) else nibabel.load(path)
+        return read_picture(path, labels=True) if image is None else image.dataobj
+
+    return matches_mark(_read_mark(path), read)
 
 
 def _read_mark(path: Path) -> str | None:

@@ -14,8 +14,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import RESULT_NAME, first_file
 from monai_unetpp.errors import printable
 
-__all__ = ["ALL_SERIES", "choose_series"]
-
 logger = logging.getLogger(__name__)
 
 #: Selects every series that is a volume.
@@ -79,14 +77,14 @@ def _chosen(series: Sequence[DicomSeries], wanted: str, folder: Path) -> list[Di
     suitable = []
     for one in series:
         try:
-            stack_series([file.path for file in one.files])
+            planes, _ = stack_series([file.path for file in one.files])
+            reason = "a single slice." if len(planes) == 1 else "localizers (scouts)." if planes[0].is_localizer else ""
         except ImageFileError as e:
-            logger.warning("%s: series %s left out: %s", folder, one, e)
-            continue
-        if one.slices > 1:
-            suitable.append(one)
+            reason = str(e)
+        if reason:
+            logger.warning("%s: series %s left out: %s", folder, one, reason)
         else:
-            logger.warning("%s: series %s left out: a single slice.", folder, one)
+            suitable.append(one)
     return suitable
 
 

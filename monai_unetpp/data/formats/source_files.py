@@ -13,16 +13,6 @@ from monai.utils import ImageMetaKey
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.result_marks import image_files
 
-__all__ = [
-    "check_unchanged",
-    "existing_files",
-    "file_identity",
-    "file_state",
-    "note_file_state",
-    "note_source_files",
-    "source_files",
-]
-
 #: Metadata key of all files, in one string that data loaders pass on unchanged; no path contains its separator.
 _FILES = "source_files"
 _SEPARATOR = "\0"
@@ -30,9 +20,18 @@ _SEPARATOR = "\0"
 _STATE = "source_state"
 
 
-def note_source_files(metadata: MutableMapping[Any, Any], files: Sequence[str | PathLike[str]]) -> None:
-    """Keep the files of an image, its channels or the slices of a DICOM series, in its metadata."""
-    metadata[_FILES] = _SEPARATOR.join(fspath(file) for file in files)
+def note_sources(metadata: MutableMapping[Any, Any], files: Sequence[str | PathLike[str]], state: str | None) -> None:
+    """Keep the files of an image in its metadata.
+
+    Args:
+        metadata: the metadata, changed in place.
+        files: its channels, or the slices of a DICOM series.
+        state: from :func:`file_state` before they were read; None if they could not be looked at.
+    """
+    if len(files) > 1:
+        metadata[_FILES] = _SEPARATOR.join(fspath(file) for file in files)
+    if state is not None:
+        metadata[_STATE] = state
 
 
 def source_files(metadata: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -71,11 +70,6 @@ def file_state(files: Sequence[str | PathLike[str]]) -> str:
         OSError: one may not be looked at.
     """
     return repr([file_identity(Path(file)) for file in files])
-
-
-def note_file_state(metadata: MutableMapping[Any, Any], state: str) -> None:
-    """Keep the state of an image's files, from :func:`file_state` before they were read, in its metadata."""
-    metadata[_STATE] = state
 
 
 def check_unchanged(metadata: Mapping[Any, Any]) -> None:

@@ -16,19 +16,6 @@ from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage, 
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, damaged_file
 
-__all__ = [
-    "COLOURS",
-    "TIFF_SIGNATURES",
-    "labels_of_colours",
-    "mean_of_colours",
-    "read_tiff",
-    "read_tiff_shape",
-    "read_tiff_software",
-    "take_colours",
-    "tiff_appearance",
-    "tiff_has_colours",
-]
-
 logger = logging.getLogger(__name__)
 
 #: Signatures of TIFF and BigTIFF in either byte order.
@@ -39,6 +26,9 @@ COLOURS = 3
 _ROWS_AT_ONCE = 1024
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _COLOURED = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
+_PACKED = (COMPRESSION.LZW, COMPRESSION.DEFLATE, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.PACKBITS, COMPRESSION.JPEG)
+#: How many times their size data hold at most, by compression; others have no limit.
+_MOST_HELD: dict[int, float] = {COMPRESSION.NONE: 1, **dict.fromkeys(_PACKED, 4096)}
 #: tifffile's axes of a single picture, and readable names of others.
 _PICTURE_AXES = "YXS"
 _NAMES = {"Z": "depth", "T": "time", "C": "channels"}
@@ -308,9 +298,9 @@ def _check_page(page: TiffPage, path: Path) -> None:
 def _check_data(page: TiffPage, file: TiffFile, path: Path) -> None:
     ends = (offset + length for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True))
     size = file.filehandle.size
-    # without compression and parts left out, a page cannot be larger than the file
-    whole = page.compression == COMPRESSION.NONE and 0 not in page.databytecounts
-    if max(ends, default=0) > size or (whole and page.nbytes > size):
+    # parts that are left out take no space
+    held = math.inf if 0 in page.databytecounts else size * _MOST_HELD.get(page.compression, math.inf)
+    if max(ends, default=0) > size or page.nbytes > held:
         raise damaged_file(path)
 
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
 
-__all__ = ["check_not_constant", "make_finite"]
-
 
 def make_finite(
     voxels: np.ndarray[Any, Any], path: str | PathLike[str], fill: float | None = None
