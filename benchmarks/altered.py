@@ -31,11 +31,6 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 
-__all__ = [
-    *("ALTERATIONS", "add_noise", "blur", "brighten", "cut_to_labels", "cut_to_middle", "invert", "join_slices"),
-    *("main", "rotate", "thicken"),
-]
-
 #: Thickness of the slices in ``O/thick``.
 _THICKNESS_MM = 5.0
 #: Noise as a share of the standard deviation of the image, width of the blur in voxels, gamma, and rotation.

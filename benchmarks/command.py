@@ -11,8 +11,6 @@ from typing import Any
 from monai_unetpp.errors import is_deliberate
 from monai_unetpp.files import write_json, write_text
 
-__all__ = ["claim_work", "offer_table", "run_command"]
-
 _TABLE, _FACTS = "table_file", "made_with.json"
 
 

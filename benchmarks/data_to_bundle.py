@@ -33,8 +33,6 @@ from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["DATA_SETS", "Outcome", "format_outcomes", "main", "merge_labels", "thicken", "to_pictures"]
-
 _LISTS = ("training", "validation")
 _THICKNESS = 3
 _MERGED = 17

@@ -25,8 +25,6 @@ from monai_unetpp.openvino_loading import import_openvino, openvino_core
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.runner.pipeline import read_pipeline
 
-__all__ = ["GraphProfile", "main", "profile_graph", "without_concatenations"]
-
 
 @dataclasses.dataclass(frozen=True)
 class GraphProfile:

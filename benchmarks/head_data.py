@@ -27,8 +27,6 @@ from monai_unetpp.files import write_json, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE, ImageRecord, TrainingRanges
 from monai_unetpp.planning.fingerprint import fingerprint_text
 
-__all__ = ["main", "make_datalist", "measure_heads"]
-
 #: What training draws: voxels of 1 to 8 mm, and images that are scaled by their own percentiles.
 _SPACINGS_MM = (1.0, 4.0)
 #: Stands for what surrounds the brain.

@@ -25,8 +25,6 @@ from monai_unetpp.reporting.numbers import join_shape
 from monai_unetpp.training import accelerate
 from monai_unetpp.training.freed_memory import keep_freed_memory, return_freed_memory
 
-__all__ = ["main", "time_steps"]
-
 _KEPT, _RETURNED = "kept", "given back"
 _SWITCHES: dict[str, Callable[[], Any]] = {_KEPT: keep_freed_memory, _RETURNED: return_freed_memory}
 

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["HOLDS", "Launched", "instruction_sets", "launch", "run_package"]
-
 #: What holds the libraries to fewer instructions than the processor has. oneDNN reads the first, in torch and in
 #: OpenVINO alike, and torch's own kernels the second.
 HOLDS = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}}

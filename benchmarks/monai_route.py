@@ -13,8 +13,6 @@ from monai_unetpp.benchmark.contenders import has_form_of_monai, norm_for_monai
 from monai_unetpp.bundles import read_network_def
 from monai_unetpp.bundles.json_files import read_object
 
-__all__ = ["MonaiRoute", "step_in_monai", "write_monai_route"]
-
 #: MONAI's transforms for those of this package; None where there is none, and without the arguments that it lacks.
 _TRANSFORMS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "LevelSurroundd": (None, ()),

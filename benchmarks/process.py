@@ -45,8 +45,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.window_layout import AUTO
 
-__all__ = ["ProcessBenchmark", "ProcessFigures", "format_process_benchmark", "main", "measure_process"]
-
 _MONAI, _SEGMENT, _RUNNER, _NNUNET = "MONAI", "segment", "runner", "nnU-Net"
 _BUNDLE = "bundle"
 

@@ -29,8 +29,6 @@ from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.runner import Segmenter
 
-__all__ = ["QUICK", "FolderFigures", "RunnerBenchmark", "format_runner_benchmark", "measure_runner"]
-
 QUICK: dict[str, Any] = {"repeats": 1, "most_cases": 2}
 """Arguments for a run that only shows that it works."""
 

@@ -26,8 +26,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.scoring.levels import evaluate_levels
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["QUICK", "TARGET_RATIO", "PassTime", "ScoringBenchmark", "format_scoring_benchmark", "measure_scoring"]
-
 QUICK: dict[str, Any] = {
     "features": (4, 8, 8, 8, 8),
     "volume_shape": (24,) * 3,

@@ -35,23 +35,6 @@ from monai_unetpp.pruning.statistics import (
 )
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = [
-    "HEAVY_SHAPES",
-    "MODERATE_SHAPES",
-    "RATIOS",
-    "Shape",
-    "acceptance_at_margin",
-    "bca_lower_bounds",
-    "count_rates",
-    "failing_rate",
-    "lower_bounds",
-    "main",
-    "power_without_difference",
-    "sample_size",
-    "tables",
-    "unseen_table",
-]
-
 RATIOS: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Standard deviations in units of the margin."""
 

@@ -21,8 +21,6 @@ from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.template import load_template
 
-__all__ = ["QUICK", "SkippingBenchmark", "WindowSaving", "format_skipping_benchmark", "measure_skipping"]
-
 QUICK: dict[str, Any] = {"features": (4, 8, 8, 8, 8), "window_sizes": (64,), "repeats": 2}
 """Arguments for a run that only shows that it works."""
 

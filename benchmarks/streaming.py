@@ -18,8 +18,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import has_openvino, openvino_core
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["QUICK", "StreamedVolume", "StreamingBenchmark", "format_streaming_benchmark", "measure_streaming"]
-
 QUICK: dict[str, Any] = {"volume_shape": (64, 64, 72), "features": (4, 8, 8), "window_shapes": ((32, 32, 32),)}
 """Arguments for a run that only shows that it works."""
 

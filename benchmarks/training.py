@@ -23,15 +23,6 @@ from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = [
-    "QUICK",
-    "TrainingBenchmark",
-    "TrainingCost",
-    "activation_bytes",
-    "format_training_benchmark",
-    "measure_training",
-]
-
 QUICK: dict[str, Any] = {"features": (4, 8, 8, 8, 8), "patch_size": (32,) * 3, "batch_size": 1, "repeats": 2}
 """Arguments for a run that only shows that it works."""
 

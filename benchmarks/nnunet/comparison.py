@@ -24,8 +24,6 @@ from monai_unetpp.files import write_json
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["Comparison", "Contestant", "compare", "format_comparison"]
-
 _Dice = npt.NDArray[np.float64]
 
 

@@ -17,15 +17,6 @@ from benchmarks.robustness.situations import READ, REFUSED, TOLD, WRONG, Kind, R
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.reporting.markdown import code, escape, format_table
 
-__all__ = [
-    "KINDS",
-    "QUICK",
-    "RobustnessBenchmark",
-    "TriedKind",
-    "format_robustness_benchmark",
-    "measure_robustness",
-]
-
 KINDS = ("paths", "places", "dicom", "results", "labelled", "pictures", "integrity")
 """Modules of this package, each with the situations of one kind."""
 QUICK: dict[str, Any] = {"kinds": ("labelled", "pictures")}

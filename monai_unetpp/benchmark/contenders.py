@@ -34,22 +34,6 @@ from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import has_openvino, import_openvino
 
-__all__ = [
-    "Contender",
-    "ContenderProcess",
-    "ContenderRun",
-    "InferenceTask",
-    "SegmentedVolume",
-    "StartedContender",
-    "build_monai_network",
-    "build_own_network",
-    "expected_logits",
-    "has_form_of_monai",
-    "make_volume",
-    "measure_matrix_ceiling",
-    "norm_for_monai",
-]
-
 #: Resolutions of BasicUNetPlusPlus, whose depth is fixed.
 _RESOLUTIONS = 5
 _T = TypeVar("_T")

@@ -23,16 +23,6 @@ from monai_unetpp.data.formats.reader import Volume, read_label_map
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 
-__all__ = [
-    "CaseArrays",
-    "CaseScore",
-    "ScoredLabels",
-    "choose_labels",
-    "find_segmentation",
-    "read_arrays",
-    "score_arrays",
-]
-
 _SUFFIXES = (".nii.gz", ".png", ".tif")
 """Suffixes of the files that :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
 

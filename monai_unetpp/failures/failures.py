@@ -31,8 +31,6 @@ from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.reporting.figures import check_drawing
 
-__all__ = ["find_failures"]
-
 _PICTURE = "failures.png"
 
 

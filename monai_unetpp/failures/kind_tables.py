@@ -7,8 +7,6 @@ from monai_unetpp.reporting.markdown import code, escape
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.reporting.tables import Table, TableCell
 
-__all__ = ["format_failures", "kind_table"]
-
 _FIGURES = {"foreground_iou": "foreground IoU", "mean_iou": "mean IoU"}
 #: Columns that hold no numbers.
 _WORDS = {"case", "pixels", "background", "largest voxel edge", "worst case"}

@@ -13,8 +13,6 @@ from monai_unetpp.data import ImageKind
 from monai_unetpp.failures.examined_cases import CaseScore
 from monai_unetpp.reporting.numbers import join_shape
 
-__all__ = ["ExaminedCase", "FailureReport", "KindSummary", "error_key", "kinds_of", "summarise_kinds"]
-
 _MOST_SHAPES = 20
 """With more shapes than this, as in cropped photographs, the shape says nothing about the kind."""
 

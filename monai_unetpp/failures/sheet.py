@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MOST_PICTURES", "error_window", "save_sheet"]
-
 MOST_PICTURES = 24
 _LARGEST_WINDOW, _SMALLEST_WINDOW = 128, 48
 _CONTEXT = 0.3

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["embed_figure", "html_paragraph", "html_table"]
-
 _DPI = 80
 
 

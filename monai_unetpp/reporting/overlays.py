@@ -14,8 +14,6 @@ from monai_unetpp.reporting.figures import HALO
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PLANES", "draw_contour", "draw_grey", "draw_letters", "draw_scale_bar", "error_slice", "tint"]
-
 PLANES = {"L": "sagittal", "R": "sagittal", "P": "coronal", "A": "coronal", "I": "axial", "S": "axial"}
 """Name of the plane perpendicular to the axis that points to a side of the patient."""
 

@@ -8,8 +8,6 @@ from typing import Literal
 
 from monai_unetpp.reporting.markdown import escape, format_table
 
-__all__ = ["Table", "TableCell", "Tone"]
-
 Tone = Literal["", "good", "bad", "unsure", "muted"]
 
 _DASH = "\N{EN DASH}"

@@ -21,8 +21,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.study.heads import MeanOfHeads
 from monai_unetpp.study.variants import MEAN_OF_HEADS
 
-__all__ = ["RowLatency", "cut_network", "measure_latencies", "network_size", "read_latencies", "write_latencies"]
-
 
 @dataclasses.dataclass(frozen=True)
 class RowLatency:

@@ -13,8 +13,6 @@ from monai_unetpp.data.datasets.label_names import IGNORE
 from monai_unetpp.data.datasets.labelled import hash_files, list_cases, repeated_names
 from monai_unetpp.data.formats.naming import entry_name
 
-__all__ = ["StudyCases", "find_study_cases"]
-
 
 @dataclasses.dataclass(frozen=True)
 class StudyCases:

@@ -11,8 +11,6 @@ from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.study.variants import MEAN_OF_HEADS
 
-__all__ = ["MeanOfHeads"]
-
 
 class MeanOfHeads(nn.Module):
     """A nested U-Net with one more level: the mean of all heads, as ``segment`` takes it.

@@ -20,8 +20,6 @@ from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.heads import MeanOfHeads
 
-__all__ = ["score_network", "train_network"]
-
 _TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer needs and the study ignores
 
 

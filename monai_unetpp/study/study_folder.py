@@ -16,8 +16,6 @@ from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings, read_config
 from monai_unetpp.training import write_template
 
-__all__ = ["State", "StudyFolder"]
-
 State = Literal["finished", "failed", "interrupted", "open"]
 
 

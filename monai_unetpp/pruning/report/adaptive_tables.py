@@ -16,8 +16,6 @@ from monai_unetpp.reporting.numbers import percent, significant
 from monai_unetpp.reporting.tables import Table, TableCell
 from monai_unetpp.spreadsheet import format_csv
 
-__all__ = ["ADAPTIVE_RULE", "adaptive_cases_table", "adaptive_csv", "adaptive_table"]
-
 ADAPTIVE_RULE = (
     "L1 and L2 of every window are computed. If 1 - Dice between their segmentations is below the tolerance for every "
     "class that occurs in either, L2 is taken; otherwise L3 is computed from the same nodes and compared with L2, and "

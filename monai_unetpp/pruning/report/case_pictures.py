@@ -26,8 +26,6 @@ from monai_unetpp.reporting.overlays import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["save_overlay"]
-
 _Array = npt.NDArray[Any]
 
 #: Sizes of the picture and its legend, in inches.

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "Spot", "picture_of", "plot_case_lines", "plot_differences", "plot_grid"]
-
 _MAX_PANELS = 6
 _MAX_SPOTS = 600
 

@@ -25,8 +25,6 @@ from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.pruning.scoring.prediction import predict_case
 from monai_unetpp.pruning.summary import WorstCase, losses_of_cases
 
-__all__ = ["save_worst_cases"]
-
 logger = logging.getLogger(__name__)
 
 
