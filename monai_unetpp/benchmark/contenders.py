@@ -28,6 +28,7 @@ from monai_unetpp import topology
 from monai_unetpp.bundles import WEIGHTS_FILE, load_network, read_network_def
 from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.memory import PeakMemory
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
@@ -37,6 +38,10 @@ from monai_unetpp.openvino_loading import has_openvino, import_openvino
 #: Resolutions of BasicUNetPlusPlus, whose depth is fixed.
 _RESOLUTIONS = 5
 _T = TypeVar("_T")
+#: Rows of matrices whose product is timed, from the first on doubled up to the last, by type of device.
+_LEAST_MATRIX, _MOST_MATRIX = 256, {"cpu": 2048, "cuda": 8192}
+#: Seconds of a product that is long enough.
+_LONG_S = 0.25
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -92,6 +97,11 @@ class InferenceTask:
     folder: str
     bundle: str | None = None
 
+    @property
+    def windows(self) -> int:
+        """Number of windows that cover the volume."""
+        return len(WindowGrid.over(self.volume_shape, self.window_shape, self.overlap).positions)
+
 
 @dataclasses.dataclass(frozen=True)
 class StartedContender:
@@ -100,7 +110,7 @@ class StartedContender:
     Attributes:
         parameters: of its network.
         flops_per_window: operations of one window.
-        preparation_s: extra time of the first window: conversion, compilation.
+        preparation_s: extra time of the first batch of windows: conversion, compilation.
         logits: logits of the probe, ``(out_channels, *spatial)``.
     """
 
@@ -166,36 +176,39 @@ def build_own_network(task: InferenceTask) -> NestedUNet:
     return load_network(checkpoint, network_def=read_network_def(task.bundle))
 
 
-def measure_matrix_ceiling(
-    precision: str, device: torch.device | str, size: int | None = None, tries: int = 5
-) -> float:
+def measure_matrix_ceiling(precision: str, device: torch.device | str, tries: int = 5) -> float:
     """The highest rate of operations that torch reaches on this device for products of large matrices.
 
     Another runtime may multiply faster, so its share of this can be above 1.
 
     Args:
         precision: ``"fp32"`` (TensorFloat32 on a GPU if torch's convolutions use it), ``"bf16"`` or ``"fp16"``.
-        device: where.
-        size: rows and columns of the matrices; by default 2048 on a CPU and 8192 on a GPU.
+        device: where. Matrices are as large as 2048 rows on a CPU and 8192 on a GPU, unless their product takes long,
+            as in bf16 on a processor without it.
         tries: number of attempts, of which the fastest counts.
     """
     device = torch.device(device)
-    size = size or (8192 if device.type == "cuda" else 2048)
-    matrix = torch.ones((size, size), dtype=_DTYPES[precision], device=device)
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    fastest = float("inf")
+    size = _LEAST_MATRIX
     try:
         # one more, as the first one initialises threads and libraries
-        for _ in range(tries + 1):
-            synchronize(device)
-            start = time.perf_counter()
-            torch.matmul(matrix, matrix)
-            synchronize(device)
-            fastest = min(fastest, time.perf_counter() - start)
+        _product_seconds(precision, device, size)
+        while (seconds := _product_seconds(precision, device, size)) < _LONG_S and size < _MOST_MATRIX[device.type]:
+            size *= 2
+        seconds = min(seconds, *(_product_seconds(precision, device, size) for _ in range(tries - 1)))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    return 2 * size**3 / fastest
+    return 2 * size**3 / seconds
+
+
+def _product_seconds(precision: str, device: torch.device, size: int) -> float:
+    matrix = torch.ones((size, size), dtype=_DTYPES[precision], device=device)
+    synchronize(device)
+    start = time.perf_counter()
+    torch.matmul(matrix, matrix)
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 class ContenderProcess:
@@ -234,7 +247,7 @@ class ContenderProcess:
         self._pool.shutdown(cancel_futures=True)
 
     def start(self) -> StartedContender:
-        """Build and prepare the network, and segment one window.
+        """Build and prepare the network, and segment one batch of windows.
 
         Raises:
             RuntimeError: the contender cannot run here; the message says why.
@@ -300,7 +313,9 @@ class ContenderRun:
 
     def start(self) -> StartedContender:
         """Prepare, and segment the probe twice: the extra time of the first is preparation."""
-        probe = _probe(self.volume, self.task)
+        # a whole batch, as networks are converted and compiled for one size of batches
+        count = min(self.task.sw_batch_size, self.task.windows)
+        probe = torch.cat([_probe(self.volume, self.task)] * count)
         seconds = []
         for _ in range(2):
             synchronize(self.device)

@@ -31,7 +31,6 @@ from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, load_n
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import scratch_folder
-from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.environment import describe_environment, software_versions
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
@@ -98,7 +97,7 @@ def measure_inference(
         out_channels=task.out_channels,
         volume_shape=task.volume_shape,
         window_shape=task.window_shape,
-        windows=_count_windows(task),
+        windows=task.windows,
         overlap=task.overlap,
         sw_batch_size=task.sw_batch_size,
         ceilings=ceilings,
@@ -185,10 +184,10 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
     for name in ("in_channels", "out_channels", "sw_batch_size"):
         if getattr(task, name) < 1:
             raise ValueError(f"{name} must be 1 or more, got {getattr(task, name)}.")
-    # WindowGrid checks the rest
     if any(not 0 <= part < 1 for part in np.atleast_1d(task.overlap)):
         raise ValueError(f"overlap must be from 0 to below 1, got {task.overlap}.")
-    WindowGrid.over(task.volume_shape, task.window_shape, task.overlap)
+    # counting the windows checks the rest
+    _ = task.windows
     return task
 
 
@@ -224,10 +223,6 @@ def _checked_choice(name: str, chosen: Sequence[str] | None, known: Sequence[str
             raise ValueError(f"{name} must be among {', '.join(known)}, got {value!r}.")
     # in the order of the known values
     return [value for value in known if value in (chosen or ())]
-
-
-def _count_windows(task: InferenceTask) -> int:
-    return len(WindowGrid.over(task.volume_shape, task.window_shape, task.overlap).positions)
 
 
 def _measure_ceilings(contenders: Sequence[Contender], device: torch.device) -> dict[str, float]:
@@ -317,10 +312,9 @@ class _Contest:
 
     def costs(self, ceilings: Mapping[str, float]) -> tuple[InferenceCost, ...]:
         """The measurements of the contenders that completed."""
-        windows = _count_windows(self.task)
         dropped = {missing.name for missing in self.missing}
         ran = [contender for contender in self._contenders if contender.name not in dropped]
-        return tuple(self._cost(contender, windows, ceilings) for contender in ran)
+        return tuple(self._cost(contender, ceilings) for contender in ran)
 
     @property
     def _comparable(self) -> bool:
@@ -374,11 +368,11 @@ class _Contest:
             f"({seconds[reference] / seconds[fastest]:.1f} times as fast)"
         )
 
-    def _cost(self, contender: Contender, windows: int, ceilings: Mapping[str, float]) -> InferenceCost:
+    def _cost(self, contender: Contender, ceilings: Mapping[str, float]) -> InferenceCost:
         started, runs = self._started[contender], self._runs[contender]
         seconds = [run.seconds for run in runs]
         stages = _median_stages(self._stages[contender])
-        flops = started.flops_per_window * windows
+        flops = started.flops_per_window * self.task.windows
         rate = flops / Quartiles.of(seconds).median
         return InferenceCost(
             name=contender.name,

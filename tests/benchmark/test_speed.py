@@ -30,6 +30,8 @@ from monai_unetpp.benchmark.speed import measure_inference
 from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.benchmark.speed_results import InferenceCost, check_targets
 from monai_unetpp.benchmark.speed_tables import format_inference_benchmark
+from monai_unetpp.inferers import sliding_windows
+from monai_unetpp.inferers.predictors.choice import make_predictor
 from monai_unetpp.measuring.quartiles import Quartiles
 
 FEATURES = (4, 4, 4, 4, 4)
@@ -167,6 +169,20 @@ class TestOneContender:
         assert done.labels is None
         assert run.run(stages=False, labels=False).stages_s == {}
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("shape", [(48, 32, 32), (32, 32, 32)])
+    def test_the_volume_needs_no_preparation_after_the_start(self, tmp_path, monkeypatch, shape):
+        """A network is converted for one size of batches: otherwise the first round would measure that too."""
+        run, made = ContenderRun(SHALLOW, make_task(tmp_path, volume_shape=shape)), []
+        monkeypatch.setattr(
+            sliding_windows,
+            "make_predictor",
+            lambda *args, **settings: made.append(settings) or make_predictor(*args, **settings),
+        )
+        run.start()
+        run.run(stages=False, labels=True)
+        assert len(made) == 1
+
     def test_openvino_is_imported_without_telemetry(self, monkeypatch):
         imported = []
         monkeypatch.setattr(contenders, "has_openvino", lambda: True)
@@ -179,16 +195,23 @@ class TestOneContender:
         folders = [contenders.own_folder(each, task) for each in (SHALLOW, DEEP)]
         assert [folder.name for folder in folders] == ["L1_torch_fp32", "L4_torch_fp32"]
 
-    def test_the_ceiling_is_a_rate(self):
-        rate = measure_matrix_ceiling("fp32", "cpu", size=256, tries=3)
+    def test_the_ceiling_is_a_rate(self, monkeypatch):
+        monkeypatch.setattr(contenders, "_MOST_MATRIX", {"cpu": 256})
+        rate = measure_matrix_ceiling("fp32", "cpu", tries=3)
         assert 1e8 < rate < 1e14
         assert torch.backends.cuda.matmul.allow_tf32 is False
 
-    def test_the_ceiling_is_the_best_of_several(self, monkeypatch):
-        clock = iter([0, 9, 10, 14, 20, 22, 30, 38])
-        monkeypatch.setattr(contenders.time, "perf_counter", lambda: next(clock))
-        # the fastest of 9, 4, 2 and 8 seconds; 2 * 10 ** 3 operations
-        assert measure_matrix_ceiling("fp32", "cpu", size=10, tries=3) == 1000
+    def test_the_ceiling_is_the_best_of_several_products_of_large_matrices(self, monkeypatch):
+        # all but the first of each size; the last three are of the largest
+        seconds = {256: [9, 0.01], 512: [0.02], 1024: [0.04], 2048: [4, 2, 8]}
+        monkeypatch.setattr(contenders, "_product_seconds", lambda precision, device, size: seconds[size].pop(0))
+        assert measure_matrix_ceiling("fp32", "cpu", tries=3) == 2**33
+        assert not any(seconds.values())
+
+    def test_the_ceiling_of_a_precision_that_the_processor_lacks_takes_small_matrices(self, monkeypatch):
+        seconds = {256: [9, 0.01], 512: [0.5, 0.25]}
+        monkeypatch.setattr(contenders, "_product_seconds", lambda precision, device, size: seconds[size].pop(0))
+        assert measure_matrix_ceiling("bf16", "cpu", tries=2) == 2**30
 
 
 class FakeProcess:
