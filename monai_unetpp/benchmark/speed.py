@@ -29,7 +29,7 @@ from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost, MissingContender
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, load_network, read_network_def
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
-from monai_unetpp.devices import resolve_device
+from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.files import scratch_folder
 from monai_unetpp.measuring.environment import describe_environment, software_versions
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -182,8 +182,9 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
             "BasicUNetPlusPlus a single voxel to normalise."
         )
     for name in ("in_channels", "out_channels", "sw_batch_size"):
-        if getattr(task, name) < 1:
-            raise ValueError(f"{name} must be 1 or more, got {getattr(task, name)}.")
+        value = getattr(task, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}.")
     if any(not 0 <= part < 1 for part in np.atleast_1d(task.overlap)):
         raise ValueError(f"overlap must be from 0 to below 1, got {task.overlap}.")
     # counting the windows checks the rest
@@ -206,7 +207,9 @@ def choose_contenders(chosen: SpeedOptions, known: Sequence[str], device: torch.
     possible = [name for name in PRECISIONS if name != "auto" and not (cpu and name == "fp16")]
     levels = _checked_choice("levels", chosen.levels or ([known[0], known[-1]] if chosen.quick else known), known)
     runtimes = _checked_choice("runtimes", chosen.runtimes, [name for name in RUNTIMES if name != "auto"])
-    precisions = _checked_choice("precisions", chosen.precisions, possible) or possible
+    # a processor without bf16 takes a hundred times as long in torch
+    native = ["fp32"] if cpu and resolve_precision("auto", device) == "fp32" else possible
+    precisions = _checked_choice("precisions", chosen.precisions, possible) or native
     if not runtimes:
         # on a CPU torch.compile is slow to prepare, and slower than OpenVINO
         other = "openvino" if cpu and importlib.util.find_spec("openvino") else "compile"
