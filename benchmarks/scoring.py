@@ -106,19 +106,7 @@ def measure_scoring(
         warm_up: rounds before them.
         device: ``"cpu"`` or a CUDA device.
 
-    Returns:
-        Frozen results; ``dataclasses.asdict`` makes them ready for JSON.
-
-    Raises:
-        ValueError: an argument with a value that cannot work.
     """
-    if repeats < 2 or warm_up < 0:
-        raise ValueError(
-            f"repeats must be 2 or more and warm_up 0 or more, got {repeats} and {warm_up}. Quartiles need repeats."
-        )
-    for name, shape in (("volume_shape", volume_shape), ("window_shape", window_shape)):
-        if len(shape) != 3 or min(shape) < 16:
-            raise ValueError(f"{name} must have 3 sizes of 16 or more, got {tuple(shape)}. Give larger ones.")
     torch.manual_seed(0)
     network = _FollowsImage(NestedUNet(3, 1, 1 + len(_LABELS), features=features))
     inferer = _TimedInferer(SlidingWindowInferer(roi_size=list(window_shape), sw_batch_size=1, overlap=0.25), device)
