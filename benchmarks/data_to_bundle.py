@@ -39,6 +39,7 @@ _MERGED = 17
 _OTHER_VALUES = {1: 40, 2: 7}
 
 _Array = npt.NDArray[Any]
+#: Writes a case of image, label and affine; the last argument is the folder and the beginning of the file names.
 _Write = Callable[[_Array, _Array, _Array, Path], dict[str, Any]]
 
 
@@ -66,27 +67,13 @@ class Outcome:
 
 
 def merge_labels(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[str, Any]:
-    """Write a case whose labels are one, with a value of its own.
-
-    Args:
-        image: ``(H, W, D)``.
-        label: the same.
-        affine: ``(4, 4)``.
-        place: folder and beginning of the file names.
-    """
+    """Write a case whose labels are one, with a value of its own."""
     merged = np.where(label > 0, _MERGED, 0).astype(np.uint8)
     return {"image": _save(image, affine, place, "image"), "label": _save(merged, affine, place, "label")}
 
 
 def thicken(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[str, Any]:
-    """Write a case with the means of three slices in a row, its negative as a second channel, and labels of 40 and 7.
-
-    Args:
-        image: ``(H, W, D)``.
-        label: the same, with the values 0, 1 and 2.
-        affine: ``(4, 4)``.
-        place: folder and beginning of the file names.
-    """
+    """Write a case of means of three slices in a row, with its negative as a second channel, and labels of 40 and 7."""
     slices, kept, thick = join_slices(image, label, affine, 2, _THICKNESS)
     renamed = np.zeros(kept.shape, np.uint8)
     for value, other in _OTHER_VALUES.items():
@@ -96,14 +83,7 @@ def thicken(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[s
 
 
 def to_pictures(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[str, Any]:
-    """Write a case as PNG files of 8 bits.
-
-    Args:
-        image: ``(H, W)``.
-        label: the same.
-        affine: not used, as pictures have none.
-        place: folder and beginning of the file names.
-    """
+    """Write a 2D case as PNG files of 8 bits, which have no affine."""
     low, high = float(image.min()), float(image.max())
     grey = (255 * (image - low) / max(high - low, 1e-6)).round()
     files = {}
@@ -208,12 +188,7 @@ def _mean_dice(report: Path) -> dict[str, float]:
 
 
 def format_outcomes(outcomes: Mapping[str, Outcome], minutes: float) -> str:
-    """A table in Markdown.
-
-    Args:
-        outcomes: by name of the data set.
-        minutes: what each training was given.
-    """
+    """A table in Markdown, by name of the data set; ``minutes`` is what each training was given."""
     levels = sorted({level for outcome in outcomes.values() for level in outcome.dice})
     rows = []
     for name, each in outcomes.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,17 +24,11 @@ _EXTRA = {"NormalizeIntensityd": {"nonzero": True}}
 _OURS = "monai_unetpp."
 
 
-class MonaiRoute:
-    """The configuration, and what it says of itself.
+class MonaiRoute(NamedTuple):
+    """The command that runs the configuration, and the name of the network in it."""
 
-    Attributes:
-        command: runs it.
-        network: the name of the network in it.
-    """
-
-    def __init__(self, command: list[str], network: str) -> None:
-        self.command = command
-        self.network = network
+    command: list[str]
+    network: str
 
 
 def write_monai_route(

@@ -177,63 +177,36 @@ def lower_bounds(
     return bounds
 
 
-def acceptance_at_margin(
+def acceptance(
     shape: Shape,
     subjects: int,
     *,
+    drop: float = 1.0,
     ratios: Sequence[float] = RATIOS,
     repetitions: int = 4000,
     alpha: float = 0.05,
     bootstrap_samples: int = 2000,
     seed: int = 0,
 ) -> dict[float, float]:
-    """The share of samples that the rule accepts although the true drop equals the margin.
+    """The share of samples that the rule accepts, by standard deviation in units of the margin.
 
     Args:
         shape: distribution of the differences.
         subjects: size of a sample.
-        ratios: standard deviations in units of the margin.
+        drop: the true one, in units of the margin.
+        ratios: the standard deviations.
         repetitions: number of samples.
         alpha: one-sided error level.
         bootstrap_samples: resamples of the bootstrap.
         seed: of the samples and, apart from them, of the bootstrap.
-
-    Returns:
-        The share by ratio.
     """
     samples = shape.draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
     lower = lower_bounds(samples, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed)
     mean = samples.mean(axis=1)
+    options = {"subjects": subjects, "margin": 1.0, "alpha": alpha}
     return {
-        ratio: float(
-            np.mean(is_non_inferior(ratio * lower - 1, ratio * mean - 1, subjects=subjects, margin=1.0, alpha=alpha))
-        )
-        for ratio in ratios
+        ratio: float(np.mean(is_non_inferior(ratio * lower - drop, ratio * mean - drop, **options))) for ratio in ratios
     }
-
-
-def power_without_difference(
-    subjects: int,
-    ratio: float,
-    *,
-    repetitions: int = 4000,
-    alpha: float = 0.05,
-    bootstrap_samples: int = 2000,
-    seed: int = 0,
-) -> float:
-    """The share of normal samples without a true difference that the rule accepts.
-
-    Args:
-        subjects: size of a sample.
-        ratio: standard deviation in units of the margin.
-        repetitions: number of samples.
-        alpha: one-sided error level.
-        bootstrap_samples: resamples of the bootstrap.
-        seed: of the samples and, apart from them, of the bootstrap.
-    """
-    samples = ratio * _normal().draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
-    lower = lower_bounds(samples, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed)
-    return float(np.mean(is_non_inferior(lower, samples.mean(axis=1), subjects=subjects, margin=1.0, alpha=alpha)))
 
 
 def _methods(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: int) -> list[float]:
@@ -284,7 +257,7 @@ def _rule_tables(repetitions: int, bootstrap_samples: int, seed: int, alpha: flo
         rows = []
         for shape in shapes:
             shares = [
-                acceptance_at_margin(
+                acceptance(
                     shape,
                     subjects,
                     repetitions=repetitions,
@@ -325,10 +298,17 @@ def _power_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: flo
     for ratio in (0.5, 1.0, 1.5, 2.0, 3.0, 5.0):
         cells = []
         for size in (sample_size(ratio, 1.0, alpha=alpha), subjects_needed(ratio, 1.0, alpha=alpha) or MIN_SUBJECTS):
-            share = power_without_difference(
-                size, ratio, repetitions=repetitions, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed
+            share = acceptance(
+                MODERATE_SHAPES[0],
+                size,
+                drop=0.0,
+                ratios=(ratio,),
+                repetitions=repetitions,
+                alpha=alpha,
+                bootstrap_samples=bootstrap_samples,
+                seed=seed,
             )
-            cells += [str(size), f"{share:.3f}"]
+            cells += [str(size), f"{share[ratio]:.3f}"]
         rows.append([f"{ratio:g}", *cells])
     header = ["SD / margin", "textbook n", "accepted", "n of the rule", "accepted"]
     return ["### The rule without a true difference: power", format_table(header, rows)]

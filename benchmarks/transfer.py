@@ -72,14 +72,7 @@ def measure_transfer(dataset_dir: Path, source: str, work: Path, cases: int, ste
 
 
 def format_transfers(results: Sequence[Transfer], data_set: str, source: str, steps: int) -> str:
-    """The table in Markdown: a row for each number of cases and start, and the paired difference.
-
-    Args:
-        results: by number of cases.
-        data_set: its name.
-        source: name of the bundle or checkpoint.
-        steps: of each training.
-    """
+    """The table in Markdown: a row for each number of cases and start, and the paired difference."""
     levels = sorted(results[0].fresh)
     rows = []
     for each in results:
