@@ -14,6 +14,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -203,7 +204,7 @@ def acceptance(
     samples = shape.draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
     lower = lower_bounds(samples, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed)
     mean = samples.mean(axis=1)
-    options = {"subjects": subjects, "margin": 1.0, "alpha": alpha}
+    options: dict[str, Any] = {"subjects": subjects, "margin": 1.0, "alpha": alpha}
     return {
         ratio: float(np.mean(is_non_inferior(ratio * lower - drop, ratio * mean - drop, **options))) for ratio in ratios
     }

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -214,17 +214,8 @@ def _product_seconds(precision: str, device: torch.device, size: int) -> float:
 class ContenderProcess:
     """A process for one contender, so that its memory is measured separately and a failure affects no other.
 
-    Functions are called one after the other; the process is idle between calls.
-
-    Args:
-        contender: the contender.
-        task: the task.
-
-    Example:
-        >>> from monai_unetpp.benchmark.contenders import Contender, ContenderProcess
-        >>> def started(task):
-        ...     with ContenderProcess(Contender("L1", "torch", "fp32"), task) as process:
-        ...         return process.start()
+    Functions are called one after the other; the process is idle between calls. Those raise a ``RuntimeError`` that
+    says why the contender cannot run here.
     """
 
     def __init__(self, contender: Contender, task: InferenceTask) -> None:
@@ -247,42 +238,22 @@ class ContenderProcess:
         self._pool.shutdown(cancel_futures=True)
 
     def start(self) -> StartedContender:
-        """Build and prepare the network, and segment one batch of windows.
-
-        Raises:
-            RuntimeError: the contender cannot run here; the message says why.
-        """
+        """Build and prepare the network, and segment one batch of windows."""
         return self.call(_start_here, self.contender, self.task)
 
     def expect(self) -> dict[str, npt.NDArray[np.float32]]:
-        """The probe's logits at every level in fp32, from the reference network.
-
-        Raises:
-            RuntimeError: the network cannot run here.
-        """
+        """The probe's logits at every level in fp32, from the reference network."""
         return self.call(expected_logits, self.task)
 
     def run(self, stages: bool, labels: bool) -> SegmentedVolume:
-        """Segment the volume once, after :meth:`start`.
-
-        Args:
-            stages: measure the stages, which costs a GPU its overlap.
-            labels: return the label map.
-
-        Raises:
-            RuntimeError: it failed; the message says why.
-        """
+        """Segment the volume once, after :meth:`start`; measuring the stages costs a GPU its overlap."""
         return self.call(_run_here, stages, labels)
 
     def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Call ``function`` in the process.
-
-        Args:
-            function: a module-level function, so that it can be pickled.
-            *arguments: arguments that can be pickled.
+        """Call a module-level function in the process, with arguments that can be pickled.
 
         Raises:
-            RuntimeError: it failed, or the process ended.
+            RuntimeError: it failed; the message says why.
         """
         try:
             answer = self._pool.submit(_answered, function, *arguments).result()
@@ -294,12 +265,7 @@ class ContenderProcess:
 
 
 class ContenderRun:
-    """A contender in this process.
-
-    Args:
-        contender: the contender.
-        task: the task.
-    """
+    """A contender in this process."""
 
     def __init__(self, contender: Contender, task: InferenceTask) -> None:
         self.contender = contender
@@ -337,7 +303,7 @@ class ContenderRun:
         if isinstance(self._inferer, NestedSlidingWindowInferer):
             # one inferer for both outputs, as it keeps the compiled network
             self._inferer.output, self._inferer.timer = "logits", timer
-            return _single(self._inferer(volume, self.network))
+            return cast(torch.Tensor, self._inferer(volume, self.network))
 
         dtype = _DTYPES[self.contender.precision]
 
@@ -346,13 +312,13 @@ class ContenderRun:
                 return self.network(windows)
 
         with timed(timer, "windows, stitching"), torch.inference_mode():
-            return _single(self._inferer(volume, network))
+            return cast(torch.Tensor, self._inferer(volume, network))
 
     def labels(self, timer: StageTimer | None = None) -> torch.Tensor:
         """The label map ``(1, 1, *spatial)`` of the volume, in uint8 if the classes fit."""
         if isinstance(self._inferer, NestedSlidingWindowInferer):
             self._inferer.output, self._inferer.timer = "labels", timer
-            return _single(self._inferer(self.volume, self.network))
+            return cast(torch.Tensor, self._inferer(self.volume, self.network))
         logits = self.logits(self.volume, timer)
         with timed(timer, "argmax"), torch.inference_mode():
             found = logits > 0 if logits.shape[1] == 1 else logits.argmax(dim=1, keepdim=True)
@@ -451,12 +417,6 @@ def _own_inferer(contender: Contender, task: InferenceTask) -> NestedSlidingWind
 def own_folder(contender: Contender, task: InferenceTask) -> Path:
     """The folder for converted and compiled networks; without spaces, which compilers do not accept."""
     return Path(task.folder, contender.name.replace(" ", "_"))
-
-
-def _single(output: Any) -> torch.Tensor:
-    """The output of an inferer, typed as the single tensor that it is."""
-    logits: torch.Tensor = output
-    return logits
 
 
 # -- in the process of a contender -----------------------------------------------------------------------------------

@@ -84,12 +84,7 @@ def check_drawing() -> None:
 
 
 def use_log_scale(axes: Axes, unit: str = "") -> None:
-    """Make the x-axis logarithmic, with plain numbers even within one power of ten.
-
-    Args:
-        axes: the axes to change.
-        unit: written after each number, such as ``"x"``.
-    """
+    """Make the x-axis logarithmic, with plain numbers and their ``unit`` even within one power of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")

@@ -18,6 +18,7 @@ from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.study.heads import MeanOfHeads
 from monai_unetpp.study.variants import MEAN_OF_HEADS
 
@@ -43,12 +44,9 @@ def cut_network(network: NestedUNet, level: str) -> nn.Module:
 
 
 def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -> dict[str, int]:
-    """``parameters``, and ``flops`` of one window (a multiplication and an addition count as two).
+    """``parameters`` of a network cut to a level, and ``flops`` of one window ``(H, W[, D])``.
 
-    Args:
-        network: the trained network.
-        level: where it is cut, or :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
-        window_shape: ``(H, W[, D])``.
+    A multiplication and an addition count as two.
     """
     cut = cut_network(network, level)
     device = next(cut.parameters()).device
@@ -95,9 +93,7 @@ def measure_latencies(
 
 def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment: Environment) -> None:
     """Write the latencies and the environment in which they were measured."""
-    rows = {name: dataclasses.asdict(each) for name, each in latencies.items()}
-    content = {"environment": dataclasses.asdict(environment), "rows": rows}
-    write_json(path, content, indent=1)
+    write_json(path, to_plain({"environment": environment, "rows": latencies}), indent=1)
 
 
 def read_latencies(
@@ -108,11 +104,8 @@ def read_latencies(
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        before = Environment(**content["environment"])
-        latencies = {
-            name: RowLatency(Quartiles(**row["seconds"]), row["ratio"] and Quartiles(**row["ratio"]))
-            for name, row in content["rows"].items()
-        }
+        before = from_plain(Environment, content["environment"], "environment")
+        latencies = {name: from_plain(RowLatency, row, name) for name, row in content["rows"].items()}
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
     # measured at another time in the same way
