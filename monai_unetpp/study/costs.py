@@ -13,13 +13,13 @@ from torch import nn
 
 from monai_unetpp.files import write_json
 from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.plain_values import from_plain, to_plain
-from monai_unetpp.study.heads import MeanOfHeads
 from monai_unetpp.study.variants import MEAN_OF_HEADS
 
 
@@ -34,6 +34,38 @@ class RowLatency:
 
     seconds: Quartiles
     ratio: Quartiles | None
+
+
+class MeanOfHeads(nn.Module):
+    """A nested U-Net with one more level: the mean of all heads, as ``segment`` takes it.
+
+    Args:
+        network: with deep supervision.
+
+    Attributes:
+        config: that of the network.
+        levels: those of the network, and :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
+    """
+
+    def __init__(self, network: NestedUNet) -> None:
+        super().__init__()
+        self.network = network
+        self.config = network.config
+        self.spatial_dims = network.spatial_dims
+        self.in_channels = network.in_channels
+        self.levels = (*network.levels, MEAN_OF_HEADS)
+
+    def forward_levels(self, x: torch.Tensor, levels: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Logits ``(B, C, H, W[, D])`` of each level; those of the mean come from :func:`mean_of_heads`."""
+        if MEAN_OF_HEADS not in levels:
+            return self.network.forward_levels(x, levels)
+        outputs = self.network.forward_levels(x)
+        outputs[MEAN_OF_HEADS] = mean_of_heads(list(outputs.values()))
+        return {level: outputs[level] for level in levels}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The mean ``(B, C, H, W[, D])`` alone."""
+        return self.forward_levels(x, [MEAN_OF_HEADS])[MEAN_OF_HEADS]
 
 
 def cut_network(network: NestedUNet, level: str) -> nn.Module:

@@ -16,9 +16,9 @@ from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.study.accuracy_table import COMPARED, CaseMetrics
+from monai_unetpp.study.costs import MeanOfHeads
 from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings
-from monai_unetpp.study.heads import MeanOfHeads
 
 _TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer needs and the study ignores
 
