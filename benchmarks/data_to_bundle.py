@@ -111,16 +111,7 @@ def _save(array: _Array, affine: _Array, place: Path, name: str) -> str:
 
 
 def make_copy(source: Path, folder: Path, name: str) -> Path:
-    """Write a copy of a data set, with its lists, as far as there is none.
-
-    Args:
-        source: folder of the data set.
-        folder: where the copy goes.
-        name: of the copy, one of :data:`DATA_SETS`.
-
-    Returns:
-        The folder to train on.
-    """
+    """Write a copy of a data set, one of :data:`DATA_SETS`, as far as there is none: the folder to train on."""
     _, write, labels = DATA_SETS[name]
     if write is None:
         return source
@@ -146,12 +137,7 @@ def make_copy(source: Path, folder: Path, name: str) -> Path:
 
 
 def make_bundle(dataset_dir: Path, work: Path, minutes: float) -> Outcome:
-    """Train, check and segment, as far as that is not done.
-
-    Args:
-        dataset_dir: folder of the data set.
-        work: folder for all that is made of it.
-        minutes: what ``train`` is given.
+    """Train for so many minutes, check and segment, as far as that is not done; ``work`` is for all that is made.
 
     Raises:
         RuntimeError: a command failed.

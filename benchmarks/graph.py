@@ -44,13 +44,7 @@ class GraphProfile:
 
 
 def profile_graph(folder: str, repeats: int = 5, precision: str = "f32") -> GraphProfile:
-    """Profile the network of an exported folder on one thread.
-
-    Args:
-        folder: of ``monai-unetpp export --format runner``.
-        repeats: how often each graph runs, in turns.
-        precision: ``"f32"`` or ``"bf16"``.
-    """
+    """Profile the network of a folder of ``export --format runner`` on one thread; both graphs run in turns."""
     pipeline = read_pipeline(folder)
     model = openvino_core().read_model(Path(folder) / pipeline.network["files"][0])
     rewritten = without_concatenations(model)

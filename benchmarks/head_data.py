@@ -64,10 +64,7 @@ def make_datalist(maps: Path, brains: Path, labels: Path) -> dict[str, Any]:
 def measure_heads(maps: Sequence[Path], train: Mapping[str, Any], names: Mapping[int, str]) -> TrainingRanges:
     """The ranges of the heads, from the brain alone, as in stripped images, to the whole head.
 
-    Args:
-        maps: label maps in FreeSurfer's numbers.
-        train: ``train.json`` of the bundle, with the class of each number.
-        names: name of each class.
+    ``maps`` are in FreeSurfer's numbers, of which ``train.json`` has the classes; ``names`` are those of the classes.
     """
     class_of = np.zeros(max(train["label_values"]) + 1, np.uint8)
     class_of[train["label_values"]] = train["classes"]

@@ -30,12 +30,9 @@ _SWITCHES: dict[str, Callable[[], Any]] = {_KEPT: keep_freed_memory, _RETURNED: 
 
 
 def time_steps(config: BundleConfig, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds of a training step with memory kept and given back, for each round.
+    """Seconds of a training step of ``train.json`` with memory kept and given back, for each round.
 
-    Args:
-        config: ``train.json`` of a bundle.
-        rounds: how often both take turns.
-        steps: number of timed steps in a turn, after one that is not timed.
+    In a turn, so many steps are timed after one that is not.
 
     Raises:
         ValueError: this C library cannot keep memory.

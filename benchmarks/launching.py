@@ -53,11 +53,7 @@ class Launched:
 
 
 def launch(command: Sequence[str], variables: Mapping[str, str] | None = None) -> Launched:
-    """Run a command to its end.
-
-    Args:
-        command: the program and its arguments; its standard output is thrown away.
-        variables: of the environment, beside those of this process.
+    """Run a command to its end, with further environment variables; its standard output is thrown away.
 
     Raises:
         RuntimeError: it failed; the end of what it told is in the message.
@@ -71,14 +67,10 @@ def launch(command: Sequence[str], variables: Mapping[str, str] | None = None) -
 
 
 def run_package(arguments: Sequence[str], codes: Sequence[int] = (0,)) -> None:
-    """Run a command of the package as its users do, with its output shown.
-
-    Args:
-        arguments: such as ``["train", "my_dataset"]``.
-        codes: exit codes that are fine.
+    """Run a command of the package, such as ``["train", "my_dataset"]``, as its users do, with its output shown.
 
     Raises:
-        RuntimeError: it ended with another one.
+        RuntimeError: it ended with another exit code than ``codes``.
     """
     command = [sys.executable, "-m", "monai_unetpp", *arguments]
     code = subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode

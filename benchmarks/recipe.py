@@ -73,12 +73,8 @@ def run_variant(
 ) -> Result:
     """Plan, train and score one variant, as far as that is not done.
 
-    Args:
-        dataset_dir: folder of the data set.
-        work: folder of the variant.
-        variant: what sets it apart.
-        whole: whether to score and time with one window over the whole image too.
-        also: folders of other data sets whose validation lists are scored too.
+    With ``whole``, one window over the whole image is scored and timed too; with ``also``, the validation lists of
+    other data sets are scored too.
     """
     bundle = work / "bundle"
     plan_variant(dataset_dir, bundle, variant)

@@ -97,15 +97,6 @@ def measure_scoring(
     files to the scores, in rounds, so that a noisy machine hits both alike. The weights are random; so that metrics
     have surfaces as smooth as those of a trained network, logits that follow the image's grey values are added to
     every level's own.
-
-    Args:
-        features: channels of each resolution; one level less than entries.
-        volume_shape: voxels of the volume, 16 or more along each axis.
-        window_shape: voxels of the sliding windows.
-        repeats: measured rounds, at least 2.
-        warm_up: rounds before them.
-        device: ``"cpu"`` or a CUDA device.
-
     """
     torch.manual_seed(0)
     network = _FollowsImage(NestedUNet(3, 1, 1 + len(_LABELS), features=features))

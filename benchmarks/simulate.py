@@ -118,16 +118,8 @@ HEAVY_SHAPES: tuple[Shape, ...] = (
 def bca_lower_bounds(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: int) -> FloatArray:
     """What ``scipy.stats.bootstrap`` gives as lower BCa bounds of the mean, for many samples at once.
 
-    The resamples are those of scipy with the same seed; means of resamples are one matrix product with the counts.
-
-    Args:
-        samples: ``(R, n)``, standardised, none of them constant.
-        alpha: one-sided error level.
-        bootstrap_samples: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        ``(R,)`` bounds.
+    The resamples are those of scipy with the same seed; means of resamples are one matrix product with the counts. The
+    samples ``(R, n)`` are standardised, none of them constant.
     """
     n = samples.shape[1]
     drawn = np.random.default_rng(seed).integers(0, n, (bootstrap_samples, n))
@@ -157,17 +149,7 @@ def bca_lower_bounds(samples: FloatArray, alpha: float, bootstrap_samples: int, 
 def lower_bounds(
     samples: FloatArray, *, alpha: float = 0.05, bootstrap_samples: int = 2000, seed: int = 0
 ) -> FloatArray:
-    """The lower bounds of :func:`~monai_unetpp.pruning.statistics.mean_bounds` for many samples at once.
-
-    Args:
-        samples: ``(R, n)``.
-        alpha: one-sided error level.
-        bootstrap_samples: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        ``(R,)`` bounds.
-    """
+    """The lower bounds of :func:`~monai_unetpp.pruning.statistics.mean_bounds` for many samples ``(R, n)`` at once."""
     level = bound_alpha(samples.shape[1], alpha)
     bounds = skewness_corrected_t(samples, level)
     if samples.shape[1] >= MIN_SUBJECTS:
@@ -284,11 +266,6 @@ def sample_size(sd: float, margin: float, *, alpha: float = 0.05) -> int:
     ``n = ((z_alpha + z_beta) * sd / margin) ** 2`` at a power of :data:`POWER`, rounded up. For a margin of 0.01 and a
     one-sided 5 %: 25, 56 and 155 pairs for a standard deviation of 0.02, 0.03 and 0.05. See Ahn et al. 2013,
     doi 10.1148/radiol.12120725; see :func:`subjects_needed` for the rule of this package.
-
-    Args:
-        sd: standard deviation of the paired differences.
-        margin: the non-inferiority margin, positive, in the same unit.
-        alpha: one-sided error level.
     """
     z = float(special.ndtri(1 - alpha) + special.ndtri(POWER))
     return max(1, math.ceil((z * sd / margin) ** 2))
@@ -326,16 +303,7 @@ def unseen_table() -> list[str]:
 def count_rates(
     worse: float, better: float, subjects: int, *, repetitions: int = 4000, alpha: float = 0.05, seed: int = 0
 ) -> tuple[float, float]:
-    """How often counts of large drops and gains are refused, and how often they are accepted.
-
-    Args:
-        worse: true share of subjects with a large drop.
-        better: true share of subjects with a large gain.
-        subjects: size of a sample.
-        repetitions: number of samples.
-        alpha: one-sided error level.
-        seed: of the samples.
-    """
+    """How often counts of large drops and gains are refused, and how often they are accepted, by their true shares."""
     rng = np.random.default_rng([seed, subjects])
     counts = rng.multinomial(subjects, [worse, better, 1 - worse - better], size=repetitions)
     refused = is_excess(counts[:, 0], counts[:, 1], alpha)
@@ -360,17 +328,10 @@ def _counts_table(repetitions: int, seed: int, alpha: float) -> list[str]:
 
 
 def failing_rate(labels: int, subjects: int, *, repetitions: int = 500, alpha: float = 0.05, seed: int = 0) -> float:
-    """How often a level fails that is as good as the deepest.
+    """How often a level fails that is as good as the deepest, by number of labels with one guarded metric each.
 
     The labels are independent, with normal differences whose standard deviation is three margins. Of each, 2 % of the
     subjects have a large drop, and 2 % a large gain.
-
-    Args:
-        labels: number of labels, each with one guarded metric.
-        subjects: size of a sample.
-        repetitions: number of samples.
-        alpha: one-sided error level.
-        seed: of the samples.
     """
     rng = np.random.default_rng([seed, labels, subjects])
     everybody, failed = np.ones((1, subjects)), 0

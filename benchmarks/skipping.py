@@ -82,20 +82,12 @@ def measure_skipping(
 ) -> SkippingBenchmark:
     """Compare sliding windows with and without ``skip_constant`` over a volume with an empty background.
 
-    Both segment the same volume at the deepest level, with random weights, in turns, so that a noisy machine hits both
-    alike; the runtime and precision are those of ``"auto"``.
-
-    Args:
-        features: channels of each resolution.
-        window_sizes: edges of the cubic windows to try, in voxels.
-        overlap: of the windows.
-        repeats: measured rounds for each size, at least 2.
-        device: ``"cpu"`` or a CUDA device.
-        volume: ``(H, W, D)``; by default the skull-stripped MNI ICBM152 T1 template at 1 mm, in the box in which
-            nilearn carries it.
+    Both segment the same volume ``(H, W, D)`` at the deepest level, with random weights, in turns, so that a noisy
+    machine hits both alike; the runtime and precision are those of ``"auto"``. By default it is the skull-stripped MNI
+    ICBM152 T1 template at 1 mm, in the box in which nilearn carries it.
 
     Raises:
-        ImportError: nilearn, which carries the template, is missing.
+        ImportError: nilearn is missing.
     """
     resolved = resolve_device(device)
     if volume is None:

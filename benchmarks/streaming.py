@@ -78,15 +78,7 @@ def measure_streaming(
 ) -> StreamingBenchmark:
     """Measure one volume at the deepest level, then at all levels in one pass, each in a process of its own.
 
-    The volume is random, and so are the weights; memory does not depend on either.
-
-    Args:
-        volume_shape: voxels of the volume; by default a CT of the trunk.
-        window_shapes: voxels of a window, for each measurement.
-        features: channels of each resolution.
-        classes: output channels.
-        overlap: of the windows.
-        device: ``"cpu"`` or a CUDA device.
+    The volume, by default a CT of the trunk, is random, and so are the weights; memory does not depend on either.
 
     Raises:
         RuntimeError: a process failed, for example because memory ran out.

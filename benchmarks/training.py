@@ -102,15 +102,8 @@ def measure_training(
     """Compare ``NestedUNet``, with and without ``use_checkpoint``, with ``BasicUNetPlusPlus`` in training.
 
     All have deep supervision, the same features, norm and activation, the same loss (cross-entropy plus Dice, at
-    every head) and the same data. Steps alternate between the networks, so that a noisy machine hits all alike.
-
-    Args:
-        features: channels of the five resolutions, as many as ``BasicUNetPlusPlus`` has.
-        patch_size: spatial shape of the input, in 2D or 3D, with sizes of 32 or more.
-        batch_size: patches per step.
-        repeats: measured steps per network, at least 2.
-        warm_up: steps per network before measuring.
-        device: ``"cpu"`` or a CUDA device.
+    every head) and the same data. Steps alternate between the networks, so that a noisy machine hits all alike. Patches
+    may have two or three axes, of 32 or more.
     """
     task = _Task(tuple(features), tuple(patch_size), batch_size, device)
     memory = _measure_memory(task)

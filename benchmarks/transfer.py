@@ -47,12 +47,7 @@ class Transfer:
 def measure_transfer(dataset_dir: Path, source: str, work: Path, cases: int, steps: int) -> Transfer:
     """Train from the weights of ``source`` and from random ones, as far as that is not done.
 
-    Args:
-        dataset_dir: folder of the data set.
-        source: bundle or checkpoint.
-        work: folder with the planned ``bundle``.
-        cases: of the training list, evenly spread.
-        steps: of each training.
+    The cases are taken from the training list, evenly spread. ``work`` holds the planned ``bundle``.
 
     Raises:
         ValueError: the training list has fewer cases.

@@ -112,12 +112,7 @@ def measure_inference(
 
 
 def make_task(chosen: SpeedOptions, device: torch.device, folder: str) -> InferenceTask:
-    """The task that all contenders share.
-
-    Args:
-        chosen: network, volume and windows.
-        device: the device to run on.
-        folder: for converted and compiled networks.
+    """The task that all contenders share; ``folder`` is for converted and compiled networks.
 
     Raises:
         ValueError: invalid values.
@@ -193,12 +188,7 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
 
 
 def choose_contenders(chosen: SpeedOptions, known: Sequence[str], device: torch.device) -> list[Contender]:
-    """MONAI's route, with the reference first, then ours, the deepest level first.
-
-    Args:
-        chosen: levels, runtimes and precisions.
-        known: the levels of the network.
-        device: the device to run on.
+    """MONAI's route, with the reference first, then ours, the deepest of the ``known`` levels first.
 
     Raises:
         ValueError: unknown level, runtime or precision.

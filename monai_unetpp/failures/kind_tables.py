@@ -15,9 +15,7 @@ _WORDS = {"case", "pixels", "background", "largest voxel edge", "worst case"}
 def format_failures(report: FailureReport, picture: str | None) -> str:
     """The report as Markdown: a table by kind, the worst cases, what could not be scored, and the environment.
 
-    Args:
-        report: from :func:`~monai_unetpp.failures.find_failures`.
-        picture: file name of the picture in the same folder, if any.
+    ``picture`` is the file name of the picture in the same folder, if any.
     """
     scored = report.segmentations is not None
     parts = [f"# {'Where does it fail?' if scored else 'Kinds of images'}", _summary(report)]

@@ -30,16 +30,12 @@ def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str],
 
     Args:
         bundle: the study's bundle.
-        values: of this run, by key of the configuration: ``output_dir``, ``device``, ``seed``, ``variant``, ...
-            All networks with the same seed get the same patches.
+        values: of this run, by key of the configuration. All networks with the same seed get the same patches.
         tell: called at every checkpoint with the step and the mean loss of the last steps.
 
     Returns:
         The prepared training cases, which the next run may use as ``train#cases``; None if this training was already
         complete.
-
-    Raises:
-        RuntimeError: the loss became infinite or NaN.
     """
     folder = Path(values["output_dir"])
     if (folder / "model.pt").is_file():
