@@ -112,8 +112,8 @@ def _report(
 
 def _listed(chosen: FailureOptions) -> list[LabelledCase]:
     """The cases of the list, which must have different names."""
-    subjects = {"subjects": chosen.subjects, "subject_pattern": chosen.subject_pattern}
-    cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key, **subjects))
+    rules: dict[str, Any] = {"subjects": chosen.subjects, "subject_pattern": chosen.subject_pattern}
+    cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key, **rules))
     for message in repeated_names(cases).values():
         raise ValueError(message)
     return cases
