@@ -47,14 +47,9 @@ _Write = Callable[[_Array, _Array, _Array, Path], dict[str, Any]]
 class Outcome:
     """What became of one data set.
 
-    Attributes:
-        minutes: of the whole process, from the data to the bundle with its report.
-        steps: of the training.
-        cases: training and validation cases.
-        dice: mean over the labels and the validation cases, by level.
-        verdict: in one sentence.
-        problems: what the checks of the bundle found.
-        segmented: whether the first validation case was segmented.
+    ``minutes`` are those of the whole process, from the data to the bundle with its report; ``cases`` are of training
+    and validation; ``dice`` is the mean over the labels and the validation cases, by level; ``problems`` are what the
+    checks of the bundle found; ``segmented`` tells whether the first validation case was.
     """
 
     minutes: float

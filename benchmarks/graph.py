@@ -30,11 +30,9 @@ from monai_unetpp.runner.pipeline import read_pipeline
 class GraphProfile:
     """What one window takes.
 
-    Attributes:
-        shares: part of the time of all operations, by kind and how it is computed.
-        counts: number of them likewise.
-        cpu_seconds: of a window, the least of several, by name of the graph.
-        largest_difference: of the logits of both graphs, relative to the largest.
+    ``shares`` of the time and ``counts`` are those of all operations by kind and how they are computed; ``cpu_seconds``
+    is the least of several runs, by name of the graph; ``largest_difference`` is that of the logits of both graphs,
+    relative to the largest.
     """
 
     shares: dict[tuple[str, str], float]

@@ -39,13 +39,7 @@ print(json.dumps([status, seconds, usage.ru_utime + usage.ru_stime, usage.ru_max
 
 @dataclasses.dataclass(frozen=True)
 class Launched:
-    """What a process took.
-
-    Attributes:
-        seconds: from its start to its end.
-        cpu_seconds: of all its threads.
-        peak_bytes: resident memory at most.
-    """
+    """What a process took from its start to its end, in all its threads, and the most resident memory."""
 
     seconds: float
     cpu_seconds: float

@@ -83,15 +83,9 @@ class ProcessFigures:
 class ProcessBenchmark:
     """All ways for one image.
 
-    Attributes:
-        bundle: its name.
-        network: of MONAI's route.
-        image_shape: voxels of the file.
-        threads: that each process was given.
-        processor: its instruction sets, and what the libraries are held to.
-        figures: of each way.
-        environment: where it was measured.
-        parameters: of the networks of the bundle and of nnU-Net, if that was measured.
+    ``network`` is that of MONAI's route; each process was given ``threads``; ``processor`` tells its instruction sets,
+    and what the libraries are held to; ``parameters`` are those of the networks of the bundle and of nnU-Net, if that
+    was measured.
     """
 
     bundle: str

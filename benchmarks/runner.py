@@ -67,17 +67,10 @@ class FolderFigures:
 
 @dataclasses.dataclass(frozen=True)
 class RunnerBenchmark:
-    """All points of one bundle.
+    """All points of one bundle, with the scores of every case in ``rows``.
 
-    Attributes:
-        bundle: its name.
-        cases: how many the accuracy comes from.
-        folders: one for each level, precision and format.
-        reference: the point that the others are compared with: the deepest level in fp32.
-        outcomes: of all others, by the rule of pruning: Dice and surface Dice of each label, and single cases.
-        rows: the scores of every case.
-        environment: where it was measured.
-        instruction_sets: of the processor.
+    The ``outcomes`` are those of all points beside the ``reference``, the deepest level in fp32, by the rule of
+    pruning: Dice and surface Dice of each label, and single cases.
     """
 
     bundle: str

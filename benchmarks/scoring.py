@@ -43,13 +43,10 @@ _TOLERANCE_MM = {"first": 1.0, "second": 1.0}
 
 @dataclasses.dataclass(frozen=True)
 class PassTime:
-    """How long scoring one volume took.
+    """How long scoring one volume took, from the files to the scores.
 
-    Attributes:
-        levels: the levels that were scored.
-        total_s: seconds for everything, from the files to the scores.
-        network_s: seconds of it in the inferer: the network, and stitching its outputs.
-        rest_s: the other seconds: checks, reading, inversion to the label's grid, metrics.
+    ``network_s`` is in the inferer: the network, and stitching its outputs; the rest is checks, reading, inversion to
+    the label's grid, and metrics.
     """
 
     levels: tuple[str, ...]
@@ -60,17 +57,9 @@ class PassTime:
 
 @dataclasses.dataclass(frozen=True)
 class ScoringBenchmark:
-    """The cost of scoring all levels relative to that of the deepest alone, round by round.
+    """The cost of scoring all levels relative to that of the deepest alone, within each round.
 
-    Attributes:
-        features: channels per resolution.
-        volume_shape: voxels of the volume.
-        window_shape: voxels of a window.
-        all_levels: time of one pass that scores all levels.
-        deepest: time of one that scores the deepest level only.
-        ratio: of the total times within each round.
-        network_ratio: of the times in the inferer within each round.
-        environment: device, versions, threads and date.
+    ``ratio`` is of the total times, ``network_ratio`` of those in the inferer.
     """
 
     features: tuple[int, ...]

@@ -30,16 +30,10 @@ _BATCH = 4
 
 @dataclasses.dataclass(frozen=True)
 class WindowSaving:
-    """What one window size saves.
+    """What one size of windows saves.
 
-    Attributes:
-        window_size: voxels of a window along every axis.
-        windows: how many cover the volume.
-        computed: for how many of them the network runs where constant ones are left out.
-        all_s: seconds for the volume with all windows.
-        skipping_s: seconds without the constant ones.
-        time_ratio: the second as a share of the first, within each round.
-        same_labels: share of voxels with the same label.
+    Of ``windows`` that cover the volume, the network runs for ``computed`` where constant ones are left out;
+    ``time_ratio`` is that time as a share of the time with all windows, within each round.
     """
 
     window_size: int
@@ -53,15 +47,9 @@ class WindowSaving:
 
 @dataclasses.dataclass(frozen=True)
 class SkippingBenchmark:
-    """The effect of ``skip_constant`` for several window sizes.
+    """The effect of ``skip_constant`` for several sizes of windows.
 
-    Attributes:
-        features: channels per resolution.
-        volume_shape: voxels of the volume.
-        background: share of its voxels that hold 0.
-        overlap: of the windows.
-        savings: per window size.
-        environment: device, versions, threads and date.
+    ``background`` is the share of the volume's voxels that hold 0.
     """
 
     features: tuple[int, ...]

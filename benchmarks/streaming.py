@@ -51,15 +51,7 @@ class StreamedVolume:
 
 @dataclasses.dataclass(frozen=True)
 class StreamingBenchmark:
-    """One level beside all levels, in windows of several sizes.
-
-    Attributes:
-        features: channels per resolution.
-        volume_shape: voxels of the volume.
-        classes: of the network.
-        volumes: the deepest level, then all levels, for each size of windows.
-        environment: device, versions, threads and date.
-    """
+    """One level beside all levels, in windows of several sizes."""
 
     features: tuple[int, ...]
     volume_shape: tuple[int, ...]

@@ -57,15 +57,7 @@ class TrainingCost:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingBenchmark:
-    """Training costs measured in one run; the first network is what the others are compared with.
-
-    Attributes:
-        features: channels per resolution, the same for all networks.
-        patch_size: spatial shape of the input.
-        batch_size: patches per step.
-        costs: per network.
-        environment: device, versions, threads and date.
-    """
+    """Training costs measured in one run; the first network is what the others are compared with."""
 
     features: tuple[int, ...]
     patch_size: tuple[int, ...]

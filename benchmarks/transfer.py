@@ -31,12 +31,9 @@ _ByLevel = Mapping[str, Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Both trainings on some cases.
+    """Both trainings on some cases: mean Dice over the labels, by level and case.
 
-    Attributes:
-        cases: of the training.
-        transferred: mean Dice over the labels, by level and case, from the weights of the source.
-        fresh: the same from random weights.
+    ``transferred`` began with the weights of the source, ``fresh`` with random ones.
     """
 
     cases: int

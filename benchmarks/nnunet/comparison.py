@@ -29,13 +29,10 @@ _Dice = npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """What one of the two took and reached.
+    """What one of the two took, from the data set to a network, and reached.
 
-    Attributes:
-        training_minutes: from the data set to a network.
-        prediction_seconds: for all unseen cases, as a whole process.
-        dice: by label name, of each unseen case in turn; not a number where the case has no such label, and none
-            was found.
+    The prediction of all unseen cases is a whole process. ``dice`` is by label name, of each unseen case in turn: not a
+    number where the case has no such label, and none was found.
     """
 
     training_minutes: float

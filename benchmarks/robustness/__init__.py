@@ -27,12 +27,7 @@ _LONGEST_MESSAGE = 250
 
 @dataclasses.dataclass(frozen=True)
 class TriedKind:
-    """What became of the situations of one kind.
-
-    Attributes:
-        title: of the table.
-        rows: one for each situation.
-    """
+    """What became of the situations of one kind; ``title`` is that of their table."""
 
     title: str
     rows: tuple[Row, ...]
@@ -40,12 +35,7 @@ class TriedKind:
 
 @dataclasses.dataclass(frozen=True)
 class RobustnessBenchmark:
-    """What became of all situations that were tried.
-
-    Attributes:
-        kinds: by kind.
-        environment: device, versions, threads and date.
-    """
+    """What became of all situations that were tried, by kind."""
 
     kinds: tuple[TriedKind, ...]
     environment: Environment
