@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.command import one_line_errors
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import write_text
 
@@ -59,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     if "fp32" not in named.get("precisions", ["fp32"]):
         parser.error("--precisions must have fp32, which the others are compared with")
     quick = module.QUICK if given.quick else {}
-    result = measure(device=str(resolve_device(given.device)), **{**quick, **named})
+    with one_line_errors(parser):
+        result = measure(device=str(resolve_device(given.device)), **{**quick, **named})
     text = describe(result)
     print(text)
     if given.output is not None:

@@ -28,8 +28,6 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.files import atomic_path, write_json
 from monai_unetpp.networks.checkpoint import read_checkpoint
 
-__all__ = ["adopt", "main"]
-
 #: Where ``train.json`` keeps the moving average in its checkpoints.
 _AVERAGE = "ema"
 

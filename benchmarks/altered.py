@@ -31,11 +31,6 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 
-__all__ = [
-    *("ALTERATIONS", "add_noise", "blur", "brighten", "cut_to_labels", "cut_to_middle", "invert", "join_slices"),
-    *("main", "rotate", "thicken"),
-]
-
 #: Thickness of the slices in ``O/thick``.
 _THICKNESS_MM = 5.0
 #: Noise as a share of the standard deviation of the image, width of the blur in voxels, gamma, and rotation.
@@ -54,27 +49,13 @@ def invert(image: _Array, label: _Array, affine: _Array) -> _Altered:
 
 
 def thicken(image: _Array, label: _Array, affine: _Array) -> _Altered:
-    """Average over slices of 5 mm along the axis that runs from foot to head.
-
-    Args:
-        image: ``(H, W, D)``.
-        label: the same.
-        affine: ``(4, 4)``, of voxels of at most 5 mm.
-    """
+    """Average over slices of 5 mm along the axis that runs from foot to head, of voxels of at most 5 mm."""
     axis = next(n for n, name in enumerate(nib.aff2axcodes(affine)) if name in "SI")
     return join_slices(image, label, affine, axis, max(1, round(_THICKNESS_MM / np.linalg.norm(affine[:3, axis]))))
 
 
 def join_slices(image: _Array, label: _Array, affine: _Array, axis: int, count: int) -> _Altered:
-    """Average over slices, with the label of the middle one; what is left at the end is cut off.
-
-    Args:
-        image: ``(H, W, D)``.
-        label: the same.
-        affine: ``(4, 4)``.
-        axis: along which the slices are stacked.
-        count: how many become one.
-    """
+    """Average over ``count`` slices along ``axis``, with the label of the middle one, and cut off what is left."""
     whole = image.shape[axis] // count
     image, label = (np.moveaxis(volume, axis, 0)[: whole * count] for volume in (image, label))
     averaged = image.reshape(whole, count, *image.shape[1:]).mean(axis=1, dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,6 @@ from typing import Any
 
 from monai_unetpp.errors import is_deliberate
 from monai_unetpp.files import write_json, write_text
-
-__all__ = ["claim_work", "offer_table", "run_command"]
 
 _TABLE, _FACTS = "table_file", "made_with.json"
 
@@ -61,15 +60,23 @@ def run_command(
     options = vars(parser.parse_args(arguments))
     table: Path | None = options.pop(_TABLE, None)
     text = None
+    with one_line_errors(parser):
+        try:
+            for text in work(**options):
+                if table is not None:
+                    write_text(table, f"{text}\n")
+        finally:
+            if text is not None:
+                print(text)
+    return 0
+
+
+@contextlib.contextmanager
+def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End with code 2 and one line where options or input cannot work."""
     try:
-        for text in work(**options):
-            if table is not None:
-                write_text(table, f"{text}\n")
+        yield
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as e:
         if not is_deliberate(e):
             raise
         parser.error(str(e))
-    finally:
-        if text is not None:
-            print(text)
-    return 0

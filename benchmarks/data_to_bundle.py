@@ -33,14 +33,13 @@ from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["DATA_SETS", "Outcome", "format_outcomes", "main", "merge_labels", "thicken", "to_pictures"]
-
 _LISTS = ("training", "validation")
 _THICKNESS = 3
 _MERGED = 17
 _OTHER_VALUES = {1: 40, 2: 7}
 
 _Array = npt.NDArray[Any]
+#: Writes a case of image, label and affine; the last argument is the folder and the beginning of the file names.
 _Write = Callable[[_Array, _Array, _Array, Path], dict[str, Any]]
 
 
@@ -48,14 +47,9 @@ _Write = Callable[[_Array, _Array, _Array, Path], dict[str, Any]]
 class Outcome:
     """What became of one data set.
 
-    Attributes:
-        minutes: of the whole process, from the data to the bundle with its report.
-        steps: of the training.
-        cases: training and validation cases.
-        dice: mean over the labels and the validation cases, by level.
-        verdict: in one sentence.
-        problems: what the checks of the bundle found.
-        segmented: whether the first validation case was segmented.
+    ``minutes`` are those of the whole process, from the data to the bundle with its report; ``cases`` are of training
+    and validation; ``dice`` is the mean over the labels and the validation cases, by level; ``problems`` are what the
+    checks of the bundle found; ``segmented`` tells whether the first validation case was.
     """
 
     minutes: float
@@ -68,27 +62,13 @@ class Outcome:
 
 
 def merge_labels(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[str, Any]:
-    """Write a case whose labels are one, with a value of its own.
-
-    Args:
-        image: ``(H, W, D)``.
-        label: the same.
-        affine: ``(4, 4)``.
-        place: folder and beginning of the file names.
-    """
+    """Write a case whose labels are one, with a value of its own."""
     merged = np.where(label > 0, _MERGED, 0).astype(np.uint8)
     return {"image": _save(image, affine, place, "image"), "label": _save(merged, affine, place, "label")}
 
 
 def thicken(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[str, Any]:
-    """Write a case with the means of three slices in a row, its negative as a second channel, and labels of 40 and 7.
-
-    Args:
-        image: ``(H, W, D)``.
-        label: the same, with the values 0, 1 and 2.
-        affine: ``(4, 4)``.
-        place: folder and beginning of the file names.
-    """
+    """Write a case of means of three slices in a row, with its negative as a second channel, and labels of 40 and 7."""
     slices, kept, thick = join_slices(image, label, affine, 2, _THICKNESS)
     renamed = np.zeros(kept.shape, np.uint8)
     for value, other in _OTHER_VALUES.items():
@@ -98,14 +78,7 @@ def thicken(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[s
 
 
 def to_pictures(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[str, Any]:
-    """Write a case as PNG files of 8 bits.
-
-    Args:
-        image: ``(H, W)``.
-        label: the same.
-        affine: not used, as pictures have none.
-        place: folder and beginning of the file names.
-    """
+    """Write a 2D case as PNG files of 8 bits, which have no affine."""
     low, high = float(image.min()), float(image.max())
     grey = (255 * (image - low) / max(high - low, 1e-6)).round()
     files = {}
@@ -133,16 +106,7 @@ def _save(array: _Array, affine: _Array, place: Path, name: str) -> str:
 
 
 def make_copy(source: Path, folder: Path, name: str) -> Path:
-    """Write a copy of a data set, with its lists, as far as there is none.
-
-    Args:
-        source: folder of the data set.
-        folder: where the copy goes.
-        name: of the copy, one of :data:`DATA_SETS`.
-
-    Returns:
-        The folder to train on.
-    """
+    """Write a copy of a data set, one of :data:`DATA_SETS`, as far as there is none: the folder to train on."""
     _, write, labels = DATA_SETS[name]
     if write is None:
         return source
@@ -168,12 +132,7 @@ def make_copy(source: Path, folder: Path, name: str) -> Path:
 
 
 def make_bundle(dataset_dir: Path, work: Path, minutes: float) -> Outcome:
-    """Train, check and segment, as far as that is not done.
-
-    Args:
-        dataset_dir: folder of the data set.
-        work: folder for all that is made of it.
-        minutes: what ``train`` is given.
+    """Train for so many minutes, check and segment, as far as that is not done; ``work`` is for all that is made.
 
     Raises:
         RuntimeError: a command failed.
@@ -210,12 +169,7 @@ def _mean_dice(report: Path) -> dict[str, float]:
 
 
 def format_outcomes(outcomes: Mapping[str, Outcome], minutes: float) -> str:
-    """A table in Markdown.
-
-    Args:
-        outcomes: by name of the data set.
-        minutes: what each training was given.
-    """
+    """A table in Markdown, by name of the data set; ``minutes`` is what each training was given."""
     levels = sorted({level for outcome in outcomes.values() for level in outcome.dice})
     rows = []
     for name, each in outcomes.items():

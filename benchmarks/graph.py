@@ -25,18 +25,14 @@ from monai_unetpp.openvino_loading import import_openvino, openvino_core
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.runner.pipeline import read_pipeline
 
-__all__ = ["GraphProfile", "main", "profile_graph", "without_concatenations"]
-
 
 @dataclasses.dataclass(frozen=True)
 class GraphProfile:
     """What one window takes.
 
-    Attributes:
-        shares: part of the time of all operations, by kind and how it is computed.
-        counts: number of them likewise.
-        cpu_seconds: of a window, the least of several, by name of the graph.
-        largest_difference: of the logits of both graphs, relative to the largest.
+    ``shares`` of the time and ``counts`` are those of all operations by kind and how they are computed; ``cpu_seconds``
+    is the least of several runs, by name of the graph; ``largest_difference`` is that of the logits of both graphs,
+    relative to the largest.
     """
 
     shares: dict[tuple[str, str], float]
@@ -46,13 +42,7 @@ class GraphProfile:
 
 
 def profile_graph(folder: str, repeats: int = 5, precision: str = "f32") -> GraphProfile:
-    """Profile the network of an exported folder on one thread.
-
-    Args:
-        folder: of ``monai-unetpp export --format runner``.
-        repeats: how often each graph runs, in turns.
-        precision: ``"f32"`` or ``"bf16"``.
-    """
+    """Profile the network of a folder of ``export --format runner`` on one thread; both graphs run in turns."""
     pipeline = read_pipeline(folder)
     model = openvino_core().read_model(Path(folder) / pipeline.network["files"][0])
     rewritten = without_concatenations(model)

@@ -27,8 +27,6 @@ from monai_unetpp.files import write_json, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE, ImageRecord, TrainingRanges
 from monai_unetpp.planning.fingerprint import fingerprint_text
 
-__all__ = ["main", "make_datalist", "measure_heads"]
-
 #: What training draws: voxels of 1 to 8 mm, and images that are scaled by their own percentiles.
 _SPACINGS_MM = (1.0, 4.0)
 #: Stands for what surrounds the brain.
@@ -66,10 +64,7 @@ def make_datalist(maps: Path, brains: Path, labels: Path) -> dict[str, Any]:
 def measure_heads(maps: Sequence[Path], train: Mapping[str, Any], names: Mapping[int, str]) -> TrainingRanges:
     """The ranges of the heads, from the brain alone, as in stripped images, to the whole head.
 
-    Args:
-        maps: label maps in FreeSurfer's numbers.
-        train: ``train.json`` of the bundle, with the class of each number.
-        names: name of each class.
+    ``maps`` are in FreeSurfer's numbers, of which ``train.json`` has the classes; ``names`` are those of the classes.
     """
     class_of = np.zeros(max(train["label_values"]) + 1, np.uint8)
     class_of[train["label_values"]] = train["classes"]

@@ -23,8 +23,6 @@ from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_json
 from monai_unetpp.segmentation import segment_files
 
-__all__ = ["compare", "main"]
-
 _HEAD, _HIPPOCAMPUS = "head_mri_unetpp", "hippocampus_mri_unetpp"
 _MANUAL = {"left": 17, "right": 53}
 #: Anterior and posterior part of each side, as the chain numbers them.

@@ -25,19 +25,14 @@ from monai_unetpp.reporting.numbers import join_shape
 from monai_unetpp.training import accelerate
 from monai_unetpp.training.freed_memory import keep_freed_memory, return_freed_memory
 
-__all__ = ["main", "time_steps"]
-
 _KEPT, _RETURNED = "kept", "given back"
 _SWITCHES: dict[str, Callable[[], Any]] = {_KEPT: keep_freed_memory, _RETURNED: return_freed_memory}
 
 
 def time_steps(config: BundleConfig, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds of a training step with memory kept and given back, for each round.
+    """Seconds of a training step of ``train.json`` with memory kept and given back, for each round.
 
-    Args:
-        config: ``train.json`` of a bundle.
-        rounds: how often both take turns.
-        steps: number of timed steps in a turn, after one that is not timed.
+    In a turn, so many steps are timed after one that is not.
 
     Raises:
         ValueError: this C library cannot keep memory.

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["HOLDS", "Launched", "instruction_sets", "launch", "run_package"]
-
 #: What holds the libraries to fewer instructions than the processor has. oneDNN reads the first, in torch and in
 #: OpenVINO alike, and torch's own kernels the second.
 HOLDS = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}}
@@ -41,13 +39,7 @@ print(json.dumps([status, seconds, usage.ru_utime + usage.ru_stime, usage.ru_max
 
 @dataclasses.dataclass(frozen=True)
 class Launched:
-    """What a process took.
-
-    Attributes:
-        seconds: from its start to its end.
-        cpu_seconds: of all its threads.
-        peak_bytes: resident memory at most.
-    """
+    """What a process took from its start to its end, in all its threads, and the most resident memory."""
 
     seconds: float
     cpu_seconds: float
@@ -55,11 +47,7 @@ class Launched:
 
 
 def launch(command: Sequence[str], variables: Mapping[str, str] | None = None) -> Launched:
-    """Run a command to its end.
-
-    Args:
-        command: the program and its arguments; its standard output is thrown away.
-        variables: of the environment, beside those of this process.
+    """Run a command to its end, with further environment variables; its standard output is thrown away.
 
     Raises:
         RuntimeError: it failed; the end of what it told is in the message.
@@ -73,14 +61,10 @@ def launch(command: Sequence[str], variables: Mapping[str, str] | None = None) -
 
 
 def run_package(arguments: Sequence[str], codes: Sequence[int] = (0,)) -> None:
-    """Run a command of the package as its users do, with its output shown.
-
-    Args:
-        arguments: such as ``["train", "my_dataset"]``.
-        codes: exit codes that are fine.
+    """Run a command of the package, such as ``["train", "my_dataset"]``, as its users do, with its output shown.
 
     Raises:
-        RuntimeError: it ended with another one.
+        RuntimeError: it ended with another exit code than ``codes``.
     """
     command = [sys.executable, "-m", "monai_unetpp", *arguments]
     code = subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from monai_unetpp.benchmark.contenders import has_form_of_monai, norm_for_monai
 from monai_unetpp.bundles import read_network_def
 from monai_unetpp.bundles.json_files import read_object
-
-__all__ = ["MonaiRoute", "step_in_monai", "write_monai_route"]
 
 #: MONAI's transforms for those of this package; None where there is none, and without the arguments that it lacks.
 _TRANSFORMS: dict[str, tuple[str | None, tuple[str, ...]]] = {
@@ -26,17 +24,11 @@ _EXTRA = {"NormalizeIntensityd": {"nonzero": True}}
 _OURS = "monai_unetpp."
 
 
-class MonaiRoute:
-    """The configuration, and what it says of itself.
+class MonaiRoute(NamedTuple):
+    """The command that runs the configuration, and the name of the network in it."""
 
-    Attributes:
-        command: runs it.
-        network: the name of the network in it.
-    """
-
-    def __init__(self, command: list[str], network: str) -> None:
-        self.command = command
-        self.network = network
+    command: list[str]
+    network: str
 
 
 def write_monai_route(

@@ -45,8 +45,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.window_layout import AUTO
 
-__all__ = ["ProcessBenchmark", "ProcessFigures", "format_process_benchmark", "main", "measure_process"]
-
 _MONAI, _SEGMENT, _RUNNER, _NNUNET = "MONAI", "segment", "runner", "nnU-Net"
 _BUNDLE = "bundle"
 
@@ -85,15 +83,9 @@ class ProcessFigures:
 class ProcessBenchmark:
     """All ways for one image.
 
-    Attributes:
-        bundle: its name.
-        network: of MONAI's route.
-        image_shape: voxels of the file.
-        threads: that each process was given.
-        processor: its instruction sets, and what the libraries are held to.
-        figures: of each way.
-        environment: where it was measured.
-        parameters: of the networks of the bundle and of nnU-Net, if that was measured.
+    ``network`` is that of MONAI's route; each process was given ``threads``; ``processor`` tells its instruction sets,
+    and what the libraries are held to; ``parameters`` are those of the networks of the bundle and of nnU-Net, if that
+    was measured.
     """
 
     bundle: str

@@ -73,12 +73,8 @@ def run_variant(
 ) -> Result:
     """Plan, train and score one variant, as far as that is not done.
 
-    Args:
-        dataset_dir: folder of the data set.
-        work: folder of the variant.
-        variant: what sets it apart.
-        whole: whether to score and time with one window over the whole image too.
-        also: folders of other data sets whose validation lists are scored too.
+    With ``whole``, one window over the whole image is scored and timed too; with ``also``, the validation lists of
+    other data sets are scored too.
     """
     bundle = work / "bundle"
     plan_variant(dataset_dir, bundle, variant)
@@ -142,22 +138,12 @@ def _fit_folds(bundle: Path, values: Mapping[str, Any], folds: Sequence[Sequence
 
 
 def fixed_steps(steps: int) -> dict[str, Any]:
-    """What a training of a benchmark has besides its plan: a number of steps, and frequent checkpoints.
-
-    Args:
-        steps: of the training.
-    """
+    """What a training of a benchmark has besides its plan: a number of steps, and frequent checkpoints."""
     return {"steps": steps, "record_cases": False, "checkpoint_seconds": 30.0, "checkpoint_steps": 10}
 
 
 def plan_variant(dataset_dir: Path, bundle: Path, variant: Variant) -> None:
-    """Plan a variant unless it is planned: first without the values that are derived from a plan, if there are any.
-
-    Args:
-        dataset_dir: folder of the data set.
-        bundle: folder of the bundle, which is made.
-        variant: what sets it apart.
-    """
+    """Plan a variant unless it is planned: first without the values that are derived from a plan, if there are any."""
     if bundle.is_dir():
         return
     first, made = bundle.with_name("first"), bundle.with_name("planned")
@@ -174,11 +160,7 @@ def plan_variant(dataset_dir: Path, bundle: Path, variant: Variant) -> None:
 
 
 def mean_dice(scores: Scores) -> dict[str, dict[str, float]]:
-    """The mean Dice over the labels, by level and case.
-
-    Args:
-        scores: of any cases.
-    """
+    """The mean Dice over the labels, by level and case."""
     by_case: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in scores.rows:
         if row.label != FOREGROUND and row.score.dice is not None:
@@ -228,12 +210,7 @@ def _mean(cases: _Cases) -> float:
 
 
 def difference(cases: Mapping[str, float], others: Mapping[str, float]) -> str:
-    """The mean of paired differences with its 95 % interval.
-
-    Args:
-        cases: by name of the case.
-        others: the same; cases that are not in both are left out.
-    """
+    """The mean of paired differences over the cases that are in both, with its 95 % interval."""
     found: npt.NDArray[np.float64] = np.array([cases[case] - others[case] for case in cases if case in others])
     half = stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found))
     return f"{found.mean():+.4f} ({found.mean() - half:+.4f} to {found.mean() + half:+.4f})"

@@ -15,8 +15,6 @@ from ignite.engine import Engine, Events
 
 from monai_unetpp.planning import load_plan
 
-__all__ = ["CHOICES", "CHOOSING", "VARIANTS", "RandomPatchSizes", "Variant", "whole_window"]
-
 CHOOSING = "choosing"
 """Key of ``train.json`` for the lists of cases that choose weights, with the keys ``image`` and ``truth``."""
 

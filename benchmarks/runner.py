@@ -29,8 +29,6 @@ from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.runner import Segmenter
 
-__all__ = ["QUICK", "FolderFigures", "RunnerBenchmark", "format_runner_benchmark", "measure_runner"]
-
 QUICK: dict[str, Any] = {"repeats": 1, "most_cases": 2}
 """Arguments for a run that only shows that it works."""
 
@@ -69,17 +67,10 @@ class FolderFigures:
 
 @dataclasses.dataclass(frozen=True)
 class RunnerBenchmark:
-    """All points of one bundle.
+    """All points of one bundle, with the scores of every case in ``rows``.
 
-    Attributes:
-        bundle: its name.
-        cases: how many the accuracy comes from.
-        folders: one for each level, precision and format.
-        reference: the point that the others are compared with: the deepest level in fp32.
-        outcomes: of all others, by the rule of pruning: Dice and surface Dice of each label, and single cases.
-        rows: the scores of every case.
-        environment: where it was measured.
-        instruction_sets: of the processor.
+    The ``outcomes`` are those of all points beside the ``reference``, the deepest level in fp32, by the rule of
+    pruning: Dice and surface Dice of each label, and single cases.
     """
 
     bundle: str

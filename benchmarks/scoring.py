@@ -26,8 +26,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.scoring.levels import evaluate_levels
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["QUICK", "TARGET_RATIO", "PassTime", "ScoringBenchmark", "format_scoring_benchmark", "measure_scoring"]
-
 QUICK: dict[str, Any] = {
     "features": (4, 8, 8, 8, 8),
     "volume_shape": (24,) * 3,
@@ -45,13 +43,10 @@ _TOLERANCE_MM = {"first": 1.0, "second": 1.0}
 
 @dataclasses.dataclass(frozen=True)
 class PassTime:
-    """How long scoring one volume took.
+    """How long scoring one volume took, from the files to the scores.
 
-    Attributes:
-        levels: the levels that were scored.
-        total_s: seconds for everything, from the files to the scores.
-        network_s: seconds of it in the inferer: the network, and stitching its outputs.
-        rest_s: the other seconds: checks, reading, inversion to the label's grid, metrics.
+    ``network_s`` is in the inferer: the network, and stitching its outputs; the rest is checks, reading, inversion to
+    the label's grid, and metrics.
     """
 
     levels: tuple[str, ...]
@@ -62,17 +57,9 @@ class PassTime:
 
 @dataclasses.dataclass(frozen=True)
 class ScoringBenchmark:
-    """The cost of scoring all levels relative to that of the deepest alone, round by round.
+    """The cost of scoring all levels relative to that of the deepest alone, within each round.
 
-    Attributes:
-        features: channels per resolution.
-        volume_shape: voxels of the volume.
-        window_shape: voxels of a window.
-        all_levels: time of one pass that scores all levels.
-        deepest: time of one that scores the deepest level only.
-        ratio: of the total times within each round.
-        network_ratio: of the times in the inferer within each round.
-        environment: device, versions, threads and date.
+    ``ratio`` is of the total times, ``network_ratio`` of those in the inferer.
     """
 
     features: tuple[int, ...]
@@ -99,28 +86,7 @@ def measure_scoring(
     files to the scores, in rounds, so that a noisy machine hits both alike. The weights are random; so that metrics
     have surfaces as smooth as those of a trained network, logits that follow the image's grey values are added to
     every level's own.
-
-    Args:
-        features: channels of each resolution; one level less than entries.
-        volume_shape: voxels of the volume, 16 or more along each axis.
-        window_shape: voxels of the sliding windows.
-        repeats: measured rounds, at least 2.
-        warm_up: rounds before them.
-        device: ``"cpu"`` or a CUDA device.
-
-    Returns:
-        Frozen results; ``dataclasses.asdict`` makes them ready for JSON.
-
-    Raises:
-        ValueError: an argument with a value that cannot work.
     """
-    if repeats < 2 or warm_up < 0:
-        raise ValueError(
-            f"repeats must be 2 or more and warm_up 0 or more, got {repeats} and {warm_up}. Quartiles need repeats."
-        )
-    for name, shape in (("volume_shape", volume_shape), ("window_shape", window_shape)):
-        if len(shape) != 3 or min(shape) < 16:
-            raise ValueError(f"{name} must have 3 sizes of 16 or more, got {tuple(shape)}. Give larger ones.")
     torch.manual_seed(0)
     network = _FollowsImage(NestedUNet(3, 1, 1 + len(_LABELS), features=features))
     inferer = _TimedInferer(SlidingWindowInferer(roi_size=list(window_shape), sw_batch_size=1, overlap=0.25), device)

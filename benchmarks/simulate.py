@@ -14,6 +14,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -34,23 +35,6 @@ from monai_unetpp.pruning.statistics import (
     subjects_needed,
 )
 from monai_unetpp.reporting.markdown import format_table
-
-__all__ = [
-    "HEAVY_SHAPES",
-    "MODERATE_SHAPES",
-    "RATIOS",
-    "Shape",
-    "acceptance_at_margin",
-    "bca_lower_bounds",
-    "count_rates",
-    "failing_rate",
-    "lower_bounds",
-    "main",
-    "power_without_difference",
-    "sample_size",
-    "tables",
-    "unseen_table",
-]
 
 RATIOS: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Standard deviations in units of the margin."""
@@ -134,16 +118,8 @@ HEAVY_SHAPES: tuple[Shape, ...] = (
 def bca_lower_bounds(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: int) -> FloatArray:
     """What ``scipy.stats.bootstrap`` gives as lower BCa bounds of the mean, for many samples at once.
 
-    The resamples are those of scipy with the same seed; means of resamples are one matrix product with the counts.
-
-    Args:
-        samples: ``(R, n)``, standardised, none of them constant.
-        alpha: one-sided error level.
-        bootstrap_samples: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        ``(R,)`` bounds.
+    The resamples are those of scipy with the same seed; means of resamples are one matrix product with the counts. The
+    samples ``(R, n)`` are standardised, none of them constant.
     """
     n = samples.shape[1]
     drawn = np.random.default_rng(seed).integers(0, n, (bootstrap_samples, n))
@@ -173,17 +149,7 @@ def bca_lower_bounds(samples: FloatArray, alpha: float, bootstrap_samples: int, 
 def lower_bounds(
     samples: FloatArray, *, alpha: float = 0.05, bootstrap_samples: int = 2000, seed: int = 0
 ) -> FloatArray:
-    """The lower bounds of :func:`~monai_unetpp.pruning.statistics.mean_bounds` for many samples at once.
-
-    Args:
-        samples: ``(R, n)``.
-        alpha: one-sided error level.
-        bootstrap_samples: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        ``(R,)`` bounds.
-    """
+    """The lower bounds of :func:`~monai_unetpp.pruning.statistics.mean_bounds` for many samples ``(R, n)`` at once."""
     level = bound_alpha(samples.shape[1], alpha)
     bounds = skewness_corrected_t(samples, level)
     if samples.shape[1] >= MIN_SUBJECTS:
@@ -194,63 +160,36 @@ def lower_bounds(
     return bounds
 
 
-def acceptance_at_margin(
+def acceptance(
     shape: Shape,
     subjects: int,
     *,
+    drop: float = 1.0,
     ratios: Sequence[float] = RATIOS,
     repetitions: int = 4000,
     alpha: float = 0.05,
     bootstrap_samples: int = 2000,
     seed: int = 0,
 ) -> dict[float, float]:
-    """The share of samples that the rule accepts although the true drop equals the margin.
+    """The share of samples that the rule accepts, by standard deviation in units of the margin.
 
     Args:
         shape: distribution of the differences.
         subjects: size of a sample.
-        ratios: standard deviations in units of the margin.
+        drop: the true one, in units of the margin.
+        ratios: the standard deviations.
         repetitions: number of samples.
         alpha: one-sided error level.
         bootstrap_samples: resamples of the bootstrap.
         seed: of the samples and, apart from them, of the bootstrap.
-
-    Returns:
-        The share by ratio.
     """
     samples = shape.draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
     lower = lower_bounds(samples, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed)
     mean = samples.mean(axis=1)
+    options: dict[str, Any] = {"subjects": subjects, "margin": 1.0, "alpha": alpha}
     return {
-        ratio: float(
-            np.mean(is_non_inferior(ratio * lower - 1, ratio * mean - 1, subjects=subjects, margin=1.0, alpha=alpha))
-        )
-        for ratio in ratios
+        ratio: float(np.mean(is_non_inferior(ratio * lower - drop, ratio * mean - drop, **options))) for ratio in ratios
     }
-
-
-def power_without_difference(
-    subjects: int,
-    ratio: float,
-    *,
-    repetitions: int = 4000,
-    alpha: float = 0.05,
-    bootstrap_samples: int = 2000,
-    seed: int = 0,
-) -> float:
-    """The share of normal samples without a true difference that the rule accepts.
-
-    Args:
-        subjects: size of a sample.
-        ratio: standard deviation in units of the margin.
-        repetitions: number of samples.
-        alpha: one-sided error level.
-        bootstrap_samples: resamples of the bootstrap.
-        seed: of the samples and, apart from them, of the bootstrap.
-    """
-    samples = ratio * _normal().draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
-    lower = lower_bounds(samples, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed)
-    return float(np.mean(is_non_inferior(lower, samples.mean(axis=1), subjects=subjects, margin=1.0, alpha=alpha)))
 
 
 def _methods(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: int) -> list[float]:
@@ -301,7 +240,7 @@ def _rule_tables(repetitions: int, bootstrap_samples: int, seed: int, alpha: flo
         rows = []
         for shape in shapes:
             shares = [
-                acceptance_at_margin(
+                acceptance(
                     shape,
                     subjects,
                     repetitions=repetitions,
@@ -327,11 +266,6 @@ def sample_size(sd: float, margin: float, *, alpha: float = 0.05) -> int:
     ``n = ((z_alpha + z_beta) * sd / margin) ** 2`` at a power of :data:`POWER`, rounded up. For a margin of 0.01 and a
     one-sided 5 %: 25, 56 and 155 pairs for a standard deviation of 0.02, 0.03 and 0.05. See Ahn et al. 2013,
     doi 10.1148/radiol.12120725; see :func:`subjects_needed` for the rule of this package.
-
-    Args:
-        sd: standard deviation of the paired differences.
-        margin: the non-inferiority margin, positive, in the same unit.
-        alpha: one-sided error level.
     """
     z = float(special.ndtri(1 - alpha) + special.ndtri(POWER))
     return max(1, math.ceil((z * sd / margin) ** 2))
@@ -342,10 +276,17 @@ def _power_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: flo
     for ratio in (0.5, 1.0, 1.5, 2.0, 3.0, 5.0):
         cells = []
         for size in (sample_size(ratio, 1.0, alpha=alpha), subjects_needed(ratio, 1.0, alpha=alpha) or MIN_SUBJECTS):
-            share = power_without_difference(
-                size, ratio, repetitions=repetitions, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed
+            share = acceptance(
+                MODERATE_SHAPES[0],
+                size,
+                drop=0.0,
+                ratios=(ratio,),
+                repetitions=repetitions,
+                alpha=alpha,
+                bootstrap_samples=bootstrap_samples,
+                seed=seed,
             )
-            cells += [str(size), f"{share:.3f}"]
+            cells += [str(size), f"{share[ratio]:.3f}"]
         rows.append([f"{ratio:g}", *cells])
     header = ["SD / margin", "textbook n", "accepted", "n of the rule", "accepted"]
     return ["### The rule without a true difference: power", format_table(header, rows)]
@@ -362,16 +303,7 @@ def unseen_table() -> list[str]:
 def count_rates(
     worse: float, better: float, subjects: int, *, repetitions: int = 4000, alpha: float = 0.05, seed: int = 0
 ) -> tuple[float, float]:
-    """How often counts of large drops and gains are refused, and how often they are accepted.
-
-    Args:
-        worse: true share of subjects with a large drop.
-        better: true share of subjects with a large gain.
-        subjects: size of a sample.
-        repetitions: number of samples.
-        alpha: one-sided error level.
-        seed: of the samples.
-    """
+    """How often counts of large drops and gains are refused, and how often they are accepted, by their true shares."""
     rng = np.random.default_rng([seed, subjects])
     counts = rng.multinomial(subjects, [worse, better, 1 - worse - better], size=repetitions)
     refused = is_excess(counts[:, 0], counts[:, 1], alpha)
@@ -396,17 +328,10 @@ def _counts_table(repetitions: int, seed: int, alpha: float) -> list[str]:
 
 
 def failing_rate(labels: int, subjects: int, *, repetitions: int = 500, alpha: float = 0.05, seed: int = 0) -> float:
-    """How often a level fails that is as good as the deepest.
+    """How often a level fails that is as good as the deepest, by number of labels with one guarded metric each.
 
     The labels are independent, with normal differences whose standard deviation is three margins. Of each, 2 % of the
     subjects have a large drop, and 2 % a large gain.
-
-    Args:
-        labels: number of labels, each with one guarded metric.
-        subjects: size of a sample.
-        repetitions: number of samples.
-        alpha: one-sided error level.
-        seed: of the samples.
     """
     rng = np.random.default_rng([seed, labels, subjects])
     everybody, failed = np.ones((1, subjects)), 0

@@ -18,8 +18,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import has_openvino, openvino_core
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["QUICK", "StreamedVolume", "StreamingBenchmark", "format_streaming_benchmark", "measure_streaming"]
-
 QUICK: dict[str, Any] = {"volume_shape": (64, 64, 72), "features": (4, 8, 8), "window_shapes": ((32, 32, 32),)}
 """Arguments for a run that only shows that it works."""
 
@@ -53,15 +51,7 @@ class StreamedVolume:
 
 @dataclasses.dataclass(frozen=True)
 class StreamingBenchmark:
-    """One level beside all levels, in windows of several sizes.
-
-    Attributes:
-        features: channels per resolution.
-        volume_shape: voxels of the volume.
-        classes: of the network.
-        volumes: the deepest level, then all levels, for each size of windows.
-        environment: device, versions, threads and date.
-    """
+    """One level beside all levels, in windows of several sizes."""
 
     features: tuple[int, ...]
     volume_shape: tuple[int, ...]
@@ -80,15 +70,7 @@ def measure_streaming(
 ) -> StreamingBenchmark:
     """Measure one volume at the deepest level, then at all levels in one pass, each in a process of its own.
 
-    The volume is random, and so are the weights; memory does not depend on either.
-
-    Args:
-        volume_shape: voxels of the volume; by default a CT of the trunk.
-        window_shapes: voxels of a window, for each measurement.
-        features: channels of each resolution.
-        classes: output channels.
-        overlap: of the windows.
-        device: ``"cpu"`` or a CUDA device.
+    The volume, by default a CT of the trunk, is random, and so are the weights; memory does not depend on either.
 
     Raises:
         RuntimeError: a process failed, for example because memory ran out.

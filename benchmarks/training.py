@@ -23,15 +23,6 @@ from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = [
-    "QUICK",
-    "TrainingBenchmark",
-    "TrainingCost",
-    "activation_bytes",
-    "format_training_benchmark",
-    "measure_training",
-]
-
 QUICK: dict[str, Any] = {"features": (4, 8, 8, 8, 8), "patch_size": (32,) * 3, "batch_size": 1, "repeats": 2}
 """Arguments for a run that only shows that it works."""
 
@@ -39,7 +30,6 @@ _MONAI = "BasicUNetPlusPlus"
 _OURS = "NestedUNet"
 _CHECKPOINTED = "NestedUNet, use_checkpoint"
 _CONTENDERS = (_MONAI, _OURS, _CHECKPOINTED)
-_RESOLUTIONS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,18 +57,8 @@ class TrainingCost:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingBenchmark:
-    """Training costs measured in one run; the first network is what the others are compared with.
+    """Training costs measured in one run; the first network is what the others are compared with."""
 
-    Attributes:
-        spatial_dims: 2 or 3.
-        features: channels per resolution, the same for all networks.
-        patch_size: spatial shape of the input.
-        batch_size: patches per step.
-        costs: per network.
-        environment: device, versions, threads and date.
-    """
-
-    spatial_dims: int
     features: tuple[int, ...]
     patch_size: tuple[int, ...]
     batch_size: int
@@ -97,7 +77,6 @@ class TrainingBenchmark:
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    spatial_dims: int
     features: tuple[int, ...]
     patch_size: tuple[int, ...]
     batch_size: int
@@ -105,9 +84,8 @@ class _Task:
 
 
 def measure_training(
-    spatial_dims: int = 3,
     features: Sequence[int] = (16, 32, 64, 128, 256),
-    patch_size: Sequence[int] | None = None,
+    patch_size: Sequence[int] = (64, 64, 64),
     batch_size: int = 2,
     repeats: int = 10,
     warm_up: int = 2,
@@ -116,29 +94,10 @@ def measure_training(
     """Compare ``NestedUNet``, with and without ``use_checkpoint``, with ``BasicUNetPlusPlus`` in training.
 
     All have deep supervision, the same features, norm and activation, the same loss (cross-entropy plus Dice, at
-    every head) and the same data. Steps alternate between the networks, so that a noisy machine hits all alike.
-
-    Args:
-        spatial_dims: 2 or 3.
-        features: channels of the five resolutions, as many as ``BasicUNetPlusPlus`` has.
-        patch_size: spatial shape of the input; by default 64 along every axis in 3D, 256 in 2D.
-        batch_size: patches per step.
-        repeats: measured steps per network, at least 2.
-        warm_up: steps per network before measuring.
-        device: ``"cpu"`` or a CUDA device.
-
-    Returns:
-        Frozen results; ``dataclasses.asdict`` makes them ready for JSON.
-
-    Raises:
-        ValueError: an argument with a value that cannot work.
-        RuntimeError: a process that measures memory failed.
+    every head) and the same data. Steps alternate between the networks, so that a noisy machine hits all alike. Patches
+    may have two or three axes, of 32 or more.
     """
-    task = _checked_task(spatial_dims, features, patch_size, batch_size, device)
-    if repeats < 2 or warm_up < 0:
-        raise ValueError(
-            f"repeats must be 2 or more and warm_up 0 or more, got {repeats} and {warm_up}. Quartiles need repeats."
-        )
+    task = _Task(tuple(features), tuple(patch_size), batch_size, device)
     memory = _measure_memory(task)
     steps = {name: _training_step(*_build(name, task)) for name in _CONTENDERS}
     seconds = time_rounds(steps, repeats=repeats, warm_up=warm_up, device=device, name="Training step")
@@ -152,7 +111,7 @@ def measure_training(
         for name in _CONTENDERS
     )
     environment = describe_environment(device, "fp32")
-    return TrainingBenchmark(task.spatial_dims, task.features, task.patch_size, task.batch_size, costs, environment)
+    return TrainingBenchmark(task.features, task.patch_size, task.batch_size, costs, environment)
 
 
 def format_training_benchmark(result: TrainingBenchmark) -> str:
@@ -167,39 +126,15 @@ def format_training_benchmark(result: TrainingBenchmark) -> str:
         row += [f"{cost.activation_bytes / 2**20:.0f} MiB", f"{ratios['activations']:.2f}"]
         rows.append([*row, f"{cost.peak_memory_bytes / 2**20:.0f} MiB", f"{ratios['peak_memory']:.2f}"])
     return (
-        f"Training in {result.spatial_dims}D, features {', '.join(map(str, result.features))}, {result.batch_size} x "
-        f"{shape}, deep supervision, {result.environment.precision}\n{result.environment.line()}\n\n"
+        f"Training in {len(result.patch_size)}D, features {', '.join(map(str, result.features))}, {result.batch_size} "
+        f"x {shape}, deep supervision, {result.environment.precision}\n{result.environment.line()}\n\n"
         f"{format_table(columns, rows)}\n"
     )
 
 
-def _checked_task(
-    spatial_dims: int, features: Sequence[int], patch_size: Sequence[int] | None, batch_size: int, device: str
-) -> _Task:
-    if spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
-    if len(features) != _RESOLUTIONS or min(features) < 1:
-        raise ValueError(
-            f"features must have {_RESOLUTIONS} positive entries, got {tuple(features)}. BasicUNetPlusPlus has a "
-            "fixed depth."
-        )
-    if patch_size is None:
-        patch_size = (64,) * 3 if spatial_dims == 3 else (256,) * 2
-    if len(patch_size) != spatial_dims or min(patch_size) < 32:
-        raise ValueError(
-            f"patch_size must have {spatial_dims} sizes of 32 or more, got {tuple(patch_size)}. Smaller ones leave "
-            "BasicUNetPlusPlus a single voxel to normalise."
-        )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device must be one that is there, got {device!r} without CUDA. Use 'cpu'.")
-    return _Task(spatial_dims, tuple(features), tuple(patch_size), batch_size, device)
-
-
 def _build(name: str, task: _Task) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    common: dict[str, Any] = {"spatial_dims": task.spatial_dims, "in_channels": 1, "out_channels": 2}
+    common: dict[str, Any] = {"spatial_dims": len(task.patch_size), "in_channels": 1, "out_channels": 2}
     if name == _MONAI:
         network: nn.Module = BasicUNetPlusPlus(
             **common, features=(*task.features, task.features[0]), deep_supervision=True
@@ -232,7 +167,7 @@ def _measure_memory(task: _Task) -> dict[str, dict[str, int]]:
 
 
 def _memory_after_first_step(name: str, task: _Task) -> dict[str, int]:
-    smallest = dataclasses.replace(task, patch_size=(32,) * task.spatial_dims, batch_size=1)
+    smallest = dataclasses.replace(task, patch_size=(32,) * len(task.patch_size), batch_size=1)
     # what the first step of any network brings (threads, libraries, compiled kernels) is not this network's cost
     _training_step(*_build(name, smallest))()
     return _measured_memory(name, task)

@@ -31,12 +31,9 @@ _ByLevel = Mapping[str, Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Both trainings on some cases.
+    """Both trainings on some cases: mean Dice over the labels, by level and case.
 
-    Attributes:
-        cases: of the training.
-        transferred: mean Dice over the labels, by level and case, from the weights of the source.
-        fresh: the same from random weights.
+    ``transferred`` began with the weights of the source, ``fresh`` with random ones.
     """
 
     cases: int
@@ -47,12 +44,7 @@ class Transfer:
 def measure_transfer(dataset_dir: Path, source: str, work: Path, cases: int, steps: int) -> Transfer:
     """Train from the weights of ``source`` and from random ones, as far as that is not done.
 
-    Args:
-        dataset_dir: folder of the data set.
-        source: bundle or checkpoint.
-        work: folder with the planned ``bundle``.
-        cases: of the training list, evenly spread.
-        steps: of each training.
+    The cases are taken from the training list, evenly spread. ``work`` holds the planned ``bundle``.
 
     Raises:
         ValueError: the training list has fewer cases.
@@ -72,14 +64,7 @@ def measure_transfer(dataset_dir: Path, source: str, work: Path, cases: int, ste
 
 
 def format_transfers(results: Sequence[Transfer], data_set: str, source: str, steps: int) -> str:
-    """The table in Markdown: a row for each number of cases and start, and the paired difference.
-
-    Args:
-        results: by number of cases.
-        data_set: its name.
-        source: name of the bundle or checkpoint.
-        steps: of each training.
-    """
+    """The table in Markdown: a row for each number of cases and start, and the paired difference."""
     levels = sorted(results[0].fresh)
     rows = []
     for each in results:

@@ -24,20 +24,15 @@ from monai_unetpp.files import write_json
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["Comparison", "Contestant", "compare", "format_comparison"]
-
 _Dice = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """What one of the two took and reached.
+    """What one of the two took, from the data set to a network, and reached.
 
-    Attributes:
-        training_minutes: from the data set to a network.
-        prediction_seconds: for all unseen cases, as a whole process.
-        dice: by label name, of each unseen case in turn; not a number where the case has no such label, and none
-            was found.
+    The prediction of all unseen cases is a whole process. ``dice`` is by label name, of each unseen case in turn: not a
+    number where the case has no such label, and none was found.
     """
 
     training_minutes: float

@@ -16,8 +16,6 @@ import numpy as np
 
 from monai_unetpp.data.formats.reader import read_label_map
 
-__all__ = ["NnUNet"]
-
 _NUMBER, _NAME = 501, "Dataset501_Benchmark"
 _TRAINER = "nnUNetTrainerMinutes"
 _ENDING = ".nii.gz"

@@ -35,8 +35,6 @@ from tests.data.dicom_builder import (
     write_all,
 )
 
-__all__ = ["KIND"]
-
 KIND = Kind("DICOM")
 
 _SLICES = VOXELS.shape[2]

@@ -25,22 +25,6 @@ from monai_unetpp.data import VolumeReader
 from monai_unetpp.results import RUN_FILE, TABLE_FILES, VOLUMES_FILE
 from monai_unetpp.segmentation import SegmentationSummary, segment_files
 
-__all__ = [
-    "LABELS",
-    "SPACING_MM",
-    "STRAIGHT",
-    "VOXELS",
-    "bright_bundle",
-    "change_json",
-    "labels_of",
-    "read",
-    "refuse_if_failed",
-    "run_command",
-    "save",
-    "segmented",
-    "stored_voxels",
-]
-
 _Array = npt.NDArray[Any]
 
 _SHAPE = (20, 24, 18)

@@ -29,8 +29,6 @@ from benchmarks.robustness.inputs import (
 from benchmarks.robustness.situations import REFUSED, Kind, expect, expect_equal
 from monai_unetpp.bundles import check_bundle
 
-__all__ = ["KIND"]
-
 KIND = Kind("Integrity and messages")
 
 _INFERENCE, _METADATA, _WEIGHTS = Path("configs/inference.json"), Path("configs/metadata.json"), Path("models/model.pt")

@@ -25,8 +25,6 @@ from benchmarks.robustness.inputs import (
 from benchmarks.robustness.situations import REFUSED, TOLD, Kind, expect, expect_equal
 from monai_unetpp.data import check_dataset, check_labelled_data, find_cases, find_ignore_label, load_datalist
 
-__all__ = ["KIND"]
-
 KIND = Kind("Labelled data")
 
 _NAMES = {"0": "background", "1": "middle", "2": "bright"}

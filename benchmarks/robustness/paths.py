@@ -25,8 +25,6 @@ from monai_unetpp.bundles import BundleConfig, bundle_code
 from monai_unetpp.data import find_cases
 from monai_unetpp.spreadsheet import format_csv
 
-__all__ = ["KIND"]
-
 KIND = Kind("Code and paths")
 
 _COMMAND = '$__import__("os").system("touch PWNED")'

@@ -23,8 +23,6 @@ from monai_unetpp.data import (
     find_surround,
 )
 
-__all__ = ["KIND"]
-
 KIND = Kind("Surround and pictures")
 
 _SIDE = 24

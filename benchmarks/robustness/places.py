@@ -16,8 +16,6 @@ from scipy.spatial.transform import Rotation
 from benchmarks.robustness.inputs import LABELS, STRAIGHT, VOXELS, labels_of, read, refuse_if_failed, save, segmented
 from benchmarks.robustness.situations import REFUSED, TOLD, Kind, expect, expect_equal
 
-__all__ = ["KIND"]
-
 KIND = Kind("Places")
 
 _TURN = Rotation.from_euler("xyz", [14, -9, 21], degrees=True).as_matrix()

@@ -29,8 +29,6 @@ from benchmarks.robustness.situations import REFUSED, Kind, expect, expect_equal
 from monai_unetpp.data import find_cases
 from monai_unetpp.data.formats.result_marks import is_result
 
-__all__ = ["KIND"]
-
 KIND = Kind("Files and results")
 
 

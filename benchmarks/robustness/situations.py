@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from monai_unetpp.errors import is_deliberate, printable
 
-__all__ = ["READ", "REFUSED", "TOLD", "WRONG", "Kind", "Row", "Situation", "WrongResultError", "expect", "expect_equal"]
-
 READ, TOLD, REFUSED, WRONG = "read correctly", "read, with a warning", "refused", "WRONG"
 _PACKAGE = "monai_unetpp"
 _DELIBERATE = (ValueError, TypeError, OSError, ImportError, RuntimeError)

@@ -20,7 +20,7 @@ def run_benchmark(
         **options: further arguments of ``measure_inference``.
 
     Returns:
-        Text in Markdown, and the same figures ready for JSON.
+        Text in Markdown, and the same figures ready for JSON; with ``"plot_error"`` if the plot could not be written.
 
     Raises:
         ValueError: no such device, or an invalid option.
@@ -38,11 +38,11 @@ def run_benchmark(
         # fail before minutes of measuring
         check_plot_path(plot)
     result = measure_inference(device=resolve_device(device), **options)
-    text = format_inference_benchmark(result)
+    figures = dataclasses.asdict(result)
     if plot is not None:
         try:
             save_speed_plot(result, plot)
         except OSError as e:
             # what was measured must not be lost
-            text += f"\nThe plot cannot be written: {e}\n"
-    return text, dataclasses.asdict(result)
+            figures["plot_error"] = str(e)
+    return format_inference_benchmark(result), figures

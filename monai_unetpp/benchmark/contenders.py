@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,31 +28,20 @@ from monai_unetpp import topology
 from monai_unetpp.bundles import WEIGHTS_FILE, load_network, read_network_def
 from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.memory import PeakMemory
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import has_openvino, import_openvino
 
-__all__ = [
-    "Contender",
-    "ContenderProcess",
-    "ContenderRun",
-    "InferenceTask",
-    "SegmentedVolume",
-    "StartedContender",
-    "build_monai_network",
-    "build_own_network",
-    "expected_logits",
-    "has_form_of_monai",
-    "make_volume",
-    "measure_matrix_ceiling",
-    "norm_for_monai",
-]
-
 #: Resolutions of BasicUNetPlusPlus, whose depth is fixed.
 _RESOLUTIONS = 5
 _T = TypeVar("_T")
+#: Rows of matrices whose product is timed, from the first on doubled up to the last, by type of device.
+_LEAST_MATRIX, _MOST_MATRIX = 256, {"cpu": 2048, "cuda": 8192}
+#: Seconds of a product that is long enough.
+_LONG_S = 0.25
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -108,6 +97,11 @@ class InferenceTask:
     folder: str
     bundle: str | None = None
 
+    @property
+    def windows(self) -> int:
+        """Number of windows that cover the volume."""
+        return len(WindowGrid.over(self.volume_shape, self.window_shape, self.overlap).positions)
+
 
 @dataclasses.dataclass(frozen=True)
 class StartedContender:
@@ -116,7 +110,7 @@ class StartedContender:
     Attributes:
         parameters: of its network.
         flops_per_window: operations of one window.
-        preparation_s: extra time of the first window: conversion, compilation.
+        preparation_s: extra time of the first batch of windows: conversion, compilation.
         logits: logits of the probe, ``(out_channels, *spatial)``.
     """
 
@@ -182,52 +176,46 @@ def build_own_network(task: InferenceTask) -> NestedUNet:
     return load_network(checkpoint, network_def=read_network_def(task.bundle))
 
 
-def measure_matrix_ceiling(
-    precision: str, device: torch.device | str, size: int | None = None, tries: int = 5
-) -> float:
+def measure_matrix_ceiling(precision: str, device: torch.device | str, tries: int = 5) -> float:
     """The highest rate of operations that torch reaches on this device for products of large matrices.
 
     Another runtime may multiply faster, so its share of this can be above 1.
 
     Args:
         precision: ``"fp32"`` (TensorFloat32 on a GPU if torch's convolutions use it), ``"bf16"`` or ``"fp16"``.
-        device: where.
-        size: rows and columns of the matrices; by default 2048 on a CPU and 8192 on a GPU.
+        device: where. Matrices are as large as 2048 rows on a CPU and 8192 on a GPU, unless their product takes long,
+            as in bf16 on a processor without it.
         tries: number of attempts, of which the fastest counts.
     """
     device = torch.device(device)
-    size = size or (8192 if device.type == "cuda" else 2048)
-    matrix = torch.ones((size, size), dtype=_DTYPES[precision], device=device)
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    fastest = float("inf")
+    size = _LEAST_MATRIX
     try:
         # one more, as the first one initialises threads and libraries
-        for _ in range(tries + 1):
-            synchronize(device)
-            start = time.perf_counter()
-            torch.matmul(matrix, matrix)
-            synchronize(device)
-            fastest = min(fastest, time.perf_counter() - start)
+        _product_seconds(precision, device, size)
+        while (seconds := _product_seconds(precision, device, size)) < _LONG_S and size < _MOST_MATRIX[device.type]:
+            size *= 2
+        seconds = min(seconds, *(_product_seconds(precision, device, size) for _ in range(tries - 1)))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    return 2 * size**3 / fastest
+    return 2 * size**3 / seconds
+
+
+def _product_seconds(precision: str, device: torch.device, size: int) -> float:
+    matrix = torch.ones((size, size), dtype=_DTYPES[precision], device=device)
+    synchronize(device)
+    start = time.perf_counter()
+    torch.matmul(matrix, matrix)
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 class ContenderProcess:
     """A process for one contender, so that its memory is measured separately and a failure affects no other.
 
-    Functions are called one after the other; the process is idle between calls.
-
-    Args:
-        contender: the contender.
-        task: the task.
-
-    Example:
-        >>> from monai_unetpp.benchmark.contenders import Contender, ContenderProcess
-        >>> def started(task):
-        ...     with ContenderProcess(Contender("L1", "torch", "fp32"), task) as process:
-        ...         return process.start()
+    Functions are called one after the other; the process is idle between calls. Those raise a ``RuntimeError`` that
+    says why the contender cannot run here.
     """
 
     def __init__(self, contender: Contender, task: InferenceTask) -> None:
@@ -250,42 +238,22 @@ class ContenderProcess:
         self._pool.shutdown(cancel_futures=True)
 
     def start(self) -> StartedContender:
-        """Build and prepare the network, and segment one window.
-
-        Raises:
-            RuntimeError: the contender cannot run here; the message says why.
-        """
+        """Build and prepare the network, and segment one batch of windows."""
         return self.call(_start_here, self.contender, self.task)
 
     def expect(self) -> dict[str, npt.NDArray[np.float32]]:
-        """The probe's logits at every level in fp32, from the reference network.
-
-        Raises:
-            RuntimeError: the network cannot run here.
-        """
+        """The probe's logits at every level in fp32, from the reference network."""
         return self.call(expected_logits, self.task)
 
     def run(self, stages: bool, labels: bool) -> SegmentedVolume:
-        """Segment the volume once, after :meth:`start`.
-
-        Args:
-            stages: measure the stages, which costs a GPU its overlap.
-            labels: return the label map.
-
-        Raises:
-            RuntimeError: it failed; the message says why.
-        """
+        """Segment the volume once, after :meth:`start`; measuring the stages costs a GPU its overlap."""
         return self.call(_run_here, stages, labels)
 
     def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Call ``function`` in the process.
-
-        Args:
-            function: a module-level function, so that it can be pickled.
-            *arguments: arguments that can be pickled.
+        """Call a module-level function in the process, with arguments that can be pickled.
 
         Raises:
-            RuntimeError: it failed, or the process ended.
+            RuntimeError: it failed; the message says why.
         """
         try:
             answer = self._pool.submit(_answered, function, *arguments).result()
@@ -297,12 +265,7 @@ class ContenderProcess:
 
 
 class ContenderRun:
-    """A contender in this process.
-
-    Args:
-        contender: the contender.
-        task: the task.
-    """
+    """A contender in this process."""
 
     def __init__(self, contender: Contender, task: InferenceTask) -> None:
         self.contender = contender
@@ -316,7 +279,9 @@ class ContenderRun:
 
     def start(self) -> StartedContender:
         """Prepare, and segment the probe twice: the extra time of the first is preparation."""
-        probe = _probe(self.volume, self.task)
+        # a whole batch, as networks are converted and compiled for one size of batches
+        count = min(self.task.sw_batch_size, self.task.windows)
+        probe = torch.cat([_probe(self.volume, self.task)] * count)
         seconds = []
         for _ in range(2):
             synchronize(self.device)
@@ -338,7 +303,7 @@ class ContenderRun:
         if isinstance(self._inferer, NestedSlidingWindowInferer):
             # one inferer for both outputs, as it keeps the compiled network
             self._inferer.output, self._inferer.timer = "logits", timer
-            return _single(self._inferer(volume, self.network))
+            return cast(torch.Tensor, self._inferer(volume, self.network))
 
         dtype = _DTYPES[self.contender.precision]
 
@@ -347,13 +312,13 @@ class ContenderRun:
                 return self.network(windows)
 
         with timed(timer, "windows, stitching"), torch.inference_mode():
-            return _single(self._inferer(volume, network))
+            return cast(torch.Tensor, self._inferer(volume, network))
 
     def labels(self, timer: StageTimer | None = None) -> torch.Tensor:
         """The label map ``(1, 1, *spatial)`` of the volume, in uint8 if the classes fit."""
         if isinstance(self._inferer, NestedSlidingWindowInferer):
             self._inferer.output, self._inferer.timer = "labels", timer
-            return _single(self._inferer(self.volume, self.network))
+            return cast(torch.Tensor, self._inferer(self.volume, self.network))
         logits = self.logits(self.volume, timer)
         with timed(timer, "argmax"), torch.inference_mode():
             found = logits > 0 if logits.shape[1] == 1 else logits.argmax(dim=1, keepdim=True)
@@ -452,12 +417,6 @@ def _own_inferer(contender: Contender, task: InferenceTask) -> NestedSlidingWind
 def own_folder(contender: Contender, task: InferenceTask) -> Path:
     """The folder for converted and compiled networks; without spaces, which compilers do not accept."""
     return Path(task.folder, contender.name.replace(" ", "_"))
-
-
-def _single(output: Any) -> torch.Tensor:
-    """The output of an inferer, typed as the single tensor that it is."""
-    logits: torch.Tensor = output
-    return logits
 
 
 # -- in the process of a contender -----------------------------------------------------------------------------------

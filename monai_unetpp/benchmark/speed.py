@@ -29,9 +29,8 @@ from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost, MissingContender
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, load_network, read_network_def
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
-from monai_unetpp.devices import resolve_device
+from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.files import scratch_folder
-from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.environment import describe_environment, software_versions
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
@@ -98,7 +97,7 @@ def measure_inference(
         out_channels=task.out_channels,
         volume_shape=task.volume_shape,
         window_shape=task.window_shape,
-        windows=_count_windows(task),
+        windows=task.windows,
         overlap=task.overlap,
         sw_batch_size=task.sw_batch_size,
         ceilings=ceilings,
@@ -113,12 +112,7 @@ def measure_inference(
 
 
 def make_task(chosen: SpeedOptions, device: torch.device, folder: str) -> InferenceTask:
-    """The task that all contenders share.
-
-    Args:
-        chosen: network, volume and windows.
-        device: the device to run on.
-        folder: for converted and compiled networks.
+    """The task that all contenders share; ``folder`` is for converted and compiled networks.
 
     Raises:
         ValueError: invalid values.
@@ -183,22 +177,18 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
             "BasicUNetPlusPlus a single voxel to normalise."
         )
     for name in ("in_channels", "out_channels", "sw_batch_size"):
-        if getattr(task, name) < 1:
-            raise ValueError(f"{name} must be 1 or more, got {getattr(task, name)}.")
-    # WindowGrid checks the rest
+        value = getattr(task, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}.")
     if any(not 0 <= part < 1 for part in np.atleast_1d(task.overlap)):
         raise ValueError(f"overlap must be from 0 to below 1, got {task.overlap}.")
-    WindowGrid.over(task.volume_shape, task.window_shape, task.overlap)
+    # counting the windows checks the rest
+    _ = task.windows
     return task
 
 
 def choose_contenders(chosen: SpeedOptions, known: Sequence[str], device: torch.device) -> list[Contender]:
-    """MONAI's route, with the reference first, then ours, the deepest level first.
-
-    Args:
-        chosen: levels, runtimes and precisions.
-        known: the levels of the network.
-        device: the device to run on.
+    """MONAI's route, with the reference first, then ours, the deepest of the ``known`` levels first.
 
     Raises:
         ValueError: unknown level, runtime or precision.
@@ -207,7 +197,9 @@ def choose_contenders(chosen: SpeedOptions, known: Sequence[str], device: torch.
     possible = [name for name in PRECISIONS if name != "auto" and not (cpu and name == "fp16")]
     levels = _checked_choice("levels", chosen.levels or ([known[0], known[-1]] if chosen.quick else known), known)
     runtimes = _checked_choice("runtimes", chosen.runtimes, [name for name in RUNTIMES if name != "auto"])
-    precisions = _checked_choice("precisions", chosen.precisions, possible) or possible
+    # a processor without bf16 takes a hundred times as long in torch
+    native = ["fp32"] if cpu and resolve_precision("auto", device) == "fp32" else possible
+    precisions = _checked_choice("precisions", chosen.precisions, possible) or native
     if not runtimes:
         # on a CPU torch.compile is slow to prepare, and slower than OpenVINO
         other = "openvino" if cpu and importlib.util.find_spec("openvino") else "compile"
@@ -224,10 +216,6 @@ def _checked_choice(name: str, chosen: Sequence[str] | None, known: Sequence[str
             raise ValueError(f"{name} must be among {', '.join(known)}, got {value!r}.")
     # in the order of the known values
     return [value for value in known if value in (chosen or ())]
-
-
-def _count_windows(task: InferenceTask) -> int:
-    return len(WindowGrid.over(task.volume_shape, task.window_shape, task.overlap).positions)
 
 
 def _measure_ceilings(contenders: Sequence[Contender], device: torch.device) -> dict[str, float]:
@@ -317,10 +305,9 @@ class _Contest:
 
     def costs(self, ceilings: Mapping[str, float]) -> tuple[InferenceCost, ...]:
         """The measurements of the contenders that completed."""
-        windows = _count_windows(self.task)
         dropped = {missing.name for missing in self.missing}
         ran = [contender for contender in self._contenders if contender.name not in dropped]
-        return tuple(self._cost(contender, windows, ceilings) for contender in ran)
+        return tuple(self._cost(contender, ceilings) for contender in ran)
 
     @property
     def _comparable(self) -> bool:
@@ -374,11 +361,11 @@ class _Contest:
             f"({seconds[reference] / seconds[fastest]:.1f} times as fast)"
         )
 
-    def _cost(self, contender: Contender, windows: int, ceilings: Mapping[str, float]) -> InferenceCost:
+    def _cost(self, contender: Contender, ceilings: Mapping[str, float]) -> InferenceCost:
         started, runs = self._started[contender], self._runs[contender]
         seconds = [run.seconds for run in runs]
         stages = _median_stages(self._stages[contender])
-        flops = started.flops_per_window * windows
+        flops = started.flops_per_window * self.task.windows
         rate = flops / Quartiles.of(seconds).median
         return InferenceCost(
             name=contender.name,

@@ -46,7 +46,8 @@ class SpeedOptions:
         levels: levels to measure; by default all.
         runtimes: ``"torch"``, ``"compile"``, ``"openvino"``; by default torch, and on a CPU OpenVINO if it is
             installed, else torch.compile.
-        precisions: ``"fp32"``, ``"bf16"`` and on a GPU ``"fp16"``; by default all of them.
+        precisions: ``"fp32"``, ``"bf16"`` and on a GPU ``"fp16"``; by default all of them, without bf16 on a processor
+            that lacks it.
         sw_batch_size: windows per batch.
         repeats: measured rounds, at least 2.
 
@@ -92,14 +93,17 @@ class SpeedOptions:
         help="among torch, compile, openvino (default: torch, and openvino on a CPU if it is installed, else compile)",
     )
     precisions: Sequence[str] | None = option(
-        None, type=separate_names, metavar="P,P,...", help="among fp32, bf16, fp16 (default: all; fp16 only on a GPU)"
+        None,
+        type=separate_names,
+        metavar="P,P,...",
+        help="among fp32, bf16, fp16 (default: all that the device has; fp16 only on a GPU)",
     )
     sw_batch_size: int = 4
     repeats: int | None = option(None, type=int, metavar="N", help=f"measured rounds (default: {_ROUNDS})")
 
     def __post_init__(self) -> None:
-        if self.repeats is not None and self.repeats < 2:
-            raise ValueError(f"repeats must be 2 or more, got {self.repeats}. Quartiles need repeats.")
+        if self.repeats is not None and not (isinstance(self.repeats, int) and self.repeats >= 2):
+            raise ValueError(f"repeats must be a whole number, 2 or more, got {self.repeats}. Quartiles need repeats.")
         for name in _NETWORK:
             value = getattr(self, name)
             if self.bundle is not None and value is not None:

@@ -10,8 +10,6 @@ from monai_unetpp.benchmark.speed_results import InferenceBenchmark
 from monai_unetpp.files import make_output_dir, write_figure
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, check_drawing, new_figure, use_log_scale
 
-__all__ = ["check_plot_path", "save_speed_plot"]
-
 _RUNTIMES = {"MONAI": FAINT, "torch": PALETTE[0], "compile": PALETTE[4], "openvino": PALETTE[2]}
 _HATCHES = {"fp32": "", "bf16": "///", "fp16": "..."}
 

@@ -6,8 +6,6 @@ from monai_unetpp.benchmark.speed_results import OUTPUT_TOLERANCE, InferenceBenc
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.reporting.numbers import percent
 
-__all__ = ["format_inference_benchmark"]
-
 
 def format_inference_benchmark(result: InferenceBenchmark) -> str:
     """The results in Markdown: tables of costs and of stages, whether outputs agree, and the targets."""

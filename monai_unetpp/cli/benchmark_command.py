@@ -42,8 +42,11 @@ def _run(output: str | None, **options: Any) -> int:
     given = {name: value for name, value in options.items() if value is not None}
     text, figures = run_benchmark(**given, progress=True)
     print(text)
+    error = figures.pop("plot_error", None)
     if output is not None:
         write_json(output, figures, indent=2)
+    if error is not None:
+        raise OSError(error)
     return DONE
 
 

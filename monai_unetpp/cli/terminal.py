@@ -75,8 +75,7 @@ def end_with_verdict(verdict: str, left_out: Collection[object]) -> int:
 
 def show_table(table: Table) -> None:
     """Print a table without its caption."""
-    for line in table.text().split("\n"):
-        print(printable(line))
+    print(table.text())
 
 
 def show_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -23,16 +23,6 @@ from monai_unetpp.data.formats.reader import Volume, read_label_map
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 
-__all__ = [
-    "CaseArrays",
-    "CaseScore",
-    "ScoredLabels",
-    "choose_labels",
-    "find_segmentation",
-    "read_arrays",
-    "score_arrays",
-]
-
 _SUFFIXES = (".nii.gz", ".png", ".tif")
 """Suffixes of the files that :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
 
@@ -67,7 +57,7 @@ class CaseArrays:
     Attributes:
         image: grey values ``(H, W[, D])`` of the first channel.
         truth: the scored labels, of the same shape.
-        segmentation: its labels, of the same shape; None if there is none to score.
+        segmentation: its labels, of the same shape; 0 everywhere if there is none to score.
         spacing_mm: voxel size by axis.
         checked: what was found while reading image and label, as in every check of labelled cases.
         ignored: mask of the voxels that are left out; truth and segmentation are 0 there. None if there are none.
@@ -75,7 +65,7 @@ class CaseArrays:
 
     image: _Array
     truth: _Array
-    segmentation: _Array | None
+    segmentation: _Array
     spacing_mm: tuple[float, ...]
     checked: CheckedCase = dataclasses.field(default_factory=lambda: CheckedCase(None))
     ignored: npt.NDArray[np.bool_] | None = None
@@ -188,11 +178,14 @@ def read_arrays(
     ignored = None if labels.ignore is None else label.data == labels.ignore
     if ignored is not None and ignored.all():
         raise ImageFileError(f"{case.label}: every voxel is to be ignored, so nothing can be scored. Remove the case.")
-    segmented = None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels)
+    if segmentation is None:
+        segmented = np.zeros_like(label.data)
+    else:
+        segmented = _read_segmentation(segmentation, label, case.label, labels)
     return CaseArrays(
         image=image.data[0],
         truth=labels.pick(label.data),
-        segmentation=segmented if segmented is None or ignored is None else np.where(ignored, 0, segmented),
+        segmentation=segmented if ignored is None else np.where(ignored, 0, segmented),
         spacing_mm=spacing_of_affine(label.affine, dims),
         checked=CheckedCase(None, hash_voxels(np.moveaxis(image.data, 0, -1)), label_volumes(label)),
         ignored=ignored,
@@ -213,17 +206,7 @@ def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: Scor
 
 
 def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
-    """Score the segmentation of one case by :func:`monai_unetpp.metrics.score_case`, and its background.
-
-    Args:
-        arrays: with a segmentation.
-        labels: value by name.
-
-    Raises:
-        ValueError: no segmentation.
-    """
-    if arrays.segmentation is None:
-        raise ValueError("arrays must have a segmentation to score, got None. Read it with the case.")
+    """Score the segmentation of one case by :func:`monai_unetpp.metrics.score_case`, and its background."""
     true, segmented = arrays.truth != 0, arrays.segmentation != 0
     # the surface Dice needs a tolerance; none suits every data set, so the report leaves it out
     tolerances = dict.fromkeys(labels, max(arrays.spacing_mm))

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from monai_unetpp.choices import FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.options import option
@@ -72,11 +71,6 @@ class FailureOptions:
             raise ValueError(f"worst must be at least 1, got {self.worst}. Give the number of cases to show.")
         if self.folder is not None and not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: no such folder. segmentations must be segment's output folder.")
-
-    @property
-    def subject_rules(self) -> dict[str, Any]:
-        """How :func:`monai_unetpp.data.load_datalist` finds the subjects, as its arguments."""
-        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 
     @property
     def folder(self) -> Path | None:

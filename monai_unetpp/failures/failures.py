@@ -31,8 +31,6 @@ from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.reporting.figures import check_drawing
 
-__all__ = ["find_failures"]
-
 _PICTURE = "failures.png"
 
 
@@ -114,7 +112,8 @@ def _report(
 
 def _listed(chosen: FailureOptions) -> list[LabelledCase]:
     """The cases of the list, which must have different names."""
-    cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key, **chosen.subject_rules))
+    rules: dict[str, Any] = {"subjects": chosen.subjects, "subject_pattern": chosen.subject_pattern}
+    cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key, **rules))
     for message in repeated_names(cases).values():
         raise ValueError(message)
     return cases

@@ -7,8 +7,6 @@ from monai_unetpp.reporting.markdown import code, escape
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.reporting.tables import Table, TableCell
 
-__all__ = ["format_failures", "kind_table"]
-
 _FIGURES = {"foreground_iou": "foreground IoU", "mean_iou": "mean IoU"}
 #: Columns that hold no numbers.
 _WORDS = {"case", "pixels", "background", "largest voxel edge", "worst case"}
@@ -17,9 +15,7 @@ _WORDS = {"case", "pixels", "background", "largest voxel edge", "worst case"}
 def format_failures(report: FailureReport, picture: str | None) -> str:
     """The report as Markdown: a table by kind, the worst cases, what could not be scored, and the environment.
 
-    Args:
-        report: from :func:`~monai_unetpp.failures.find_failures`.
-        picture: file name of the picture in the same folder, if any.
+    ``picture`` is the file name of the picture in the same folder, if any.
     """
     scored = report.segmentations is not None
     parts = [f"# {'Where does it fail?' if scored else 'Kinds of images'}", _summary(report)]

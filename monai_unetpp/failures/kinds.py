@@ -13,8 +13,6 @@ from monai_unetpp.data import ImageKind
 from monai_unetpp.failures.examined_cases import CaseScore
 from monai_unetpp.reporting.numbers import join_shape
 
-__all__ = ["ExaminedCase", "FailureReport", "KindSummary", "error_key", "kinds_of", "summarise_kinds"]
-
 _MOST_SHAPES = 20
 """With more shapes than this, as in cropped photographs, the shape says nothing about the kind."""
 
@@ -136,13 +134,7 @@ def _kind(case: ExaminedCase, with_shape: bool) -> dict[str, str]:
 def summarise_kinds(
     cases: Sequence[ExaminedCase], case_kinds: Mapping[str, Mapping[str, str]], ranked_by: str
 ) -> tuple[tuple[KindSummary, ...], KindSummary]:
-    """Each kind, and all cases as one.
-
-    Args:
-        cases: in any order.
-        case_kinds: as from :func:`kinds_of`.
-        ranked_by: the figure that ranks kinds and cases.
-    """
+    """Each kind, as from :func:`kinds_of`, and all cases as one; ``ranked_by`` ranks kinds and cases."""
     groups: dict[tuple[tuple[str, str], ...], list[ExaminedCase]] = defaultdict(list)
     for case in cases:
         groups[tuple(case_kinds[case.case].items())].append(case)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MOST_PICTURES", "error_window", "save_sheet"]
-
 MOST_PICTURES = 24
 _LARGEST_WINDOW, _SMALLEST_WINDOW = 128, 48
 _CONTEXT = 0.3
@@ -135,9 +133,8 @@ def _title(case: ExaminedCase, report: FailureReport, where: str = "") -> str:
 
 def _draw_case(left: Axes, right: Axes, arrays: CaseArrays, values: Sequence[int]) -> str:
     """Draw a case, and return a description of its slice (empty in 2D)."""
-    segmented = np.zeros_like(arrays.truth) if arrays.segmentation is None else arrays.segmentation
-    axis, index = error_slice(arrays.truth, segmented, arrays.spacing_mm)
-    image, truth, spacing = arrays.image, arrays.truth, arrays.spacing_mm
+    image, truth, segmented, spacing = arrays.image, arrays.truth, arrays.segmentation, arrays.spacing_mm
+    axis, index = error_slice(truth, segmented, spacing)
     if axis is not None:
         image, truth, segmented = (np.take(each, index, axis) for each in (image, truth, segmented))
         spacing = spacing[:axis] + spacing[axis + 1 :]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["GUARDED", "METRICS", "CaseMetric", "check_metric"]
-
 
 @dataclasses.dataclass(frozen=True)
 class CaseMetric:

@@ -16,21 +16,6 @@ from nibabel.affines import voxel_sizes
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-__all__ = [
-    "EMPTY_RULES",
-    "FOREGROUND",
-    "RULES",
-    "CaseScorer",
-    "LabelScore",
-    "State",
-    "check_labels",
-    "check_tolerances",
-    "score_case",
-    "scored_labels",
-    "spacing_of_affine",
-    "with_foreground",
-]
-
 State = Literal["ok", "missed", "false_positive", "both_empty"]
 FOREGROUND = "foreground"
 """Name of the row that pools all labels."""

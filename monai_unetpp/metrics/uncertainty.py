@@ -11,8 +11,6 @@ import numpy.typing as npt
 import torch
 from scipy.stats import mannwhitneyu
 
-__all__ = ["disagreement", "error_auroc"]
-
 #: Most voxels that are ranked.
 _MOST_RANKED = 10_000_000
 

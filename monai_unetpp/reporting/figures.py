@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-__all__ = ["FAINT", "HALO", "INK", "NEUTRAL", "PALETTE", "check_drawing", "new_figure", "use_log_scale", "write_beside"]
-
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours, distinguishable with all common kinds of colour blindness."""
 
@@ -86,12 +84,7 @@ def check_drawing() -> None:
 
 
 def use_log_scale(axes: Axes, unit: str = "") -> None:
-    """Make the x-axis logarithmic, with plain numbers even within one power of ten.
-
-    Args:
-        axes: the axes to change.
-        unit: written after each number, such as ``"x"``.
-    """
+    """Make the x-axis logarithmic, with plain numbers and their ``unit`` even within one power of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")

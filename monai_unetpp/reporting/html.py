@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["embed_figure", "html_paragraph", "html_table"]
-
 _DPI = 80
 
 
@@ -33,12 +31,7 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def embed_figure(figure: Figure, description: str) -> str:
-    """An ``<img>`` with the figure embedded as PNG.
-
-    Args:
-        figure: the figure to embed.
-        description: alternative text.
-    """
+    """An ``<img>`` with the figure embedded as PNG; ``description`` is its alternative text."""
     content = BytesIO()
     figure.savefig(content, format="png", dpi=_DPI)
     data = base64.b64encode(content.getvalue()).decode("ascii")

@@ -6,8 +6,6 @@ import html
 import re
 from collections.abc import Sequence
 
-__all__ = ["code", "escape", "format_table"]
-
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool] | None = None) -> str:
     """A Markdown table; cells are not escaped.

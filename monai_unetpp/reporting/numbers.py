@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["decimal", "join_shape", "percent", "rough_percent", "significant", "time_unit"]
-
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 

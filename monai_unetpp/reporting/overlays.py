@@ -14,8 +14,6 @@ from monai_unetpp.reporting.figures import HALO
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PLANES", "draw_contour", "draw_grey", "draw_letters", "draw_scale_bar", "error_slice", "tint"]
-
 PLANES = {"L": "sagittal", "R": "sagittal", "P": "coronal", "A": "coronal", "I": "axial", "S": "axial"}
 """Name of the plane perpendicular to the axis that points to a side of the patient."""
 
@@ -31,14 +29,10 @@ _ROUNDING = 0.6
 def draw_grey(
     axes: Axes, image: npt.NDArray[Any], limits: Iterable[float], *, upright: bool = True, **options: Any
 ) -> None:
-    """Draw a plane in grey: its first axis runs to the right, its second upwards, or downwards as in photographs.
+    """Draw a plane ``(W, H)`` in grey: its first axis runs to the right, its second upwards, or else downwards.
 
-    Args:
-        axes: where to draw.
-        image: intensities ``(W, H)``.
-        limits: intensities shown as black and as white; if they are equal, the image is black.
-        upright: whether the second axis runs upwards.
-        **options: for ``imshow``, such as ``aspect``.
+    ``limits`` are the intensities shown as black and as white; if they are equal, the image is black. ``options`` are
+    those of ``imshow``, such as ``aspect``.
     """
     low, high = limits
     options = {"interpolation": "nearest", "origin": "lower" if upright else "upper", **options}
@@ -46,14 +40,9 @@ def draw_grey(
 
 
 def tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, strength: float, **options: Any) -> None:
-    """Tint voxels of an image that is already drawn.
+    """Tint voxels ``(W, H)`` of an image that :func:`draw_grey` drew, with an opacity of ``strength``.
 
-    Args:
-        axes: where :func:`draw_grey` drew the image.
-        mask: the voxels ``(W, H)``.
-        colour: such as ``"#0072B2"``.
-        strength: opacity, 0 to 1.
-        **options: for ``imshow``, the same as for the image.
+    ``options`` are those of ``imshow``, the same as for the image.
     """
     from matplotlib.colors import to_rgb
 
@@ -74,11 +63,11 @@ def draw_contour(
     rounded: bool = False,
     halo: bool = False,
 ) -> None:
-    """Draw the border of a label along voxel edges, without interpolation.
+    """Draw the border of a label ``(W, H)`` along voxel edges, without interpolation.
 
     Args:
         axes: where the image is drawn.
-        mask: the voxels of the label ``(W, H)``.
+        mask: the voxels of the label.
         colour: line colour.
         width: line width in points.
         closed: also draw the border where the label touches the edge of the picture.
@@ -100,11 +89,7 @@ def draw_contour(
 def draw_scale_bar(axes: Axes, shape: tuple[int, int], spacing: Sequence[float], unit: str) -> None:
     """Draw a scale bar of a round length in the lower left corner, readable on black and on white.
 
-    Args:
-        axes: where :func:`draw_grey` drew the image, upright.
-        shape: image size ``(W, H)``.
-        spacing: size of a voxel along both axes, in ``unit``.
-        unit: such as ``"mm"``.
+    The image of ``shape`` ``(W, H)`` is upright; ``spacing`` is the size of a voxel along both axes, in ``unit``.
     """
     width = shape[0] * spacing[0]
     length = max(
@@ -122,10 +107,7 @@ def draw_scale_bar(axes: Axes, shape: tuple[int, int], spacing: Sequence[float],
 def draw_letters(axes: Axes, right: str, top: str) -> None:
     """Draw orientation letters at the four edges: R for the patient's right, A for anterior, S for superior, ...
 
-    Args:
-        axes: where the image is drawn.
-        right: the letter of the right edge, such as ``"R"``; the left edge gets its opposite.
-        top: the letter of the upper edge.
+    ``right`` and ``top`` are those of the right and the upper edge; the other edges get the opposites.
     """
     places = (
         (_OPPOSITE[right], 0.02, 0.5, "left", "center"),
@@ -147,10 +129,7 @@ def _outline(text: Any) -> None:
 def error_slice(truth: npt.ArrayLike, prediction: npt.ArrayLike, spacing: Sequence[float]) -> tuple[int | None, int]:
     """The slice with the most errors (else the most labels, else the middle one): its axis (None in 2D) and index.
 
-    Args:
-        truth: labels ``(H, W)`` or ``(H, W, D)``.
-        prediction: labels of the same shape.
-        spacing: voxel size by axis; the slice is perpendicular to the coarsest axis, the last of equals.
+    The slice of a volume is perpendicular to the axis of the coarsest ``spacing``, the last of equals.
     """
     true, predicted = np.asarray(truth), np.asarray(prediction)
     if true.ndim == 2:

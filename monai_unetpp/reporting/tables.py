@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
+from monai_unetpp.errors import printable
 from monai_unetpp.reporting.markdown import escape, format_table
-
-__all__ = ["Table", "TableCell", "Tone"]
 
 Tone = Literal["", "good", "bad", "unsure", "muted"]
 
@@ -90,7 +89,9 @@ class Table:
 
     def text(self) -> str:
         """Lines for a terminal: the headings, a rule and the rows, without caption and notes."""
-        lines = [self.columns, *(tuple(cell.text for cell in row) for row in self.rows)]
+        texts = [self.columns, *([cell.text for cell in row] for row in self.rows)]
+        # a name may hold a line break
+        lines = [tuple(map(printable, line)) for line in texts]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, tuple("-" * width for width in widths))
         return "\n".join(self._aligned(line, widths) for line in lines)

@@ -22,17 +22,6 @@ from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.variants import REFERENCE, StudyRow
 
-__all__ = [
-    "COMPARED",
-    "CaseMetrics",
-    "RunResult",
-    "case_means",
-    "compare_cases",
-    "format_study",
-    "measured_where",
-    "summarise",
-]
-
 COMPARED = ("iou", "dice")
 """The metrics that are compared, the first of them also with the reference."""
 

@@ -13,15 +13,14 @@ from torch import nn
 
 from monai_unetpp.files import write_json
 from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.study.heads import MeanOfHeads
+from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.study.variants import MEAN_OF_HEADS
-
-__all__ = ["RowLatency", "cut_network", "measure_latencies", "network_size", "read_latencies", "write_latencies"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,38 @@ class RowLatency:
     ratio: Quartiles | None
 
 
+class MeanOfHeads(nn.Module):
+    """A nested U-Net with one more level: the mean of all heads, as ``segment`` takes it.
+
+    Args:
+        network: with deep supervision.
+
+    Attributes:
+        config: that of the network.
+        levels: those of the network, and :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
+    """
+
+    def __init__(self, network: NestedUNet) -> None:
+        super().__init__()
+        self.network = network
+        self.config = network.config
+        self.spatial_dims = network.spatial_dims
+        self.in_channels = network.in_channels
+        self.levels = (*network.levels, MEAN_OF_HEADS)
+
+    def forward_levels(self, x: torch.Tensor, levels: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Logits ``(B, C, H, W[, D])`` of each level; those of the mean come from :func:`mean_of_heads`."""
+        if MEAN_OF_HEADS not in levels:
+            return self.network.forward_levels(x, levels)
+        outputs = self.network.forward_levels(x)
+        outputs[MEAN_OF_HEADS] = mean_of_heads(list(outputs.values()))
+        return {level: outputs[level] for level in levels}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The mean ``(B, C, H, W[, D])`` alone."""
+        return self.forward_levels(x, [MEAN_OF_HEADS])[MEAN_OF_HEADS]
+
+
 def cut_network(network: NestedUNet, level: str) -> nn.Module:
     """The part of ``network`` that ``level`` needs: one head and its nodes, or everything for the mean of heads."""
     if level == MEAN_OF_HEADS:
@@ -45,12 +76,9 @@ def cut_network(network: NestedUNet, level: str) -> nn.Module:
 
 
 def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -> dict[str, int]:
-    """``parameters``, and ``flops`` of one window (a multiplication and an addition count as two).
+    """``parameters`` of a network cut to a level, and ``flops`` of one window ``(H, W[, D])``.
 
-    Args:
-        network: the trained network.
-        level: where it is cut, or :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
-        window_shape: ``(H, W[, D])``.
+    A multiplication and an addition count as two.
     """
     cut = cut_network(network, level)
     device = next(cut.parameters()).device
@@ -97,9 +125,7 @@ def measure_latencies(
 
 def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment: Environment) -> None:
     """Write the latencies and the environment in which they were measured."""
-    rows = {name: dataclasses.asdict(each) for name, each in latencies.items()}
-    content = {"environment": dataclasses.asdict(environment), "rows": rows}
-    write_json(path, content, indent=1)
+    write_json(path, to_plain({"environment": environment, "rows": latencies}), indent=1)
 
 
 def read_latencies(
@@ -110,11 +136,8 @@ def read_latencies(
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        before = Environment(**content["environment"])
-        latencies = {
-            name: RowLatency(Quartiles(**row["seconds"]), row["ratio"] and Quartiles(**row["ratio"]))
-            for name, row in content["rows"].items()
-        }
+        before = from_plain(Environment, content["environment"], "environment")
+        latencies = {name: from_plain(RowLatency, row, name) for name, row in content["rows"].items()}
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
     # measured at another time in the same way

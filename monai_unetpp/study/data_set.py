@@ -13,8 +13,6 @@ from monai_unetpp.data.datasets.label_names import IGNORE
 from monai_unetpp.data.datasets.labelled import hash_files, list_cases, repeated_names
 from monai_unetpp.data.formats.naming import entry_name
 
-__all__ = ["StudyCases", "find_study_cases"]
-
 
 @dataclasses.dataclass(frozen=True)
 class StudyCases:
@@ -77,6 +75,10 @@ class StudyCases:
 
     def as_dict(self) -> dict[str, Any]:
         """What all runs of a study must share; their folders may differ."""
+        return {**self.description(), "content": self.content}
+
+    def description(self) -> dict[str, Any]:
+        """The same without the content of the files."""
         return {
             "name": self.name,
             "spatial_dims": self.spatial_dims,
@@ -84,7 +86,6 @@ class StudyCases:
             "labels": {**self.labels, **({} if self.ignore_label is None else {IGNORE: self.ignore_label})},
             "training": [entry_name(case) for case in self.training],
             "validation": [entry_name(case) for case in self.validation],
-            "content": self.content,
         }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from monai_unetpp.choices import PRECISIONS
 from monai_unetpp.options import option, option_names, own_shard
+from monai_unetpp.planning.values import SETTABLE, check_one
 
 __all__ = ["RunOptions", "StudySettings", "flip_axes_with_sides", "read_config"]
 
@@ -94,18 +94,24 @@ class StudySettings:
     def __post_init__(self, spatial_dims: int) -> None:
         given = {name: getattr(self, name) for name in option_names(StudySettings)}
         values = given | {name: of[spatial_dims] for name, of in _BY_AXES.items() if given[name] is None}
-        for name in ("budget", "batch_size", "checkpoint_steps"):
-            (values[name],) = _whole_numbers(name, [values[name]])
-        for name in ("learning_rate", "overlap"):
-            (values[name],) = _numbers(name, [values[name]], least=0.0)
-        values["features"] = _whole_numbers("features", values["features"])
-        values["flip_axes"] = _whole_numbers("flip_axes", values["flip_axes"], least=0)
-        values["patch_size"] = _per_axis("patch_size", _whole_numbers("patch_size", values["patch_size"]), spatial_dims)
-        if values["spacing_mm"] is not None:
-            values["spacing_mm"] = _per_axis("spacing_mm", _numbers("spacing_mm", values["spacing_mm"]), spatial_dims)
+        for name in ("batch_size", "patch_size", "learning_rate", "spacing_mm", "flip_axes", "overlap"):
+            value = values[name]
+            if name in ("patch_size", "spacing_mm") and _is_list(value) and len(value) == 1:
+                (value,) = value
+            checked = check_one(name, value, spatial_dims)
+            values[name] = tuple(checked) if isinstance(checked, list) else checked
+        for name in ("budget", "checkpoint_steps"):
+            values[name] = SETTABLE["steps"](name, values[name], spatial_dims)
+        features = values["features"]
+        if not _is_list(features) or len(features) < 3:
+            raise ValueError(
+                f"features must have at least three entries, got {features!r}. With two, there is only L1, and all "
+                "variants are the same network."
+            )
+        values["features"] = tuple(SETTABLE["steps"]("features", entry, spatial_dims) for entry in features)
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        self._check(spatial_dims)
+        self._check()
 
     @classmethod
     def complete(cls, given: Mapping[str, Any], spatial_dims: int) -> StudySettings:
@@ -126,30 +132,16 @@ class StudySettings:
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return values
 
-    def _check(self, spatial_dims: int) -> None:
+    def _check(self) -> None:
         if self.precision not in _PRECISIONS:
             reason = "Its gradients underflow; use bf16." if self.precision == "fp16" else "Correct the name."
             raise ValueError(f"precision must be one of {', '.join(_PRECISIONS)}, got {self.precision!r}. {reason}")
-        if len(self.features) < 3:
-            raise ValueError(
-                f"features must have at least three entries, got {list(self.features)}. With two, there is only L1, "
-                "and all variants are the same network."
-            )
         depth = len(self.features) - 1
         # instance norm needs more than one element in the coarsest map
         if max(self.patch_size) <= 2**depth:
             raise ValueError(
                 f"patch_size must be more than {2**depth} along at least one axis for {len(self.features)} features, "
                 f"got {list(self.patch_size)}. Give a larger patch_size, or fewer features."
-            )
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}. 0.001 is a good start.")
-        if not self.overlap < 1:
-            raise ValueError(f"overlap must lie between 0 and 1, got {self.overlap}. 0.25 is common.")
-        beyond = [axis for axis in self.flip_axes if axis >= spatial_dims]
-        if beyond:
-            raise ValueError(
-                f"flip_axes must be axes of the image, 0 to {spatial_dims - 1}, got {beyond[0]}. Leave it out."
             )
 
 
@@ -239,31 +231,3 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _whole_numbers(name: str, value: Any, least: int = 1) -> tuple[int, ...]:
-    entries = list(value) if _is_list(value) else [value]
-    if not all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
-        raise TypeError(f"{name} must be a whole number, or several, got {value!r}. Write 8, or 8 16 32.")
-    if any(entry < least for entry in entries):
-        raise ValueError(f"{name} must be {least} or more, got {value!r}. Give a larger number.")
-    return tuple(entries)
-
-
-def _numbers(name: str, value: Any, least: float | None = None) -> tuple[float, ...]:
-    entries = list(value) if _is_list(value) else [value]
-    if not all(isinstance(entry, (int, float)) and not isinstance(entry, bool) for entry in entries):
-        raise TypeError(f"{name} must be a number, or several, got {value!r}. Write 1.0, or 1.0 1.0 2.5.")
-    if not all(math.isfinite(entry) and (entry > 0 if least is None else entry >= least) for entry in entries):
-        rule = "positive" if least is None else f"{least:g} or more"
-        raise ValueError(f"{name} must be {rule}, got {value!r}. Give a finite number.")
-    return tuple(float(entry) for entry in entries)
-
-
-def _per_axis(name: str, entries: tuple[Any, ...], spatial_dims: int) -> tuple[Any, ...]:
-    if len(entries) not in (1, spatial_dims):
-        raise ValueError(
-            f"{name} must have 1 or {spatial_dims} entries for images with {spatial_dims} axes, got {list(entries)}. "
-            "Give one number for all axes, or one per axis."
-        )
-    return entries * spatial_dims if len(entries) == 1 else entries

@@ -16,11 +16,9 @@ from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.study.accuracy_table import COMPARED, CaseMetrics
+from monai_unetpp.study.costs import MeanOfHeads
 from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings
-from monai_unetpp.study.heads import MeanOfHeads
-
-__all__ = ["score_network", "train_network"]
 
 _TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer needs and the study ignores
 
@@ -32,16 +30,12 @@ def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str],
 
     Args:
         bundle: the study's bundle.
-        values: of this run, by key of the configuration: ``output_dir``, ``device``, ``seed``, ``variant``, ...
-            All networks with the same seed get the same patches.
+        values: of this run, by key of the configuration. All networks with the same seed get the same patches.
         tell: called at every checkpoint with the step and the mean loss of the last steps.
 
     Returns:
         The prepared training cases, which the next run may use as ``train#cases``; None if this training was already
         complete.
-
-    Raises:
-        RuntimeError: the loss became infinite or NaN.
     """
     folder = Path(values["output_dir"])
     if (folder / "model.pt").is_file():

@@ -51,8 +51,6 @@ from monai_unetpp.study.variants import (
     variant_names,
 )
 
-__all__ = ["StudyOutcome", "StudyRun", "run_study"]
-
 logger = logging.getLogger(__name__)
 
 

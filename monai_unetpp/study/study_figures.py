@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_accuracy", "draw_learning_curves"]
-
 _DPI = 130
 
 #: Colour and marker of each family; the marker repeats what the colour says.

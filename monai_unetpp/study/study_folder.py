@@ -16,8 +16,6 @@ from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings, read_config
 from monai_unetpp.training import write_template
 
-__all__ = ["State", "StudyFolder"]
-
 State = Literal["finished", "failed", "interrupted", "open"]
 
 
@@ -51,6 +49,8 @@ class StudyFolder:
     def read_settings(self, cases: StudyCases) -> dict[str, Any]:
         """The settings that the folder was started with; none for a new one.
 
+        Names of cases and labels are compared, not the content of their files, which :meth:`compare` reads.
+
         Raises:
             ValueError: the folder holds runs of other cases, or its settings cannot be read.
         """
@@ -58,7 +58,7 @@ class StudyFolder:
             return {}
         stored = read_config(self.settings_file)
         before = stored.pop("cases", None)
-        if before != _as_before(before, cases):
+        if not isinstance(before, dict) or not cases.description().items() <= before.items():
             raise ValueError(self._refusal(_difference("cases", None, None)))
         return stored
 
@@ -71,9 +71,8 @@ class StudyFolder:
         Raises:
             ValueError: the folder holds runs of other settings or cases.
         """
-        stored = read_config(self.settings_file) if self.settings_file.is_file() else None
-        terms = {**settings.as_dict(), "cases": _as_before((stored or {}).get("cases"), cases)}
-        before = terms if stored is None else stored
+        terms = {**settings.as_dict(), "cases": cases.as_dict()}
+        before = read_config(self.settings_file) if self.settings_file.is_file() else terms
         changed = [name for name in {**before, **terms} if before.get(name) != terms.get(name)]
         if changed:
             differences = "; ".join(_difference(name, before.get(name), terms.get(name)) for name in changed)
@@ -139,14 +138,6 @@ def read_curve(run: Path) -> list[dict[str, float]]:
     """The steps of a run from its ``curve.csv``."""
     with (run / "curve.csv").open(newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def _as_before(stored: Any, cases: StudyCases) -> dict[str, Any]:
-    """The cases as a folder keeps them: one of an earlier version knows nothing of their content."""
-    described = cases.as_dict()
-    if isinstance(stored, dict) and "content" not in stored:
-        del described["content"]
-    return described
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

@@ -30,6 +30,9 @@ from monai_unetpp.benchmark.speed import measure_inference
 from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.benchmark.speed_results import InferenceCost, check_targets
 from monai_unetpp.benchmark.speed_tables import format_inference_benchmark
+from monai_unetpp.cli import main
+from monai_unetpp.inferers import sliding_windows
+from monai_unetpp.inferers.predictors.choice import make_predictor
 from monai_unetpp.measuring.quartiles import Quartiles
 
 FEATURES = (4, 4, 4, 4, 4)
@@ -167,6 +170,20 @@ class TestOneContender:
         assert done.labels is None
         assert run.run(stages=False, labels=False).stages_s == {}
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("shape", [(48, 32, 32), (32, 32, 32)])
+    def test_the_volume_needs_no_preparation_after_the_start(self, tmp_path, monkeypatch, shape):
+        """A network is converted for one size of batches: otherwise the first round would measure that too."""
+        run, made = ContenderRun(SHALLOW, make_task(tmp_path, volume_shape=shape)), []
+        monkeypatch.setattr(
+            sliding_windows,
+            "make_predictor",
+            lambda *args, **settings: made.append(settings) or make_predictor(*args, **settings),
+        )
+        run.start()
+        run.run(stages=False, labels=True)
+        assert len(made) == 1
+
     def test_openvino_is_imported_without_telemetry(self, monkeypatch):
         imported = []
         monkeypatch.setattr(contenders, "has_openvino", lambda: True)
@@ -179,16 +196,23 @@ class TestOneContender:
         folders = [contenders.own_folder(each, task) for each in (SHALLOW, DEEP)]
         assert [folder.name for folder in folders] == ["L1_torch_fp32", "L4_torch_fp32"]
 
-    def test_the_ceiling_is_a_rate(self):
-        rate = measure_matrix_ceiling("fp32", "cpu", size=256, tries=3)
+    def test_the_ceiling_is_a_rate(self, monkeypatch):
+        monkeypatch.setattr(contenders, "_MOST_MATRIX", {"cpu": 256})
+        rate = measure_matrix_ceiling("fp32", "cpu", tries=3)
         assert 1e8 < rate < 1e14
         assert torch.backends.cuda.matmul.allow_tf32 is False
 
-    def test_the_ceiling_is_the_best_of_several(self, monkeypatch):
-        clock = iter([0, 9, 10, 14, 20, 22, 30, 38])
-        monkeypatch.setattr(contenders.time, "perf_counter", lambda: next(clock))
-        # the fastest of 9, 4, 2 and 8 seconds; 2 * 10 ** 3 operations
-        assert measure_matrix_ceiling("fp32", "cpu", size=10, tries=3) == 1000
+    def test_the_ceiling_is_the_best_of_several_products_of_large_matrices(self, monkeypatch):
+        # all but the first of each size; the last three are of the largest
+        seconds = {256: [9, 0.01], 512: [0.02], 1024: [0.04], 2048: [4, 2, 8]}
+        monkeypatch.setattr(contenders, "_product_seconds", lambda precision, device, size: seconds[size].pop(0))
+        assert measure_matrix_ceiling("fp32", "cpu", tries=3) == 2**33
+        assert not any(seconds.values())
+
+    def test_the_ceiling_of_a_precision_that_the_processor_lacks_takes_small_matrices(self, monkeypatch):
+        seconds = {256: [9, 0.01], 512: [0.5, 0.25]}
+        monkeypatch.setattr(contenders, "_product_seconds", lambda precision, device, size: seconds[size].pop(0))
+        assert measure_matrix_ceiling("bf16", "cpu", tries=2) == 2**30
 
 
 class FakeProcess:
@@ -245,6 +269,7 @@ def fake(monkeypatch):
         monkeypatch.setattr(FakeProcess, "seconds", seconds)
         monkeypatch.setattr(speed, "ContenderProcess", FakeProcess)
         monkeypatch.setattr(speed, "measure_matrix_ceiling", lambda precision, device: 1000.0)
+        monkeypatch.setattr(speed, "resolve_precision", lambda precision, device: "bf16")
         return measure_inference(**{**TINY, "runtimes": ["torch"], "device": "cpu", **options})
 
     return measure
@@ -517,15 +542,17 @@ class TestBundle:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"repeats": 1}, "repeats must be 2 or more, got 1"),
+        ({"repeats": 1}, "repeats must be a whole number, 2 or more, got 1"),
+        ({"repeats": 2.5}, "repeats must be a whole number, 2 or more, got 2.5"),
         ({"features": (4, 8)}, r"features must have 5 positive entries, got \(4, 8\). BasicUNetPlusPlus has a fixed"),
         ({"window_shape": (32,)}, r"window_shape must have 2 or 3 positive sizes, got \(32,\)"),
         ({"window_shape": (32, 32, 16)}, r"window_shape must have sizes of 32 or more, got \(32, 32, 16\)"),
         ({"volume_shape": (32, 32)}, r"volume_shape must have 3 positive sizes like the windows, got \(32, 32\)"),
         ({"overlap": 1.0}, "overlap must be from 0 to below 1, got 1.0"),
         ({"overlap": (0.5, 0.5)}, r"overlap must have one entry per spatial axis of the image, 3, got \[0.5, 0.5\]"),
-        ({"out_channels": 0}, "out_channels must be 1 or more, got 0"),
-        ({"sw_batch_size": 0}, "sw_batch_size must be 1 or more, got 0"),
+        ({"out_channels": 0}, "out_channels must be a whole number, 1 or more, got 0"),
+        ({"sw_batch_size": 0}, "sw_batch_size must be a whole number, 1 or more, got 0"),
+        ({"sw_batch_size": 2.5}, "sw_batch_size must be a whole number, 1 or more, got 2.5"),
         ({"levels": ["L5"]}, "levels must be among L1, L2, L3, L4, got 'L5'"),
         ({"runtimes": ["auto"]}, "runtimes must be among torch, compile, openvino, got 'auto'"),
         ({"precisions": ["fp16"]}, "precisions must be among fp32, bf16, got 'fp16'"),
@@ -547,6 +574,13 @@ def test_runtimes_that_are_present(monkeypatch, installed, other):
         "L1 torch bf16",
         f"L1 {other} bf16",
     ]
+
+
+@pytest.mark.parametrize(("native", "precisions"), [("fp32", ["fp32"]), ("bf16", ["fp32", "bf16"])])
+def test_bf16_is_left_out_where_the_processor_lacks_it(monkeypatch, native, precisions):
+    monkeypatch.setattr(speed, "resolve_precision", lambda precision, device: native)
+    chosen = speed.choose_contenders(SpeedOptions(runtimes=["torch"]), ["L1"], torch.device("cpu"))
+    assert [contender.precision for contender in chosen] == 2 * precisions
 
 
 def test_contenders_on_a_gpu():
@@ -586,17 +620,20 @@ class TestByName:
         with pytest.raises(OSError, match="must be a folder that can be written to"):
             run_benchmark(device="cpu", plot=tmp_path / "file" / "f.png")
 
-    def test_figures_outlive_a_plot_that_cannot_be_written(self, fake, monkeypatch, tmp_path):
+    def test_figures_outlive_a_plot_that_cannot_be_written(self, fake, monkeypatch, tmp_path, capsys):
         def refuse(*_):
             raise OSError("f.png: cannot be written (No space left on device).")
 
         result = fake({}, levels=["L1"], precisions=["fp32"])
         monkeypatch.setattr(speed, "measure_inference", lambda **_: result)
         monkeypatch.setattr(speed_plot, "save_speed_plot", refuse)
-        text, figures = run_benchmark(device="cpu", plot=tmp_path / "f.png")
-        assert text.startswith(format_inference_benchmark(result))
-        assert text.endswith("The plot cannot be written: f.png: cannot be written (No space left on device).\n")
-        assert figures == dataclasses.asdict(result)
+        written = ["--plot", str(tmp_path / "f.png"), "-o", str(tmp_path / "f.json")]
+        assert main(["benchmark", "--device", "cpu", *written]) == 2
+        said = capsys.readouterr()
+        assert said.out == f"{format_inference_benchmark(result)}\n"
+        assert said.err == "monai-unetpp: f.png: cannot be written (No space left on device).\n"
+        figures = json.loads((tmp_path / "f.json").read_text())
+        assert figures == json.loads(json.dumps(dataclasses.asdict(result)))
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
     def test_missing_device(self):

@@ -97,13 +97,7 @@ def test_the_exit_code_tells_what_is_wrong_and_the_text_is_kept_as_such(result, 
     assert json.loads((tmp_path / "r.json").read_text())["kinds"][0]["rows"][0]["outcome"] == outcome
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"kinds": ("weather",)}, r"kinds must be some of paths, .*, got weather\."),
-        ({"device": "cuda"}, r"device must be cpu, got 'cuda'\."),
-    ],
-)
-def test_bad_arguments(change, message):
-    with pytest.raises(ValueError, match=message):
-        measure_robustness(**change)
+def test_another_device_is_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["robustness", "--device", "meta"])
+    assert "error: device must be" in capsys.readouterr().err.splitlines()[-1]

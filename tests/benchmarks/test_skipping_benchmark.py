@@ -45,16 +45,3 @@ def test_text(result):
     assert text.startswith("A volume of 32 x 32 x 32, 97 % of it background, overlap 0, features 4, 4, 4, ")
     assert "\n| 16 | 8 | 6 | " in text
     assert text.endswith("| 100.00 % |\n")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"repeats": 1}, "repeats must be 2 or more, got 1"),
-        ({"window_sizes": ()}, r"window_sizes must be one or more positive sizes, got \(\)"),
-        ({"volume": torch.zeros(4, 4)}, r"volume must have 3 axes, got shape \(4, 4\)"),
-    ],
-)
-def test_bad_arguments(change, message):
-    with pytest.raises(ValueError, match=message):
-        measure_skipping(**change)

@@ -32,7 +32,7 @@ from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, pareto_front, r
 from monai_unetpp.pruning.report.case_pictures import save_overlay
 from monai_unetpp.pruning.report.front import plot_trade_offs
 from monai_unetpp.pruning.report.opening import plain_verdict
-from monai_unetpp.pruning.report.plots import plot_differences
+from monai_unetpp.pruning.report.plots import plot_case_lines, plot_differences
 from monai_unetpp.pruning.report.report_files import SCHEMA_VERSION, read_report, write_report
 from monai_unetpp.pruning.report.result_tables import accuracy_table, comparisons_table, cost_table, stability_table
 from monai_unetpp.pruning.report.trust_wording import honesty
@@ -630,6 +630,20 @@ class TestHtml:
         names = {row["case"] for row in csv.DictReader(io.StringIO(paths["csv"].read_text(encoding="utf-8")))}
         assert nasty in names
         assert read_report(paths["json"]) == result
+
+
+def test_a_false_positive_is_marked_like_a_missed_structure():
+    """Both have Dice 0 and lie below the axis, which the other cases choose."""
+    one = make_result()
+    invented = LabelScore("false_positive", 0.0, 0.0, 61.5, 0.0, 1.0, 1.0, 0.0)
+    at = next(i for i, row in enumerate(one.rows) if (row.point, row.label) == ("L1", "anterior"))
+    rows = (*one.rows[:at], dataclasses.replace(one.rows[at], score=invented), *one.rows[at + 1 :])
+    marks = [
+        int(re.search(r"(\d+) marks of Dice 0", plot_case_lines(each).alt)[1])
+        for each in (one, dataclasses.replace(one, rows=rows))
+    ]
+    assert marks[0] > 0
+    assert marks[1] == marks[0] + 1
 
 
 class TestTradeOffPlots:

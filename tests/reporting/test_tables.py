@@ -35,11 +35,12 @@ def test_markdown():
 
 
 def test_lines_for_a_terminal():
-    table = Table.of_rows("ignored", ["case", "ml", "ml"], [["a", "1.5", None], ["long name", "10.5", "2"]], ["case"])
+    rows = [["a\nb", "1.5", None], ["long name", "10.5", "2"]]
+    table = Table.of_rows("ignored", ["case", "ml", "ml"], rows, ["case"])
     assert table.text().split("\n") == [
         "case         ml  ml",
         "---------  ----  --",
-        "a           1.5   \N{EN DASH}",
+        "a\\nb        1.5   \N{EN DASH}",
         "long name  10.5   2",
     ]
 

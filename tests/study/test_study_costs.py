@@ -10,6 +10,7 @@ from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.study.costs import (
+    MeanOfHeads,
     RowLatency,
     cut_network,
     measure_latencies,
@@ -17,7 +18,6 @@ from monai_unetpp.study.costs import (
     read_latencies,
     write_latencies,
 )
-from monai_unetpp.study.heads import MeanOfHeads
 
 
 @pytest.fixture(scope="module")

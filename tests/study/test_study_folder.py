@@ -1,8 +1,6 @@
 """The output folder of a study: whose runs it holds."""
 
 import dataclasses
-import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from monai_unetpp.study import StudySettings
+from monai_unetpp.study import StudySettings, data_set, run_study
 from monai_unetpp.study.data_set import find_study_cases
 from monai_unetpp.study.study_folder import StudyFolder
 
@@ -55,15 +53,14 @@ def test_files_that_were_changed_under_the_same_names_are_other_cases(discs_dir,
     folder.compare(settings, find_study_cases(data.rename(tmp_path / "moved")))
 
 
-def test_a_folder_of_an_earlier_version_knows_no_content(discs_dir, tmp_path):
-    cases, settings, folder = find_study_cases(discs_dir), StudySettings(2), StudyFolder(tmp_path / "study")
-    folder.claim(settings, cases)
-    stored = json.loads(folder.settings_file.read_text())
-    del stored["cases"]["content"]
-    folder.settings_file.write_text(json.dumps(stored))
-    assert folder.read_settings(cases) == settings.as_dict()
-    terms = json.dumps({**settings.as_dict(), "cases": stored["cases"]}, sort_keys=True)
-    assert folder.compare(settings, cases) == hashlib.sha256(terms.encode()).hexdigest()
+def test_a_list_of_runs_reads_no_images(discs_dir, tmp_path, monkeypatch):
+    folder, settings = StudyFolder(tmp_path), StudySettings(2)
+    folder.claim(settings, find_study_cases(discs_dir))
+    monkeypatch.setattr(data_set, "hash_files", lambda files: pytest.fail("the images are read"))
+    assert run_study(discs_dir, tmp_path, list_only=True, device="cpu").runs[0].state == "open"
+    (folder.settings_file).write_text("{}")
+    with pytest.raises(ValueError, match="its cases, images or labels are not those of dataset_dir"):
+        run_study(discs_dir, tmp_path, list_only=True, device="cpu")
 
 
 def test_a_bundle_that_was_changed_is_not_on_equal_terms(discs_dir, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
+from statistics import fmean
 
 import numpy as np
 
@@ -15,8 +16,6 @@ from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_
 from monai_unetpp.reporting.numbers import percent, significant
 from monai_unetpp.reporting.tables import Table, TableCell
 from monai_unetpp.spreadsheet import format_csv
-
-__all__ = ["ADAPTIVE_RULE", "adaptive_cases_table", "adaptive_csv", "adaptive_table"]
 
 ADAPTIVE_RULE = (
     "L1 and L2 of every window are computed. If 1 - Dice between their segmentations is below the tolerance for every "
@@ -51,10 +50,10 @@ def adaptive_table(result: PruningResult) -> Table | None:
                     },
                     operations: significant(point.operations_ratio, 3),
                     time: quartiles(point.time_ratio, 1.0),
-                    "Dice difference": _interval(dice),
+                    "Dice difference": interval(dice) if dice else None,
                     "Worst case": _worst(outcome),
                     "Level of nearest cost": f"{level.point} ({adaptive.level_operations[level.point]:.2f})",
-                    "Its Dice difference": _interval(static),
+                    "Its Dice difference": interval(static) if static else None,
                     "Its worst case": _worst(level),
                 }
             )
@@ -107,11 +106,11 @@ def adaptive_cases_table(result: PruningResult) -> Table | None:
         records.append(
             {
                 "Cases": f"{name} ({len(cases)})",
-                "Operations": significant(_mean([ratios[case] for case in cases])),
-                "Windows of a case": significant(_mean([sum(depths[case].values()) for case in cases]), 2),
-                "True volume (ml)": significant(_mean([score.truth_ml for _, score in pairs])) if pairs else None,
-                "Dice at the deepest": format_metric("dice", _mean([b for _, b in dice])) if dice else None,
-                "Difference": format_difference("dice", _mean([a - b for a, b in dice])) if dice else None,
+                "Operations": significant(fmean([ratios[case] for case in cases])),
+                "Windows of a case": significant(fmean([sum(depths[case].values()) for case in cases]), 2),
+                "True volume (ml)": significant(fmean([score.truth_ml for _, score in pairs])) if pairs else None,
+                "Dice at the deepest": format_metric("dice", fmean([b for _, b in dice])) if dice else None,
+                "Difference": format_difference("dice", fmean([a - b for a, b in dice])) if dice else None,
                 "Such as": ", ".join(case for _, case in (cases[0], cases[middle], cases[-1])),
             }
         )
@@ -142,10 +141,6 @@ def adaptive_csv(adaptive: AdaptiveDepth) -> str:
     return format_csv(("dataset", "case", "point", *(f"windows_{level}" for level in levels), "operations_ratio"), rows)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
-
-
 def _foreground(rows: Sequence[ScoreRow], point: str) -> dict[_Key, ScoreRow]:
     """The rows of the pooled labels; with a single label, its own."""
     labels = {row.label for row in rows}
@@ -156,10 +151,6 @@ def _foreground(rows: Sequence[ScoreRow], point: str) -> dict[_Key, ScoreRow]:
 def _dice(outcome: PointOutcome) -> Comparison | None:
     """The comparison of Dice with the largest loss; of another metric if Dice is not guarded."""
     return min(outcome.comparisons, key=lambda each: (each.metric != "dice", each.mean_difference), default=None)
-
-
-def _interval(comparison: Comparison | None) -> str | None:
-    return None if comparison is None else interval(comparison)
 
 
 def _worst(outcome: PointOutcome) -> str | None:

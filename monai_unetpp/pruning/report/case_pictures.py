@@ -26,8 +26,6 @@ from monai_unetpp.reporting.overlays import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["save_overlay"]
-
 _Array = npt.NDArray[Any]
 
 #: Sizes of the picture and its legend, in inches.
@@ -66,8 +64,8 @@ def save_overlay(
     Contours are coloured by label; wrong voxels are tinted red. The background is transparent.
 
     Args:
-        image: intensities ``(H, W)`` or ``(H, W, D)``.
-        truth: true labels of the same shape, 0 for background.
+        image: intensities ``(H, W[, D])``; the label maps have the same shape.
+        truth: true labels, 0 for background.
         chosen: labels of the chosen level.
         deepest: labels of the deepest level.
         spacing: size of a voxel along each axis, in ``unit``.
@@ -79,9 +77,6 @@ def save_overlay(
         unit: unit of ``spacing``.
         orientation: directions of the axes, such as ``"RAS"``, for the name of the plane and for letters at the edges.
             None if unknown, and in 2D.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     values = np.asarray(image, dtype=float)
     masks = {"truth": truth, "chosen": chosen, "deepest": deepest}

@@ -28,8 +28,6 @@ from monai_unetpp.reporting.numbers import rough_percent, significant, time_unit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["mean_dice", "plot_trade_offs"]
-
 _GOALS = ("latency_ms", "memory_mb", "parameters", "energy_j")
 _LINE = 16
 """Most letters in a line beside a point."""

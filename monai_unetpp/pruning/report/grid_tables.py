@@ -14,8 +14,6 @@ from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_
 from monai_unetpp.reporting.numbers import join_shape, rough_percent, significant, time_unit
 from monai_unetpp.reporting.tables import Table, TableCell
 
-__all__ = ["GRID_RULE", "grid_networks_table", "grid_state", "grid_table"]
-
 _MEGA = 1e6
 #: Headings of what a setting consists of.
 _SETTINGS = ("Overlap", "Flips", "Precision", "Runtime", "Windows")

@@ -11,8 +11,6 @@ from monai_unetpp.pruning.summary import Summary, deepest_point, shown_loser, ve
 from monai_unetpp.pruning.wording import format_difference, format_metric, speed_up
 from monai_unetpp.reporting.numbers import rough_percent
 
-__all__ = ["Fact", "first_lines", "key_facts", "levels_in_words", "plain_verdict"]
-
 
 class Fact(NamedTuple):
     """A figure on the first screen, and its meaning."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "Spot", "picture_of", "plot_case_lines", "plot_differences", "plot_grid"]
-
 _MAX_PANELS = 6
 _MAX_SPOTS = 600
 
@@ -254,12 +252,10 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
     sets = tuple(dict.fromkeys(row.dataset for row in result.rows))
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(sets)}
     dice: dict[tuple[str, str, str], dict[str, float]] = {}
-    missed = []
     for row in result.rows:
         if row.score.dice is not None:
             dice.setdefault((row.label, row.dataset, row.case), {})[row.point] = row.score.dice
-        if row.score.state == "missed" and row.label in labels:
-            missed.append(row)
+    zeros = [row for row in result.rows if row.score.dice == 0 and row.label in labels]
     columns = 2 if len(labels) == 4 else min(len(labels), 3)
     rows = math.ceil(len(labels) / columns)
     with new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns) as (figure, grid):
@@ -270,10 +266,10 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
                 cases = [s for (of, where, _), s in dice.items() if (of, where) == (label, dataset)]
                 _draw_cases(axes, cases, names, len(embedded), colour)
             means = _draw_means(axes, [s for (of, _, _), s in dice.items() if of == label], names, len(embedded))
-            lost = [names.index(row.point) for row in missed if row.label == label]
+            lost = [names.index(row.point) for row in zeros if row.label == label]
             if lost:
                 heights = [v for (of, _, _), s in dice.items() if of == label for v in s.values() if v > 0]
-                _draw_missed(axes, lost, [*heights, *(mean for mean in means if mean > 0)])
+                _draw_zeros(axes, lost, [*heights, *(mean for mean in means if mean > 0)])
             axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
             axes.set_xlim(-0.4, len(names) - 0.6)
             axes.set_title(label)
@@ -281,11 +277,11 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
                 axes.set_ylabel("Dice (0 to 1)")
             if index + columns >= len(labels):
                 axes.set_xlabel("level")
-        _legend_cases(figure, colours, bool(missed))
+        _legend_cases(figure, colours, bool(zeros))
         count = len({(row.dataset, row.case) for row in result.rows})
         alt = (
             f"Dice of each of {count} cases at {', '.join(names)}, one line per case, for {', '.join(labels)}; "
-            f"{len(missed)} marks of missed structures.{undrawn}"
+            f"{len(zeros)} marks of Dice 0.{undrawn}"
         )
         marks = [
             (axes, (names.index(point), value), f"{case} ({dataset}), {point}: Dice {format_metric('dice', value)}")
@@ -318,7 +314,7 @@ def _draw_means(axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[s
     return means
 
 
-def _draw_missed(axes: Axes, positions: Sequence[int], heights: Sequence[float]) -> None:
+def _draw_zeros(axes: Axes, positions: Sequence[int], heights: Sequence[float]) -> None:
     """Draw crosses at the lower edge, so that a few zeros do not flatten all other lines."""
     low, high = (min(heights), max(heights)) if heights else (0.0, 1.0)
     room = 0.12 * max(high - low, 0.05)
@@ -328,11 +324,12 @@ def _draw_missed(axes: Axes, positions: Sequence[int], heights: Sequence[float])
     axes.plot(positions, [bottom] * len(positions), marker="x", clip_on=False, **style)
 
 
-def _legend_cases(figure: Figure, colours: dict[str, str], missed: bool) -> None:
+def _legend_cases(figure: Figure, colours: dict[str, str], zeros: bool) -> None:
     handles = [_handle(name, colour, marker="o", markersize=3) for name, colour in colours.items()]
     handles.append(_handle("mean", INK, linewidth=2.2, marker="o"))
-    if missed:
-        handles.append(_handle("missed structure (Dice 0, at the lower edge)", INK, marker="x", linestyle="none"))
+    if zeros:
+        words = "Dice 0: missed, or found where nothing is (at the lower edge)"
+        handles.append(_handle(words, INK, marker="x", linestyle="none"))
     _legend(figure, handles, 4)
 
 

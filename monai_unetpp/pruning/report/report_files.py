@@ -47,8 +47,6 @@ from monai_unetpp.reporting.numbers import significant
 from monai_unetpp.reporting.tables import Table
 from monai_unetpp.spreadsheet import format_csv as _csv_text
 
-__all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
-
 SCHEMA_VERSION = "2.6"
 _GRID_FILE = "operating_points.csv"
 _ADAPTIVE_FILE = "adaptive_depth.csv"

@@ -47,27 +47,6 @@ from monai_unetpp.pruning.wording import (
 from monai_unetpp.reporting.numbers import join_shape, percent, rough_percent, significant, time_unit
 from monai_unetpp.reporting.tables import Table, TableCell, Tone
 
-__all__ = [
-    "DECISION_RULE",
-    "EARLIER_RULES",
-    "PAPER_CLAIM",
-    "UNSCORED",
-    "accuracy_table",
-    "between_sets_table",
-    "claims_table",
-    "comparisons_table",
-    "cost_table",
-    "environment_table",
-    "glance_table",
-    "problems_table",
-    "settings_table",
-    "stability_table",
-    "trade_offs_table",
-    "verdict_cell",
-    "verdicts_table",
-    "worst_cases_table",
-]
-
 _MEGA = 1e6
 _GIGA = 1e9
 _GLANCE_LABELS = 4

@@ -13,8 +13,6 @@ from monai_unetpp.pruning.summary import ALL, deepest_point, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference
 from monai_unetpp.reporting.numbers import rough_percent
 
-__all__ = ["TrustLine", "honesty", "trust_lines", "trust_sentences", "verdict_in_words"]
-
 _MOST_NAMES = 3
 _MOST_DIFFERENCES = 3
 

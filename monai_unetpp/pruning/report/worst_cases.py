@@ -6,15 +6,13 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
-import numpy.typing as npt
 
-from monai_unetpp.data import VolumeReader, read_geometry
+from monai_unetpp.data import read_geometry
+from monai_unetpp.data.datasets.case_check import read_image
 from monai_unetpp.data.datasets.labelled import LabelledCase
-from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.formats.pictures import is_picture_name
 from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.errors import printable
@@ -24,8 +22,6 @@ from monai_unetpp.pruning.report.case_pictures import save_overlay
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.pruning.scoring.prediction import predict_case
 from monai_unetpp.pruning.summary import WorstCase, losses_of_cases
-
-__all__ = ["save_worst_cases"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +97,8 @@ def _save_case(
     geometry = read_geometry(case.label)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_overlay(
-        _background(case, truth.data.shape),
+        # voxels outside of the scanned region may be NaN
+        read_image(case, truth.data.ndim, allow_constant=True, fill_nonfinite=0.0).data[0],
         true,
         less,
         most,
@@ -115,14 +112,3 @@ def _save_case(
         unit="pixels" if is_picture_name(case.label) else "mm",
         orientation="".join(nibabel.aff2axcodes(geometry.affine)) if truth.data.ndim == 3 else None,
     )
-
-
-def _background(case: LabelledCase, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """The first channel of a case's image, on the label's grid of ``shape``."""
-    path = case.image[0]
-    if is_nifti_name(path):
-        data = read_voxels(open_nifti(path), path)
-    else:
-        reader = VolumeReader(len(shape), allow_constant=True)
-        data = reader.get_data(reader.read(path))[0]
-    return np.asarray(data).reshape(*shape, -1)[..., 0]
