@@ -27,8 +27,6 @@ from monai_unetpp.planning.transforms import (
     window_padding,
 )
 
-__all__ = ["CACHE_FILE", "check_free", "check_unedited", "write_bundle"]
-
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
 

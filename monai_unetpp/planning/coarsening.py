@@ -10,8 +10,6 @@ from monai_unetpp.planning.data_rules import ISENSEE, Choice
 from monai_unetpp.planning.fingerprint import CaseFingerprint, Fingerprint
 from monai_unetpp.reporting.numbers import percent
 
-__all__ = ["best_dice", "choose_coarser_spacing"]
-
 #: A patch should show this share of an image, or be this many times as long as objects are.
 _LEAST_SEEN, _LENGTHS = 0.05, 2.0
 #: How many times coarser than its finest axis a grid may become.

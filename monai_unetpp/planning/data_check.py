@@ -25,8 +25,6 @@ from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
 
-__all__ = ["check_data"]
-
 _VERSION = 1
 """Version of the rules; increased when they become stricter."""
 

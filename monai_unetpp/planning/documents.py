@@ -24,8 +24,6 @@ from monai_unetpp.reporting.markdown import code, escape, format_table
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.version import __version__
 
-__all__ = ["DATA_LICENSE", "bundle_metadata", "plan_text", "readme_text", "safe_name", "write_readme"]
-
 DATA_LICENSE = """\
 The weights in models/model.pt are trained on a data set whose licence is not stated here yet.
 

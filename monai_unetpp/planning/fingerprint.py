@@ -15,17 +15,6 @@ from monai_unetpp.files import write_text
 from monai_unetpp.guard import ImageRecord, TrainingRanges
 from monai_unetpp.plain_values import from_plain, to_plain
 
-__all__ = [
-    "LONGEST_AXIS",
-    "QUANTILES",
-    "CaseFingerprint",
-    "ChannelIntensity",
-    "Fingerprint",
-    "IntensityStatistics",
-    "fingerprint_text",
-    "medians_by_axis",
-]
-
 _Entry = TypeVar("_Entry", int, float)
 
 LONGEST_AXIS = 2**16 - 2

@@ -24,8 +24,6 @@ from monai_unetpp.losses import NestedDeepSupervisionLoss
 from monai_unetpp.measuring.size import count_flops
 from monai_unetpp.networks import NestedUNet
 
-__all__ = ["Machine", "StepCost", "count_step", "measure_machine"]
-
 #: Classes of machines differ by this factor, so that noise rarely changes the class.
 _CLASS_FACTOR = 4.0
 #: The timed step: a fraction of a second on one core, and with the most classes a few seconds.

@@ -49,8 +49,6 @@ from monai_unetpp.planning.fingerprint import (
 from monai_unetpp.planning.sides import left_right_pairs, mirrored_pairs
 from monai_unetpp.progress import Progress, counting
 
-__all__ = ["take_fingerprint"]
-
 logger = logging.getLogger(__name__)
 
 _VERSION = 6

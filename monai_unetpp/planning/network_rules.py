@@ -20,17 +20,6 @@ from monai_unetpp.window_layout import bytes_per_voxel, overlapping_starts
 if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, StepCost
 
-__all__ = [
-    "NetworkTask",
-    "check_size",
-    "choose_network",
-    "choose_window",
-    "kernels_of",
-    "patch_of",
-    "strides_of",
-    "training_minutes",
-]
-
 logger = logging.getLogger(__name__)
 
 #: Features at full resolution, and edge of a cubic or square patch of as many voxels, the most expensive first.

@@ -55,8 +55,6 @@ from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
 from monai_unetpp.progress import Progress
 
-__all__ = ["count_validation", "describe_task", "make_plan", "plan", "plan_checked"]
-
 logger = logging.getLogger(__name__)
 
 _BY_HAND = "Set by hand."

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
-__all__ = ["left_right_pairs", "mirrored_pairs", "sided"]
-
 #: What names a side as a word of its own: abbreviations, and words of several languages.
 _SIDES = {
     "left": (

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Source"]
-
 _FOLLOWED = ("features", "strides", "kernel_size", "norm")
 
 

@@ -18,8 +18,6 @@ from monai_unetpp.networks.transferred import Transfer
 from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.training_plan import TrainingPlan
 
-__all__ = ["compare_start", "find_start", "read_source"]
-
 
 def find_start(init: str | PathLike[str]) -> Path:
     """The file of weights, or the folder of the bundle, that ``init`` names.

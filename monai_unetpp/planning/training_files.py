@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["CHECK_FILE", "has_trained"]
-
 CHECK_FILE = "training/data_check.json"
 """The state of the data that passed the check and the hashes of their voxels, so that nothing is read again."""
 

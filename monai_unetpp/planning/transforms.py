@@ -8,8 +8,6 @@ from typing import Any
 from monai_unetpp.planning.data_rules import CROP_MARGIN, is_anisotropic
 from monai_unetpp.planning.training_plan import TrainingPlan
 
-__all__ = ["augmentation", "postprocessing", "preparation", "preprocessing", "takes_slices", "tells_objects"]
-
 _BOTH = ["@image", "@label"]
 #: Percentiles of an image beyond which there is nothing to clip.
 _EVERYTHING = [0.0, 100.0]

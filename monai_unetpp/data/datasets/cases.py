@@ -29,8 +29,6 @@ from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_picture_
 from monai_unetpp.data.formats.result_marks import is_result
 from monai_unetpp.errors import counted, list_values, printable
 
-__all__ = ["expand_home", "find_cases"]
-
 logger = logging.getLogger(__name__)
 
 #: Of files that are no DICOM: raw voxels can look like the beginning of one.

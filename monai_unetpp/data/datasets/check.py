@@ -29,8 +29,6 @@ from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.errors import counted
 from monai_unetpp.progress import Progress, counting
 
-__all__ = ["check_dataset", "check_labelled_data", "tell_doubtful"]
-
 logger = logging.getLogger(__name__)
 
 _MOST_LINES = 20

@@ -20,18 +20,6 @@ from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted
 from monai_unetpp.files import write_text
 
-__all__ = [
-    "LISTS",
-    "list_names",
-    "load_datalist",
-    "missing_list",
-    "read_content",
-    "read_datalist",
-    "read_entries",
-    "read_entry",
-    "read_form",
-]
-
 logger = logging.getLogger(__name__)
 
 LISTS = ("training", "validation")

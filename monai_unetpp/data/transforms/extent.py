@@ -13,18 +13,6 @@ from nibabel.orientations import io_orientation
 from monai_unetpp.data.transforms.surround import find_surround
 from monai_unetpp.data.transforms.surround_search import Surround, box_around
 
-__all__ = [
-    "PERCENTILES",
-    "ImageExtent",
-    "axes_in_order",
-    "content_box",
-    "describe_extent",
-    "find_own_surround",
-    "is_left_handed",
-    "measure_extent",
-    "tilt_of",
-]
-
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
 """Percentiles that describe intensities everywhere."""
 

@@ -7,8 +7,6 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["Kind", "have_two_backgrounds", "is_bright", "place_of_median", "sort_kinds", "weigh_kinds"]
-
 Kind = tuple[tuple[int, ...] | None, str | None]
 """Shape, and background, ``"dark"`` or ``"bright"``; each is None where it tells no kinds apart."""
 

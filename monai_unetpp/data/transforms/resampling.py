@@ -14,18 +14,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.surround_search import box_around
 from monai_unetpp.data.transforms.target_grid import HEADER_ROUNDING, round_half_to_even
 
-__all__ = [
-    "TRACE",
-    "axis_neighbours",
-    "check_resampled_size",
-    "choose_spacing",
-    "find_candidate_box",
-    "is_same_place",
-    "list_blocks",
-    "nearest_voxels",
-    "needed_box",
-]
-
 TRACE = 1e-9
 """Share of the largest value below which an interpolated one is rounding, also where axes are not at right angles."""
 

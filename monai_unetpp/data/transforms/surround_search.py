@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["Surround", "box_around", "find_black", "search_surround"]
-
 _Array = npt.NDArray[Any]
 
 #: Fraction of the border from which a value always counts, and from which it counts unless it is noise.
