@@ -162,8 +162,7 @@ def _trained(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def _read(name: str, folder: Path = _TEMPLATE / "configs") -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return content
+    return read_object(folder / f"{name}.json")
 
 
 def _chain(transforms: list[dict[str, Any]]) -> dict[str, Any]:

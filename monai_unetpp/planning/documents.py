@@ -419,7 +419,7 @@ def safe_name(name: str) -> str:
 
 def bundle_metadata(plan: TrainingPlan) -> str:
     """The metadata of a bundle, without scores and weights."""
-    content: dict[str, Any] = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
+    content = read_object(_TEMPLATE)
     labels = ["background", *map(safe_name, plan.label_names)]
     repeated = {name for name, count in Counter(labels).items() if count > 1}
     classes = {str(number): f"{name} {number}" if name in repeated else name for number, name in enumerate(labels)}

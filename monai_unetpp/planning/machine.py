@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.devices import resolve_device, resolve_precision, synchronize
 from monai_unetpp.distributed import processes_here
 from monai_unetpp.free_memory import container_limit_bytes
@@ -275,6 +276,5 @@ def _now(clock: Callable[[], float], device: torch.device) -> float:
 
 def _training_loss() -> NestedDeepSupervisionLoss:
     """The loss of every planned training."""
-    content = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
-    parser = ConfigParser({"plain_loss": content["plain_loss"]})
+    parser = ConfigParser({"plain_loss": read_object(_TEMPLATE)["plain_loss"]})
     return NestedDeepSupervisionLoss(parser.get_parsed_content("plain_loss"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import random
@@ -18,7 +17,7 @@ from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
 from monai_unetpp.data.formats.naming import case_name, entry_name, image_name, unique_names
 from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted
-from monai_unetpp.files import write_text
+from monai_unetpp.files import read_json_object, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +68,7 @@ def read_form(path: str | PathLike[str]) -> Form:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path}: no such file. Name a folder with {FORMS_HELP}.") from None
-    except (OSError, ValueError, RecursionError) as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"{path}: cannot be read as JSON ({reason}). Repair it.") from e
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must hold an object, got {type(content).__name__}. Write it in Decathlon form.")
-    return content
+    return read_json_object(path, "Write it in Decathlon form.", f"Name a folder with {FORMS_HELP}.")
 
 
 def load_datalist(
@@ -321,7 +311,7 @@ def _drawn_split(
     if rank() == 0:
         _tell_drawn(path if path.is_file() else path.parent, len(split["validation"]), len(cases))
     if split_dir is not None:
-        write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
+        write_json(Path(split_dir) / "split.json", split, indent=2)
     return split
 
 
