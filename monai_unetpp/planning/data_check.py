@@ -22,7 +22,7 @@ from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted, list_values
 from monai_unetpp.files import read_json_object, write_json
-from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
+from monai_unetpp.planning.bundle_writing import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
 

@@ -20,6 +20,7 @@ from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.data_rules import find_kinds, hidden_labels, is_anisotropic
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
+from monai_unetpp.planning.transforms import tells_objects
 from monai_unetpp.reporting.markdown import code, escape, format_table
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.version import __version__
@@ -291,9 +292,7 @@ def write_readme(
     path, plan = root / "docs" / "README.md", load_plan(root)
     if folds is not None:
         plan = dataclasses.replace(plan, folds=folds)
-    # bundles that were planned before cannot number objects
-    objects = "instances" in read_object(root / "configs" / "inference.json")
-    text = readme_text(plan, fingerprint, training=training, performance=performance, objects=objects)
+    text = readme_text(plan, fingerprint, training=training, performance=performance)
     write_text(path, text.replace(_LICENCE, _licence_in(path)))
     return path
 
@@ -311,9 +310,8 @@ def readme_text(
     *,
     training: str | None = None,
     performance: str | None = None,
-    objects: bool = False,
 ) -> str:
-    """The README as Markdown; see :func:`write_readme`. With ``objects``, the bundle can number them."""
+    """The README as Markdown; see :func:`write_readme`."""
     names = ", ".join(map(escape, plan.label_names))
     channels = f"{counted(len(plan.channels), 'channel')}: {', '.join(map(escape, plan.channels))}"
     levels = len(plan["strides"])
@@ -352,7 +350,7 @@ Every value with its reason is in [plan.md](plan.md).
 
 ### Output
 
-One {form} per case on the input's grid: 0 background; {values}.{_OBJECTS if objects else ""}
+One {form} per case on the input's grid: 0 background; {values}.{_OBJECTS if tells_objects(plan) else ""}
 
 ## Performance
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_unetpp.planning.data_rules import ISENSEE, OVERLAP, OWN, Choice
-from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS, check_levels
 from monai_unetpp.window_layout import bytes_per_voxel, overlapping_starts
 
@@ -62,6 +61,46 @@ _MOST_WINDOW_BYTES = 4 * 2**30
 _WINDOW_SHARE = 0.25
 #: Images to look at, and lengths along an axis to try.
 _MOST_SHAPES, _MOST_LENGTHS = 100, 64
+#: What a plan follows in the network whose weights its training starts from.
+_FOLLOWED = ("features", "strides", "kernel_size", "norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The network whose weights a training starts from: what their shapes come from.
+
+    Attributes:
+        name: of its bundle or file.
+        spatial_dims: 2 or 3.
+        features: channels of each resolution, finest first.
+        strides: of each step down, by axis.
+        kernel_size: of each resolution, by axis.
+        norm: in the form that plans have; None where plans have no such norm.
+    """
+
+    name: str
+    spatial_dims: int
+    features: list[int]
+    strides: list[list[int]]
+    kernel_size: list[list[int]]
+    norm: Any
+
+    def begin(self, name: str, own: list[Any]) -> list[Any]:
+        """As many entries as ``own`` has: this network's first, then ``own`` where it has no further ones."""
+        entries: list[Any] = getattr(self, name)
+        return [*entries[: len(own)], *own[len(entries) :]]
+
+    def reasons(self, values: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+        """Reason and source of the values that are those of this network, as far as both have them."""
+        reason = f"As in {self.name}, so that its weights fit: the training starts from them."
+        return {name: (reason, "--init") for name in _FOLLOWED if self._agrees(name, values[name])}
+
+    def _agrees(self, name: str, value: Any) -> bool:
+        own = getattr(self, name)
+        if name == "norm":
+            return bool(own == value)
+        common = min(len(own), len(value))
+        return bool(own[:common] == value[:common])
 
 
 @dataclasses.dataclass(frozen=True)

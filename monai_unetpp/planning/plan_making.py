@@ -17,39 +17,24 @@ from monai_unetpp.data.datasets.description import DataSetDescription, describe_
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.errors import counted
 from monai_unetpp.files import claimed
+from monai_unetpp.planning import data_rules
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
 from monai_unetpp.planning.coarsening import choose_coarser_spacing
 from monai_unetpp.planning.data_check import check_data
-from monai_unetpp.planning.data_rules import (
-    OVERLAP,
-    OWN,
-    Choice,
-    choose_augmentation,
-    choose_bias_field,
-    choose_class_ratios,
-    choose_class_weights,
-    choose_clip_percentiles,
-    choose_crop_background,
-    choose_flip_axes,
-    choose_intensity_range,
-    choose_inversion,
-    choose_normalization,
-    choose_orientation,
-    choose_rare_kind_factor,
-    choose_rotate90,
-    choose_spacing,
-    choose_tolerance,
-    hidden_labels,
-    prepared_shapes,
-    typical_shape,
-)
+from monai_unetpp.planning.data_rules import OVERLAP, OWN, Choice, hidden_labels, prepared_shapes, typical_shape
 from monai_unetpp.planning.fingerprint import LONGEST_AXIS, Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step, measure_machine
 from monai_unetpp.planning.measuring import take_fingerprint
-from monai_unetpp.planning.network_rules import NetworkTask, check_size, choose_network, choose_window, training_minutes
+from monai_unetpp.planning.network_rules import (
+    NetworkTask,
+    Source,
+    check_size,
+    choose_network,
+    choose_window,
+    training_minutes,
+)
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.sides import sided
-from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.starting import compare_start, read_source
 from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
@@ -215,7 +200,7 @@ def make_plan(
     _check_axes(source, dims)
     given = {name: check_one(name, value, dims) for name, value in options.given.items()}
     choices = _Choices(given)
-    if choices.settle("orientation", choose_orientation(fingerprint)) is None:
+    if choices.settle("orientation", data_rules.choose_orientation(fingerprint)) is None:
         fingerprint = fingerprint.as_stored()
     _choose_for_data(choices, fingerprint)
     if given.get("spacing_mm"):
@@ -238,7 +223,7 @@ def make_plan(
         asked = task_at(spacing_mm)
         return asked.shape, choose_network(asked, machine, count_step, given, check=False)["patch_size"].value
 
-    choices.settle("spacing_mm", choose_coarser_spacing(fingerprint, choose_spacing(fingerprint), patch_at))
+    choices.settle("spacing_mm", choose_coarser_spacing(fingerprint, data_rules.choose_spacing(fingerprint), patch_at))
     task = task_at(choices["spacing_mm"])
     for name, choice in choose_network(task, machine, count_step, given).items():
         if name in given:
@@ -350,20 +335,20 @@ class _Choices:
 def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     """Settle the values that depend on the data alone; later rules build on earlier ones."""
     settle = choices.settle
-    spacing_mm = settle("spacing_mm", choose_spacing(fingerprint))
-    cropped = settle("crop_background", choose_crop_background(fingerprint))
-    normalization = settle("normalization", choose_normalization(fingerprint, cropped))
-    clipped = settle("clip_percentiles", choose_clip_percentiles(fingerprint, normalization, cropped))
-    settle("intensity_range", choose_intensity_range(fingerprint, normalization, clipped))
-    settle("invert_bright_background", choose_inversion(fingerprint, normalization))
-    settle("rare_kind_factor", choose_rare_kind_factor(fingerprint))
-    settle("class_ratios", choose_class_ratios(fingerprint, cropped))
-    settle("class_weights", choose_class_weights(fingerprint))
-    settle("augmentation", choose_augmentation(fingerprint))
-    settle("bias_field", choose_bias_field(fingerprint))
-    rotate90 = settle("rotate90", choose_rotate90(fingerprint, spacing_mm))
-    settle("flip_axes", choose_flip_axes(fingerprint, rotate90, choices["orientation"]))
-    settle("tolerance_mm", choose_tolerance(fingerprint))
+    spacing_mm = settle("spacing_mm", data_rules.choose_spacing(fingerprint))
+    cropped = settle("crop_background", data_rules.choose_crop_background(fingerprint))
+    normalization = settle("normalization", data_rules.choose_normalization(fingerprint, cropped))
+    clipped = settle("clip_percentiles", data_rules.choose_clip_percentiles(fingerprint, normalization, cropped))
+    settle("intensity_range", data_rules.choose_intensity_range(fingerprint, normalization, clipped))
+    settle("invert_bright_background", data_rules.choose_inversion(fingerprint, normalization))
+    settle("rare_kind_factor", data_rules.choose_rare_kind_factor(fingerprint))
+    settle("class_ratios", data_rules.choose_class_ratios(fingerprint, cropped))
+    settle("class_weights", data_rules.choose_class_weights(fingerprint))
+    settle("augmentation", data_rules.choose_augmentation(fingerprint))
+    settle("bias_field", data_rules.choose_bias_field(fingerprint))
+    rotate90 = settle("rotate90", data_rules.choose_rotate90(fingerprint, spacing_mm))
+    settle("flip_axes", data_rules.choose_flip_axes(fingerprint, rotate90, choices["orientation"]))
+    settle("tolerance_mm", data_rules.choose_tolerance(fingerprint))
     hidden = hidden_labels(fingerprint)
     if hidden and (cropped or normalization == "inside"):
         what = "where nothing will be found" if cropped else "which is kept for them"

@@ -15,7 +15,7 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.transfer import compare_weights, shapes_in_weights, shaping_arguments
 from monai_unetpp.networks.transferred import Transfer
-from monai_unetpp.planning.source import Source
+from monai_unetpp.planning.network_rules import Source
 from monai_unetpp.planning.training_plan import TrainingPlan
 
 
