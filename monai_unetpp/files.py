@@ -32,7 +32,6 @@ __all__ = [
     "naming_full_disk",
     "put_in_place",
     "read_json_object",
-    "read_json_object",
     "remove_leftovers",
     "scratch_folder",
     "temporary_folder",
@@ -368,30 +367,6 @@ def _unlock(file: int) -> None:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_UN)
     os.close(file)
-
-
-def read_json_object(path: str | PathLike[str], remedy: str, missing: str | None = None) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Args:
-        path: the file.
-        remedy: what to do about a file that holds something else, as a sentence.
-        missing: the same about one that does not exist; by default ``remedy``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be read, or holds no JSON object.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path}: no such file. {missing or remedy}") from None
-    except (OSError, ValueError, RecursionError) as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"{path}: cannot be read as JSON ({reason}). {remedy}") from e
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must hold a JSON object, got {type(content).__name__}. {remedy}")
-    return content
 
 
 def read_json_object(path: str | PathLike[str], remedy: str, missing: str | None = None) -> dict[str, Any]:

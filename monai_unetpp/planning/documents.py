@@ -320,12 +320,12 @@ def readme_text(
     form = "NIfTI file (TIFF for volumes stored as TIFF, which a `dataset.json` must list)"
     if plan.spatial_dims == 2:
         form = "file (NIfTI, PNG or TIFF, as the input)"
+    untrained = "" if performance else f"{_NOT_TRAINED}\n"
     return f"""# Model Overview
 
 {escape(plan.name)}: a nested U-Net (UNet++, arXiv:1912.05074) with {several}, for the {plan.spatial_dims}D segmentation
 of {names}. The levels are trained together by deep supervision; `--level` builds and runs only the nodes of a level.
-{"" if performance else _NOT_TRAINED}
-
+{untrained}
 ## Data
 
 {_data_text(plan, fingerprint)}

@@ -15,6 +15,7 @@ from typing import Any
 from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.datasets.description import DataSetDescription, describe_data_set
 from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.transforms.resampling import is_lost
 from monai_unetpp.errors import counted
 from monai_unetpp.files import claimed
 from monai_unetpp.planning import data_rules
@@ -278,7 +279,15 @@ def _check_axes(source: Source | None, dims: int) -> None:
 
 
 def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -> None:
-    """Refuse a voxel size at which an image is longer than an axis may be, or larger than the memory."""
+    """Refuse a voxel size at which an image is longer than an axis may be, larger than the memory, or nearly gone."""
+    spacing_mm = choices["spacing_mm"]
+    for case, shape in zip(fingerprint.cases, prepared_shapes(fingerprint, spacing_mm, False), strict=True):
+        if is_lost(case.shape, case.spacing_mm, shape, spacing_mm):
+            raise ValueError(
+                f"spacing_mm must leave something of every image, got {spacing_mm}, at which one of "
+                f"{' x '.join(map(str, case.shape))} voxels would have {' x '.join(map(str, shape))}. Give smaller "
+                "numbers, or leave spacing_mm out."
+            )
     most_voxels = _host_bytes(machine) / (_CHANNEL_BYTES * len(fingerprint.channels))
     for shape in prepared_shapes(fingerprint, choices["spacing_mm"], choices["crop_background"]):
         if max(shape) > LONGEST_AXIS or math.prod(shape) > most_voxels:

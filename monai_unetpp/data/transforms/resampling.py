@@ -74,11 +74,7 @@ def check_resampled_size(
     Raises:
         ImageFileError: an axis would nearly vanish, or the result does not fit into memory.
     """
-    finer = wanted / spacing
-    lost = any(
-        length > 1 and factor >= _LOST_FACTOR and kept < _LOST_VOXELS
-        for length, factor, kept in zip(shape, finer, size, strict=True)
-    )
+    lost = is_lost(shape, spacing, size, wanted)
     too_large = voxel_bytes * math.prod(size) > (_ASSUMED_MEMORY if free_bytes is None else free_bytes)
     if lost or too_large:
         trouble = "nearly nothing" if lost else "more than memory holds"
@@ -86,6 +82,16 @@ def check_resampled_size(
             f"{path}: its {_product(shape)} voxels of {_product(spacing)} mm would become {_product(size)} of "
             f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or use a network for such voxels."
         )
+
+
+def is_lost(
+    shape: Sequence[int], spacing: Sequence[float] | _Array, size: Sequence[int], wanted: Sequence[float] | _Array
+) -> bool:
+    """Whether an axis of a volume would nearly vanish by resampling, with arguments as in ``check_resampled_size``."""
+    return any(
+        length > 1 and target / own >= _LOST_FACTOR and kept < _LOST_VOXELS
+        for length, own, kept, target in zip(shape, spacing, size, wanted, strict=True)
+    )
 
 
 def _product(numbers: Sequence[float] | npt.NDArray[np.float64]) -> str:
