@@ -90,11 +90,6 @@ def check_free(bundle: str | PathLike[str]) -> None:
 def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | PathLike[str]) -> None:
     """Write the bundle of a plan, without weights; ``configs/plan.json`` is written last, to mark it as complete.
 
-    Args:
-        plan: the plan.
-        fingerprint: of the data.
-        bundle: the folder, which may contain an earlier plan for which no training has saved anything.
-
     Raises:
         FileExistsError: the folder contains something else.
         OSError: it cannot be written to.

@@ -88,10 +88,6 @@ def best_dice(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> dict[str
 
     On average, a grid moves surfaces across an axis by a quarter of its voxel size there; what labels already suffer
     from their own grid is subtracted in squares. Labels without voxels are left out.
-
-    Args:
-        fingerprint: of the data.
-        spacing_mm: voxel size of the grid.
     """
     return {
         name: statistics.fmean(_dice(case, name, spacing_mm) for case in cases)

@@ -138,12 +138,7 @@ def choose_crop_background(fingerprint: Fingerprint) -> Choice:
 
 
 def hidden_labels(fingerprint: Fingerprint, least: float = _HIDDEN) -> dict[str, float]:
-    """The labels with voxels in the constant surround, and their mean share of these, 0 to 1.
-
-    Args:
-        fingerprint: of the data.
-        least: the least share that counts.
-    """
+    """The labels with voxels in the constant surround, and their mean share of these, 0 to 1."""
     return {name: share for name, share in fingerprint.in_surround.items() if share >= least}
 
 

@@ -166,11 +166,6 @@ def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int
 
     Each is counted once, as a plan asks again for each value that was set by hand.
 
-    Args:
-        config: arguments of :class:`~monai_unetpp.NestedUNet`.
-        patch_size: voxels by axis.
-        batch_size: number of patches.
-
     Raises:
         ValueError: arguments that no network can be built from, or with more weights or voxels than can be counted.
     """

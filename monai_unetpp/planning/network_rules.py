@@ -205,11 +205,6 @@ def choose_network(
 def check_size(name: str, size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:
     """Refuse patches or windows that leave one voxel at the lowest resolution, where norms have nothing to compare.
 
-    Args:
-        name: of the value, for the message.
-        size: of the patches or windows.
-        strides: of the network.
-
     Raises:
         ValueError: they are too small.
     """
@@ -251,12 +246,7 @@ def _check_affordable(source: Source, task: NetworkTask, step_s: float | None, f
 
 
 def training_minutes(minutes: float, folds: int) -> float:
-    """The minutes for one training, out of those for everything.
-
-    Args:
-        minutes: time for everything.
-        folds: networks that are trained in addition to the final one.
-    """
+    """The minutes for one training, out of those for everything; with ``folds`` further ones of the same length."""
     return _TRAINING_SHARE * minutes / (folds + 1)
 
 
@@ -312,11 +302,6 @@ def patch_of(task: NetworkTask, edge: int, strides: Sequence[Sequence[int]] | No
 
     Its lengths are multiples of the downsampling factors, so that nothing is padded, and twice as long at least along
     one axis.
-
-    Args:
-        task: the task of the network.
-        edge: of a cube or square of as many voxels.
-        strides: set by hand; else those of the rule.
     """
     dims = task.spatial_dims
     if task.square:
@@ -398,17 +383,7 @@ def choose_window(
     memory_bytes: int,
     classes: int = 1,
 ) -> Choice:
-    """The size of the windows at inference.
-
-    Args:
-        patch: voxels of a patch by axis.
-        shapes: of the training images, after resampling and cropping.
-        strides: of the network, by step and axis.
-        norm: of the network.
-        channels: of the first convolution.
-        memory_bytes: of the machine.
-        classes: channels of the logits of a level.
-    """
+    """The size of the windows at inference."""
     if norm != "batch":
         return Choice(list(patch), "As large as a patch, as the statistics of instance norm depend on the size.")
     most_bytes = int(min(_MOST_WINDOW_BYTES, _WINDOW_SHARE * memory_bytes))

@@ -124,11 +124,7 @@ def plan(
 
 
 def describe_task(options: PlanOptions) -> DataSetDescription:
-    """What the data set says about itself, if the folder is free and the weights to start from can be read.
-
-    Args:
-        options: what was asked for.
-    """
+    """What the data set says about itself, if the folder is free and the weights to start from can be read."""
     check_free(options.output_dir)
     if options.init is not None:
         read_source(options.init)
@@ -142,12 +138,6 @@ def plan_checked(
     measure: Callable[[int, str | None, int], Machine] = measure_machine,
 ) -> TrainingPlan:
     """Plan for data that have passed :func:`~monai_unetpp.planning.data_check.check_data`, in a free folder.
-
-    Args:
-        options: the options.
-        described: the facts about the data set.
-        progress: see :func:`plan`.
-        measure: see :func:`plan`.
 
     Raises:
         BlockingIOError: another process plans or trains there.

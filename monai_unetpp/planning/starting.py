@@ -29,10 +29,7 @@ def find_start(init: str | PathLike[str]) -> Path:
 
 
 def read_source(init: str | PathLike[str]) -> Source | None:
-    """The network whose weights ``init`` names: as the file says, or as the shapes of the weights tell.
-
-    Args:
-        init: bundle or checkpoint.
+    """The network of the weights in a bundle or checkpoint: as the file says, or as the shapes of the weights tell.
 
     Returns:
         None where neither tells.
@@ -58,10 +55,6 @@ def read_source(init: str | PathLike[str]) -> Source | None:
 
 def compare_start(plan: TrainingPlan, init: str | PathLike[str]) -> Transfer:
     """Which parts of the planned network start from the weights that ``init`` names.
-
-    Args:
-        plan: whose network it is.
-        init: bundle or checkpoint.
 
     Raises:
         FileNotFoundError: no such file or bundle.

@@ -35,12 +35,7 @@ def _reader(plan: TrainingPlan, **arguments: Any) -> _Config:
 
 
 def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
-    """Load an image, and its label if there is one, and bring them to a common grid and intensity scale.
-
-    Args:
-        plan: the plan.
-        labelled: whether there may be labels, as in training.
-    """
+    """Load an image, and its label if there is one, and bring them to a common grid and intensity scale."""
     allow = {"allow_missing_keys": True} if labelled else {}
     keys: Any = _BOTH if labelled else "@image"
     mode: Any = ["bilinear", "nearest"] if labelled else "bilinear"

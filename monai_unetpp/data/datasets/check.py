@@ -186,14 +186,7 @@ def check_labelled_data(
 def tell_doubtful(
     where: str | PathLike[str], key: str, checked: Mapping[LabelledCase, CheckedCase], names: LabelNames | None
 ) -> None:
-    """Log once what looks doubtful about sound cases of one list: equal images, labels that no case has.
-
-    Args:
-        where: the ``dataset.json`` or the data set, for messages.
-        key: name of the list, or of the data set.
-        checked: result of the check of each case.
-        names: the labels; None if they have no names.
-    """
+    """Log once what looks doubtful about sound cases of one list: equal images, labels that no case has."""
     listed = [_ListedCase(key, case) for case in checked]
     found = {case.files: each for case, each in checked.items()}
     _tell(_compare_cases(where, listed, found, names), warn_once)

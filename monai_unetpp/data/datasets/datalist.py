@@ -54,9 +54,6 @@ def read_content(path: str | PathLike[str]) -> dict[str, Any]:
 def read_form(path: str | PathLike[str]) -> Form:
     """Find the form of a data set without reading its cases.
 
-    Args:
-        path: its ``dataset.json``, which need not exist.
-
     Raises:
         FileNotFoundError: there is no data set.
         ValueError: ``dataset.json`` cannot be read, or is not an object.
@@ -173,10 +170,6 @@ def list_names(path: Path, content: Mapping[str, Any]) -> dict[tuple[str, ...], 
 
     Folder names tell these apart, such as ``case_00000_imaging``. A case has the same name in every list, and keeps it
     when the data set is moved. Entries with a ``case`` of their own are left out.
-
-    Args:
-        path: the ``dataset.json``.
-        content: its content; entries that are not complete are passed over.
 
     Returns:
         The names of all these cases, not only those that share one: the entries of a batch need the same keys. Empty if

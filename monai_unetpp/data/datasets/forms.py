@@ -104,9 +104,6 @@ def folder_lists(folder: Path) -> _Lists:
     An image has the name of its label, apart from the suffix, or is one file per channel: ``<name>_0000``,
     ``<name>_0001`` and so on. It may be a subfolder with a DICOM series.
 
-    Args:
-        folder: parent of both.
-
     Raises:
         ValueError: these folders are missing, or images and labels do not match: counterparts or channels are missing,
             or names are repeated.

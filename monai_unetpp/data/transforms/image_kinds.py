@@ -40,10 +40,6 @@ def sort_kinds(shapes: Sequence[tuple[int, ...]], places: Sequence[float]) -> li
     """The kind of each image.
 
     Shapes count if ten images or more share one on average, and backgrounds if there are two separate kinds.
-
-    Args:
-        shapes: of each image, in voxels.
-        places: of each image, as from :func:`place_of_median`.
     """
     by_shape = len(shapes) >= _CASES_PER_SHAPE * len(set(shapes))
     by_background = bool(places) and have_two_backgrounds(places)

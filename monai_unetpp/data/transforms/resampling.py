@@ -157,13 +157,7 @@ def axis_neighbours(
 def nearest_voxels(
     matrix: _Array, block: Sequence[slice], shape: Sequence[int]
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """Yield, per image axis, the nearest voxel to every voxel of a block of the result, and whether it is outside.
-
-    Args:
-        matrix: from voxels of the result to voxels of the image.
-        block: the block of the result.
-        shape: shape of the image, without channels.
-    """
+    """Yield, per image axis, the nearest voxel to every voxel of a block of the result, and whether it is outside."""
     rank = len(block)
     rounding = HEADER_ROUNDING * max(shape)
     steps = np.ogrid[tuple(block)]
@@ -181,10 +175,6 @@ def find_candidate_box(probability: npt.NDArray[np.float32], classes: int) -> tu
 
     The likeliest of ``classes`` has at least an equal share at any point, and linear interpolation gives at most the
     largest of the values that it takes. So the class cannot win at a point without such a value near it.
-
-    Args:
-        probability: of the class at each voxel.
-        classes: how many there are.
     """
     # half of the equal share, for rounding
     likely = probability >= 0.5 / classes

@@ -77,12 +77,7 @@ def search_surround(image: _Array) -> Surround | None:
 
 
 def find_black(inside: _Array, value: float) -> float:
-    """Find the value of a channel that becomes 0; see :class:`monai_unetpp.data.LevelSurroundd`.
-
-    Args:
-        inside: values inside the surround, ``(N,)``.
-        value: value of the surround.
-    """
+    """Find the value of a channel that becomes 0; see :class:`monai_unetpp.data.LevelSurroundd`."""
     sample = inside[:: max(1, len(inside) // _MOST_VOXELS)]
     lowest, middle, highest = (float(each) for each in np.percentile(sample, [_LOWEST, _MIDDLE, _HIGHEST]))
     extent = highest - lowest
