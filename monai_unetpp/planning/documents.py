@@ -376,11 +376,6 @@ def _heads(plan: TrainingPlan) -> str:
     return heads + (f", with self-distillation weighted {plan['distillation']:g}" if plan["distillation"] else "")
 
 
-def _norm_name(plan: TrainingPlan) -> str:
-    norm = plan["norm"]
-    return norm if isinstance(norm, str) else str(norm[0])
-
-
 def _mirroring(axes: list[int]) -> str:
     if not axes:
         return "; not mirrored"
@@ -397,9 +392,10 @@ def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
     late = plan["late_share"] if plan["augmentation"] == "strong" else 0
     settling = f", light in the last {percent(late)} of the training" if late else ""
+    norm = plan["norm"] if isinstance(plan["norm"], str) else plan["norm"][0]
     dropout = f", dropout of {plan['dropout']:g}" if plan["dropout"] else ""
     lines = [
-        f"network: `NestedUNet`, features {in_words(plan['features'])}, {_norm_name(plan)} normalisation{dropout};",
+        f"network: `NestedUNet`, features {in_words(plan['features'])}, {norm} normalisation{dropout};",
         f"loss: cross-entropy plus soft Dice at {_heads(plan)}{_weighing(plan)};",
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} per batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -14,12 +12,11 @@ from typing import Any
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.datasets.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
 from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
+from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.naming import case_name, entry_name, image_name, unique_names
 from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted
 from monai_unetpp.files import read_json_object, write_json
-
-logger = logging.getLogger(__name__)
 
 LISTS = ("training", "validation")
 """The lists of labelled cases."""
@@ -302,7 +299,11 @@ def _drawn_split(
         "training": [case for index, case in enumerate(cases) if index not in drawn],
     }
     if rank() == 0:
-        _tell_drawn(path if path.is_file() else path.parent, len(split["validation"]), len(cases))
+        warn_once(
+            f"{path if path.is_file() else path.parent} has no 'validation' list: {len(drawn)} of its {len(cases)} "
+            f"cases were drawn for it, and {len(cases) - len(drawn)} are left for training. To choose them yourself, "
+            "write both lists into its dataset.json."
+        )
     if split_dir is not None:
         write_json(Path(split_dir) / "split.json", split, indent=2)
     return split
@@ -332,16 +333,3 @@ def _by_subject(cases: list[dict[str, Any]], folder: Path) -> dict[str, list[int
         subject = cases[index].get("subject") or subject_of_image(image[0] if isinstance(image, list) else image)
         groups.setdefault(str(subject or image), []).append(index)
     return groups
-
-
-@functools.lru_cache
-def _tell_drawn(path: Path, drawn: int, count: int) -> None:
-    """Log the split once for all lists of a data set."""
-    logger.warning(
-        "%s has no 'validation' list: %d of its %d cases were drawn for it, and %d are left for training. To choose "
-        "them yourself, write both lists into its dataset.json.",
-        path,
-        drawn,
-        count,
-        count - drawn,
-    )
