@@ -4,22 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-__all__ = [
-    "BUNDLE_HELP",
-    "DEVICE_HELP",
-    "EXPORT_SUFFIXES",
-    "FORMS_HELP",
-    "NORMS",
-    "PRECISIONS",
-    "RUNNER_NETWORKS",
-    "RUNNER_PRECISIONS",
-    "RUNTIMES",
-    "SUBJECTS_HELP",
-    "SUBJECT_PATTERN_HELP",
-    "Precision",
-    "Runtime",
-]
-
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 

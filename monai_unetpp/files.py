@@ -348,6 +348,30 @@ def _unlock(file: int) -> None:
     os.close(file)
 
 
+def read_json_object(path: str | PathLike[str], remedy: str, missing: str | None = None) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: the file.
+        remedy: what to do about a file that holds something else, as a sentence.
+        missing: the same about one that does not exist; by default ``remedy``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, or holds no JSON object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path}: no such file. {missing or remedy}") from None
+    except (OSError, ValueError, RecursionError) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(f"{path}: cannot be read as JSON ({reason}). {remedy}") from e
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must hold a JSON object, got {type(content).__name__}. {remedy}")
+    return content
+
+
 def write_text(path: str | PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, atomically; bytes that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["available_bytes", "container_limit_bytes"]
-
 #: Control groups on Linux, version 2 then 1: mount point, line of ``/proc/self/cgroup`` with the path of this process's
 #: own group below it, and files of the memory limit and the usage, with the name of the usage's reclaimable part.
 _CONTROL_GROUPS = (

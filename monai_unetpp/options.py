@@ -9,19 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = [
-    "OnOrOff",
-    "add_input",
-    "add_options",
-    "as_level",
-    "as_levels",
-    "option",
-    "option_names",
-    "own_shard",
-    "separate_names",
-    "whole_numbers",
-]
-
 _KEY = "option"
 
 

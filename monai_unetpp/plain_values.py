@@ -10,8 +10,6 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-__all__ = ["from_plain", "to_plain"]
-
 _Kind = TypeVar("_Kind")
 
 

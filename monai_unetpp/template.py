@@ -12,8 +12,6 @@ from monai_unetpp.installing import install_command
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["GREY_MATTER", "HIPPOCAMPUS_CENTRE_MM", "HIPPOCAMPUS_SIZE_MM", "WHITE_MATTER", "crop_box", "load_template"]
-
 #: Box around the left hippocampus of the template in mm (RAS), as large as the crops that the hippocampus bundle was
 #: trained on.
 HIPPOCAMPUS_CENTRE_MM = (-23.0, -23.0, -12.0)

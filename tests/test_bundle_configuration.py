@@ -145,8 +145,8 @@ def test_nothing_is_run(tmp_path, monkeypatch):
     ("content", "message"),
     [
         ("[1]", r"inference\.json: must hold a JSON object, got list"),
-        ('{"a": ', r"inference\.json: not a JSON file"),
-        ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), r"inference\.json: not a JSON file"),
+        ('{"a": ', r"inference\.json: cannot be read as JSON"),
+        ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), r"inference\.json: cannot be read as JSON"),
         ({"other": 1}, r"inference\.json: must have the key 'wanted'"),
         ({"wanted": "$1/0"}, r"'wanted' cannot be created from it \(ZeroDivisionError: .*, in '\$1/0'\)"),
         ({"wanted": "$1+"}, r"inference\.json: 'wanted' .*SyntaxError"),

@@ -221,7 +221,7 @@ class TestCheckBundle:
         ("name", "text", "message"),
         [
             ("configs/extra.yaml", "a: 1\n", "configurations must be JSON"),
-            ("configs/train.json", "{", "not a JSON file"),
+            ("configs/train.json", "{", "cannot be read as JSON"),
             ("configs/logging.conf", "no sections", "not a logging configuration"),
             ("configs/logging.conf", "[loggers]\n[handlers]\n", "must have a section [formatters]."),
             ("models/model.pt", "no weights", "not a file of weights that can be read safely"),

@@ -166,6 +166,12 @@ def test_the_version(run):
         (["segment", "a.nii.gz", "-o", "x", "--runtime", "gpu"], "invalid choice: 'gpu'"),
         (["segment", "a.nii.gz", "-o", "x", "--precision", "int8"], "invalid choice: 'int8'"),
         (["segment", "a.nii.gz", "-o", "x", "--overlap", "half"], "invalid float value: 'half'"),
+        (["check", ""], "check: error: target must not be empty. Leave it out, or write . for the working directory."),
+        (["plan", "", "-o", "x"], "dataset_dir must not be empty"),
+        (["train", "d", "-o", "x", "--init="], "init must not be empty"),
+        (["prune", "", "-o", "x", "--bundle", "hippo"], "dataset_dir must not be empty"),
+        (["failures", "", "-o", "x"], "dataset_dir must not be empty"),
+        (["study", "d", "-o", ""], "output_dir must not be empty"),
     ],
 )
 def test_bad_usage(run, arguments, message):

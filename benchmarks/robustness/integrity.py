@@ -78,10 +78,10 @@ def _with_text(folder: Path, file: Path, change: Callable[[bytes], bytes]) -> No
 
 
 _TEXTS: dict[str, tuple[Path, str, Callable[[bytes], bytes]]] = {
-    "`inference.json`: cut off": (_INFERENCE, "inference.json: not a JSON file", lambda content: content[:500]),
+    "`inference.json`: cut off": (_INFERENCE, "inference.json: cannot be read as JSON", lambda content: content[:500]),
     "`inference.json`: a list": (_INFERENCE, "inference.json: must hold a JSON object", lambda content: b"[1]"),
-    "`metadata.json`: cut off": (_METADATA, "metadata.json: not a JSON file", lambda content: content[:500]),
-    "`metadata.json`: empty": (_METADATA, "metadata.json: not a JSON file", lambda content: b""),
+    "`metadata.json`: cut off": (_METADATA, "metadata.json: cannot be read as JSON", lambda content: content[:500]),
+    "`metadata.json`: empty": (_METADATA, "metadata.json: cannot be read as JSON", lambda content: b""),
     "weights: cut off": (_WEIGHTS, "model.pt: .*damaged", lambda content: content[:-400]),
     "weights: empty": (_WEIGHTS, "model.pt: .*damaged|model.pt: .*empty", lambda content: b""),
     "weights: text": (_WEIGHTS, "model.pt: not a file of weights", lambda content: b"<html>not found</html>"),

@@ -38,6 +38,12 @@ class Parser(argparse.ArgumentParser):
             if misplaced:
                 responsible.error(f"{as_given[misplaced[0]]} must be given after the command")
             responsible.error(_unknown_message(told, responsible.option_names()))
+        for name, value in vars(options).items():
+            # of a variable of the shell that is not set; as a path it would be the working directory
+            if value == "" or (isinstance(value, list) and "" in value):
+                self._commands().get(_first_word(given), self).error(
+                    f"{name} must not be empty. Leave it out, or write . for the working directory"
+                )
         return options
 
     def option_names(self) -> list[str]:

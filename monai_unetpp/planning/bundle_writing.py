@@ -15,7 +15,6 @@ from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text, readme_text
 from monai_unetpp.planning.fingerprint import Fingerprint, fingerprint_text
 from monai_unetpp.planning.network_rules import training_minutes
-from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
 from monai_unetpp.planning.transforms import (
     augmentation,
@@ -27,11 +26,14 @@ from monai_unetpp.planning.transforms import (
     window_padding,
 )
 
-__all__ = ["CACHE_FILE", "check_free", "check_unedited", "write_bundle"]
-
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
 
+CHECK_FILE = "training/data_check.json"
+"""The state of the data that passed the check and the hashes of their voxels, so that nothing is read again."""
+
+#: What a training leaves in its folder, or in that of a fold, once it has saved anything.
+_TRAINED_FILES = ("checkpoint_*.pt", "model.pt", "outcome.json")
 #: Files that exist before there is a plan, and stay when it is replaced.
 _MEASURED = (CACHE_FILE, CHECK_FILE)
 #: Exists while a plan is written, and after that was interrupted.
@@ -60,6 +62,11 @@ _HASH = "values_sha256"
 _SMALLEST_OBJECT = 10
 
 
+def has_trained(folder: Path) -> bool:
+    """Whether a training has saved weights or a checkpoint in its folder, or in that of a fold."""
+    return any(any(folder.rglob(name)) for name in _TRAINED_FILES)
+
+
 def check_free(bundle: str | PathLike[str]) -> None:
     """Refuse a folder that contains anything but an earlier plan, for which no training has saved anything.
 
@@ -82,11 +89,6 @@ def check_free(bundle: str | PathLike[str]) -> None:
 
 def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | PathLike[str]) -> None:
     """Write the bundle of a plan, without weights; ``configs/plan.json`` is written last, to mark it as complete.
-
-    Args:
-        plan: the plan.
-        fingerprint: of the data.
-        bundle: the folder, which may contain an earlier plan for which no training has saved anything.
 
     Raises:
         FileExistsError: the folder contains something else.
@@ -111,7 +113,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
         write_text(root / name, (_TEMPLATE / name).read_text(encoding="utf-8"))
     write_text(root / "docs" / "data_license.txt", DATA_LICENSE)
     write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
-    write_text(root / "docs" / "README.md", readme_text(plan, fingerprint, objects=tells_objects(plan)))
+    write_text(root / "docs" / "README.md", readme_text(plan, fingerprint))
     write_json(root / PLAN_FILE, {**plan.as_dict(), _HASH: _hash_of(plan.values)}, indent=4)
     (root / _UNFINISHED).unlink(missing_ok=True)
 
@@ -144,10 +146,8 @@ def check_unedited(plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
                 f"Undo the edit, or plan again with --set {name}=..."
             )
     # the other values are in transforms, which may have been edited on purpose
-    content = read_object(Path(bundle) / PLAN_FILE)
-    # plans of earlier versions lack values that were added since
-    written = _hash_of({name: value for name, value in plan.values.items() if name in content["values"]})
-    if content.get(_HASH, written) != written:
+    values = _hash_of(plan.values)
+    if read_object(Path(bundle) / PLAN_FILE).get(_HASH, values) != values:
         raise ValueError(
             f"{Path(bundle) / PLAN_FILE}: its values were edited, which the other files of the bundle do not follow. "
             "Undo the edit, or plan again with --set NAME=..."
@@ -164,8 +164,7 @@ def _trained(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def _read(name: str, folder: Path = _TEMPLATE / "configs") -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return content
+    return read_object(folder / f"{name}.json")
 
 
 def _chain(transforms: list[dict[str, Any]]) -> dict[str, Any]:

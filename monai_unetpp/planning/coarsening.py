@@ -10,8 +10,6 @@ from monai_unetpp.planning.data_rules import ISENSEE, Choice
 from monai_unetpp.planning.fingerprint import CaseFingerprint, Fingerprint
 from monai_unetpp.reporting.numbers import percent
 
-__all__ = ["best_dice", "choose_coarser_spacing"]
-
 #: A patch should show this share of an image, or be this many times as long as objects are.
 _LEAST_SEEN, _LENGTHS = 0.05, 2.0
 #: How many times coarser than its finest axis a grid may become.
@@ -90,10 +88,6 @@ def best_dice(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> dict[str
 
     On average, a grid moves surfaces across an axis by a quarter of its voxel size there; what labels already suffer
     from their own grid is subtracted in squares. Labels without voxels are left out.
-
-    Args:
-        fingerprint: of the data.
-        spacing_mm: voxel size of the grid.
     """
     return {
         name: statistics.fmean(_dice(case, name, spacing_mm) for case in cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -20,12 +21,10 @@ from monai_unetpp.data.formats.reader import read_geometry
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted, list_values
-from monai_unetpp.files import write_json
-from monai_unetpp.planning.training_files import CHECK_FILE, has_trained
+from monai_unetpp.files import read_json_object, write_json
+from monai_unetpp.planning.bundle_writing import CHECK_FILE, has_trained
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
-
-__all__ = ["check_data"]
 
 _VERSION = 1
 """Version of the rules; increased when they become stricter."""
@@ -65,7 +64,9 @@ def check_data(
         _tell_shared(dataset_dir, lists)
     listed = {key: [[case.name, case.subject] for case in found] for key, found in lists.items()}
     state, passed = _state(cases, listed, described), Path(bundle) / CHECK_FILE
-    before = _read(passed)
+    before: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        before = read_json_object(passed, "It is written again.")
     if before.items() >= state.items():
         for case in cases:
             if case.name in before.get("voxels", {}):
@@ -123,11 +124,3 @@ def _state(
         "files": [[file_identity(file) for file in case.files] for case in cases],
     }
     return {"version": _VERSION, "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -18,33 +18,6 @@ from monai_unetpp.planning.sides import sided
 from monai_unetpp.planning.values import SCALED
 from monai_unetpp.reporting.numbers import percent
 
-__all__ = [
-    "ISENSEE",
-    "OVERLAP",
-    "OWN",
-    "Choice",
-    "choose_augmentation",
-    "choose_bias_field",
-    "choose_class_ratios",
-    "choose_class_weights",
-    "choose_clip_percentiles",
-    "choose_crop_background",
-    "choose_flip_axes",
-    "choose_intensity_range",
-    "choose_inversion",
-    "choose_normalization",
-    "choose_orientation",
-    "choose_rare_kind_factor",
-    "choose_rotate90",
-    "choose_spacing",
-    "choose_tolerance",
-    "find_kinds",
-    "hidden_labels",
-    "is_anisotropic",
-    "prepared_shapes",
-    "typical_shape",
-]
-
 ISENSEE = "nnU-Net, doi:10.1038/s41592-020-01008-z"
 OWN = "monai-unetpp"
 OVERLAP = 0.25
@@ -165,12 +138,7 @@ def choose_crop_background(fingerprint: Fingerprint) -> Choice:
 
 
 def hidden_labels(fingerprint: Fingerprint, least: float = _HIDDEN) -> dict[str, float]:
-    """The labels with voxels in the constant surround, and their mean share of these, 0 to 1.
-
-    Args:
-        fingerprint: of the data.
-        least: the least share that counts.
-    """
+    """The labels with voxels in the constant surround, and their mean share of these, 0 to 1."""
     return {name: share for name, share in fingerprint.in_surround.items() if share >= least}
 
 

@@ -20,11 +20,10 @@ from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.data_rules import find_kinds, hidden_labels, is_anisotropic
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
+from monai_unetpp.planning.transforms import tells_objects
 from monai_unetpp.reporting.markdown import code, escape, format_table
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.version import __version__
-
-__all__ = ["DATA_LICENSE", "bundle_metadata", "plan_text", "readme_text", "safe_name", "write_readme"]
 
 DATA_LICENSE = """\
 The weights in models/model.pt are trained on a data set whose licence is not stated here yet.
@@ -293,9 +292,7 @@ def write_readme(
     path, plan = root / "docs" / "README.md", load_plan(root)
     if folds is not None:
         plan = dataclasses.replace(plan, folds=folds)
-    # bundles that were planned before cannot number objects
-    objects = "instances" in read_object(root / "configs" / "inference.json")
-    text = readme_text(plan, fingerprint, training=training, performance=performance, objects=objects)
+    text = readme_text(plan, fingerprint, training=training, performance=performance)
     write_text(path, text.replace(_LICENCE, _licence_in(path)))
     return path
 
@@ -313,9 +310,8 @@ def readme_text(
     *,
     training: str | None = None,
     performance: str | None = None,
-    objects: bool = False,
 ) -> str:
-    """The README as Markdown; see :func:`write_readme`. With ``objects``, the bundle can number them."""
+    """The README as Markdown; see :func:`write_readme`."""
     names = ", ".join(map(escape, plan.label_names))
     channels = f"{counted(len(plan.channels), 'channel')}: {', '.join(map(escape, plan.channels))}"
     levels = len(plan["strides"])
@@ -324,12 +320,12 @@ def readme_text(
     form = "NIfTI file (TIFF for volumes stored as TIFF, which a `dataset.json` must list)"
     if plan.spatial_dims == 2:
         form = "file (NIfTI, PNG or TIFF, as the input)"
+    untrained = "" if performance else f"{_NOT_TRAINED}\n"
     return f"""# Model Overview
 
 {escape(plan.name)}: a nested U-Net (UNet++, arXiv:1912.05074) with {several}, for the {plan.spatial_dims}D segmentation
 of {names}. The levels are trained together by deep supervision; `--level` builds and runs only the nodes of a level.
-{"" if performance else _NOT_TRAINED}
-
+{untrained}
 ## Data
 
 {_data_text(plan, fingerprint)}
@@ -354,7 +350,7 @@ Every value with its reason is in [plan.md](plan.md).
 
 ### Output
 
-One {form} per case on the input's grid: 0 background; {values}.{_OBJECTS if objects else ""}
+One {form} per case on the input's grid: 0 background; {values}.{_OBJECTS if tells_objects(plan) else ""}
 
 ## Performance
 
@@ -380,11 +376,6 @@ def _heads(plan: TrainingPlan) -> str:
     return heads + (f", with self-distillation weighted {plan['distillation']:g}" if plan["distillation"] else "")
 
 
-def _norm_name(plan: TrainingPlan) -> str:
-    norm = plan["norm"]
-    return norm if isinstance(norm, str) else str(norm[0])
-
-
 def _mirroring(axes: list[int]) -> str:
     if not axes:
         return "; not mirrored"
@@ -401,9 +392,10 @@ def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
     late = plan["late_share"] if plan["augmentation"] == "strong" else 0
     settling = f", light in the last {percent(late)} of the training" if late else ""
+    norm = plan["norm"] if isinstance(plan["norm"], str) else plan["norm"][0]
     dropout = f", dropout of {plan['dropout']:g}" if plan["dropout"] else ""
     lines = [
-        f"network: `NestedUNet`, features {in_words(plan['features'])}, {_norm_name(plan)} normalisation{dropout};",
+        f"network: `NestedUNet`, features {in_words(plan['features'])}, {norm} normalisation{dropout};",
         f"loss: cross-entropy plus soft Dice at {_heads(plan)}{_weighing(plan)};",
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} per batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
@@ -421,7 +413,7 @@ def safe_name(name: str) -> str:
 
 def bundle_metadata(plan: TrainingPlan) -> str:
     """The metadata of a bundle, without scores and weights."""
-    content: dict[str, Any] = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
+    content = read_object(_TEMPLATE)
     labels = ["background", *map(safe_name, plan.label_names)]
     repeated = {name for name, count in Counter(labels).items() if count > 1}
     classes = {str(number): f"{name} {number}" if name in repeated else name for number, name in enumerate(labels)}

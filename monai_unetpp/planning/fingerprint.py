@@ -6,25 +6,16 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import ImageRecord, TrainingRanges
 from monai_unetpp.plain_values import from_plain, to_plain
-
-__all__ = [
-    "LONGEST_AXIS",
-    "QUANTILES",
-    "CaseFingerprint",
-    "ChannelIntensity",
-    "Fingerprint",
-    "IntensityStatistics",
-    "fingerprint_text",
-    "medians_by_axis",
-]
 
 _Entry = TypeVar("_Entry", int, float)
 
@@ -123,9 +114,7 @@ class CaseFingerprint:
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume by label name; 2D images count as 1 mm thick."""
-        voxel_ml = 1e-3
-        for spacing in self.spacing_mm:
-            voxel_ml *= spacing
+        voxel_ml = math.prod(self.spacing_mm, start=1e-3)
         return {name: count * voxel_ml for name, count in self.voxels.items()}
 
     def as_stored(self) -> CaseFingerprint:
@@ -184,12 +173,11 @@ class Fingerprint:
         if self.spatial_dims == 2:
             return self
         cases = tuple(case.as_stored() for case in self.cases)
-        spacings, shapes = ([getattr(case, name) for case in cases] for name in ("spacing_mm", "shape"))
         return dataclasses.replace(
             self,
             cases=cases,
-            median_spacing_mm=tuple(medians_by_axis(spacings)),
-            median_shape=tuple(round(length) for length in medians_by_axis(shapes)),
+            median_spacing_mm=tuple(np.median([case.spacing_mm for case in cases], axis=0).tolist()),
+            median_shape=tuple(map(round, np.median([case.shape for case in cases], axis=0).tolist())),
             is_stored=True,
         )
 
@@ -281,11 +269,6 @@ class Fingerprint:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
-
-
-def medians_by_axis(rows: Iterable[Sequence[float]]) -> list[float]:
-    """The median of each entry of rows with an entry by axis."""
-    return [float(statistics.median(values)) for values in zip(*rows, strict=True)]
 
 
 def fingerprint_text(content: Mapping[str, Any]) -> str:

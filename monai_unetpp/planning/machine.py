@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.devices import resolve_device, resolve_precision, synchronize
 from monai_unetpp.distributed import processes_here
 from monai_unetpp.free_memory import container_limit_bytes
 from monai_unetpp.losses import NestedDeepSupervisionLoss
 from monai_unetpp.measuring.size import count_flops
 from monai_unetpp.networks import NestedUNet
-
-__all__ = ["Machine", "StepCost", "count_step", "measure_machine"]
 
 #: Classes of machines differ by this factor, so that noise rarely changes the class.
 _CLASS_FACTOR = 4.0
@@ -167,11 +166,6 @@ def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int
 
     Each is counted once, as a plan asks again for each value that was set by hand.
 
-    Args:
-        config: arguments of :class:`~monai_unetpp.NestedUNet`.
-        patch_size: voxels by axis.
-        batch_size: number of patches.
-
     Raises:
         ValueError: arguments that no network can be built from, or with more weights or voxels than can be counted.
     """
@@ -277,6 +271,5 @@ def _now(clock: Callable[[], float], device: torch.device) -> float:
 
 def _training_loss() -> NestedDeepSupervisionLoss:
     """The loss of every planned training."""
-    content = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
-    parser = ConfigParser({"plain_loss": content["plain_loss"]})
+    parser = ConfigParser({"plain_loss": read_object(_TEMPLATE)["plain_loss"]})
     return NestedDeepSupervisionLoss(parser.get_parsed_content("plain_loss"))

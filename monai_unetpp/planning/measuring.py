@@ -44,12 +44,9 @@ from monai_unetpp.planning.fingerprint import (
     ChannelIntensity,
     Fingerprint,
     IntensityStatistics,
-    medians_by_axis,
 )
 from monai_unetpp.planning.sides import left_right_pairs, mirrored_pairs
 from monai_unetpp.progress import Progress, counting
-
-__all__ = ["take_fingerprint"]
 
 logger = logging.getLogger(__name__)
 
@@ -310,8 +307,8 @@ def _summarise(described: DataSetDescription, measured: Sequence[_Measured]) -> 
         labels=described.labels,
         ignore_label=described.ignore_label,
         cases=cases,
-        median_spacing_mm=tuple(medians_by_axis(case.spacing_mm for case in cases)),
-        median_shape=tuple(round(length) for length in medians_by_axis(case.shape for case in cases)),
+        median_spacing_mm=tuple(np.median([case.spacing_mm for case in cases], axis=0).tolist()),
+        median_shape=tuple(map(round, np.median([case.shape for case in cases], axis=0).tolist())),
         left_right=left_right_pairs(described.labels) or (_mirrored(measured) if described.spatial_dims == 3 else ()),
         intensity=tuple(_pooled(measured, channel) for channel in channels),
         quantiles=tuple(_pooled_quantiles(measured, channel) for channel in channels),

@@ -13,23 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_unetpp.planning.data_rules import ISENSEE, OVERLAP, OWN, Choice
-from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS, check_levels
 from monai_unetpp.window_layout import bytes_per_voxel, overlapping_starts
 
 if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, StepCost
-
-__all__ = [
-    "NetworkTask",
-    "check_size",
-    "choose_network",
-    "choose_window",
-    "kernels_of",
-    "patch_of",
-    "strides_of",
-    "training_minutes",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +61,46 @@ _MOST_WINDOW_BYTES = 4 * 2**30
 _WINDOW_SHARE = 0.25
 #: Images to look at, and lengths along an axis to try.
 _MOST_SHAPES, _MOST_LENGTHS = 100, 64
+#: What a plan follows in the network whose weights its training starts from.
+_FOLLOWED = ("features", "strides", "kernel_size", "norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The network whose weights a training starts from: what their shapes come from.
+
+    Attributes:
+        name: of its bundle or file.
+        spatial_dims: 2 or 3.
+        features: channels of each resolution, finest first.
+        strides: of each step down, by axis.
+        kernel_size: of each resolution, by axis.
+        norm: in the form that plans have; None where plans have no such norm.
+    """
+
+    name: str
+    spatial_dims: int
+    features: list[int]
+    strides: list[list[int]]
+    kernel_size: list[list[int]]
+    norm: Any
+
+    def begin(self, name: str, own: list[Any]) -> list[Any]:
+        """As many entries as ``own`` has: this network's first, then ``own`` where it has no further ones."""
+        entries: list[Any] = getattr(self, name)
+        return [*entries[: len(own)], *own[len(entries) :]]
+
+    def reasons(self, values: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+        """Reason and source of the values that are those of this network, as far as both have them."""
+        reason = f"As in {self.name}, so that its weights fit: the training starts from them."
+        return {name: (reason, "--init") for name in _FOLLOWED if self._agrees(name, values[name])}
+
+    def _agrees(self, name: str, value: Any) -> bool:
+        own = getattr(self, name)
+        if name == "norm":
+            return bool(own == value)
+        common = min(len(own), len(value))
+        return bool(own[:common] == value[:common])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,11 +205,6 @@ def choose_network(
 def check_size(name: str, size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:
     """Refuse patches or windows that leave one voxel at the lowest resolution, where norms have nothing to compare.
 
-    Args:
-        name: of the value, for the message.
-        size: of the patches or windows.
-        strides: of the network.
-
     Raises:
         ValueError: they are too small.
     """
@@ -223,12 +246,7 @@ def _check_affordable(source: Source, task: NetworkTask, step_s: float | None, f
 
 
 def training_minutes(minutes: float, folds: int) -> float:
-    """The minutes for one training, out of those for everything.
-
-    Args:
-        minutes: time for everything.
-        folds: networks that are trained in addition to the final one.
-    """
+    """The minutes for one training, out of those for everything; with ``folds`` further ones of the same length."""
     return _TRAINING_SHARE * minutes / (folds + 1)
 
 
@@ -284,11 +302,6 @@ def patch_of(task: NetworkTask, edge: int, strides: Sequence[Sequence[int]] | No
 
     Its lengths are multiples of the downsampling factors, so that nothing is padded, and twice as long at least along
     one axis.
-
-    Args:
-        task: the task of the network.
-        edge: of a cube or square of as many voxels.
-        strides: set by hand; else those of the rule.
     """
     dims = task.spatial_dims
     if task.square:
@@ -370,17 +383,7 @@ def choose_window(
     memory_bytes: int,
     classes: int = 1,
 ) -> Choice:
-    """The size of the windows at inference.
-
-    Args:
-        patch: voxels of a patch by axis.
-        shapes: of the training images, after resampling and cropping.
-        strides: of the network, by step and axis.
-        norm: of the network.
-        channels: of the first convolution.
-        memory_bytes: of the machine.
-        classes: channels of the logits of a level.
-    """
+    """The size of the windows at inference."""
     if norm != "batch":
         return Choice(list(patch), "As large as a patch, as the statistics of instance norm depend on the size.")
     most_bytes = int(min(_MOST_WINDOW_BYTES, _WINDOW_SHARE * memory_bytes))

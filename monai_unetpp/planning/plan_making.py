@@ -15,47 +15,31 @@ from typing import Any
 from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.datasets.description import DataSetDescription, describe_data_set
 from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.transforms.resampling import is_lost
 from monai_unetpp.errors import counted
 from monai_unetpp.files import claimed
+from monai_unetpp.planning import data_rules
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
 from monai_unetpp.planning.coarsening import choose_coarser_spacing
 from monai_unetpp.planning.data_check import check_data
-from monai_unetpp.planning.data_rules import (
-    OVERLAP,
-    OWN,
-    Choice,
-    choose_augmentation,
-    choose_bias_field,
-    choose_class_ratios,
-    choose_class_weights,
-    choose_clip_percentiles,
-    choose_crop_background,
-    choose_flip_axes,
-    choose_intensity_range,
-    choose_inversion,
-    choose_normalization,
-    choose_orientation,
-    choose_rare_kind_factor,
-    choose_rotate90,
-    choose_spacing,
-    choose_tolerance,
-    hidden_labels,
-    prepared_shapes,
-    typical_shape,
-)
+from monai_unetpp.planning.data_rules import OVERLAP, OWN, Choice, hidden_labels, prepared_shapes, typical_shape
 from monai_unetpp.planning.fingerprint import LONGEST_AXIS, Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step, measure_machine
 from monai_unetpp.planning.measuring import take_fingerprint
-from monai_unetpp.planning.network_rules import NetworkTask, check_size, choose_network, choose_window, training_minutes
+from monai_unetpp.planning.network_rules import (
+    NetworkTask,
+    Source,
+    check_size,
+    choose_network,
+    choose_window,
+    training_minutes,
+)
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.sides import sided
-from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.starting import compare_start, read_source
 from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
 from monai_unetpp.progress import Progress
-
-__all__ = ["count_validation", "describe_task", "make_plan", "plan", "plan_checked"]
 
 logger = logging.getLogger(__name__)
 
@@ -140,11 +124,7 @@ def plan(
 
 
 def describe_task(options: PlanOptions) -> DataSetDescription:
-    """What the data set says about itself, if the folder is free and the weights to start from can be read.
-
-    Args:
-        options: what was asked for.
-    """
+    """What the data set says about itself, if the folder is free and the weights to start from can be read."""
     check_free(options.output_dir)
     if options.init is not None:
         read_source(options.init)
@@ -158,12 +138,6 @@ def plan_checked(
     measure: Callable[[int, str | None, int], Machine] = measure_machine,
 ) -> TrainingPlan:
     """Plan for data that have passed :func:`~monai_unetpp.planning.data_check.check_data`, in a free folder.
-
-    Args:
-        options: the options.
-        described: the facts about the data set.
-        progress: see :func:`plan`.
-        measure: see :func:`plan`.
 
     Raises:
         BlockingIOError: another process plans or trains there.
@@ -217,7 +191,7 @@ def make_plan(
     _check_axes(source, dims)
     given = {name: check_one(name, value, dims) for name, value in options.given.items()}
     choices = _Choices(given)
-    if choices.settle("orientation", choose_orientation(fingerprint)) is None:
+    if choices.settle("orientation", data_rules.choose_orientation(fingerprint)) is None:
         fingerprint = fingerprint.as_stored()
     _choose_for_data(choices, fingerprint)
     if given.get("spacing_mm"):
@@ -240,7 +214,7 @@ def make_plan(
         asked = task_at(spacing_mm)
         return asked.shape, choose_network(asked, machine, count_step, given, check=False)["patch_size"].value
 
-    choices.settle("spacing_mm", choose_coarser_spacing(fingerprint, choose_spacing(fingerprint), patch_at))
+    choices.settle("spacing_mm", choose_coarser_spacing(fingerprint, data_rules.choose_spacing(fingerprint), patch_at))
     task = task_at(choices["spacing_mm"])
     for name, choice in choose_network(task, machine, count_step, given).items():
         if name in given:
@@ -295,7 +269,15 @@ def _check_axes(source: Source | None, dims: int) -> None:
 
 
 def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -> None:
-    """Refuse a voxel size at which an image is longer than an axis may be, or larger than the memory."""
+    """Refuse a voxel size at which an image is longer than an axis may be, larger than the memory, or nearly gone."""
+    spacing_mm = choices["spacing_mm"]
+    for case, shape in zip(fingerprint.cases, prepared_shapes(fingerprint, spacing_mm, False), strict=True):
+        if is_lost(case.shape, case.spacing_mm, shape, spacing_mm):
+            raise ValueError(
+                f"spacing_mm must leave something of every image, got {spacing_mm}, at which one of "
+                f"{' x '.join(map(str, case.shape))} voxels would have {' x '.join(map(str, shape))}. Give smaller "
+                "numbers, or leave spacing_mm out."
+            )
     most_voxels = _host_bytes(machine) / (_CHANNEL_BYTES * len(fingerprint.channels))
     for shape in prepared_shapes(fingerprint, choices["spacing_mm"], choices["crop_background"]):
         if max(shape) > LONGEST_AXIS or math.prod(shape) > most_voxels:
@@ -352,20 +334,20 @@ class _Choices:
 def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     """Settle the values that depend on the data alone; later rules build on earlier ones."""
     settle = choices.settle
-    spacing_mm = settle("spacing_mm", choose_spacing(fingerprint))
-    cropped = settle("crop_background", choose_crop_background(fingerprint))
-    normalization = settle("normalization", choose_normalization(fingerprint, cropped))
-    clipped = settle("clip_percentiles", choose_clip_percentiles(fingerprint, normalization, cropped))
-    settle("intensity_range", choose_intensity_range(fingerprint, normalization, clipped))
-    settle("invert_bright_background", choose_inversion(fingerprint, normalization))
-    settle("rare_kind_factor", choose_rare_kind_factor(fingerprint))
-    settle("class_ratios", choose_class_ratios(fingerprint, cropped))
-    settle("class_weights", choose_class_weights(fingerprint))
-    settle("augmentation", choose_augmentation(fingerprint))
-    settle("bias_field", choose_bias_field(fingerprint))
-    rotate90 = settle("rotate90", choose_rotate90(fingerprint, spacing_mm))
-    settle("flip_axes", choose_flip_axes(fingerprint, rotate90, choices["orientation"]))
-    settle("tolerance_mm", choose_tolerance(fingerprint))
+    spacing_mm = settle("spacing_mm", data_rules.choose_spacing(fingerprint))
+    cropped = settle("crop_background", data_rules.choose_crop_background(fingerprint))
+    normalization = settle("normalization", data_rules.choose_normalization(fingerprint, cropped))
+    clipped = settle("clip_percentiles", data_rules.choose_clip_percentiles(fingerprint, normalization, cropped))
+    settle("intensity_range", data_rules.choose_intensity_range(fingerprint, normalization, clipped))
+    settle("invert_bright_background", data_rules.choose_inversion(fingerprint, normalization))
+    settle("rare_kind_factor", data_rules.choose_rare_kind_factor(fingerprint))
+    settle("class_ratios", data_rules.choose_class_ratios(fingerprint, cropped))
+    settle("class_weights", data_rules.choose_class_weights(fingerprint))
+    settle("augmentation", data_rules.choose_augmentation(fingerprint))
+    settle("bias_field", data_rules.choose_bias_field(fingerprint))
+    rotate90 = settle("rotate90", data_rules.choose_rotate90(fingerprint, spacing_mm))
+    settle("flip_axes", data_rules.choose_flip_axes(fingerprint, rotate90, choices["orientation"]))
+    settle("tolerance_mm", data_rules.choose_tolerance(fingerprint))
     hidden = hidden_labels(fingerprint)
     if hidden and (cropped or normalization == "inside"):
         what = "where nothing will be found" if cropped else "which is kept for them"

@@ -14,8 +14,6 @@ from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP, SUBJECT_PATTERN_HELP, 
 from monai_unetpp.options import option
 from monai_unetpp.planning.values import parse_settings
 
-__all__ = ["PlanOptions"]
-
 _Path = str | PathLike[str]
 _FOLDS = (0, 3, 5)
 

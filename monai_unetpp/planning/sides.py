@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
-__all__ = ["left_right_pairs", "mirrored_pairs", "sided"]
-
 #: What names a side as a word of its own: abbreviations, and words of several languages.
 _SIDES = {
     "left": (
@@ -25,9 +23,6 @@ _PREFIXES = (("left", "right"), ("l", "r"))
 
 def left_right_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Pairs of names that differ only in the side, the left one first.
-
-    Args:
-        names: names of labels.
 
     Example:
         >>> left_right_pairs(["left lung", "right lung", "Left-Putamen", "Right-Putamen", "x_L", "x_R", "liver"])
@@ -95,9 +90,6 @@ def _are_mirrored(one: Sequence[tuple[float, float]], other: Sequence[tuple[floa
 
 def sided(names: Iterable[str]) -> list[str]:
     """The names that have a word for one side, whether or not there is one for the other.
-
-    Args:
-        names: names of labels.
 
     Example:
         >>> sided(["left kidney", "liver", "L1", "vertebrae_L4", "L-spine", "Hippocampus_R"])

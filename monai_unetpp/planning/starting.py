@@ -15,10 +15,8 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.transfer import compare_weights, shapes_in_weights, shaping_arguments
 from monai_unetpp.networks.transferred import Transfer
-from monai_unetpp.planning.source import Source
+from monai_unetpp.planning.network_rules import Source
 from monai_unetpp.planning.training_plan import TrainingPlan
-
-__all__ = ["compare_start", "find_start", "read_source"]
 
 
 def find_start(init: str | PathLike[str]) -> Path:
@@ -31,10 +29,7 @@ def find_start(init: str | PathLike[str]) -> Path:
 
 
 def read_source(init: str | PathLike[str]) -> Source | None:
-    """The network whose weights ``init`` names: as the file says, or as the shapes of the weights tell.
-
-    Args:
-        init: bundle or checkpoint.
+    """The network of the weights in a bundle or checkpoint: as the file says, or as the shapes of the weights tell.
 
     Returns:
         None where neither tells.
@@ -60,10 +55,6 @@ def read_source(init: str | PathLike[str]) -> Source | None:
 
 def compare_start(plan: TrainingPlan, init: str | PathLike[str]) -> Transfer:
     """Which parts of the planned network start from the weights that ``init`` names.
-
-    Args:
-        plan: whose network it is.
-        init: bundle or checkpoint.
 
     Raises:
         FileNotFoundError: no such file or bundle.

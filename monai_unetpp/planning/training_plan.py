@@ -17,8 +17,6 @@ from monai_unetpp.planning.values import SETTABLE, check_values
 from monai_unetpp.topology import level_name
 from monai_unetpp.version import __version__
 
-__all__ = ["PLAN_FILE", "Reason", "TrainingPlan", "in_words", "load_plan"]
-
 _Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 PLAN_FILE = "configs/plan.json"

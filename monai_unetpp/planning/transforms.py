@@ -8,8 +8,6 @@ from typing import Any
 from monai_unetpp.planning.data_rules import CROP_MARGIN, is_anisotropic
 from monai_unetpp.planning.training_plan import TrainingPlan
 
-__all__ = ["augmentation", "postprocessing", "preparation", "preprocessing", "takes_slices", "tells_objects"]
-
 _BOTH = ["@image", "@label"]
 #: Percentiles of an image beyond which there is nothing to clip.
 _EVERYTHING = [0.0, 100.0]
@@ -37,12 +35,7 @@ def _reader(plan: TrainingPlan, **arguments: Any) -> _Config:
 
 
 def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
-    """Load an image, and its label if there is one, and bring them to a common grid and intensity scale.
-
-    Args:
-        plan: the plan.
-        labelled: whether there may be labels, as in training.
-    """
+    """Load an image, and its label if there is one, and bring them to a common grid and intensity scale."""
     allow = {"allow_missing_keys": True} if labelled else {}
     keys: Any = _BOTH if labelled else "@image"
     mode: Any = ["bilinear", "nearest"] if labelled else "bilinear"

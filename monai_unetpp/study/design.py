@@ -6,10 +6,10 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from monai_unetpp.choices import PRECISIONS
+from monai_unetpp.files import read_json_object
 from monai_unetpp.options import option, option_names, own_shard
 from monai_unetpp.planning.values import SETTABLE, check_one
 
@@ -218,15 +218,8 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not a JSON object.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"{path}: no such file. config must name a JSON file of settings.") from e
-    except ValueError as e:
-        raise ValueError(f"{path}: cannot be read as JSON ({e}). Repair it.") from e
-    if not isinstance(content, dict):
-        raise ValueError(f'{path}: must hold an object of settings, got {content!r:.100}. Write {{"budget": 1000}}.')
-    return content
+    remedy = 'config must name a JSON file of settings, such as {"budget": 1000}.'
+    return read_json_object(path, remedy)
 
 
 def _is_list(value: Any) -> bool:

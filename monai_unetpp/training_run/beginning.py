@@ -16,8 +16,8 @@ from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.errors import counted, list_values
 from monai_unetpp.files import write_json
 from monai_unetpp.planning import TrainingPlan
+from monai_unetpp.planning.bundle_writing import has_trained
 from monai_unetpp.planning.starting import find_start
-from monai_unetpp.planning.training_files import has_trained
 from monai_unetpp.planning.training_plan import in_words
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
 from monai_unetpp.training_run.train_options import TrainOptions

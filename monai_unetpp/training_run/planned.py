@@ -9,13 +9,12 @@ from pathlib import Path
 from monai_unetpp.bundles import WEIGHTS_FILE, hash_file
 from monai_unetpp.distributed import by_first
 from monai_unetpp.planning import TrainingPlan, load_plan
-from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_unedited, is_fingerprint_of
+from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_unedited, has_trained, is_fingerprint_of
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.plan_making import count_validation, describe_task, plan_checked
 from monai_unetpp.planning.starting import find_start
-from monai_unetpp.planning.training_files import has_trained
 from monai_unetpp.planning.training_plan import PLAN_FILE, in_words
 from monai_unetpp.planning.values import check_one
 from monai_unetpp.training_run.beginning import Beginning, settle

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from monai_unetpp.distributed import process_count, processes_here
 from monai_unetpp.files import write_json
 from monai_unetpp.free_memory import available_bytes
-from monai_unetpp.planning.training_files import has_trained
+from monai_unetpp.planning.bundle_writing import has_trained
 
 __all__ = ["CaseTime", "TimeShares", "kept_shares", "share_time"]
 

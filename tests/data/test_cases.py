@@ -165,7 +165,7 @@ def test_decathlon_channels(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "must hold an object, got list"),
+        ("[]", "must hold a JSON object, got list"),
         ('{"test": [{"label": "a.nii"}]}', "entry 0 of 'test' must have an 'image'"),
         ('{"test": [{"image": 5}]}', "entry 0 of 'test' must have an 'image'"),
         ('{"training": 3}', "the list 'training' must be a list of cases, got 3"),

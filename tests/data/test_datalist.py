@@ -158,7 +158,7 @@ def test_the_case_of_an_entry_is_its_name(tmp_path):
 def test_what_is_no_object_is_told_in_one_line(tmp_path, text):
     path = tmp_path / "dataset.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"dataset\.json: (cannot be read as JSON|must hold an object)") as caught:
+    with pytest.raises(ValueError, match=r"dataset\.json: (cannot be read as JSON|must hold a JSON object)") as caught:
         load_datalist(tmp_path, "training")
     assert str(caught.value).count("\n") == 0
     assert check_dataset(tmp_path) == [str(caught.value)]

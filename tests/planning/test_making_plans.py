@@ -354,7 +354,14 @@ def test_a_grid_that_no_memory_holds_is_refused(spacing_mm, shape):
         made_by_hand(fingerprint(), spacing_mm=spacing_mm)
     flat = fingerprint(shape=(64, 64), spacings=((1.0, 1.0),))
     with pytest.raises(ValueError, match="at most 65534 voxels long"):
-        made_by_hand(flat, spacing_mm=[0.0009, 64])
+        made_by_hand(flat, spacing_mm=[0.0009, 16])
+
+
+def test_a_grid_on_which_hardly_anything_is_left_is_refused():
+    with pytest.raises(
+        ValueError, match=r"spacing_mm must leave something of .* 64 x 64 x 64 voxels would have 1 x 1 x 1"
+    ):
+        made_by_hand(fingerprint(), spacing_mm=1e9)
 
 
 def test_steps_that_are_set_by_hand_end_a_training_alone(thick_dir, thick_bundle, tmp_path):
@@ -421,6 +428,7 @@ def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):
     assert f"\n\n{to_fill_in}\n\n### Preprocessing" in write_readme(thick_bundle).read_text()
     assert "has not been trained yet" not in after
     assert "Trained for a minute." in after
+    assert "\n\n\n" not in before + after
     assert "#### Scores" in after
     (thick_bundle / "docs" / "README.md").write_text(before)
 

@@ -14,6 +14,7 @@ from monai_unetpp.planning import machine
 from monai_unetpp.planning.machine import Machine, StepCost, count_step, measure_machine
 from monai_unetpp.planning.network_rules import (
     NetworkTask,
+    Source,
     choose_network,
     choose_window,
     kernels_of,
@@ -21,7 +22,6 @@ from monai_unetpp.planning.network_rules import (
     strides_of,
 )
 from monai_unetpp.planning.plan_making import _choose_for_machine
-from monai_unetpp.planning.source import Source
 
 CPU = Machine(1e11, 2**34, 2, "cpu")
 SMALL = {"strides": [[2, 2, 2], [2, 2, 2]], "features": [2, 2, 2]}

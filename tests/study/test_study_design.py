@@ -73,7 +73,7 @@ def test_config_files(tmp_path):
     with pytest.raises(ValueError, match=r"study\.json: cannot be read as JSON"):
         read_config(path)
     path.write_text("[1]")
-    with pytest.raises(ValueError, match=r"study\.json: must hold an object of settings, got \[1\]"):
+    with pytest.raises(ValueError, match=r"study\.json: must hold a JSON object, got list"):
         read_config(path)
 
 

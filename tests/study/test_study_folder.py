@@ -33,7 +33,7 @@ def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
     assert other.read_settings(fewer) == {}
     assert other.compare(StudySettings(2, budget=6), cases) != fingerprint
     folder.settings_file.write_text("[]")
-    with pytest.raises(ValueError, match=r"settings\.json: must hold an object of settings"):
+    with pytest.raises(ValueError, match=r"settings\.json: must hold a JSON object"):
         folder.claim(settings, cases)
 
 

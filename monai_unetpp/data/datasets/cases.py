@@ -29,8 +29,6 @@ from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_picture_
 from monai_unetpp.data.formats.result_marks import is_result
 from monai_unetpp.errors import counted, list_values, printable
 
-__all__ = ["expand_home", "find_cases"]
-
 logger = logging.getLogger(__name__)
 
 #: Of files that are no DICOM: raw voxels can look like the beginning of one.
@@ -135,25 +133,21 @@ def _collect(
             # as a pattern of the shell names both files of an image
             continue
         try:
-            cases.extend(_readable_cases_of(path, suffixes, wanted))
+            cases.extend(_cases_of(path, suffixes, wanted))
         except _OnlyResultsError as e:
             only_results.append({**_case(item), "failure": printable(str(e))})
-        except ImageFileError as e:
+        except (ImageFileError, OSError) as e:
+            reason = str(e)
+            if isinstance(e, OSError):
+                reason = f"{path}: cannot be read ({e.strerror}). Check the path and its permissions."
             if strict:
-                raise
-            cases.append({**_case(item), "failure": printable(str(e))})
+                raise ImageFileError(reason) from e
+            cases.append({**_case(item), "failure": printable(reason)})
     return cases, only_results
 
 
 class _OnlyResultsError(ImageFileError):
     """The input holds nothing but results of this package."""
-
-
-def _readable_cases_of(path: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> list[dict[str, Any]]:
-    try:
-        return _cases_of(path, suffixes, wanted)
-    except OSError as e:
-        raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
 
 
 def _cases_of(path: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> list[dict[str, Any]]:

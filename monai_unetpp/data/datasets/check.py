@@ -29,8 +29,6 @@ from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.errors import counted
 from monai_unetpp.progress import Progress, counting
 
-__all__ = ["check_dataset", "check_labelled_data", "tell_doubtful"]
-
 logger = logging.getLogger(__name__)
 
 _MOST_LINES = 20
@@ -162,7 +160,9 @@ def check_labelled_data(
     labels = read_content(path).get("labels")
     if names is None and labels is not None:
         names = read_label_names(path, labels)
-    listed = [_ListedCase.of(key, entry) for key in lists for entry in load_datalist(dataset_dir, key, **subjects)]
+    listed = [
+        _ListedCase(key, case) for key in lists for case in list_cases(load_datalist(dataset_dir, key, **subjects))
+    ]
     unique = {case.case.files: case.case for case in listed}
     logger.info("Checking %d labelled cases of %s ...", len(unique), path)
     allowed = _allowed(names, classes) if values is None else values
@@ -188,14 +188,7 @@ def check_labelled_data(
 def tell_doubtful(
     where: str | PathLike[str], key: str, checked: Mapping[LabelledCase, CheckedCase], names: LabelNames | None
 ) -> None:
-    """Log once what looks doubtful about sound cases of one list: equal images, labels that no case has.
-
-    Args:
-        where: the ``dataset.json`` or the data set, for messages.
-        key: name of the list, or of the data set.
-        checked: result of the check of each case.
-        names: the labels; None if they have no names.
-    """
+    """Log once what looks doubtful about sound cases of one list: equal images, labels that no case has."""
     listed = [_ListedCase(key, case) for case in checked]
     found = {case.files: each for case, each in checked.items()}
     _tell(_compare_cases(where, listed, found, names), warn_once)
@@ -207,11 +200,6 @@ class _ListedCase:
 
     key: str
     case: LabelledCase
-
-    @classmethod
-    def of(cls, key: str, entry: Mapping[str, Any]) -> _ListedCase:
-        """The case of an entry of a list."""
-        return cls(key, list_cases([entry])[0])
 
 
 def _compare_cases(
@@ -331,7 +319,8 @@ def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], 
             continue
         for number, item in enumerate(entries):
             try:
-                cases.append(_ListedCase.of(key, read_entry(path, key, number, item, names, labelled=True)))
+                entry = read_entry(path, key, number, item, names, labelled=True)
+                cases.append(_ListedCase(key, list_cases([entry])[0]))
             except ValueError as e:
                 problems.append(str(e))
     return cases, problems

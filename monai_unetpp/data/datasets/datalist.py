@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import logging
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -15,24 +12,11 @@ from typing import Any
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.datasets.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
 from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
+from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.naming import case_name, entry_name, image_name, unique_names
 from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted
-from monai_unetpp.files import write_text
-
-__all__ = [
-    "LISTS",
-    "list_names",
-    "load_datalist",
-    "missing_list",
-    "read_content",
-    "read_datalist",
-    "read_entries",
-    "read_entry",
-    "read_form",
-]
-
-logger = logging.getLogger(__name__)
+from monai_unetpp.files import read_json_object, write_json
 
 LISTS = ("training", "validation")
 """The lists of labelled cases."""
@@ -67,9 +51,6 @@ def read_content(path: str | PathLike[str]) -> dict[str, Any]:
 def read_form(path: str | PathLike[str]) -> Form:
     """Find the form of a data set without reading its cases.
 
-    Args:
-        path: its ``dataset.json``, which need not exist.
-
     Raises:
         FileNotFoundError: there is no data set.
         ValueError: ``dataset.json`` cannot be read, or is not an object.
@@ -81,16 +62,7 @@ def read_form(path: str | PathLike[str]) -> Form:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path}: no such file. Name a folder with {FORMS_HELP}.") from None
-    except (OSError, ValueError, RecursionError) as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"{path}: cannot be read as JSON ({reason}). Repair it.") from e
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must hold an object, got {type(content).__name__}. Write it in Decathlon form.")
-    return content
+    return read_json_object(path, "Write it in Decathlon form.", f"Name a folder with {FORMS_HELP}.")
 
 
 def load_datalist(
@@ -195,10 +167,6 @@ def list_names(path: Path, content: Mapping[str, Any]) -> dict[tuple[str, ...], 
 
     Folder names tell these apart, such as ``case_00000_imaging``. A case has the same name in every list, and keeps it
     when the data set is moved. Entries with a ``case`` of their own are left out.
-
-    Args:
-        path: the ``dataset.json``.
-        content: its content; entries that are not complete are passed over.
 
     Returns:
         The names of all these cases, not only those that share one: the entries of a batch need the same keys. Empty if
@@ -331,9 +299,13 @@ def _drawn_split(
         "training": [case for index, case in enumerate(cases) if index not in drawn],
     }
     if rank() == 0:
-        _tell_drawn(path if path.is_file() else path.parent, len(split["validation"]), len(cases))
+        warn_once(
+            f"{path if path.is_file() else path.parent} has no 'validation' list: {len(drawn)} of its {len(cases)} "
+            f"cases were drawn for it, and {len(cases) - len(drawn)} are left for training. To choose them yourself, "
+            "write both lists into its dataset.json."
+        )
     if split_dir is not None:
-        write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
+        write_json(Path(split_dir) / "split.json", split, indent=2)
     return split
 
 
@@ -361,16 +333,3 @@ def _by_subject(cases: list[dict[str, Any]], folder: Path) -> dict[str, list[int
         subject = cases[index].get("subject") or subject_of_image(image[0] if isinstance(image, list) else image)
         groups.setdefault(str(subject or image), []).append(index)
     return groups
-
-
-@functools.lru_cache
-def _tell_drawn(path: Path, drawn: int, count: int) -> None:
-    """Log the split once for all lists of a data set."""
-    logger.warning(
-        "%s has no 'validation' list: %d of its %d cases were drawn for it, and %d are left for training. To choose "
-        "them yourself, write both lists into its dataset.json.",
-        path,
-        drawn,
-        count,
-        count - drawn,
-    )

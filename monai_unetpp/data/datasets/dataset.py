@@ -15,8 +15,6 @@ from monai_unetpp.data.formats.exhaustion import describe_case_failure
 from monai_unetpp.data.formats.naming import case_name, first_file
 from monai_unetpp.seeds import mix_seeds
 
-__all__ = ["CaseDataset", "SeededCacheDataset"]
-
 logger = logging.getLogger(__name__)
 
 

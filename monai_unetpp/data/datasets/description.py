@@ -20,8 +20,6 @@ from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_coloured
 from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.errors import counted
 
-__all__ = ["DataSetDescription", "Modality", "describe_data_set"]
-
 logger = logging.getLogger(__name__)
 
 Modality = Literal["CT", "MR", "other"]

@@ -16,8 +16,6 @@ from monai_unetpp.data.formats.nifti import is_second_of_pair
 from monai_unetpp.data.formats.pictures import COLOURS, JPEG_SUFFIXES, PICTURE_SUFFIXES, has_colours, is_picture_name
 from monai_unetpp.errors import counted, list_values
 
-__all__ = ["VOXEL_SUFFIXES", "Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
-
 Form = Literal["Decathlon", "nnU-Net", "folder"]
 
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -105,9 +103,6 @@ def folder_lists(folder: Path) -> _Lists:
 
     An image has the name of its label, apart from the suffix, or is one file per channel: ``<name>_0000``,
     ``<name>_0001`` and so on. It may be a subfolder with a DICOM series.
-
-    Args:
-        folder: parent of both.
 
     Raises:
         ValueError: these folders are missing, or images and labels do not match: counterparts or channels are missing,

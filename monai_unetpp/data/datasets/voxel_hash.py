@@ -15,8 +15,6 @@ from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxe
 from monai_unetpp.data.formats.reader import VolumeReader
 from monai_unetpp.data.formats.source_files import file_state
 
-__all__ = ["hash_voxels", "keep_hash"]
-
 #: Hashes of image files by their paths, sizes and times, so that no file is read twice for its hash.
 _known: dict[str, str] = {}
 

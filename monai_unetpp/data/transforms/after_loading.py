@@ -8,8 +8,6 @@ from typing import Any
 
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
-__all__ = ["insert_after_loading", "steps_after_loading"]
-
 
 def insert_after_loading(transform: Any, step: Callable[[Any], Any]) -> bool:
     """Let ``step`` see every image as soon as it is loaded.

@@ -18,8 +18,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.surround import find_surround
 from monai_unetpp.data.transforms.surround_search import Surround, find_black
 
-__all__ = ["SURROUND_SHARE", "SURROUND_VALUE", "AboveMean", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"]
-
 logger = logging.getLogger(__name__)
 
 #: Metadata keys: the value of the surround and its share of the image; NaN and 0 if there is none.

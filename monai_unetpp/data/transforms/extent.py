@@ -13,18 +13,6 @@ from nibabel.orientations import io_orientation
 from monai_unetpp.data.transforms.surround import find_surround
 from monai_unetpp.data.transforms.surround_search import Surround, box_around
 
-__all__ = [
-    "PERCENTILES",
-    "ImageExtent",
-    "axes_in_order",
-    "content_box",
-    "describe_extent",
-    "find_own_surround",
-    "is_left_handed",
-    "measure_extent",
-    "tilt_of",
-]
-
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
 """Percentiles that describe intensities everywhere."""
 
@@ -47,13 +35,7 @@ class ImageExtent:
 
 
 def measure_extent(image: torch.Tensor, affine: npt.ArrayLike, as_stored: bool = False) -> ImageExtent:
-    """Measure an image as stored in its file.
-
-    Args:
-        image: ``(C, H, W[, D])``.
-        affine: ``(4, 4)``, from voxel indices to mm.
-        as_stored: whether to take the axes in the order of the file.
-    """
+    """Measure an image as stored in its file."""
     return describe_extent(image.shape[1:], affine, find_own_surround(image), as_stored)
 
 
@@ -66,14 +48,7 @@ def find_own_surround(image: torch.Tensor) -> Surround | None:
 def describe_extent(
     shape: Sequence[int], affine: npt.ArrayLike, surround: Surround | None, as_stored: bool = False
 ) -> ImageExtent:
-    """The extent of an image whose surround is known.
-
-    Args:
-        shape: voxels by axis, as stored.
-        affine: ``(4, 4)``, from voxel indices to mm.
-        surround: from :func:`find_own_surround`.
-        as_stored: whether to take the axes in the order of the file.
-    """
+    """The extent of an image whose surround is known."""
     dims = len(shape)
     matrix = np.asarray(affine, dtype=np.float64)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)[:dims]

@@ -7,8 +7,6 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["Kind", "have_two_backgrounds", "is_bright", "place_of_median", "sort_kinds", "weigh_kinds"]
-
 Kind = tuple[tuple[int, ...] | None, str | None]
 """Shape, and background, ``"dark"`` or ``"bright"``; each is None where it tells no kinds apart."""
 
@@ -42,10 +40,6 @@ def sort_kinds(shapes: Sequence[tuple[int, ...]], places: Sequence[float]) -> li
     """The kind of each image.
 
     Shapes count if ten images or more share one on average, and backgrounds if there are two separate kinds.
-
-    Args:
-        shapes: of each image, in voxels.
-        places: of each image, as from :func:`place_of_median`.
     """
     by_shape = len(shapes) >= _CASES_PER_SHAPE * len(set(shapes))
     by_background = bool(places) and have_two_backgrounds(places)

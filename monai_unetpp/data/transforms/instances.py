@@ -15,8 +15,6 @@ from scipy import ndimage
 
 from monai_unetpp.installing import install_command
 
-__all__ = ["INSTANCE_COUNT", "SplitInstances", "SplitInstancesd"]
-
 #: Metadata key of the number of objects.
 INSTANCE_COUNT = "instance_count"
 

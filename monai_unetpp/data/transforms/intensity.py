@@ -17,8 +17,6 @@ from monai_unetpp.data.formats.reader import VolumeReader
 from monai_unetpp.data.transforms.image_kinds import place_of_median, sort_kinds, weigh_kinds
 from monai_unetpp.data.transforms.sampling import sample_evenly, sampled_median
 
-__all__ = ["ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"]
-
 
 class InvertBrightBackground(Transform):
     """Invert an image with a bright background, so that dark-field and bright-field images look alike.

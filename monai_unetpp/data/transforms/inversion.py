@@ -13,8 +13,6 @@ from monai.utils import ensure_tuple_rep
 
 from monai_unetpp.data.transforms.resampling import find_candidate_box
 
-__all__ = ["InvertProbabilitiesd"]
-
 _WIDE_KERNELS = ("area", "bicubic")
 
 

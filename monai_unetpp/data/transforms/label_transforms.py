@@ -18,8 +18,6 @@ from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.errors import list_values
 
-__all__ = ["CheckLabelsd", "OneHotLabelsd", "RandCropByKnownLabeld"]
-
 
 class CheckLabelsd(MapTransform):
     """Refuse label maps that are not on the grid of their image, or hold values without a class.

@@ -14,18 +14,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.surround_search import box_around
 from monai_unetpp.data.transforms.target_grid import HEADER_ROUNDING, round_half_to_even
 
-__all__ = [
-    "TRACE",
-    "axis_neighbours",
-    "check_resampled_size",
-    "choose_spacing",
-    "find_candidate_box",
-    "is_same_place",
-    "list_blocks",
-    "nearest_voxels",
-    "needed_box",
-]
-
 TRACE = 1e-9
 """Share of the largest value below which an interpolated one is rounding, also where axes are not at right angles."""
 
@@ -86,11 +74,7 @@ def check_resampled_size(
     Raises:
         ImageFileError: an axis would nearly vanish, or the result does not fit into memory.
     """
-    finer = wanted / spacing
-    lost = any(
-        length > 1 and factor >= _LOST_FACTOR and kept < _LOST_VOXELS
-        for length, factor, kept in zip(shape, finer, size, strict=True)
-    )
+    lost = is_lost(shape, spacing, size, wanted)
     too_large = voxel_bytes * math.prod(size) > (_ASSUMED_MEMORY if free_bytes is None else free_bytes)
     if lost or too_large:
         trouble = "nearly nothing" if lost else "more than memory holds"
@@ -98,6 +82,16 @@ def check_resampled_size(
             f"{path}: its {_product(shape)} voxels of {_product(spacing)} mm would become {_product(size)} of "
             f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or use a network for such voxels."
         )
+
+
+def is_lost(
+    shape: Sequence[int], spacing: Sequence[float] | _Array, size: Sequence[int], wanted: Sequence[float] | _Array
+) -> bool:
+    """Whether an axis of a volume would nearly vanish by resampling, with arguments as in ``check_resampled_size``."""
+    return any(
+        length > 1 and target / own >= _LOST_FACTOR and kept < _LOST_VOXELS
+        for length, own, kept, target in zip(shape, spacing, size, wanted, strict=True)
+    )
 
 
 def _product(numbers: Sequence[float] | npt.NDArray[np.float64]) -> str:
@@ -163,13 +157,7 @@ def axis_neighbours(
 def nearest_voxels(
     matrix: _Array, block: Sequence[slice], shape: Sequence[int]
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """Yield, per image axis, the nearest voxel to every voxel of a block of the result, and whether it is outside.
-
-    Args:
-        matrix: from voxels of the result to voxels of the image.
-        block: the block of the result.
-        shape: shape of the image, without channels.
-    """
+    """Yield, per image axis, the nearest voxel to every voxel of a block of the result, and whether it is outside."""
     rank = len(block)
     rounding = HEADER_ROUNDING * max(shape)
     steps = np.ogrid[tuple(block)]
@@ -187,10 +175,6 @@ def find_candidate_box(probability: npt.NDArray[np.float32], classes: int) -> tu
 
     The likeliest of ``classes`` has at least an equal share at any point, and linear interpolation gives at most the
     largest of the values that it takes. So the class cannot win at a point without such a value near it.
-
-    Args:
-        probability: of the class at each voxel.
-        classes: how many there are.
     """
     # half of the equal share, for rounding
     likely = probability >= 0.5 / classes

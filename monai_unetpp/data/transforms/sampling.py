@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["sample_evenly", "sampled_median"]
-
 #: Values that are taken of a large image, to bound memory.
 _MOST_VALUES = 2**20
 

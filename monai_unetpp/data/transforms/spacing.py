@@ -34,8 +34,6 @@ from monai_unetpp.data.transforms.resampling import (
 from monai_unetpp.data.transforms.target_grid import find_target_grid, lead_from_to
 from monai_unetpp.free_memory import available_bytes
 
-__all__ = ["BlockwiseSpacingd"]
-
 _BLOCKWISE_MODES = (GridSampleMode.BILINEAR, GridSampleMode.NEAREST)
 _BLOCKWISE_PADDING = (GridSamplePadMode.BORDER, GridSamplePadMode.ZEROS)
 

@@ -13,9 +13,6 @@ from monai.utils import convert_to_tensor
 
 from monai_unetpp.data.transforms.surround import find_surround
 
-__all__ = ["StandardizeIntensityd"]
-
-
 _PART = 2**20
 """Values per chunk."""
 

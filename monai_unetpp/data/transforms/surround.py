@@ -9,8 +9,6 @@ from monai.data import MetaTensor
 
 from monai_unetpp.data.transforms.surround_search import Surround, search_surround
 
-__all__ = ["find_surround"]
-
 
 def find_surround(image: torch.Tensor) -> Surround | None:
     """Find the part of an image that is constant and reaches its border, whatever its value.

@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["Surround", "box_around", "find_black", "search_surround"]
-
 _Array = npt.NDArray[Any]
 
 #: Fraction of the border from which a value always counts, and from which it counts unless it is noise.
@@ -79,12 +77,7 @@ def search_surround(image: _Array) -> Surround | None:
 
 
 def find_black(inside: _Array, value: float) -> float:
-    """Find the value of a channel that becomes 0; see :class:`monai_unetpp.data.LevelSurroundd`.
-
-    Args:
-        inside: values inside the surround, ``(N,)``.
-        value: value of the surround.
-    """
+    """Find the value of a channel that becomes 0; see :class:`monai_unetpp.data.LevelSurroundd`."""
     sample = inside[:: max(1, len(inside) // _MOST_VOXELS)]
     lowest, middle, highest = (float(each) for each in np.percentile(sample, [_LOWEST, _MIDDLE, _HIGHEST]))
     extent = highest - lowest
