@@ -41,8 +41,6 @@ from monai_unetpp.runner import geometry_steps
 from monai_unetpp.runner.geometry_steps import PADDINGS
 from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND, INVERT_PROBABILITIES
 
-__all__ = ["NoTranslationError", "translate_postprocessing", "translate_preprocessing"]
-
 Step = dict[str, Any]
 
 

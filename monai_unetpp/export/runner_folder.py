@@ -30,8 +30,6 @@ from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline
 from monai_unetpp.runner.segmenter import INVERT_PROBABILITIES
 from monai_unetpp.window_layout import AUTO
 
-__all__ = ["RunnerExport", "export_runner"]
-
 #: Length of a window in multiples of the downsampling, where nothing tells of one.
 _EXAMPLE_MULTIPLES = 4
 

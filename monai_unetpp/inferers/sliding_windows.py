@@ -43,8 +43,6 @@ from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.window_layout import AUTO
 
-__all__ = ["NestedSlidingWindowInferer"]
-
 logger = logging.getLogger(__name__)
 
 #: Most predictors to keep, one per shape of windows and batches.

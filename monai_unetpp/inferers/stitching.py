@@ -12,8 +12,6 @@ from monai_unetpp.inferers.window_batches import WindowBatch
 from monai_unetpp.inferers.windows import WindowGrid, summed_importance
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 
-__all__ = ["BatchStitcher", "LabelStitcher", "LogitStitcher", "WindowStitcher"]
-
 
 class WindowStitcher(ABC):
     """Sums the logits of the windows of a batch of images, weighted by the importance of their voxels.

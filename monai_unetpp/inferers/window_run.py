@@ -14,8 +14,6 @@ from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.inferers.windows import WindowGrid
 
-__all__ = ["WindowRun", "device_of"]
-
 
 def device_of(network: Any, otherwise: torch.device) -> torch.device:
     """The device of a network's weights; ``otherwise`` if it has none."""

@@ -12,8 +12,6 @@ from monai.networks.layers.factories import Pool
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-__all__ = ["DecoderNode", "EncoderNode", "make_block", "make_upsample"]
-
 #: Whether torch.export is tracing; torch before 2.7 cannot tell it from torch.compile.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 #: Whether a graph can be asked about its sizes while it is traced; with torch 2.6 it also cuts by zero.

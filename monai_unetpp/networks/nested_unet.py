@@ -19,8 +19,6 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.conversion import convert_basic_unetplusplus
 from monai_unetpp.networks.stages import NetworkStage
 
-__all__ = ["NestedUNet"]
-
 
 class NestedUNet(nn.Module):
     """UNet++ and its relatives, in 2D and 3D, with levels that can be pruned.

@@ -21,8 +21,6 @@ from monai_unetpp.networks.nested_unet import NestedUNet
 from monai_unetpp.networks.transferred import IN_BUNDLE, Transfer
 from monai_unetpp.plain_values import to_plain
 
-__all__ = ["compare_weights", "shapes_in_weights", "shaping_arguments", "transfer_weights"]
-
 logger = logging.getLogger(__name__)
 
 _FIRST = "nodes.x_0_0."

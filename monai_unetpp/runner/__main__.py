@@ -15,8 +15,6 @@ from monai_unetpp.progress import let_go_of
 from monai_unetpp.runner.pipeline import PIPELINE_FILE
 from monai_unetpp.runner.segmenter import Segmenter, result_name
 
-__all__ = ["main"]
-
 _DONE, _SOME_FAILED, _BAD_ARGUMENTS, _INTERRUPTED = 0, 1, 2, 130
 
 

@@ -12,8 +12,6 @@ from monai_unetpp.data.transforms.resampling import find_candidate_box
 from monai_unetpp.runner.volume import Array, Volume
 from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
 
-__all__ = ["Predict", "infer_logits", "infer_slices", "label_image", "likeliest_labels"]
-
 #: Logits ``(C, *window)`` of a window ``(C, *window)``.
 Predict = Callable[[Array], Array]
 _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}

@@ -16,8 +16,6 @@ from monai_unetpp.openvino_loading import has_openvino, openvino_core
 from monai_unetpp.runner.labelling import Predict
 from monai_unetpp.runner.volume import Array
 
-__all__ = ["load_network"]
-
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 

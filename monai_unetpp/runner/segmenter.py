@@ -32,8 +32,6 @@ from monai_unetpp.runner.pipeline import read_pipeline
 from monai_unetpp.runner.volume import Array, Volume, read_volume
 from monai_unetpp.window_layout import AUTO, most_window_voxels
 
-__all__ = ["CLEAR_BACKGROUND", "INVERT_PROBABILITIES", "STEPS", "Segmenter", "result_name"]
-
 #: The preprocessing steps by name in ``pipeline.json``.
 STEPS: dict[str, Callable[..., None]] = {
     name: getattr(module, name)

@@ -13,14 +13,6 @@ from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.stages import NetworkStage
 
-__all__ = [
-    "FIRST_LEVELS",
-    "AdaptiveTorchPredictor",
-    "as_nested_unet",
-    "check_levels_to_choose",
-    "check_several_levels",
-]
-
 #: Levels of the first stage: a window cannot stop before two levels can be compared.
 FIRST_LEVELS = 2
 

@@ -17,8 +17,6 @@ from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
 from monai_unetpp.networks.stages import NetworkStage
 from monai_unetpp.openvino_loading import import_openvino
 
-__all__ = ["AdaptiveOpenVINOPredictor"]
-
 _Array = npt.NDArray[np.float32]
 
 

@@ -21,8 +21,6 @@ from monai_unetpp.inferers.predictors.predictor import Predictor
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 from monai_unetpp.openvino_loading import OPENVINO_INSTALL, has_openvino, import_openvino
 
-__all__ = ["make_adaptive_predictor", "make_predictor", "resolve_runtime"]
-
 logger = logging.getLogger(__name__)
 
 _told: set[str] = set()

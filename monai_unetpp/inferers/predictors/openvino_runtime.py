@@ -20,8 +20,6 @@ from monai_unetpp.inferers.predictors.predictor import (
 )
 from monai_unetpp.openvino_loading import import_openvino, openvino_core
 
-__all__ = ["OpenVINOPredictor"]
-
 _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 

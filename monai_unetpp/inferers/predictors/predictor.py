@@ -16,8 +16,6 @@ from monai_unetpp.inferers.logits import ONLY, logits_by_name
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, weight_types
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 
-__all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating", "named_outputs", "output_names"]
-
 
 class Predictor(ABC):
     """Runs one network on batches of windows of one shape, without gradients and in eval mode.
