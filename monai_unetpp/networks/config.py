@@ -16,8 +16,6 @@ from monai.utils.module import look_up_option
 
 from monai_unetpp import topology
 
-__all__ = ["BLOCKS", "NestedUNetConfig"]
-
 Block = Literal["plain", "residual"]
 BLOCKS: tuple[str, ...] = get_args(Block)
 
@@ -263,6 +261,12 @@ def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
                     f"norm='group' needs num_groups that divides every entry of features, got num_groups={groups!r} "
                     f"for {odd[0]} channels. Give norm=('group', {{'num_groups': n}}) with such an n."
                 )
+        parameters = arguments.get("num_parameters", 1)
+        if layer.lower() == "prelu" and parameters != 1 and channels != {parameters}:
+            raise ValueError(
+                f"act='prelu' needs one parameter, or as many as every entry of features, got num_parameters="
+                f"{parameters!r} for {sorted(channels)} channels. Leave num_parameters out."
+            )
         try:
             with torch.device("meta"):
                 if name == "act":
