@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks import Convolution, ResidualUnit, UpSample
+from monai.networks.blocks import Convolution, ResidualUnit
 from monai.networks.layers.factories import Pool
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
@@ -184,13 +184,6 @@ def make_block(
             block.add_module(f"conv_{index}", Convolution(spatial_dims, channels, out_channels, **layers))
     _accept_single_values(block)
     return block
-
-
-def make_upsample(
-    mode: str, spatial_dims: int, in_channels: int, out_channels: int, stride: tuple[int, ...]
-) -> nn.Module:
-    """Make MONAI's upsampling by ``stride``, from ``in_channels`` to ``out_channels``."""
-    return UpSample(spatial_dims, in_channels, out_channels, scale_factor=stride, mode=mode)
 
 
 class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
