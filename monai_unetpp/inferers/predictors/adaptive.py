@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -40,7 +40,8 @@ class AdaptiveTorchPredictor(TorchPredictor):
         nested = check_levels_to_choose(network)
         super().__init__(nested, **{**settings, "levels": nested.levels})
         self.tolerance = tolerance
-        self._stages = (nested if self._copy is None else as_nested_unet(self._copy.current())).split(FIRST_LEVELS)
+        computed = nested if self._copy is None else cast(NestedUNet, self._copy.current())
+        self._stages = computed.split(FIRST_LEVELS)
 
     def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
         network, windows = self.network, self._converted(windows)
@@ -91,14 +92,19 @@ def check_levels_to_choose(network: Any) -> NestedUNet:
         TypeError: it is not a ``NestedUNet``, or of a class that computes levels in its own way.
         ValueError: it has one level.
     """
-    nested = as_nested_unet(network)
-    if type(nested).forward_levels is not NestedUNet.forward_levels:
+    if not isinstance(network, NestedUNet):
         raise TypeError(
-            f"network must compute levels as NestedUNet does for levels={ADAPTIVE!r}, got {type(nested).__name__} with "
-            f"its own forward_levels. Use levels='{ADAPTIVE}=...', which calls it, or leave the adaptive depth out."
+            f"network must be a NestedUNet for levels={ADAPTIVE!r}, got {type(network).__name__}. Convert "
+            "BasicUNetPlusPlus with NestedUNet.from_basic_unetplusplus, or leave the adaptive depth out."
         )
-    check_several_levels(nested.levels)
-    return nested
+    if type(network).forward_levels is not NestedUNet.forward_levels:
+        raise TypeError(
+            f"network must compute levels as NestedUNet does for levels={ADAPTIVE!r}, got {type(network).__name__} "
+            f"with its own forward_levels. Use levels='{ADAPTIVE}=...', which calls it, or leave the adaptive depth "
+            "out."
+        )
+    check_several_levels(network.levels)
+    return network
 
 
 def check_several_levels(levels: Sequence[str]) -> None:
@@ -112,17 +118,3 @@ def check_several_levels(levels: Sequence[str]) -> None:
             f"network must have two or more levels for levels={ADAPTIVE!r}, got only {levels[0]}. Use the "
             "whole network, trained with deep_supervision, or leave the adaptive depth out."
         )
-
-
-def as_nested_unet(network: Any) -> NestedUNet:
-    """Check that ``network`` is a ``NestedUNet``.
-
-    Raises:
-        TypeError: it is not.
-    """
-    if not isinstance(network, NestedUNet):
-        raise TypeError(
-            f"network must be a NestedUNet for levels={ADAPTIVE!r}, got {type(network).__name__}. Convert "
-            "BasicUNetPlusPlus with NestedUNet.from_basic_unetplusplus, or leave the adaptive depth out."
-        )
-    return network

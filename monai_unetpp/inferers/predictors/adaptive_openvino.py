@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, levels_agree
-from monai_unetpp.inferers.predictors.adaptive import FIRST_LEVELS, as_nested_unet, check_levels_to_choose
+from monai_unetpp.inferers.predictors.adaptive import FIRST_LEVELS, check_levels_to_choose
 from monai_unetpp.inferers.predictors.network_copy import copy_for_inference
 from monai_unetpp.inferers.predictors.openvino_conversion import load_or_convert_stage
 from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
+from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.stages import NetworkStage
 from monai_unetpp.openvino_loading import import_openvino
 
@@ -60,7 +61,7 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
 
     def _convert(self, windows: torch.Tensor) -> None:
         window = windows[:1]
-        network = as_nested_unet(copy_for_inference(self._module, self.levels).float())
+        network = cast(NestedUNet, copy_for_inference(self._module, self.levels).float())
         self._image = np.zeros(tuple(window.shape), np.float32)
         tensors = {"input": self._image}
         self._chain = []
