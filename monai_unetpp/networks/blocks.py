@@ -190,23 +190,11 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
     """Instance norm that maps a single value per channel to the bias in eval mode instead of failing."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        use_input_stats = self.training or not self.track_running_stats
-        if self.training:
-            # not x[0, 0], for which a MetaTensor would take the metadata of the whole batch apart
-            if x.dim() > 2 and x.numel() == x.shape[0] * x.shape[1]:
-                raise ValueError(
-                    f"training needs more than one value per channel for instance norm, got a map of {list(x.shape)}. "
-                    "Use larger patches, fewer levels, or a norm such as ('group', {'num_groups': 4})."
-                )
-            return F.instance_norm(
-                x,
-                self.running_mean,
-                self.running_var,
-                self.weight,
-                self.bias,
-                use_input_stats,
-                self.momentum,  # type: ignore[arg-type]
-                self.eps,
+        # not x[0, 0], for which a MetaTensor would take the metadata of the whole batch apart
+        if self.training and x.dim() > 2 and x.numel() == x.shape[0] * x.shape[1]:
+            raise ValueError(
+                f"training needs more than one value per channel for instance norm, got a map of {list(x.shape)}. "
+                "Use larger patches, fewer levels, or a norm such as ('group', {'num_groups': 4})."
             )
         return torch.instance_norm(
             x,
@@ -214,7 +202,7 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             self.bias,
             self.running_mean,
             self.running_var,
-            use_input_stats,
+            self.training or not self.track_running_stats,
             self.momentum,  # type: ignore[arg-type]
             self.eps,
             torch.backends.cudnn.enabled,

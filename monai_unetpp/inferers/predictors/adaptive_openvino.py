@@ -66,7 +66,7 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         tensors = {"input": self._image}
         self._chain = []
         for number, stage in enumerate(network.split(FIRST_LEVELS)):
-            model = load_or_convert_stage(network, FIRST_LEVELS, number, window, self.settings.cache_dir)
+            model = load_or_convert_stage(network, FIRST_LEVELS, number, window, self.cache_dir)
             self._chain.append(_LinkedStage(self._compile(_with_channels_last(model, stage)), stage, tensors))
 
 

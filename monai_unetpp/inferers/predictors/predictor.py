@@ -45,13 +45,13 @@ class Predictor(ABC):
             settings["precision"] = "fp32"
         chosen = PredictorSettings(**settings)
         self.network = network
-        self.settings = chosen
         self.levels = _check_levels(network, chosen.levels)
         self.window_shape = tuple(chosen.window_shape)
         self.batch_size = chosen.batch_size
         self.device = torch.device(chosen.device)
         #: ``"fp32"``, ``"bf16"`` or ``"fp16"``, never ``"auto"``.
         self.precision = chosen.precision
+        self.cache_dir = chosen.cache_dir
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """Logits of a batch of windows.
