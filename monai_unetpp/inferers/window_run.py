@@ -33,6 +33,7 @@ class WindowRun:
         grid: the windows.
         args: other arguments of ``network``.
         kwargs: likewise.
+        depths: number of windows that stopped at each level, by name of each adaptive level.
     """
 
     images: torch.Tensor
@@ -40,6 +41,7 @@ class WindowRun:
     grid: WindowGrid
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    depths: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def has_arguments(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, levels_agree
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, DEPTHS, levels_agree
 from monai_unetpp.inferers.predictors.eager import TorchPredictor, channels_last, computing
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.networks import NestedUNet
@@ -20,16 +20,13 @@ FIRST_LEVELS = 2
 class AdaptiveTorchPredictor(TorchPredictor):
     """Computes each window up to the first level that agrees with the one before it.
 
-    The windows of a batch go from stage to stage together; finished ones drop out. The result is a dict with the single
-    key ``"adaptive"``.
+    The windows of a batch go from stage to stage together; finished ones drop out. The result is a dict with the
+    logits under ``"adaptive"``, and under ``"depths"`` the index in ``levels`` of the level of each window, ``(B,)``.
 
     Args:
         network: a ``NestedUNet`` with two or more levels.
         tolerance: of ``1 - Dice`` between two levels, see :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
         **settings: see :class:`Predictor`, without ``levels``.
-
-    Attributes:
-        depths: index in ``levels`` of the level chosen for each window of the last batch, ``(B,)``.
 
     Raises:
         TypeError: the network is not a ``NestedUNet``.
@@ -50,8 +47,8 @@ class AdaptiveTorchPredictor(TorchPredictor):
             network = self._copy.current()
             windows = windows.contiguous(memory_format=channels_last(windows.dim()))
         with evaluating(network), computing(self.device, self.precision):
-            logits, self.depths = self._deepened(windows)
-        return {ADAPTIVE: logits}
+            logits, depths = self._deepened(windows)
+        return {ADAPTIVE: logits, DEPTHS: depths}
 
     def _deepened(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         outputs, kept = self._stages[0].advance({"input": windows})

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, levels_agree
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, DEPTHS, levels_agree
 from monai_unetpp.inferers.predictors.adaptive import FIRST_LEVELS, check_levels_to_choose
 from monai_unetpp.inferers.predictors.network_copy import copy_for_inference
 from monai_unetpp.inferers.predictors.openvino_conversion import load_or_convert_stage
@@ -30,9 +30,6 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         network: a ``NestedUNet`` with two or more levels.
         tolerance: as for ``AdaptiveTorchPredictor``.
         **settings: see :class:`OpenVINOPredictor`, without ``levels``.
-
-    Attributes:
-        depths: index in ``levels`` of the level chosen for each window of the last batch, ``(B,)``.
     """
 
     def __init__(self, network: Callable[..., Any], *, tolerance: float, **settings: Any) -> None:
@@ -46,8 +43,8 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         with self._lock:
             self.prepare(windows)
             found = [self._deepened(window) for window in windows.float().split(1)]
-        self.depths = torch.tensor([depth for _, depth in found])
-        return {ADAPTIVE: torch.cat([logits for logits, _ in found])}
+        logits, depths = zip(*found, strict=True)
+        return {ADAPTIVE: torch.cat(logits), DEPTHS: torch.tensor(depths)}
 
     def _deepened(self, window: torch.Tensor) -> tuple[torch.Tensor, int]:
         """The logits of one window, and the index of their level."""

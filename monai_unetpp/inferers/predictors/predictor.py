@@ -34,8 +34,6 @@ class Predictor(ABC):
 
     #: The runtime, ``"torch"``, ``"compile"`` or ``"openvino"``.
     runtime: str
-    #: Index in ``levels`` of the level chosen for each window of the last batch; None without adaptive depth.
-    depths: torch.Tensor | None = None
     #: Channels of the windows that the network was compiled or converted for.
     _channels: int | None = None
 
