@@ -18,19 +18,6 @@ _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge", 
 _BROKEN = "the network gave NaN or infinity. Its weights are damaged: export the bundle again."
 
 
-def infer_slices(
-    infer: Callable[..., Array],
-    image: Array,
-    windows: Mapping[str, Any],
-    predict: Predict,
-    axis: int,
-    most_voxels: int | None = None,
-) -> Array:
-    """Apply ``infer`` with a 2D network to a volume ``(C, H, W, D)``, slice by slice across ``axis``."""
-    slices = [infer(part, windows, predict, most_voxels) for part in np.moveaxis(image, axis + 1, 0)]
-    return np.stack(slices, axis=axis - 3)
-
-
 def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
     """Find the class of the highest logit at each voxel; with one channel, whether its logit is above 0.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,6 @@ from monai_unetpp.openvino_loading import OPENVINO_INSTALL, has_openvino, import
 
 logger = logging.getLogger(__name__)
 
-_told: set[str] = set()
 _PREDICTORS: dict[str, type[Predictor]] = {
     each.runtime: each for each in (TorchPredictor, CompiledPredictor, OpenVINOPredictor)
 }
@@ -105,7 +105,6 @@ def resolve_runtime(
     return "openvino"
 
 
+@functools.cache
 def _tell_once(message: str) -> None:
-    if message not in _told:
-        _told.add(message)
-        logger.warning("%s", message)
+    logger.warning("%s", message)

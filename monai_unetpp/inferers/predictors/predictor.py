@@ -38,7 +38,9 @@ class Predictor(ABC):
     _channels: int | None = None
 
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
-        if self.runtime != "openvino" and settings.get("precision", "auto") == "auto" and _is_reduced(network):
+        types = weight_types(network)
+        is_reduced = bool(types) and torch.float32 not in types
+        if self.runtime != "openvino" and settings.get("precision", "auto") == "auto" and is_reduced:
             # as it is, without autocast
             settings["precision"] = "fp32"
         chosen = PredictorSettings(**settings)
@@ -129,12 +131,6 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
         for level in levels:
             topology.level_index(level, known)
     return tuple(levels)
-
-
-def _is_reduced(network: Callable[..., Any]) -> bool:
-    """Whether the weights were converted to another type, such as by ``half()``."""
-    types = weight_types(network)
-    return bool(types) and torch.float32 not in types
 
 
 def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:
