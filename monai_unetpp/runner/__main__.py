@@ -50,7 +50,8 @@ def _run(given: argparse.Namespace) -> int:
     for image in given.images:
         by_path.setdefault(os.path.abspath(image), image)
     # a wildcard finds both files of a pair
-    images = [image for image in by_path.values() if header_beside(image) not in by_path.values()]
+    headers = {image: header_beside(image) for image in by_path.values()}
+    images = [image for image, header in headers.items() if not header or os.path.abspath(header) not in by_path]
     names = [result_name(image) for image in images]
     for image, name in zip(images, names, strict=True):
         first = images[names.index(name)]

@@ -461,7 +461,7 @@ def test_images_of_one_name_are_refused_before_any_is_segmented(brain, tmp_path,
     detour = image.parent / "nowhere" / ".." / image.name
     assert main([str(folder), str(image), str(image), str(detour), "-o", str(tmp_path / "out")]) == 0
     nibabel.save(nibabel.Nifti1Pair.from_image(nibabel.load(image)), tmp_path / "pair.hdr")
-    pair = [str(tmp_path / f"pair.{end}") for end in ("hdr", "img")]
+    pair = [str(tmp_path / "pair.hdr"), str(tmp_path / "b" / ".." / "pair.img")]
     assert main([str(folder), *pair, "-o", str(tmp_path / "pairs")]) == 0
     assert [path.name for path in (tmp_path / "pairs").glob("*.nii.gz")] == ["pair_seg.nii.gz"]
 
