@@ -22,8 +22,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
 from monai_unetpp.version import __version__
 
-__all__ = ["FORMATS", "NetworkExport", "export_checkpoint", "export_network"]
-
 #: Largest accepted difference from the network, relative to the largest logit.
 TOLERANCE = 1e-4
 #: TensorRT computes convolutions in TF32 unless told otherwise.

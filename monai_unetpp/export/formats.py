@@ -17,8 +17,6 @@ from monai_unetpp.installing import install_command
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import openvino_core
 
-__all__ = ["FORMATS", "Format"]
-
 Writer = Callable[[NestedUNet, torch.Tensor, bool, Path, Mapping[str, str]], None]
 Runner = Callable[[torch.Tensor], torch.Tensor]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,6 @@ from monai_unetpp.data import (
 from monai_unetpp.runner import geometry_steps
 from monai_unetpp.runner.geometry_steps import PADDINGS
 from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND, INVERT_PROBABILITIES
-
-__all__ = ["NoTranslationError", "translate_postprocessing", "translate_preprocessing"]
 
 Step = dict[str, Any]
 
@@ -205,64 +203,45 @@ def _crop(transform: CropForegroundd) -> Step:
     return {"step": "crop_background" if ours else "crop_foreground", **step}
 
 
-def _clip_percentiles(transform: ClipIntensityPercentilesd) -> Step:
-    inner = transform.scaler
-    _float32(transform, inner.dtype)
-    _plain(transform, inner, sharpness_factor=None, return_clipping_values=False)
-    return {"step": "clip_percentiles", **_values(inner, "lower", "upper", "channel_wise")}
+def _settings(step: str, part: str, *names: str, **expected: Any) -> Callable[[Any], Step]:
+    """A translation to a step with settings of a part of the transform, such as its ``scaler``."""
+
+    def translate(transform: Any) -> Step:
+        inner = getattr(transform, part)
+        _float32(transform, getattr(inner, "dtype", None))
+        _plain(transform, inner, **expected)
+        return {"step": step, **{name: getattr(inner, name) for name in names}}
+
+    return translate
 
 
-def _scale_range_percentiles(transform: ScaleIntensityRangePercentilesd) -> Step:
-    _float32(transform, transform.scaler.dtype)
-    _plain(transform, transform.scaler, relative=False)
-    names = ("lower", "upper", "b_min", "b_max", "clip", "channel_wise")
-    return {"step": "scale_range_percentiles", **_values(transform.scaler, *names)}
-
-
-def _scale_range(transform: ScaleIntensityRanged) -> Step:
-    _float32(transform, transform.scaler.dtype)
-    return {"step": "scale_range", **_values(transform.scaler, "a_min", "a_max", "b_min", "b_max", "clip")}
-
-
-def _scale(transform: ScaleIntensityd) -> Step:
-    _float32(transform, transform.scaler.dtype)
-    _plain(transform, transform.scaler, minv=0.0, maxv=1.0)
-    return {"step": "scale", **_values(transform.scaler, "channel_wise")}
-
-
-def _adjust_contrast(transform: AdjustContrastd) -> Step:
-    _plain(transform, transform.adjuster, invert_image=False, retain_stats=False)
-    return {"step": "adjust_contrast", **_values(transform.adjuster, "gamma")}
-
-
-def _normalize(transform: NormalizeIntensityd) -> Step:
-    _float32(transform, transform.normalizer.dtype)
-    _plain(transform, transform.normalizer, subtrahend=None, divisor=None)
-    return {"step": "normalize", **_values(transform.normalizer, "nonzero", "channel_wise")}
-
-
-def _values(transform: Any, *names: str) -> Mapping[str, Any]:
-    return {name: getattr(transform, name) for name in names}
-
-
+_RANGE = ("b_min", "b_max", "clip")
 _TRANSLATIONS: dict[type, Callable[[Any], Step]] = {
     Orientationd: _orientation,
     BlockwiseSpacingd: _spacing,
     CropBackgroundd: _crop,
     CropForegroundd: _crop,
     LevelSurroundd: lambda transform: {"step": "level_surround"},
-    ClipIntensityPercentilesd: _clip_percentiles,
-    ScaleIntensityRangePercentilesd: _scale_range_percentiles,
-    ScaleIntensityRanged: _scale_range,
-    ScaleIntensityd: _scale,
-    InvertBrightBackgroundd: lambda transform: {
-        "step": "invert_bright_background",
-        **_values(transform.transform, "low", "high"),
-    },
-    AdjustContrastd: _adjust_contrast,
+    ClipIntensityPercentilesd: _settings(
+        "clip_percentiles",
+        "scaler",
+        "lower",
+        "upper",
+        "channel_wise",
+        sharpness_factor=None,
+        return_clipping_values=False,
+    ),
+    ScaleIntensityRangePercentilesd: _settings(
+        "scale_range_percentiles", "scaler", "lower", "upper", *_RANGE, "channel_wise", relative=False
+    ),
+    ScaleIntensityRanged: _settings("scale_range", "scaler", "a_min", "a_max", *_RANGE),
+    ScaleIntensityd: _settings("scale", "scaler", "channel_wise", minv=0.0, maxv=1.0),
+    InvertBrightBackgroundd: _settings("invert_bright_background", "transform", "low", "high"),
+    AdjustContrastd: _settings("adjust_contrast", "adjuster", "gamma", invert_image=False, retain_stats=False),
     StandardizeIntensityd: lambda transform: {
         "step": "standardize",
-        **_values(transform, "channel_wise", "inside_surround"),
+        "channel_wise": transform.channel_wise,
+        "inside_surround": transform.inside_surround,
     },
-    NormalizeIntensityd: _normalize,
+    NormalizeIntensityd: _settings("normalize", "normalizer", "nonzero", "channel_wise", subtrahend=None, divisor=None),
 }

@@ -21,8 +21,6 @@ from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.installing import install_command
 from monai_unetpp.openvino_loading import openvino_core, without_telemetry
 
-__all__ = ["QUANTIZATION_INSTALL", "calibration_windows", "quantize_model"]
-
 QUANTIZATION_INSTALL = install_command("int8")
 #: Number of training cases for calibration, and of windows per case.
 _CASES, _WINDOWS_OF_CASE = 16, 4

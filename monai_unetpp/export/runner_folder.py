@@ -30,8 +30,6 @@ from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline
 from monai_unetpp.runner.segmenter import INVERT_PROBABILITIES
 from monai_unetpp.window_layout import AUTO
 
-__all__ = ["RunnerExport", "export_runner"]
-
 #: Length of a window in multiples of the downsampling, where nothing tells of one.
 _EXAMPLE_MULTIPLES = 4
 
@@ -125,18 +123,14 @@ def export_runner(
         if calibration is not None:
             windows = calibration_windows(config, calibration, shape, described["windows"], described["slice_axis"])
             same = quantize_model(file, windows)
-        described["network"] = _describe_network(file, network_format, precision)
+        files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
+        described["network"] = {"files": [each.name for each in files], "format": network_format}
+        described["network"] |= {"precision": precision, "sha256": hash_file(*files)}
         pipeline = Pipeline(**described, versions=export.versions)
         (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
         put_in_place(written, target, temporary)
     size = sum(path.stat().st_size for path in target.iterdir())
     return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size, same)
-
-
-def _describe_network(file: Path, network_format: str, precision: str) -> dict[str, Any]:
-    files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
-    names = [each.name for each in files]
-    return {"files": names, "format": network_format, "precision": precision, "sha256": hash_file(*files)}
 
 
 def _check_precision(precision: str, network_format: str, calibration: str | PathLike[str] | None) -> None:

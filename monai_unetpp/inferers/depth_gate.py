@@ -11,6 +11,7 @@ import torch
 
 __all__ = [
     "ADAPTIVE",
+    "DEPTHS",
     "add_gated",
     "check_gate",
     "check_tolerance",
@@ -23,6 +24,8 @@ __all__ = [
 
 #: Name, among the levels, of the depth chosen per window.
 ADAPTIVE = "adaptive"
+#: Name, among the outputs of a predictor, of the index of each window's level.
+DEPTHS = "depths"
 _GATE = re.compile(rf"{ADAPTIVE}=(\d+(?:\.\d*)?(?:e-?\d+)?)")
 
 

@@ -13,8 +13,6 @@ from monai.inferers import Inferer, SimpleInferer
 
 from monai_unetpp.inferers.logits import map_outputs
 
-__all__ = ["FlipInferer"]
-
 
 class FlipInferer(Inferer):
     """Average the logits over flips of the image along some axes: more accurate, for a multiple of the time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -25,13 +26,11 @@ def mean_of_heads(logits: Sequence[torch.Tensor]) -> torch.Tensor:
     logits = [head.to(torch.promote_types(head.dtype, torch.float32)) for head in logits]
     if logits[0].shape[1] == 1:
         # average the background's probabilities too: 1 - p would lose all digits for p near 1
-        return _log_mean([head.sigmoid() for head in logits]) - _log_mean([head.neg().sigmoid_() for head in logits])
+        return _log_mean([head.sigmoid() for head in logits]) - _log_mean([head.neg().sigmoid() for head in logits])
     return _log_mean([head.softmax(dim=1) for head in logits])
 
 
 def _log_mean(probabilities: list[torch.Tensor]) -> torch.Tensor:
-    total = probabilities[0]
-    for others in probabilities[1:]:
-        total.add_(others)
+    mean = functools.reduce(torch.add, probabilities) / len(probabilities)
     # avoid minus infinity, which would break blending and differences
-    return total.div_(len(probabilities)).clamp_min_(torch.finfo(total.dtype).tiny).log_()
+    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()

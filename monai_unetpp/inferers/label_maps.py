@@ -11,8 +11,6 @@ import torch
 
 from monai_unetpp.inferers.windows import WindowGrid
 
-__all__ = ["LabelMaps", "are_joined", "check_finite", "label_dtype", "write_labels"]
-
 #: Most voxels converted to labels at once, to bound memory.
 _CHUNK_VOXELS = 2**22
 

@@ -9,8 +9,6 @@ import torch
 
 from monai_unetpp.inferers.window_batches import WindowBatch
 
-__all__ = ["ONLY", "logits_by_name", "map_outputs", "through_pinned_memory"]
-
 #: Name of the output of a network without levels.
 ONLY = ""
 

@@ -12,8 +12,6 @@ from monai_unetpp.devices import HALF_DTYPES, resolve_precision
 from monai_unetpp.inferers.logits import map_outputs
 from monai_unetpp.inferers.window_run import device_of
 
-__all__ = ["PrecisionInferer"]
-
 
 class PrecisionInferer(Inferer):
     """Run another inferer with the network under autocast, and return its results in float32.

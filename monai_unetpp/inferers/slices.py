@@ -9,9 +9,8 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 
+from monai_unetpp.inferers.windows import check_axes
 from monai_unetpp.measuring.stage_timer import StageTimer
-
-__all__ = ["SlicewiseInferer"]
 
 
 class SlicewiseInferer(Inferer):
@@ -67,8 +66,14 @@ class SlicewiseInferer(Inferer):
 
         Raises:
             TypeError: the inferer does not return a tensor for a slice.
+            ValueError: ``inputs`` has another shape, or an empty axis.
         """
         self.depths = {}
+        if inputs.ndim not in (4, 5):
+            raise ValueError(
+                f"inputs must have shape (B, C, H, W[, D]), got {list(inputs.shape)}. Add the batch and channel axes."
+            )
+        check_axes(inputs.shape[2:])
         if inputs.ndim == 4:
             return self._infer(inputs, network, *args, **kwargs)
         axis = self.slice_axis + 2

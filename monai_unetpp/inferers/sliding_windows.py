@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.errors import counted
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_gate, count_depths
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, DEPTHS, add_gated, check_gate, count_depths
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.label_maps import LabelMaps
@@ -42,8 +42,6 @@ from monai_unetpp.inferers.windows import WindowGrid, check_axes, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.window_layout import AUTO
-
-__all__ = ["NestedSlidingWindowInferer"]
 
 logger = logging.getLogger(__name__)
 
@@ -436,7 +434,7 @@ class NestedSlidingWindowInferer(Inferer):
     # -- one run -----------------------------------------------------------------------------------------------------
 
     def _infer(self, run: WindowRun, batch_size: int) -> dict[str, torch.Tensor]:
-        self.depths = {}
+        run.depths.clear()
         with timed(self.timer, "preparation"):
             predictor = self._predictor(run, batch_size)
         self.ran = predictor.runtime, predictor.precision
@@ -453,7 +451,7 @@ class NestedSlidingWindowInferer(Inferer):
             fixed_size=predictor.runtime != "torch" and self.levels != ADAPTIVE,
             skip_constant=self.skip_constant,
         )
-        predictions = self._predictions(batches, predictor)
+        predictions = self._predictions(run, batches, predictor)
         if run.device.type == "cuda" and (self.device or run.images.device).type == "cpu":
             predictions = through_pinned_memory(predictions)
         stitcher = BatchStitcher({})
@@ -468,6 +466,8 @@ class NestedSlidingWindowInferer(Inferer):
                 bar.update(len(batch.placed))
                 # free it before the next batch
                 del logits
+        # of this run alone, as other threads may run this inferer too
+        self.depths = run.depths
         with timed(self.timer, "stitching"):
             stitcher.finish()
             if stitcher.grows_at_end:
@@ -523,7 +523,7 @@ class NestedSlidingWindowInferer(Inferer):
         return tuple(levels)
 
     def _predictions(
-        self, batches: WindowBatches, predictor: Predictor
+        self, run: WindowRun, batches: WindowBatches, predictor: Predictor
     ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
         """Yield each batch with its logits."""
         prepared = False
@@ -538,19 +538,24 @@ class NestedSlidingWindowInferer(Inferer):
                 prepared = True
             with timed(self.timer, "network"):
                 used = 1 + max((window.slot for window in batch.placed if window.slot is not None), default=-1)
-                logits = self._predict(predictor, batch.windows, used) if used else {}
+                logits = self._predict(run, predictor, batch.windows, used) if used else {}
             yield batch, logits
             del logits
 
-    def _predict(self, predictor: Predictor, windows: torch.Tensor, used: int) -> dict[str, torch.Tensor]:
+    def _predict(
+        self, run: WindowRun, predictor: Predictor, windows: torch.Tensor, used: int
+    ) -> dict[str, torch.Tensor]:
         """The logits of all windows; only the first ``used`` belong to an image."""
-        outputs: dict[str, torch.Tensor]
-        if self.flips:
-            outputs = FlipInferer(axes=self.flips)(
-                windows, lambda x: self._at_depths(predictor, logits_by_name(predictor(x)), used)
-            )
-        else:
-            outputs = self._at_depths(predictor, logits_by_name(predictor(windows)), used)
+
+        def predict(x: torch.Tensor) -> dict[str, torch.Tensor]:
+            found = logits_by_name(predictor(x))
+            chosen = {ADAPTIVE: found.pop(DEPTHS)} if DEPTHS in found else {}
+            found, gates = add_gated(found, self._names())
+            depths = {name: each[:used] for name, each in (chosen | gates).items()}
+            count_depths(run.depths, depths, predictor.levels or ())
+            return found
+
+        outputs: dict[str, torch.Tensor] = FlipInferer(axes=self.flips)(windows, predict)
         for found in outputs.values():
             if found.shape[0] != windows.shape[0] or found.shape[2:] != windows.shape[2:]:
                 raise ValueError(
@@ -561,14 +566,6 @@ class NestedSlidingWindowInferer(Inferer):
             return outputs
         heads = [found for name, found in outputs.items() if not name.startswith(ADAPTIVE)]
         return {name: mean_of_heads(heads) if name == MEAN else outputs[name] for name in self._names()}
-
-    def _at_depths(self, predictor: Predictor, outputs: dict[str, torch.Tensor], used: int) -> dict[str, torch.Tensor]:
-        """Add the outputs of gates, and count the depths of the first ``used`` windows."""
-        outputs, depths = add_gated(outputs, self._names())
-        if predictor.depths is not None:
-            depths[ADAPTIVE] = predictor.depths
-        count_depths(self.depths, {name: each[:used] for name, each in depths.items()}, predictor.levels or ())
-        return outputs
 
     def _stitcher(self, run: WindowRun, logits: Mapping[str, torch.Tensor]) -> BatchStitcher:
         device, count = self.device or run.images.device, run.images.shape[0]

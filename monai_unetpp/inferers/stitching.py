@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -11,8 +12,6 @@ from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.window_batches import WindowBatch
 from monai_unetpp.inferers.windows import WindowGrid, summed_importance
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
-
-__all__ = ["BatchStitcher", "LabelStitcher", "LogitStitcher", "WindowStitcher"]
 
 
 class WindowStitcher(ABC):
@@ -130,20 +129,21 @@ class LabelStitcher(WindowStitcher):
         self._maps = maps
         self._level = level
         self._timer = timer
-        self._image = self._slab = self._row = 0
+        starts, length = grid.starts[grid.slab_axis], grid.window_size[grid.slab_axis]
+        overlaps = [length - later + earlier for earlier, later in itertools.pairwise(starts)]
+        # number of planes that the slab at each start shares with the one before and the next
+        self._shared_before = dict(zip(starts, [0, *overlaps], strict=True))
+        self._shared_after = dict(zip(starts, [*overlaps, 0], strict=True))
+        # image, start of the slab, and start of the row in it
+        self._place = (0, 0, 0)
         self._finished = False
 
     def add(self, image: int, position: Sequence[int], logits: torch.Tensor) -> None:
         """Add one window."""
         axis, row_axis = self.grid.slab_axis, self.grid.row_axis
-        row = 0 if row_axis is None else position[row_axis]
-        if image != self._image:
-            self._begin_slab(0)
-            self._image = image
-        elif position[axis] != self.grid.starts[axis][self._slab]:
-            self._begin_slab(self._slab + 1)
-        if row > self._row:
-            self._move_to(row)
+        place = (image, position[axis], 0 if row_axis is None else position[row_axis])
+        if place != self._place:
+            self._move_to(place)
         within = [0 if other in (axis, row_axis) else start for other, start in enumerate(position)]
         self._accumulate(self._sums, within, logits)
 
@@ -171,52 +171,41 @@ class LabelStitcher(WindowStitcher):
     def _row_length(self) -> int:
         return 1 if self.grid.row_axis is None else self.grid.window_size[self.grid.row_axis]
 
-    def _shared(self, slab: int) -> int:
-        """Number of planes that a slab shares with the one before; 0 if either does not exist."""
-        starts = self.grid.starts[self.grid.slab_axis]
-        if not 0 < slab < len(starts):
-            return 0
-        return self.grid.window_size[self.grid.slab_axis] - starts[slab] + starts[slab - 1]
-
-    def _begin_slab(self, slab: int) -> None:
-        self._leave(self._row_length)
-        self._slab, self._row = slab, 0
-        self._enter(0, self._row_length)
-
-    def _move_to(self, row: int) -> None:
-        """Move the row of sums to start at line ``row``."""
-        step, length = row - self._row, self._row_length
+    def _move_to(self, place: tuple[int, int, int]) -> None:
+        """Move the row of sums to the next place, in the same slab or at the beginning of another."""
+        length = self._row_length
+        step = place[2] - self._place[2] if place[:2] == self._place[:2] else length
         self._leave(step)
         # copy at most one step at a time, since source and target must not overlap
-        for place in range(0, length - step, step):
-            size = min(step, length - step - place)
-            self._lines(self._sums, place, size).copy_(self._lines(self._sums, place + step, size))
-        self._row = row
+        for line in range(0, length - step, step):
+            size = min(step, length - step - line)
+            self._lines(self._sums, line, size).copy_(self._lines(self._sums, line + step, size))
+        self._place = place
         self._enter(length - step, step)
 
-    def _enter(self, place: int, lines: int) -> None:
-        """Initialize lines of the sums from ``place`` with the sums carried over from the previous slab."""
-        shared = self._shared(self._slab)
-        sums = self._lines(self._sums, place, lines)
+    def _enter(self, line: int, lines: int) -> None:
+        """Initialize lines of the sums from ``line`` with the sums carried over from the previous slab."""
+        _, start, row = self._place
+        shared = self._shared_before[start]
+        sums = self._lines(self._sums, line, lines)
         sums.zero_()
         if shared:
-            carried = self._lines(self._planes(self._carried, 0, shared), self._row + place, lines)
-            self._planes(sums, 0, shared).copy_(carried)
+            self._planes(sums, 0, shared).copy_(self._lines(self._planes(self._carried, 0, shared), row + line, lines))
 
     def _leave(self, lines: int) -> None:
         """Complete the first lines of the sums in this slab."""
-        axis, shared = self.grid.slab_axis, self._shared(self._slab + 1)
+        image, start, row = self._place
+        axis, shared = self.grid.slab_axis, self._shared_after[start]
         done = self.grid.window_size[axis] - shared
         sums = self._lines(self._sums, 0, lines)
         if shared:
-            carried = self._lines(self._planes(self._carried, 0, shared), self._row, lines)
-            carried.copy_(self._planes(sums, done, shared))
-        place = [slice(None)] * len(self.grid.window_size)
-        place[axis] = slice(self.grid.starts[axis][self._slab], self.grid.starts[axis][self._slab] + done)
+            self._lines(self._planes(self._carried, 0, shared), row, lines).copy_(self._planes(sums, done, shared))
+        part = [slice(None)] * len(self.grid.window_size)
+        part[axis] = slice(start, start + done)
         if self.grid.row_axis is not None:
-            place[self.grid.row_axis] = slice(self._row, self._row + lines)
+            part[self.grid.row_axis] = slice(row, row + lines)
         with timed(self._timer, "argmax"):
-            self._maps.write(self._level, self._image, tuple(place), self._planes(sums, 0, done))
+            self._maps.write(self._level, image, tuple(part), self._planes(sums, 0, done))
 
     def _planes(self, sums: torch.Tensor, start: int, count: int) -> torch.Tensor:
         return sums.narrow(self.grid.slab_axis + 1, start, count)

@@ -15,8 +15,6 @@ from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, gate_tolerance
 from monai_unetpp.window_layout import AUTO
 
-__all__ = ["MEAN", "check_levels", "check_numbers", "check_run", "check_sizes"]
-
 _OUTPUTS = ("logits", "labels")
 
 MEAN = "mean"

@@ -8,8 +8,6 @@ import torch
 
 from monai_unetpp.inferers.windows import WindowGrid
 
-__all__ = ["PlacedWindow", "WindowBatch", "WindowBatches"]
-
 #: Step of the voxels that are checked first, to see cheaply that a window is not constant.
 _SAMPLED = 8
 

@@ -17,16 +17,6 @@ from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.window_layout import FREE_PART, bytes_per_voxel
 from monai_unetpp.window_layout import most_window_voxels as most_voxels_in
 
-__all__ = [
-    "WindowMemory",
-    "choose_batch_size",
-    "estimate_window_memory",
-    "first_channels",
-    "free_memory_bytes",
-    "most_window_voxels",
-    "usable_memory_bytes",
-]
-
 #: On a CPU torch's convolutions are far slower per window for one than for two, and four are enough.
 _CPU_BATCH = (2, 4)
 #: Voxels and windows per batch that keep a GPU busy.

@@ -14,8 +14,6 @@ from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.inferers.windows import WindowGrid
 
-__all__ = ["WindowRun", "device_of"]
-
 
 def device_of(network: Any, otherwise: torch.device) -> torch.device:
     """The device of a network's weights; ``otherwise`` if it has none."""
@@ -35,6 +33,7 @@ class WindowRun:
         grid: the windows.
         args: other arguments of ``network``.
         kwargs: likewise.
+        depths: number of windows that stopped at each level, by name of each adaptive level.
     """
 
     images: torch.Tensor
@@ -42,6 +41,7 @@ class WindowRun:
     grid: WindowGrid
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    depths: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def has_arguments(self) -> bool:

@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks import Convolution, ResidualUnit, UpSample
+from monai.networks.blocks import Convolution, ResidualUnit
 from monai.networks.layers.factories import Pool
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
-
-__all__ = ["DecoderNode", "EncoderNode", "make_block", "make_upsample"]
 
 #: Whether torch.export is tracing; torch before 2.7 cannot tell it from torch.compile.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -188,34 +186,15 @@ def make_block(
     return block
 
 
-def make_upsample(
-    mode: str, spatial_dims: int, in_channels: int, out_channels: int, stride: tuple[int, ...]
-) -> nn.Module:
-    """Make MONAI's upsampling by ``stride``, from ``in_channels`` to ``out_channels``."""
-    return UpSample(spatial_dims, in_channels, out_channels, scale_factor=stride, mode=mode)
-
-
 class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
     """Instance norm that maps a single value per channel to the bias in eval mode instead of failing."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        use_input_stats = self.training or not self.track_running_stats
-        if self.training:
-            # not x[0, 0], for which a MetaTensor would take the metadata of the whole batch apart
-            if x.dim() > 2 and x.numel() == x.shape[0] * x.shape[1]:
-                raise ValueError(
-                    f"training needs more than one value per channel for instance norm, got a map of {list(x.shape)}. "
-                    "Use larger patches, fewer levels, or a norm such as ('group', {'num_groups': 4})."
-                )
-            return F.instance_norm(
-                x,
-                self.running_mean,
-                self.running_var,
-                self.weight,
-                self.bias,
-                use_input_stats,
-                self.momentum,  # type: ignore[arg-type]
-                self.eps,
+        # not x[0, 0], for which a MetaTensor would take the metadata of the whole batch apart
+        if self.training and x.dim() > 2 and x.numel() == x.shape[0] * x.shape[1]:
+            raise ValueError(
+                f"training needs more than one value per channel for instance norm, got a map of {list(x.shape)}. "
+                "Use larger patches, fewer levels, or a norm such as ('group', {'num_groups': 4})."
             )
         return torch.instance_norm(
             x,
@@ -223,7 +202,7 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             self.bias,
             self.running_mean,
             self.running_var,
-            use_input_stats,
+            self.training or not self.track_running_stats,
             self.momentum,  # type: ignore[arg-type]
             self.eps,
             torch.backends.cudnn.enabled,

@@ -16,7 +16,6 @@ __all__ = ["read_checkpoint"]
 
 #: Keys of the network's weights in training checkpoints (MONAI's engines and the model zoo).
 _WEIGHT_KEYS = ("state_dict", "network", "model", "net")
-_ZIP_START = b"PK\x03\x04"
 
 
 def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
@@ -91,7 +90,9 @@ def _check_sums(path: str | PathLike[str]) -> None:
         ValueError: a part is damaged.
     """
     if not zipfile.is_zipfile(path):
-        if _begins_as_zip(path):
+        with Path(path).open("rb") as file:
+            begins_as_zip = file.read(4) == b"PK\x03\x04"
+        if begins_as_zip:
             raise ValueError(f"{path}: damaged, its end is missing. Copy or download it again.")
         # torch's format before 1.6 has no checksums, and other files are reported later
         return
@@ -105,11 +106,6 @@ def _check_sums(path: str | PathLike[str]) -> None:
             f"{path}: damaged, the checksum of {damaged!r} does not match. Copy or download it again, or restore it "
             "from a backup."
         )
-
-
-def _begins_as_zip(path: str | PathLike[str]) -> bool:
-    with Path(path).open("rb") as file:
-        return file.read(len(_ZIP_START)) == _ZIP_START
 
 
 def _stored_config(weights: Any) -> dict[str, Any] | None:

@@ -12,11 +12,8 @@ import torch
 from monai.networks.layers.factories import Act, Dropout, Norm
 from monai.networks.layers.utils import get_act_layer, get_dropout_layer, get_norm_layer
 from monai.utils.enums import UpsampleMode
-from monai.utils.module import look_up_option
 
 from monai_unetpp import topology
-
-__all__ = ["BLOCKS", "NestedUNetConfig"]
 
 Block = Literal["plain", "residual"]
 BLOCKS: tuple[str, ...] = get_args(Block)
@@ -161,14 +158,10 @@ def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    if isinstance(value, str) and isinstance(allowed[0], str):
-        try:
-            return look_up_option(value, allowed)
-        except ValueError as e:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.") from e
+    # 2.0 and True are equal to integers, and members of enumerations to texts
     if isinstance(value, (bool, float)) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-    return value
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
+    return allowed[allowed.index(value)]
 
 
 def _positive(name: str, value: Any) -> int:
@@ -263,6 +256,12 @@ def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
                     f"norm='group' needs num_groups that divides every entry of features, got num_groups={groups!r} "
                     f"for {odd[0]} channels. Give norm=('group', {{'num_groups': n}}) with such an n."
                 )
+        parameters = arguments.get("num_parameters", 1)
+        if layer.lower() == "prelu" and parameters != 1 and channels != {parameters}:
+            raise ValueError(
+                f"act='prelu' needs one parameter, or as many as every entry of features, got num_parameters="
+                f"{parameters!r} for {sorted(channels)} channels. Leave num_parameters out."
+            )
         try:
             with torch.device("meta"):
                 if name == "act":

@@ -14,8 +14,6 @@ from torch import nn
 
 from monai_unetpp import topology
 
-__all__ = ["convert_basic_unetplusplus"]
-
 _Network = TypeVar("_Network", bound=nn.Module)
 
 _DEPTH = 4

@@ -10,8 +10,6 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
-__all__ = ["fold_batch_norms"]
-
 _Network = TypeVar("_Network", bound=nn.Module)
 
 

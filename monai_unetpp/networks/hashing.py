@@ -7,8 +7,6 @@ import hashlib
 import torch
 from torch import nn
 
-__all__ = ["hash_network"]
-
 
 def hash_network(network: nn.Module) -> str:
     """SHA-256 of a network's weights, its ``config`` if it has one, and its printed structure."""

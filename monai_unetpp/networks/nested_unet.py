@@ -3,23 +3,22 @@
 # TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any
 
 import torch
+from monai.networks.blocks import UpSample
 from monai.networks.layers.factories import Conv
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from monai_unetpp import topology
-from monai_unetpp.networks.blocks import DecoderNode, EncoderNode, make_block, make_upsample
+from monai_unetpp.networks.blocks import DecoderNode, EncoderNode, make_block
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.conversion import convert_basic_unetplusplus
 from monai_unetpp.networks.stages import NetworkStage
-
-__all__ = ["NestedUNet"]
 
 
 class NestedUNet(nn.Module):
@@ -111,26 +110,9 @@ class NestedUNet(nn.Module):
         ceil_mode: bool = True,
         use_checkpoint: bool = False,
     ) -> None:
-        checked = NestedUNetConfig.check(
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            features=features,
-            variant=variant,
-            strides=strides,
-            kernel_size=kernel_size,
-            block=block,
-            act=act,
-            norm=norm,
-            bias=bias,
-            dropout=dropout,
-            upsample=upsample,
-            deep_supervision=deep_supervision,
-            up_features=up_features,
-            last_features=last_features,
-            ceil_mode=ceil_mode,
-            use_checkpoint=use_checkpoint,
-        )
+        # the arguments, nothing else having been defined
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        checked = NestedUNetConfig.check(**arguments)
         super().__init__()
         self._config = checked
         self.in_channels = checked.in_channels
@@ -190,28 +172,6 @@ class NestedUNet(nn.Module):
         for level in wanted:
             topology.level_index(level, self.levels)
         return self._forward(x, wanted)
-
-    def forward_stages(self, x: torch.Tensor, first: int = 1) -> Iterator[dict[str, torch.Tensor]]:
-        """Compute the logits of one level after the other, reusing earlier nodes.
-
-        Stop iterating when a level is good enough: nodes that only deeper levels need are not computed.
-
-        Args:
-            x: ``(B, in_channels, H, W[, D])``.
-            first: number of levels in the first step.
-
-        Yields:
-            Logits ``(B, out_channels, H, W[, D])`` by level: those of :meth:`forward_levels`, shallowest first.
-
-        Raises:
-            ValueError: see :meth:`split`; or the input has another shape.
-        """
-        stages = self.split(first)
-        self._check_input(x)
-        kept = {"input": x}
-        for stage in stages:
-            logits, kept = stage.advance(kept)
-            yield logits
 
     def split(self, first: int = 1) -> tuple[NetworkStage, ...]:
         """Split the network into stages that share its nodes: the first takes the image, each later one adds a level.
@@ -311,10 +271,17 @@ class NestedUNet(nn.Module):
             checked = NestedUNetConfig.check(**config)
         except (TypeError, ValueError) as e:
             raise ValueError(f"the configuration cannot build a network: {e}") from e
+        keys = list(weights)
         if level is not None:
             topology.level_index(level, checked.levels)
+            keys = topology.keys_of_level(keys, level, checked.variant)
+            checked = checked.pruned(level)
+        with torch.device("meta"):
+            net = NestedUNet(**checked.as_dict())
         try:
-            return _build(checked, weights, level, map_location)
+            # make copies that can be trained, even if called in inference mode
+            with torch.inference_mode(False):
+                net.load_state_dict({key: weights[key].to(map_location, copy=True) for key in keys}, assign=True)
         except RuntimeError as e:
             problems = [line.strip() for line in str(e).splitlines()[1:]] or [str(e)]
             more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
@@ -322,6 +289,7 @@ class NestedUNet(nn.Module):
                 f"the weights do not fit the network's configuration: {problems[0]}{more} Pass the config=... that "
                 "the network was trained with."
             ) from e
+        return net
 
     @classmethod
     def from_basic_unetplusplus(cls, net: nn.Module) -> "NestedUNet":
@@ -419,8 +387,12 @@ def _make_node(node: topology.Node, config: NestedUNetConfig, released: Sequence
     if column == 0:
         stride = config.strides[row - 1] if row else None
         return EncoderNode(config.spatial_dims, stride, config.ceil_mode, block, predecessors, releases)
-    upsample = make_upsample(
-        config.upsample, config.spatial_dims, config.channels(joined[-1]), config.up_features[row], config.strides[row]
+    upsample = UpSample(
+        config.spatial_dims,
+        config.channels(joined[-1]),
+        config.up_features[row],
+        scale_factor=config.strides[row],
+        mode=config.upsample,
     )
     return DecoderNode(upsample, block, config.ceil_mode, predecessors, releases)
 
@@ -451,26 +423,6 @@ class _KeptStatistics(AbstractContextManager[None]):
     def __exit__(self, *error: object) -> None:
         for norm, (momentum, count) in zip(self._norms, self._settings, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
-
-
-def _build(
-    config: NestedUNetConfig,
-    weights: Mapping[str, torch.Tensor],
-    level: str | None,
-    device: str | torch.device,
-) -> "NestedUNet":
-    """Build the network of ``config``, or of one of its levels, with copies of its part of ``weights``."""
-    keys = list(weights)
-    if level is not None:
-        topology.level_index(level, config.levels)
-        keys = topology.keys_of_level(keys, level, config.variant)
-        config = config.pruned(level)
-    with torch.device("meta"):
-        net = NestedUNet(**config.as_dict())
-    # make copies that can be trained, even if called in inference mode
-    with torch.inference_mode(False):
-        net.load_state_dict({key: weights[key].to(device, copy=True) for key in keys}, assign=True)
-    return net
 
 
 def _store_config(module: nn.Module, state_dict: Any, prefix: str, local_metadata: dict[str, Any]) -> None:

@@ -21,8 +21,6 @@ from monai_unetpp.networks.nested_unet import NestedUNet
 from monai_unetpp.networks.transferred import IN_BUNDLE, Transfer
 from monai_unetpp.plain_values import to_plain
 
-__all__ = ["compare_weights", "shapes_in_weights", "shaping_arguments", "transfer_weights"]
-
 logger = logging.getLogger(__name__)
 
 _FIRST = "nodes.x_0_0."
@@ -88,12 +86,13 @@ def _match(network: NestedUNet, source: str | PathLike[str]) -> tuple[Transfer, 
     own = network.state_dict()
     taken, averaged, fresh = [], [], []
     chosen: dict[str, torch.Tensor] = {}
-    for name, keys in _parts(own).items():
+    for prefix, keys in _parts(own).items():
+        name = prefix.split(".")[1]
         wanted = {key: own[key] for key in keys}
-        found = {key: value for key, value in given.items() if key.startswith(_prefix(keys[0]))}
+        found = {key: value for key, value in given.items() if key.startswith(prefix)}
         if _fits(found, wanted):
             taken.append(name)
-        elif keys[0].startswith(_FIRST) and _fits(found := _with_channels(found, wanted), wanted):
+        elif prefix == _FIRST and _fits(found := _with_channels(found, wanted), wanted):
             averaged.append(name)
         else:
             fresh.append(name)
@@ -198,16 +197,11 @@ def _as_json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _prefix(key: str) -> str:
-    """The prefix of all keys of a node or head, such as ``"nodes.x_0_0."``."""
-    return ".".join(key.split(".")[:2]) + "."
-
-
 def _parts(weights: _Tensors) -> dict[str, list[str]]:
-    """The keys of every node and head, by name."""
+    """The keys of every node and head, by their prefix, such as ``"nodes.x_0_0."``."""
     parts: dict[str, list[str]] = {}
     for key in weights:
-        parts.setdefault(key.split(".")[1], []).append(key)
+        parts.setdefault(".".join(key.split(".")[:2]) + ".", []).append(key)
     return parts
 
 

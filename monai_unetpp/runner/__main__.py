@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.nifti import header_beside
 from monai_unetpp.errors import in_encoding_of, printable
 from monai_unetpp.files import make_output_dir
 from monai_unetpp.progress import let_go_of
 from monai_unetpp.runner.pipeline import PIPELINE_FILE
 from monai_unetpp.runner.segmenter import Segmenter, result_name
-
-__all__ = ["main"]
 
 _DONE, _SOME_FAILED, _BAD_ARGUMENTS, _INTERRUPTED = 0, 1, 2, 130
 
@@ -46,9 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    images = list(dict.fromkeys(given.images))
+    by_path: dict[str, Path] = {}
+    for image in given.images:
+        by_path.setdefault(os.path.abspath(image), image)
     # a wildcard finds both files of a pair
-    images = [image for image in images if header_beside(image) not in images]
+    headers = {image: header_beside(image) for image in by_path.values()}
+    images = [image for image, header in headers.items() if not header or os.path.abspath(header) not in by_path]
     names = [result_name(image) for image in images]
     for image, name in zip(images, names, strict=True):
         first = images[names.index(name)]
@@ -81,7 +84,10 @@ def _segment(segmenter: Segmenter, image: Path, output: Path, overwrite: bool) -
     try:
         _tell(sys.stdout, f"{image}: {segmenter.segment(image, output, overwrite)}")
     except (OSError, RuntimeError, ValueError, MemoryError) as e:
-        message = str(e) or type(e).__name__
+        message = " ".join(str(e).split()) or type(e).__name__
+        is_of_image = isinstance(e, (ImageFileError, OSError, MemoryError))
+        if not is_of_image and "export the bundle again" not in message.lower():
+            message = f"{message.rstrip('.')}. If {PIPELINE_FILE} was edited, export the bundle again."
         _tell(sys.stderr, message if str(image) in message else f"{image}: {message}")
         return False
     return True

@@ -12,25 +12,10 @@ from monai_unetpp.data.transforms.resampling import find_candidate_box
 from monai_unetpp.runner.volume import Array, Volume
 from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
 
-__all__ = ["Predict", "infer_logits", "infer_slices", "label_image", "likeliest_labels"]
-
 #: Logits ``(C, *window)`` of a window ``(C, *window)``.
 Predict = Callable[[Array], Array]
 _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _BROKEN = "the network gave NaN or infinity. Its weights are damaged: export the bundle again."
-
-
-def infer_slices(
-    infer: Callable[..., Array],
-    image: Array,
-    windows: Mapping[str, Any],
-    predict: Predict,
-    axis: int,
-    most_voxels: int | None = None,
-) -> Array:
-    """Apply ``infer`` with a 2D network to a volume ``(C, H, W, D)``, slice by slice across ``axis``."""
-    slices = [infer(part, windows, predict, most_voxels) for part in np.moveaxis(image, axis + 1, 0)]
-    return np.stack(slices, axis=axis - 3)
 
 
 def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:

@@ -16,8 +16,6 @@ from monai_unetpp.openvino_loading import has_openvino, openvino_core
 from monai_unetpp.runner.labelling import Predict
 from monai_unetpp.runner.volume import Array
 
-__all__ = ["load_network"]
-
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
@@ -38,7 +36,9 @@ def load_network(
         RuntimeError: the runtime cannot load the network.
     """
     path = folder / Path(network["files"][0]).name
-    threads = _usual_threads() if threads is None else threads
+    usual = os.environ.get("OMP_NUM_THREADS", "")
+    if threads is None and usual.isdecimal() and int(usual):
+        threads = int(usual)
     if network["format"] == "onnx" and importlib.util.find_spec("onnxruntime") is not None:
         return _with_onnxruntime(path, threads)
     if not has_openvino():
@@ -52,11 +52,6 @@ def load_network(
     if most_voxels is not None:
         return _OfAnyShape(path, settings, most_voxels)
     return _compiled(path, settings)
-
-
-def _usual_threads() -> int | None:
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else None
 
 
 def _compiled(model: Any, settings: Mapping[str, Any]) -> Predict:

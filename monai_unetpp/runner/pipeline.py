@@ -11,8 +11,6 @@ from typing import Any
 
 from monai_unetpp.files import hash_file
 
-__all__ = ["PIPELINE_FILE", "PIPELINE_VERSION", "Pipeline", "read_pipeline"]
-
 PIPELINE_FILE = "pipeline.json"
 #: Increases when a runner must change to give the same labels.
 PIPELINE_VERSION = 2

@@ -26,13 +26,11 @@ from monai_unetpp.data.transforms.surround_search import search_surround
 from monai_unetpp.files import MARK, atomic_path
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner import geometry_steps, intensity_steps
-from monai_unetpp.runner.labelling import infer_logits, infer_slices, label_image, likeliest_labels
+from monai_unetpp.runner.labelling import infer_logits, label_image, likeliest_labels
 from monai_unetpp.runner.network import load_network
 from monai_unetpp.runner.pipeline import read_pipeline
 from monai_unetpp.runner.volume import Array, Volume, read_volume
 from monai_unetpp.window_layout import AUTO, most_window_voxels
-
-__all__ = ["CLEAR_BACKGROUND", "INVERT_PROBABILITIES", "STEPS", "Segmenter", "result_name"]
 
 #: The preprocessing steps by name in ``pipeline.json``.
 STEPS: dict[str, Callable[..., None]] = {
@@ -135,7 +133,8 @@ class Segmenter:
         windows, axis = self.pipeline.windows, self.pipeline.slice_axis
         image = np.ascontiguousarray(volume.voxels, dtype=np.float32)
         if axis is not None and len(volume.shape) == 3 and self.pipeline.spatial_dims == 2:
-            return infer_slices(infer, image, windows, self._predict, axis, self._most_voxels)
+            slices = np.moveaxis(image, axis + 1, 0)
+            return np.stack([infer(part, windows, self._predict, self._most_voxels) for part in slices], axis=axis - 3)
         return infer(image, windows, self._predict, self._most_voxels)
 
 

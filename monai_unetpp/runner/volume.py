@@ -16,8 +16,6 @@ from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxe
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
 from monai_unetpp.errors import counted
 
-__all__ = ["Array", "OnGrid", "Volume", "read_volume"]
-
 Array = npt.NDArray[Any]
 #: Labels, or the probability of one, ``(H, W[, D])`` and the affine of their grid.
 OnGrid = tuple[Array, Array]

@@ -1,11 +1,13 @@
 """Sliding windows that go only as deep as they need."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from monai.data import MetaTensor
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
+from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer, depth_gate, predictors
 from monai_unetpp.openvino_loading import has_openvino
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
@@ -187,3 +189,22 @@ def test_a_subclass_that_computes_levels_in_its_own_way_is_refused(net, image):
 
     with pytest.raises(TypeError, match=r"got Standardizing with its own forward_levels. Use levels='adaptive=...'"):
         adaptive()(image, Standardizing(**net.config).eval())
+
+
+@pytest.mark.parametrize("options", [{"levels": ["adaptive=0.1"]}, {"levels": "adaptive", "adaptive_tolerance": 0.1}])
+def test_depths_of_several_threads_are_not_added_up(net, image, options, monkeypatch):
+    used = inferer(**options)
+    used(image, net)
+    alone, agree = used.depths, depth_gate.levels_agree
+
+    def while_another_thread_runs(*given):
+        for module in (depth_gate, predictors.adaptive):
+            monkeypatch.setattr(module, "levels_agree", agree)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(used, image, net).result()
+        return agree(*given)
+
+    for module in (depth_gate, predictors.adaptive):
+        monkeypatch.setattr(module, "levels_agree", while_another_thread_runs)
+    used(image, net)
+    assert used.depths == alone

@@ -28,3 +28,9 @@ def test_heads_are_not_changed_and_half_precision_is_left():
     copies = [head.clone() for head in heads]
     assert mean_of_heads(heads).dtype == torch.float32
     assert all(torch.equal(*pair) for pair in zip(heads, copies, strict=True))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_mean_can_be_trained_through(channels):
+    heads = [torch.randn(1, channels, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(lambda *given: mean_of_heads(given), heads)

@@ -275,7 +275,7 @@ class TestChoice:
     @pytest.mark.parametrize("installed", [True, False])
     def test_auto(self, installed, monkeypatch, caplog):
         monkeypatch.setattr(choice, "has_openvino", lambda: installed)
-        monkeypatch.setattr(choice, "_told", set())
+        choice._tell_once.cache_clear()
         network = build(2)
         with caplog.at_level(logging.WARNING):
             for _ in range(2):
@@ -297,7 +297,7 @@ class TestChoice:
 
         monkeypatch.delitem(sys.modules, "openvino", raising=False)
         monkeypatch.setattr(openvino_loading.importlib, "import_module", broken)
-        monkeypatch.setattr(choice, "_told", set())
+        choice._tell_once.cache_clear()
         with caplog.at_level(logging.WARNING):
             assert [resolve_runtime("auto", build(), "cpu") for _ in range(2)] == ["torch", "torch"]
         (line,) = [record.getMessage() for record in caplog.records]

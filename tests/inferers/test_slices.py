@@ -55,6 +55,10 @@ def test_timer_is_that_of_the_inferer() -> None:
 
 
 def test_errors() -> None:
+    with pytest.raises(ValueError, match=r"inputs must have no empty axis, got spatial size \[4, 4, 0\]"):
+        SlicewiseInferer(SimpleInferer())(torch.zeros(1, 1, 4, 4, 0), lambda image: image)
+    with pytest.raises(ValueError, match=r"inputs must have shape \(B, C, H, W\[, D\]\), got \[1, 4, 4\]"):
+        SlicewiseInferer(SimpleInferer())(torch.zeros(1, 4, 4), lambda image: image)
     with pytest.raises(ValueError, match="slice_axis must be an axis of a volume, 0, 1 or 2, got 3"):
         SlicewiseInferer(SimpleInferer(), 3)
     with pytest.raises(TypeError, match=r"must give a tensor for a slice, got dict\. Ask for one level"):

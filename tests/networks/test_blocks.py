@@ -6,7 +6,7 @@ from monai.data import MetaTensor, meta_tensor
 from torch import nn
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.networks.blocks import make_block, make_upsample
+from monai_unetpp.networks.blocks import make_block
 
 NORMS = [
     ("instance", {"affine": True}),
@@ -64,12 +64,6 @@ def test_the_norm_keeps_its_arguments():
     assert (norm.eps, norm.momentum, norm.affine, norm.track_running_stats) == (1e-3, 0.5, False, True)
     norm = block(("group", {"num_groups": 2, "eps": 1e-3, "affine": False})).conv_0.adn.N
     assert (norm.num_groups, norm.num_channels, norm.eps, norm.affine) == (2, 4, 1e-3, False)
-
-
-@pytest.mark.parametrize("mode", ["deconv", "nontrainable"])
-def test_upsampling_follows_the_stride_of_each_axis(mode):
-    upsample = make_upsample(mode, 3, 4, 2, (2, 1, 3))
-    assert upsample(torch.rand(1, 4, 3, 3, 3)).shape == (1, 2, 6, 3, 9)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

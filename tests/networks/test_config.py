@@ -36,6 +36,7 @@ VALUE_ERRORS = [
     ({"act": "rellu"}, r"act must name one of MONAI's layers, got 'rellu'. Use one of: celu, elu, "),
     ({"act": "geglu"}, r"act must name one of MONAI's layers, got 'geglu'"),
     ({"act": ("relu", {"slope": 1})}, r"act must have the arguments of its layer, got .*'slope'"),
+    ({"act": ("prelu", {"num_parameters": 4})}, r"got num_parameters=4 for \[4, 8, 12\] channels"),
     ({"norm": "instanse"}, r"norm must name one of MONAI's layers, got 'instanse'. Use one of: batch, group, instance"),
     ({"norm": ("layer", {"normalized_shape": [4]})}, r"norm must name one of MONAI's layers, got \('layer'"),
     ({"norm": "group"}, r"norm='group' needs num_groups that divides every entry of features, got num_groups=None"),

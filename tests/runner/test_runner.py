@@ -458,9 +458,10 @@ def test_images_of_one_name_are_refused_before_any_is_segmented(brain, tmp_path,
     assert f"{other}: its result would have the same name as that of {image}." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     # neither one image twice nor both files of a pair are a contradiction
-    assert main([str(folder), str(image), str(image), "-o", str(tmp_path / "out")]) == 0
+    detour = image.parent / "nowhere" / ".." / image.name
+    assert main([str(folder), str(image), str(image), str(detour), "-o", str(tmp_path / "out")]) == 0
     nibabel.save(nibabel.Nifti1Pair.from_image(nibabel.load(image)), tmp_path / "pair.hdr")
-    pair = [str(tmp_path / f"pair.{end}") for end in ("hdr", "img")]
+    pair = [str(tmp_path / "pair.hdr"), str(tmp_path / "b" / ".." / "pair.img")]
     assert main([str(folder), *pair, "-o", str(tmp_path / "pairs")]) == 0
     assert [path.name for path in (tmp_path / "pairs").glob("*.nii.gz")] == ["pair_seg.nii.gz"]
 
@@ -492,6 +493,16 @@ def test_a_pipeline_with_other_values_is_refused_in_one_line(brain, tmp_path, ca
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{tmp_path / 'pipeline.json'}: ")
     assert line.endswith(". Export the bundle again.")
+
+
+@pytest.mark.parametrize(("name", "value"), [("shape", [8, 8, 8]), ("sigma_scale", [0.1])])
+def test_windows_that_were_edited_are_told_in_one_line(brain, tmp_path, capsys, name, value):
+    folder = shutil.copytree(brain[1], tmp_path / "edited")
+    edit_json(folder / "pipeline.json", lambda content: content["windows"].update({name: value}))
+    assert main([str(folder), str(brain[2]), "-o", str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{brain[2]}: ")
+    assert line.endswith("If pipeline.json was edited, export the bundle again.")
 
 
 def test_an_interruption_is_told_in_one_line(brain, tmp_path, capsys, monkeypatch):

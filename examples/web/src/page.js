@@ -7,7 +7,6 @@ const element = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 let view, file, result;
 let shown = Promise.resolve();
-let canWork = true;
 let worker = startWorker();
 
 // first, as a browser opens files that are dropped on a page that does not listen
@@ -23,10 +22,12 @@ async function start() {
   const folders = response.ok && (await response.json().catch(() => null));
   if (!folders) throw new Error("models/index.json: missing or damaged. Build the page again.");
   for (const { folder, title } of folders) element("folder").add(new Option(title, folder));
-  const wanted = asked.get("folder");
-  if (wanted !== null && !folders.some(({ folder }) => folder === wanted)) {
-    fail(`folder: must be one of ${folders.map(({ folder }) => folder).join(", ")}, got ${wanted}.`);
-  } else if (wanted !== null) element("folder").value = wanted;
+  const choices = { folder: folders.map(({ folder }) => folder), device: ["wasm", "webgpu"] };
+  for (const [name, known] of Object.entries(choices)) {
+    const wanted = asked.get(name);
+    if (wanted !== null && !known.includes(wanted)) fail(`${name}: must be one of ${known.join(", ")}, got ${wanted}.`);
+    else if (wanted !== null && name === "folder") element(name).value = wanted;
+  }
 }
 
 function listen() {
@@ -54,32 +55,26 @@ function listen() {
 
 function startWorker() {
   const started = new Worker("worker.js", { type: "module" });
-  // one that failed at once would fail again
-  let worked = false;
-  started.addEventListener("message", ({ data }) => {
-    worked = true;
-    // what a worker that was stopped had sent before may come later
-    if (started === worker) receive[data.kind](data);
-  });
-  started.addEventListener("error", (event) => {
+  // what a worker that was stopped had sent before may come later
+  started.addEventListener("message", ({ data }) => started === worker && receive[data.kind](data));
+  started.addEventListener("error", ({ message }) => {
     if (started !== worker) return;
-    if (event.message && worked) replaceWorker();
-    else canWork = false;
-    fail(event.message || "worker.js: cannot be loaded. Start the page's server again, or build the page again.");
+    stopWorker();
+    fail(message || "worker.js: cannot be loaded. Start the page's server again, or build the page again.");
   });
   return started;
 }
 
 /** To stop its work; and after what nobody foresaw, such as a graphics card that was lost, as its networks may be unusable. */
-function replaceWorker() {
-  worker.terminate();
-  canWork = true;
-  worker = startWorker();
+function stopWorker() {
+  worker?.terminate();
+  worker = null;
 }
 
 /** Segment an image, also instead of the one that is in work. */
 async function run(chosen) {
-  if (document.body.dataset.state === "busy" || !canWork) replaceWorker();
+  if (document.body.dataset.state === "busy") stopWorker();
+  worker ??= startWorker();
   file = chosen;
   result = null;
   element("error").hidden = element("result").hidden = true;
@@ -100,7 +95,7 @@ const receive = {
     element("progress").value = done / all;
   },
   failed: ({ message, isForeseen }) => {
-    if (!isForeseen) replaceWorker();
+    if (!isForeseen) stopWorker();
     fail(message);
   },
   done: async (found) => {

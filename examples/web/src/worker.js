@@ -33,7 +33,9 @@ self.onmessage = async ({ data: { folder, file, device } }) => {
 function messageOf(error, name) {
   if (error instanceof UserError) return error.message;
   if (error instanceof RangeError) return `${name}: the browser does not have enough memory for this image. Use python -m monai_unetpp.runner instead.`;
-  return `${name}: ${String(error?.message ?? error).split("\n")[0]}`;
+  const [reason] = String(error?.message ?? error).split("\n");
+  if (reason.startsWith("no available backend")) return `ort/: ONNX Runtime cannot be loaded (${reason.replace(/\.$/, "")}). Build the page again.`;
+  return `${name}: ${reason}`;
 }
 
 async function open(folder, device) {

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, levels_agree
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, DEPTHS, levels_agree
 from monai_unetpp.inferers.predictors.eager import TorchPredictor, channels_last, computing
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.stages import NetworkStage
-
-__all__ = [
-    "FIRST_LEVELS",
-    "AdaptiveTorchPredictor",
-    "as_nested_unet",
-    "check_levels_to_choose",
-    "check_several_levels",
-]
 
 #: Levels of the first stage: a window cannot stop before two levels can be compared.
 FIRST_LEVELS = 2
@@ -28,16 +20,13 @@ FIRST_LEVELS = 2
 class AdaptiveTorchPredictor(TorchPredictor):
     """Computes each window up to the first level that agrees with the one before it.
 
-    The windows of a batch go from stage to stage together; finished ones drop out. The result is a dict with the single
-    key ``"adaptive"``.
+    The windows of a batch go from stage to stage together; finished ones drop out. The result is a dict with the
+    logits under ``"adaptive"``, and under ``"depths"`` the index in ``levels`` of the level of each window, ``(B,)``.
 
     Args:
         network: a ``NestedUNet`` with two or more levels.
         tolerance: of ``1 - Dice`` between two levels, see :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
         **settings: see :class:`Predictor`, without ``levels``.
-
-    Attributes:
-        depths: index in ``levels`` of the level chosen for each window of the last batch, ``(B,)``.
 
     Raises:
         TypeError: the network is not a ``NestedUNet``.
@@ -48,7 +37,8 @@ class AdaptiveTorchPredictor(TorchPredictor):
         nested = check_levels_to_choose(network)
         super().__init__(nested, **{**settings, "levels": nested.levels})
         self.tolerance = tolerance
-        self._stages = (nested if self._copy is None else as_nested_unet(self._copy.current())).split(FIRST_LEVELS)
+        computed = nested if self._copy is None else cast(NestedUNet, self._copy.current())
+        self._stages = computed.split(FIRST_LEVELS)
 
     def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
         network, windows = self.network, self._converted(windows)
@@ -57,8 +47,8 @@ class AdaptiveTorchPredictor(TorchPredictor):
             network = self._copy.current()
             windows = windows.contiguous(memory_format=channels_last(windows.dim()))
         with evaluating(network), computing(self.device, self.precision):
-            logits, self.depths = self._deepened(windows)
-        return {ADAPTIVE: logits}
+            logits, depths = self._deepened(windows)
+        return {ADAPTIVE: logits, DEPTHS: depths}
 
     def _deepened(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         outputs, kept = self._stages[0].advance({"input": windows})
@@ -99,14 +89,19 @@ def check_levels_to_choose(network: Any) -> NestedUNet:
         TypeError: it is not a ``NestedUNet``, or of a class that computes levels in its own way.
         ValueError: it has one level.
     """
-    nested = as_nested_unet(network)
-    if type(nested).forward_levels is not NestedUNet.forward_levels:
+    if not isinstance(network, NestedUNet):
         raise TypeError(
-            f"network must compute levels as NestedUNet does for levels={ADAPTIVE!r}, got {type(nested).__name__} with "
-            f"its own forward_levels. Use levels='{ADAPTIVE}=...', which calls it, or leave the adaptive depth out."
+            f"network must be a NestedUNet for levels={ADAPTIVE!r}, got {type(network).__name__}. Convert "
+            "BasicUNetPlusPlus with NestedUNet.from_basic_unetplusplus, or leave the adaptive depth out."
         )
-    check_several_levels(nested.levels)
-    return nested
+    if type(network).forward_levels is not NestedUNet.forward_levels:
+        raise TypeError(
+            f"network must compute levels as NestedUNet does for levels={ADAPTIVE!r}, got {type(network).__name__} "
+            f"with its own forward_levels. Use levels='{ADAPTIVE}=...', which calls it, or leave the adaptive depth "
+            "out."
+        )
+    check_several_levels(network.levels)
+    return network
 
 
 def check_several_levels(levels: Sequence[str]) -> None:
@@ -120,17 +115,3 @@ def check_several_levels(levels: Sequence[str]) -> None:
             f"network must have two or more levels for levels={ADAPTIVE!r}, got only {levels[0]}. Use the "
             "whole network, trained with deep_supervision, or leave the adaptive depth out."
         )
-
-
-def as_nested_unet(network: Any) -> NestedUNet:
-    """Check that ``network`` is a ``NestedUNet``.
-
-    Raises:
-        TypeError: it is not.
-    """
-    if not isinstance(network, NestedUNet):
-        raise TypeError(
-            f"network must be a NestedUNet for levels={ADAPTIVE!r}, got {type(network).__name__}. Convert "
-            "BasicUNetPlusPlus with NestedUNet.from_basic_unetplusplus, or leave the adaptive depth out."
-        )
-    return network

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, levels_agree
-from monai_unetpp.inferers.predictors.adaptive import FIRST_LEVELS, as_nested_unet, check_levels_to_choose
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, DEPTHS, levels_agree
+from monai_unetpp.inferers.predictors.adaptive import FIRST_LEVELS, check_levels_to_choose
 from monai_unetpp.inferers.predictors.network_copy import copy_for_inference
 from monai_unetpp.inferers.predictors.openvino_conversion import load_or_convert_stage
 from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
+from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.stages import NetworkStage
 from monai_unetpp.openvino_loading import import_openvino
-
-__all__ = ["AdaptiveOpenVINOPredictor"]
 
 _Array = npt.NDArray[np.float32]
 
@@ -31,9 +30,6 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         network: a ``NestedUNet`` with two or more levels.
         tolerance: as for ``AdaptiveTorchPredictor``.
         **settings: see :class:`OpenVINOPredictor`, without ``levels``.
-
-    Attributes:
-        depths: index in ``levels`` of the level chosen for each window of the last batch, ``(B,)``.
     """
 
     def __init__(self, network: Callable[..., Any], *, tolerance: float, **settings: Any) -> None:
@@ -47,8 +43,8 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         with self._lock:
             self.prepare(windows)
             found = [self._deepened(window) for window in windows.float().split(1)]
-        self.depths = torch.tensor([depth for _, depth in found])
-        return {ADAPTIVE: torch.cat([logits for logits, _ in found])}
+        logits, depths = zip(*found, strict=True)
+        return {ADAPTIVE: torch.cat(logits), DEPTHS: torch.tensor(depths)}
 
     def _deepened(self, window: torch.Tensor) -> tuple[torch.Tensor, int]:
         """The logits of one window, and the index of their level."""
@@ -62,12 +58,12 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
 
     def _convert(self, windows: torch.Tensor) -> None:
         window = windows[:1]
-        network = as_nested_unet(copy_for_inference(self._module, self.levels).float())
+        network = cast(NestedUNet, copy_for_inference(self._module, self.levels).float())
         self._image = np.zeros(tuple(window.shape), np.float32)
         tensors = {"input": self._image}
         self._chain = []
         for number, stage in enumerate(network.split(FIRST_LEVELS)):
-            model = load_or_convert_stage(network, FIRST_LEVELS, number, window, self.settings.cache_dir)
+            model = load_or_convert_stage(network, FIRST_LEVELS, number, window, self.cache_dir)
             self._chain.append(_LinkedStage(self._compile(_with_channels_last(model, stage)), stage, tensors))
 
 

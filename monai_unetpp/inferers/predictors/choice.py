@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +22,8 @@ from monai_unetpp.inferers.predictors.predictor import Predictor
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 from monai_unetpp.openvino_loading import OPENVINO_INSTALL, has_openvino, import_openvino
 
-__all__ = ["make_adaptive_predictor", "make_predictor", "resolve_runtime"]
-
 logger = logging.getLogger(__name__)
 
-_told: set[str] = set()
 _PREDICTORS: dict[str, type[Predictor]] = {
     each.runtime: each for each in (TorchPredictor, CompiledPredictor, OpenVINOPredictor)
 }
@@ -107,7 +105,6 @@ def resolve_runtime(
     return "openvino"
 
 
+@functools.cache
 def _tell_once(message: str) -> None:
-    if message not in _told:
-        _told.add(message)
-        logger.warning("%s", message)
+    logger.warning("%s", message)

@@ -19,8 +19,6 @@ from monai_unetpp.inferers.predictors.predictor import (
 )
 from monai_unetpp.inferers.predictors.tracing import trace_network
 
-__all__ = ["CompiledPredictor"]
-
 
 class CompiledPredictor(Predictor):
     """Runs a network as one program compiled by torch.compile for a single batch shape.

@@ -14,8 +14,6 @@ from monai_unetpp.devices import HALF_DTYPES
 from monai_unetpp.inferers.predictors.network_copy import NetworkCopy, is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import Predictor, called, evaluating
 
-__all__ = ["TorchPredictor", "channels_last", "computing", "copy_for_device"]
-
 
 class TorchPredictor(Predictor):
     """Runs a network with torch, under autocast for half precision.

@@ -12,15 +12,6 @@ from torch import nn
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
 
-__all__ = [
-    "NetworkCopy",
-    "copy_for_inference",
-    "is_plain_nested_unet",
-    "mark_changed_weights",
-    "state_of_weights",
-    "weight_types",
-]
-
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

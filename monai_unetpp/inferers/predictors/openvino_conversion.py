@@ -23,14 +23,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.openvino_loading import import_openvino, openvino_core
 
-__all__ = [
-    "convert_to_openvino",
-    "default_cache_dir",
-    "load_or_convert",
-    "load_or_convert_stage",
-    "write_openvino_model",
-]
-
 logger = logging.getLogger(__name__)
 
 #: Version of the conversion, to invalidate cached models.

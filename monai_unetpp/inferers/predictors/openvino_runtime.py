@@ -20,8 +20,6 @@ from monai_unetpp.inferers.predictors.predictor import (
 )
 from monai_unetpp.openvino_loading import import_openvino, openvino_core
 
-__all__ = ["OpenVINOPredictor"]
-
 _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -92,7 +90,7 @@ class OpenVINOPredictor(Predictor):
         copied = copy_for_inference(self._module, self.levels).float()
         batch = complete_batch(windows, self.batch_size)
         self._names = output_names(copied, self.levels, batch)
-        model = load_or_convert(copied, self.levels, batch, self.settings.cache_dir)
+        model = load_or_convert(copied, self.levels, batch, self.cache_dir)
         self._request = self._compile(model).create_infer_request()
 
     def _compile(self, model: Any) -> Any:

@@ -16,8 +16,6 @@ from monai_unetpp.inferers.logits import ONLY, logits_by_name
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, weight_types
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 
-__all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating", "named_outputs", "output_names"]
-
 
 class Predictor(ABC):
     """Runs one network on batches of windows of one shape, without gradients and in eval mode.
@@ -36,24 +34,24 @@ class Predictor(ABC):
 
     #: The runtime, ``"torch"``, ``"compile"`` or ``"openvino"``.
     runtime: str
-    #: Index in ``levels`` of the level chosen for each window of the last batch; None without adaptive depth.
-    depths: torch.Tensor | None = None
     #: Channels of the windows that the network was compiled or converted for.
     _channels: int | None = None
 
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
-        if self.runtime != "openvino" and settings.get("precision", "auto") == "auto" and _is_reduced(network):
+        types = weight_types(network)
+        is_reduced = bool(types) and torch.float32 not in types
+        if self.runtime != "openvino" and settings.get("precision", "auto") == "auto" and is_reduced:
             # as it is, without autocast
             settings["precision"] = "fp32"
         chosen = PredictorSettings(**settings)
         self.network = network
-        self.settings = chosen
         self.levels = _check_levels(network, chosen.levels)
         self.window_shape = tuple(chosen.window_shape)
         self.batch_size = chosen.batch_size
         self.device = torch.device(chosen.device)
         #: ``"fp32"``, ``"bf16"`` or ``"fp16"``, never ``"auto"``.
         self.precision = chosen.precision
+        self.cache_dir = chosen.cache_dir
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """Logits of a batch of windows.
@@ -133,12 +131,6 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
         for level in levels:
             topology.level_index(level, known)
     return tuple(levels)
-
-
-def _is_reduced(network: Callable[..., Any]) -> bool:
-    """Whether the weights were converted to another type, such as by ``half()``."""
-    types = weight_types(network)
-    return bool(types) and torch.float32 not in types
 
 
 def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:

@@ -12,8 +12,6 @@ from monai_unetpp.inferers.logits import logits_by_name
 from monai_unetpp.inferers.predictors.predictor import called
 from monai_unetpp.networks.stages import NetworkStage
 
-__all__ = ["trace_network", "trace_stage"]
-
 
 class _Outputs(nn.Module):
     """Returns the outputs of a network, or the logits of some levels in order, as a tuple."""
