@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 __all__ = [
     "by_first",
     "finish",
-    "from_first",
     "gather",
     "gathered",
     "local_device",
@@ -31,7 +30,6 @@ __all__ = [
     "share",
     "start",
     "unwrapped",
-    "waiting_group",
 ]
 
 _K = TypeVar("_K")
@@ -142,16 +140,17 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 @contextmanager
 def process_group(device: torch.device | str | None = None) -> Iterator[None]:
-    """Join the process group for the block if ``torchrun`` started this process; otherwise do nothing.
+    """Join the process group for the block if ``torchrun`` started this process, unless it has joined before.
 
     Args:
         device: the one that was asked for; see :func:`local_device`.
     """
-    if dist.is_available() and dist.is_torchelastic_launched():
+    joining = dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized()
+    if joining:
         start(device)
     yield
     # after an error the other processes may never come to the end: then the launcher ends them
-    if _in_group():
+    if joining:
         finish()
 
 
@@ -174,11 +173,9 @@ def gather(own: dict[_K, _T]) -> dict[_K, _T]:
     """The merged dictionaries of all processes, returned to each of them, however long the slowest one takes."""
     if not _in_group():
         return own
-    with waiting_group() as group:
-        if group is None:
-            return own
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, own, group=group)
+    parts: list[Any] = [own] * dist.get_world_size()
+    if len(parts) > 1:
+        dist.all_gather_object(parts, own, group=_group_beside(dist.group.WORLD))
     return {key: each for part in parts for key, each in part.items()}
 
 
@@ -214,54 +211,19 @@ def gathered(value: Any) -> Iterator[list[Any]]:
         finish()
 
 
-@contextmanager
-def waiting_group(device: torch.device | str | None = None) -> Iterator[dist.ProcessGroup | None]:
-    """A group in which to wait as long as another process needs; under ``torchrun`` it also joins the process group.
-
-    The default group gives up after minutes, and waiting with NCCL occupies the GPU.
-
-    Args:
-        device: the one that was asked for, to join the process group; see :func:`local_device`.
-
-    Yields:
-        The group; None for a single process.
-    """
-    started = dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized()
-    if started:
-        start(device)
-    yield _group_beside(dist.group.WORLD) if process_count() > 1 else None
-    # after an error the other processes may never come to the end: then the launcher ends them
-    if started:
-        finish()
-
-
 # one for all calls, as each holds sockets and threads until the default group ends
 @functools.lru_cache(maxsize=1)
 def _group_beside(default: Any) -> dist.ProcessGroup:
+    """A group in which to wait as long as another process needs, without NCCL, which would occupy the GPU."""
     group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
     return group
 
 
 def by_first(work: Callable[[], _T]) -> _T:
     """The result of some work that the first process does for all, in every process; the others wait for it."""
-    with waiting_group() as group:
-        (result,) = from_first((work(),) if rank() == 0 else None, group)
-    return result
-
-
-def from_first(result: _T | None, group: dist.ProcessGroup | None) -> _T:
-    """The result of the first process, in every process.
-
-    Args:
-        result: this process's result; None in all but the first.
-        group: from :func:`waiting_group`.
-
-    Raises:
-        RuntimeError: the first process has no result.
-    """
-    holder = [result]
-    if group is not None:
-        dist.broadcast_object_list(holder, src=0, group=group)
-    if holder[0] is None:
-        raise RuntimeError("the first process ended without a result; its own message says why.")
-    return holder[0]
+    with process_group():
+        result: list[Any] = [work() if rank() == 0 else None]
+        if process_count() > 1:
+            dist.broadcast_object_list(result, src=0, group=_group_beside(dist.group.WORLD))
+    found: _T = result[0]
+    return found

@@ -301,24 +301,6 @@ def hash_file(*paths: str | PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def is_in_use(path: str | PathLike[str]) -> bool:
-    """Whether a process has a file open; if the system cannot tell, whether it was modified in the last six hours."""
-    try:
-        import fcntl
-
-        file = os.open(path, os.O_RDWR)
-        try:
-            # a write lease is only granted if no other process has the file open
-            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-            return False
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(file)
-    except (ImportError, AttributeError, OSError):
-        return time.time() - Path(path).stat().st_mtime < _OLD_S
-
-
 def _lock(file: int, wait: bool) -> bool | None:
     """Lock an open file until it is closed or the process ends.
 

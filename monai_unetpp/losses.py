@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -236,6 +236,7 @@ class SparseVoxelLoss(nn.Module):
         without a channel axis.
 
     Raises:
+        TypeError: ``step`` is no whole number.
         ValueError: ``step`` below 1.
 
     Example:
@@ -247,10 +248,12 @@ class SparseVoxelLoss(nn.Module):
 
     def __init__(self, loss: nn.Module, step: int = 2) -> None:
         super().__init__()
+        if not isinstance(step, (int, Integral)):
+            raise TypeError(f"step must be a whole number, got {step!r}.")
         if step < 1:
             raise ValueError(f"step must be at least 1, got {step}. Give 1 to take all voxels.")
         self.loss = loss
-        self.step = step
+        self.step = int(step)
 
     def forward(
         self, input: torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor], target: torch.Tensor

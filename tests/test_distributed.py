@@ -93,13 +93,16 @@ def test_gathering_waits_for_the_slowest_process(monkeypatch):
     assert asked == {"backend": "gloo", "hours": 24, "group": "patient"}
 
 
-def test_who_waits_joins_on_the_device_that_was_asked_for(monkeypatch):
+def test_a_process_joins_once_on_the_device_that_was_asked_for(monkeypatch):
     joined = []
     monkeypatch.setattr(dist, "is_torchelastic_launched", lambda: True)
     monkeypatch.setattr(distributed, "start", joined.append)
     monkeypatch.setattr(distributed, "finish", lambda: None)
-    with distributed.waiting_group(torch.device("cpu")) as group:
-        assert group is None
+    with distributed.process_group(torch.device("cpu")):
+        monkeypatch.setattr(dist, "is_initialized", lambda: True)
+        assert joined == [torch.device("cpu")]
+        with distributed.process_group():
+            pass
     assert joined == [torch.device("cpu")]
 
 

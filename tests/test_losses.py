@@ -302,6 +302,8 @@ def test_a_sparse_loss_of_every_voxel_is_the_loss_itself(outputs, target, monai_
     assert torch.isfinite(SparseVoxelLoss(monai_loss, step=4)(*thin)), "an axis shorter than the step"
 
 
-def test_a_step_below_one_is_refused(monai_loss):
+def test_a_step_that_is_no_whole_number_above_zero_is_refused(monai_loss):
+    with pytest.raises(TypeError, match=r"step must be a whole number, got 1\.5"):
+        SparseVoxelLoss(monai_loss, step=1.5)
     with pytest.raises(ValueError, match="step must be at least 1, got 0"):
         SparseVoxelLoss(monai_loss, step=0)

@@ -157,13 +157,9 @@ def demo(
     template, tissues = load_template()
     resolve_device(device)
     folder = make_output_dir(output_dir)
-    say = progress if progress is not None else _silent
+    say = progress or (lambda line: None)
     done = [_run_part(part, _plan(part, template, tissues), folder / part, device, say) for part in parts]
     return DemoResult(tuple(done))
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _plan(part: str, template: Any, tissues: npt.NDArray[Any]) -> _Plan:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
-from monai_unetpp.distributed import from_first, rank, waiting_group
+from monai_unetpp.distributed import by_first, process_group, rank
 from monai_unetpp.files import claimed, make_output_dir
 from monai_unetpp.measuring.environment import command_line, describe_environment
 from monai_unetpp.metrics.scores import check_tolerances
@@ -102,14 +102,13 @@ def _evaluated(
     scored_by: Mapping[tuple[str, str], NestedUNet] | None = None,
 ) -> PruningResult:
     """All stages; of several processes, the first concludes and the others wait for its result."""
-    with waiting_group(plan.pipeline.device) as group:
+    with process_group(plan.pipeline.device):
         check_plan(plan)
-        first = rank() == 0
         # keeps evaluations by other programs out, for all processes
-        with claimed(make_output_dir(plan.outputs.output_dir), "evaluates") if first else nullcontext():
+        with claimed(make_output_dir(plan.outputs.output_dir), "evaluates") if rank() == 0 else nullcontext():
             prepared = stages.prepare(plan, scores)
             scored, training = stages.score_data_sets(prepared), stages.score_training(prepared)
-            return from_first(_conclude(prepared, scored, training, scored_by or {}) if first else None, group)
+            return by_first(lambda: _conclude(prepared, scored, training, scored_by or {}))
 
 
 def _conclude(

@@ -4,7 +4,7 @@ from monai_unetpp.training.acceleration import accelerate
 from monai_unetpp.training.averaging import WeightAverage
 from monai_unetpp.training.budget import BudgetedCosineSchedule, TrainingBudget
 from monai_unetpp.training.cropping import RandCropByPresentClassesd
-from monai_unetpp.training.curves import draw_curves, draw_training
+from monai_unetpp.training.curves import draw_training
 from monai_unetpp.training.late_loss import LateLoss
 from monai_unetpp.training.observing import LevelCurves, load_observed
 from monai_unetpp.training.patches import LateNumber, NumberedPatches, RemainingPatches
@@ -29,7 +29,6 @@ __all__ = [
     "TrainingCheckpoint",
     "WeightAverage",
     "accelerate",
-    "draw_curves",
     "draw_training",
     "load_observed",
     "write_template",

@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Any
 
 from monai_unetpp.files import write_figure
 from monai_unetpp.installing import install_command
 
-__all__ = ["draw_curves", "draw_training"]
-
-
-def draw_curves(curves: str | PathLike[str], picture: str | PathLike[str]) -> None:
-    """Draw training loss, validation metrics and learning rate over the epochs.
-
-    Args:
-        curves: the CSV file of :class:`monai_unetpp.training.CurveWriter`.
-        picture: the image to write, such as ``curves.png``.
-
-    Raises:
-        ImportError: matplotlib is not installed; the message has the command that installs it.
-        FileNotFoundError: no such CSV file.
-        ValueError: a file without epochs.
-    """
-    with Path(curves).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "epoch" not in rows[0]:
-        raise ValueError(f"{curves}: must have a row per epoch with a column 'epoch'. Give the training's curves.csv.")
-    metrics = [name for name in rows[0] if name.startswith("val_")]
-    panels = [(name, [name]) for name in ("train_loss", "learning_rate") if name in rows[0]]
-    if metrics:
-        panels.insert(1, ("validation", metrics))
-    figure = _figure(len(panels))
-    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name in names:
-            known = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
-            axes.plot(*zip(*known, strict=True), label=name.removeprefix("val_").replace("_", " "))
-        axes.set_title(title.replace("_", " "))
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        if title == "validation":
-            axes.legend(frameon=False)
-    write_figure(picture, figure, dpi=120)
+__all__ = ["draw_training"]
 
 
 def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]], picture: str | PathLike[str]) -> None:
@@ -59,8 +23,12 @@ def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]]
     Raises:
         ImportError: matplotlib is not installed; the message has the command that installs it.
     """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise ImportError(f"{e}. Drawing curves needs: {install_command('report')}") from e
     panels = 2 if levels else 1
-    figure = _figure(panels)
+    figure = Figure(figsize=(4 * panels, 3), layout="constrained", facecolor="white")
     loss_axes, *others = figure.subplots(1, panels, squeeze=False)[0]
     steps, means = _smoothed(losses)
     loss_axes.plot(steps, means, color="tab:gray")
@@ -83,11 +51,3 @@ def _smoothed(losses: Sequence[float], most: int = 200) -> tuple[list[int], list
     parts = [losses[start : start + width] for start in range(0, len(losses), width)]
     ends = [min(len(losses), (n + 1) * width) for n in range(len(parts))]
     return ends, [sum(part) / len(part) for part in parts]
-
-
-def _figure(panels: int) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise ImportError(f"{e}. Drawing curves needs: {install_command('report')}") from e
-    return Figure(figsize=(4 * panels, 3), layout="constrained", facecolor="white")

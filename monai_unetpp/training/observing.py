@@ -169,11 +169,7 @@ class LevelCurves:
             self.network.train(training)
 
     def _check_memory(self) -> None:
-        """Raise an error where the logits of a case need more memory than is free: the system might kill the process.
-
-        Raises:
-            MemoryError: they do.
-        """
+        """Raise an error where a case needs more memory than is free: the system might kill the process."""
         outputs = int(self.network.config["out_channels"]) * len(self.network.levels)
         needed = max(4 * outputs * math.prod(case[self.keys[0]].shape[1:]) for case in self.cases)
         free = free_memory_bytes(self.device)

@@ -18,7 +18,7 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.utils import manual_seed
-from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.handlers import CheckpointLoader
 from monai.transforms import Randomizable
 from monai.utils import get_seed
 from torch import nn
@@ -30,7 +30,7 @@ from monai_unetpp.bundles.training_record import (
     save_training_record,
 )
 from monai_unetpp.distributed import unwrapped
-from monai_unetpp.files import atomic_path, is_in_use, naming_full_disk, write_text
+from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.seeds import mix_seeds
 from monai_unetpp.spreadsheet import format_csv
 
@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 #: Number of checkpoints to keep: the last, and the one before in case the last is damaged.
 _KEPT = 2
-#: Names of the files to which ignite writes checkpoints before it renames them.
-_UNFINISHED = r"tmp[a-z0-9_]{8}"
 #: Entries of a schedule's state that are progress or functions; all others are settings.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step", "lr_lambdas")
 
@@ -139,8 +137,8 @@ class BestModelSaver:
 class TrainingCheckpoint:
     """Save the complete state of the training after every epoch, and resume from it.
 
-    MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` do the work; this handler adds the trainer itself to what they
-    save, finds the newest epoch, and uses the one before if an interruption damaged the file. Schedules that are
+    MONAI's ``CheckpointSaver`` saves neither the trainer itself nor after some time, and forgets the files of earlier
+    runs. This handler also finds the newest epoch, and uses the one before if its file is damaged. Schedules that are
     functions of the epoch (``LambdaLR`` and subclasses, such as MONAI's ``WarmupCosineSchedule``) keep their current
     settings, so that a training resumed with more epochs follows the longer schedule.
 
@@ -176,6 +174,7 @@ class TrainingCheckpoint:
         self.save_interval = save_interval
         self.seed = seed
         self.map_location = map_location
+        self._saved = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
         """Save and resume the trainer ``engine``."""
@@ -186,16 +185,18 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._seed_step)
         if idist.get_rank() == 0:
-            saver = CheckpointSaver(
-                save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=_KEPT
-            )
-            _save_now_and_then(saver, self.folder, self.interval_s)
-            saver.attach(engine)
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._remove_old)
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.save_interval), self._save, everything)
+
+    def _save(self, engine: Engine, save_dict: dict[str, Any]) -> None:
+        if time.monotonic() - self._saved < self.interval_s:
+            return
+        with atomic_path(self.folder / f"checkpoint_epoch={engine.state.epoch}.pt") as temporary:
+            torch.save({name: unwrapped(each).state_dict() for name, each in save_dict.items()}, temporary)
+        self._saved = time.monotonic()
+        for path in self._found()[:-_KEPT]:
+            path.unlink()
 
     def _resume(self, engine: Engine, load_dict: dict[str, Any]) -> None:
-        if idist.get_rank() == 0:
-            self._remove_leftovers()
         unreadable = []
         for path in reversed(self._found()):
             try:
@@ -244,18 +245,6 @@ class TrainingCheckpoint:
         base = get_seed() if self.seed is None else self.seed
         return None if base is None else mix_seeds(base, idist.get_rank(), *numbers)
 
-    def _remove_old(self, engine: Engine) -> None:
-        # the saver only knows the files of this run
-        for path in self._found()[:-_KEPT]:
-            path.unlink()
-
-    def _remove_leftovers(self) -> None:
-        """Remove partial checkpoints of a training that was killed while saving."""
-        for path in self.folder.glob("tmp*") if self.folder.is_dir() else ():
-            with contextlib.suppress(OSError):
-                if re.fullmatch(_UNFINISHED, path.name) and path.is_file() and not is_in_use(path):
-                    path.unlink()
-
     def _found(self) -> list[Path]:
         """The checkpoints in the folder, oldest epoch first."""
         found = []
@@ -264,20 +253,6 @@ class TrainingCheckpoint:
             if match:
                 found.append((int(match[1]), path))
         return [path for _, path in sorted(found)]
-
-
-def _save_now_and_then(saver: Any, folder: Path, interval_s: float) -> None:
-    """Make MONAI's saver skip checkpoints that would follow too soon, and name the folder if its disk is full."""
-    save, saved = saver.interval_completed, time.monotonic()
-
-    def save_if_due(engine: Engine) -> None:
-        nonlocal saved
-        if time.monotonic() - saved >= interval_s:
-            with naming_full_disk(folder):
-                save(engine)
-            saved = time.monotonic()
-
-    saver.interval_completed = save_if_due
 
 
 class _ScalerOf:

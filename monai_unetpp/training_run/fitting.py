@@ -148,12 +148,7 @@ def _configure(
 
 
 def _run(config: BundleConfig, name: str) -> None:
-    """Train, with the name of the training in errors.
-
-    Raises:
-        MemoryError: memory ran out.
-        RuntimeError: any other error of torch, and a loss that is not finite.
-    """
+    """Train, with the name of the training in errors."""
     try:
         config.run()
     except (MemoryError, RuntimeError) as e:

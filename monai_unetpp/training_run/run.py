@@ -216,11 +216,11 @@ class _Run:
         left = len(listed) - sum(map(len, self.judging))
         if not left:
             return ""
-        were, them = ("was", "it") if left == 1 else ("were", "them")
+        are, them = ("is", "it") if left == 1 else ("are", "them")
         remedy = "monai-unetpp prune scores all of them."
         if self.planned.folds:
             remedy = f"To score {them}, train in another folder with more --minutes."
-        return f"{left} of {counted(len(listed), 'case')} {were} not scored, as there was no time for {them}. {remedy}"
+        return f"{left} of {counted(len(listed), 'case')} {are} not scored, for lack of time. {remedy}"
 
     def _usable(self, listed: _Entries, minutes: float) -> tuple[_Entries, float]:
         """The cases that a training of some minutes uses, and the share of them that is kept in memory."""

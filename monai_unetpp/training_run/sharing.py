@@ -117,8 +117,8 @@ class TimeShares:
         fold: for each fold's training; 0 without folds.
         verdict: reserved for scores, costs and report.
         repeats: number of measured runs of each level.
-        case_s: seconds of the network for one case at all levels; 0 if the file is of a version that did not keep them.
-        prepare_s: seconds for preparing one case for training; 0 likewise.
+        case_s: seconds of the network for one case at all levels.
+        prepare_s: seconds for preparing one case for training.
         scored: most cases that the verdict scores; 0 for all of them.
         warm_up: number of runs before those that are measured.
         pictures: most of the worst cases to draw.
@@ -131,8 +131,8 @@ class TimeShares:
     fold: float
     verdict: float
     repeats: int
-    case_s: float = 0.0
-    prepare_s: float = 0.0
+    case_s: float
+    prepare_s: float
     scored: int = 0
     warm_up: int = _WARM_UP
     pictures: int = _PICTURES
@@ -147,7 +147,7 @@ class TimeShares:
 
     def observed(self, most: int, minutes: float) -> int:
         """How many cases a training of some minutes can score from time to time, at most ``most``."""
-        return most if self.case_s == 0 else min(most, int(_OBSERVING_SHARE * 60 * minutes / self.case_s))
+        return min(most, int(_OBSERVING_SHARE * 60 * minutes / self.case_s))
 
     def cached(self, cases: int) -> float:
         """The share of some cases that fits into half of the memory that is free now."""
@@ -179,7 +179,7 @@ class TimeShares:
         """
         cache_rate = min(cache_rate, _fitting(round(_SLACK * self.cache_bytes), len(cases) * self.case_bytes))
         each_s, seconds = self.prepare_s * 2 / (workers + 1), 60 * minutes
-        kept, most_kept = cache_rate * len(cases), _PREPARING_SHARE * seconds / each_s if each_s else math.inf
+        kept, most_kept = cache_rate * len(cases), _PREPARING_SHARE * seconds / each_s
         again_s = (1 - cache_rate) * batch_size * each_s
         count = max(int(min(kept, most_kept)), _FEWEST_CASES)
         if (kept <= most_kept and _LEAST_STEPS * again_s <= seconds) or count >= len(cases):

@@ -173,7 +173,7 @@ def test_a_failed_run_of_one_process_does_not_end_the_other(discs_dir, tmp_path)
     broken.write_text("no weights")
     options = "--features 2 4 4 --budget 40 --batch_size 2 --patch_size 16 --precision fp32 --device cpu"
     done = run_forked(
-        *("monai_unetpp.cli", "study", "--dataset_dir", discs_dir, "-o", tmp_path),
+        *("monai_unetpp", "study", "--dataset_dir", discs_dir, "-o", tmp_path),
         *("--variants", "unet_L?", "unet+", "--seeds", "0", *options.split()),
         folder=tmp_path,
         processes=2,

@@ -1,16 +1,7 @@
 import pytest
 
 from monai_unetpp.training import load_observed
-from monai_unetpp.training.curves import draw_curves, draw_training
-
-HEADER = "epoch,learning_rate,train_loss,val_mean_dice\n"
-
-
-def test_a_picture_is_drawn_also_where_epochs_were_not_validated(tmp_path):
-    pytest.importorskip("matplotlib", reason="drawing needs matplotlib")
-    (tmp_path / "curves.csv").write_text(HEADER + "1,0.1,2.0,\n2,0.1,1.0,0.5\n3,0.05,0.5,0.7\n")
-    draw_curves(tmp_path / "curves.csv", tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+from monai_unetpp.training.curves import draw_training
 
 
 def test_the_loss_is_drawn_also_where_no_cases_are_looked_at(tmp_path):
@@ -30,10 +21,3 @@ def test_other_cases_than_the_validation_list_can_be_looked_at(tmp_path):
     cases = [{"image": number} for number in range(5)]
     assert load_observed("no such folder", 2, dict, tmp_path, cases) == cases[:2]
     assert load_observed("no such folder", 0, dict, tmp_path, cases) == ()
-
-
-def test_a_file_without_epochs(tmp_path):
-    pytest.importorskip("matplotlib", reason="drawing needs matplotlib")
-    (tmp_path / "curves.csv").write_text(HEADER)
-    with pytest.raises(ValueError, match=r"curves\.csv: must have a row per epoch"):
-        draw_curves(tmp_path / "curves.csv", tmp_path / "curves.png")

@@ -727,7 +727,7 @@ def test_a_verdict_on_some_cases_says_so_and_a_later_one_takes_all(discs_dir, pl
     bundle, lines = planned("some"), []
     _limit(monkeypatch, scored=2, warm_up=0, pictures=1)
     outcome = train(options(discs_dir, bundle), progress=lines.append)
-    told = "1 of 3 cases was not scored, as there was no time for it. monai-unetpp prune scores all of them."
+    told = "1 of 3 cases is not scored, for lack of time. monai-unetpp prune scores all of them."
     assert told in lines
     assert told in (bundle / "docs" / "README.md").read_text()
     assert told in (bundle / "pruning" / "summary.md").read_text()
@@ -750,7 +750,7 @@ def test_folds_with_little_time_score_some_cases_of_each(discs_dir, planned, mon
     assert all(names)
     count = 9 - sum(map(len, names))
     assert 0 < count <= 5
-    assert told.startswith(f"{count} of 9 cases were not scored, as there was no time for them. To score them, train")
+    assert told.startswith(f"{count} of 9 cases are not scored, for lack of time. To score them, train")
     assert told in (bundle / "docs" / "README.md").read_text()
 
 
@@ -810,7 +810,7 @@ def test_a_few_windows_of_a_large_image_are_timed():
 
 def test_a_training_uses_as_many_cases_as_it_can_prepare():
     cases = list(range(100))
-    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, case_s=1.0, prepare_s=6.0)
 
     def usable(minutes=10.0, cache_rate=1.0, workers=1, batch_size=2):
         return shares.usable(cases, minutes, cache_rate=cache_rate, workers=workers, batch_size=batch_size)
@@ -828,8 +828,6 @@ def test_a_training_uses_as_many_cases_as_it_can_prepare():
     tight = dataclasses.replace(shares, case_bytes=10, cache_bytes=250)
     facts = {"cache_rate": 0.5, "workers": 1, "batch_size": 2}
     assert tight.usable(cases, 100, **facts) == (cases[::5], 1.0)
-    # shares of before did not know how long it takes
-    assert TimeShares(10, 0, 1, 1).usable(cases, 0.01, cache_rate=0.5, workers=1, batch_size=2) == (cases, 0.5)
 
 
 def test_cases_that_are_left_out_take_no_label_with_them():
@@ -838,7 +836,7 @@ def test_cases_that_are_left_out_take_no_label_with_them():
         {"organ", *(["lesion"] if number in (1, 3, 97) else []), *(["stone"] * (number == 50))} for number in cases
     ]
     labels[31] = set()
-    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, case_s=1.0, prepare_s=6.0)
     facts = {"cache_rate": 1.0, "workers": 1, "batch_size": 2, "labels": labels}
     assert shares.usable(cases, 10, **facts)[0] == [1, 3, *cases[4::2]]
     found, rate = shares.usable(cases, 1, **facts)
@@ -870,7 +868,7 @@ def test_it_is_told_how_many_cases_a_training_uses(tmp_path, monkeypatch):
     plan = Plan(cache_rate=1.0, num_workers=0, batch_size=2)
     planned = SimpleNamespace(bundle=tmp_path, steps=None, folds=0, plan=plan)
     planned.beginning = SimpleNamespace(init=None)
-    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, case_s=1.0, prepare_s=6.0)
     entries = [{"image": f"{number}.nii.gz", "label": "x"} for number in range(100)]
     lines, taken = [], []
     monkeypatch.setattr(stages, "fit", lambda *_, cases, **__: taken.extend(cases))
