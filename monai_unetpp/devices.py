@@ -9,8 +9,6 @@ import torch
 
 from monai_unetpp.choices import PRECISIONS
 
-__all__ = ["HALF_DTYPES", "resolve_device", "resolve_precision", "synchronize"]
-
 HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Types of half precision by name."""
 

@@ -15,23 +15,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = [
-    "by_first",
-    "finish",
-    "gather",
-    "gathered",
-    "local_device",
-    "own_device",
-    "process_count",
-    "process_group",
-    "processes_here",
-    "rank",
-    "release",
-    "share",
-    "start",
-    "unwrapped",
-]
-
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
-__all__ = ["cause_of", "counted", "in_encoding_of", "is_deliberate", "list_values", "printable", "tell_cause_last"]
-
 #: How errors begin in which MONAI wraps others, and which only say what it was doing.
 _WRAPPERS = ("Failed to ", "applying transform")
 

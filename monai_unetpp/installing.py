@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["PUBLISHED", "install_command"]
-
 #: Whether ``pip install monai-unetpp`` finds the package on an index. Until then it is installed from a clone.
 PUBLISHED = False
 

@@ -15,8 +15,6 @@ from torch.nn import functional
 from monai_unetpp.distributed import process_count
 from monai_unetpp.topology import level_name
 
-__all__ = ["NestedDeepSupervisionLoss", "SparseVoxelLoss"]
-
 
 class NestedDeepSupervisionLoss(nn.Module):
     """The weighted sum of a loss over the levels of a nested U-Net.

@@ -12,8 +12,6 @@ from typing import Any
 
 from monai_unetpp.installing import install_command
 
-__all__ = ["OPENVINO_INSTALL", "has_openvino", "import_openvino", "openvino_core", "without_telemetry"]
-
 OPENVINO_INSTALL = install_command("openvino")
 _TELEMETRY = "openvino_telemetry"
 

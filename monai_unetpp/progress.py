@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TextIO
 
-__all__ = ["Progress", "counting", "let_go_of", "silenced", "spaced", "teller", "write_line"]
-
 Progress = bool | Callable[[str], None] | None
 """True shows progress on standard error, a function is called with each line of text, False and None show nothing."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["mix_seeds"]
-
 
 def mix_seeds(*seeds: int) -> int:
     """Combine several seeds into one, such as the seed of a training and the number of an epoch.

@@ -22,8 +22,6 @@ from monai_unetpp.bundles.targets import is_installed
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 
-__all__ = ["check_bundle"]
-
 _FILES = (
     "LICENSE",
     "configs/metadata.json",

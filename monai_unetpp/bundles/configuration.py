@@ -17,8 +17,6 @@ from monai_unetpp.bundles.targets import is_other_code
 from monai_unetpp.errors import cause_of, is_deliberate
 from monai_unetpp.measuring.memory import is_out_of_memory
 
-__all__ = ["BundleConfig", "bundle_code", "list_code"]
-
 #: Name of the list of values set from outside, for use in expressions.
 _GIVEN = "_given_values_"
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 
-__all__ = ["BUNDLES_VARIABLE", "find_bundle", "list_bundles"]
-
 #: Environment variable that names a folder of bundles.
 BUNDLES_VARIABLE = "MONAI_UNETPP_BUNDLES"
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from monai_unetpp.files import hash_file
 
-__all__ = ["HASHES_KEY", "WEIGHTS_FILE", "hash_file", "hash_problems", "weights_entry"]
-
 #: The weights, relative to the bundle's folder.
 WEIGHTS_FILE = "models/model.pt"
 #: Key of ``metadata.json`` that maps files of the bundle to their SHA-256: beside version and changelog, so that the

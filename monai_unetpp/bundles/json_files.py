@@ -8,8 +8,6 @@ from typing import Any
 
 from monai_unetpp.files import read_json_object
 
-__all__ = ["METADATA_FILE", "default_level", "read_object"]
-
 #: The metadata, relative to the bundle's folder.
 METADATA_FILE = "configs/metadata.json"
 

@@ -18,20 +18,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.config import NestedUNetConfig
 
-__all__ = [
-    "differing_arguments",
-    "label_names",
-    "label_values",
-    "load_network",
-    "network_arguments",
-    "read_brain_mask",
-    "read_metadata",
-    "read_metadata_entry",
-    "read_network_def",
-    "read_totals",
-    "shortened",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -14,9 +14,6 @@ from monai_unetpp.bundles.json_files import METADATA_FILE, default_level, read_o
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.topology import keys_of_level, levels_of_keys
 
-__all__ = ["BundleLevel", "BundleOverview", "list_overviews"]
-
-
 #: Ends of the keys of what norms have counted, which are no parameters.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from monai.bundle.config_item import ComponentLocator
 
-__all__ = ["is_installed", "is_other_code"]
-
 #: Modules whose classes and functions a configuration may name without being listed: what they run is theirs. Others
 #: of the same packages run commands, build or load code, or lead to any function.
 _KNOWN_MODULES = (

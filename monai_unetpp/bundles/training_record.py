@@ -16,20 +16,6 @@ from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.files import hash_file, write_json
 from monai_unetpp.plain_values import from_plain
 
-__all__ = [
-    "BEST_ON_VALIDATION",
-    "LAST",
-    "LAST_AVERAGED",
-    "RECORD_FILE",
-    "RECORD_KEY",
-    "TrainingRecord",
-    "find_training_record",
-    "put_training_record",
-    "read_training_record",
-    "save_training_record",
-    "write_training_record",
-]
-
 #: Key of ``metadata.json``. The record is beside the SHA-256 of the weights, and a pruned bundle inherits it.
 RECORD_KEY = "training_record"
 #: The record beside weights that no bundle describes, such as those of ``python -m monai.bundle run``.

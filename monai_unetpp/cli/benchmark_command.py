@@ -14,8 +14,6 @@ from monai_unetpp.cli.terminal import DONE
 from monai_unetpp.files import make_output_dir, write_json
 from monai_unetpp.options import add_options
 
-__all__ = ["BENCHMARK"]
-
 _EXAMPLES = """\
   monai-unetpp benchmark --quick
   monai-unetpp benchmark -o figures.json --plot figures.png

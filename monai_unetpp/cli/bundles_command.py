@@ -14,8 +14,6 @@ from monai_unetpp.errors import printable
 if TYPE_CHECKING:
     from monai_unetpp.bundles.overview import BundleOverview
 
-__all__ = ["BUNDLES"]
-
 _EXAMPLES = """\
   monai-unetpp bundles
   monai-unetpp bundles --json

@@ -11,8 +11,6 @@ from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail
 from monai_unetpp.errors import counted, printable
 from monai_unetpp.options import add_input
 
-__all__ = ["CHECK"]
-
 _EXAMPLES = """\
   monai-unetpp check hippocampus_mri_unetpp
   monai-unetpp check path/to/my_bundle --schema meta_schema.json

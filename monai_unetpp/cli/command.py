@@ -6,8 +6,6 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 
-__all__ = ["EXIT_CODES", "Command"]
-
 EXIT_CODES = """\
 exit codes:
   0    done

@@ -9,8 +9,6 @@ from typing import Any
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
 
-__all__ = ["completion_command"]
-
 _EXAMPLES = """\
   monai-unetpp completion bash > ~/.local/share/bash-completion/completions/monai-unetpp
   monai-unetpp completion zsh > ~/.zfunc/_monai-unetpp

@@ -13,8 +13,6 @@ from monai_unetpp.reporting.numbers import percent
 if TYPE_CHECKING:
     from monai_unetpp.demo import DemoPart
 
-__all__ = ["DEMO"]
-
 _EXAMPLES = """\
   monai-unetpp demo
   monai-unetpp demo hippocampus -o results --device cpu

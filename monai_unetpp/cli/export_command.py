@@ -12,8 +12,6 @@ from monai_unetpp.cli.terminal import DONE
 from monai_unetpp.options import OnOrOff, add_input, as_level
 from monai_unetpp.reporting.numbers import percent
 
-__all__ = ["EXPORT"]
-
 _EXAMPLES = """\
   monai-unetpp export hippocampus_mri_unetpp -o network.onnx --level L2
   monai-unetpp export hippocampus_mri_unetpp -o network.pt2 --dynamic_batch

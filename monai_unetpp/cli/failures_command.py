@@ -12,8 +12,6 @@ from monai_unetpp.errors import printable
 from monai_unetpp.failures.failure_options import FailureOptions
 from monai_unetpp.options import add_options
 
-__all__ = ["FAILURES"]
-
 _EXAMPLES = """\
   monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures
   monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures --label tumour --worst 20

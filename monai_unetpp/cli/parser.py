@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-__all__ = ["Parser"]
-
 
 class Parser(argparse.ArgumentParser):
     """A parser that accepts ``--list-key`` for ``--list_key``, and suggests names for misspelt ones.

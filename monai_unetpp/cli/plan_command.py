@@ -10,8 +10,6 @@ from monai_unetpp.cli.terminal import DONE, show_rows
 from monai_unetpp.options import add_options
 from monai_unetpp.planning.plan_options import PlanOptions
 
-__all__ = ["PLAN"]
-
 _EXAMPLES = """\
   monai-unetpp plan Task04_Hippocampus -o my_bundle
   monai-unetpp plan Task04_Hippocampus -o my_bundle --minutes 20 --set batch_size=4 --set patch_size=40,56,40

@@ -34,8 +34,6 @@ from monai_unetpp.files import naming_full_disk
 from monai_unetpp.progress import let_go_of, silenced
 from monai_unetpp.version import __version__
 
-__all__ = ["main", "make_parser"]
-
 _COMMANDS = (DEMO, BUNDLES, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
 #: What is printed, in messages of a full disk.
 _OUTPUT = "the program's output"

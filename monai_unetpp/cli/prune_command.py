@@ -16,8 +16,6 @@ from monai_unetpp.pruning.rules import Rules
 if TYPE_CHECKING:
     from monai_unetpp.pruning.results import PruningResult
 
-__all__ = ["PRUNE"]
-
 _EXAMPLES = """\
   monai-unetpp prune Task04_Hippocampus --bundle hippocampus_mri_unetpp -o report
   monai-unetpp prune SITE_A SITE_B --bundle my_bundle -o report --margin dice=0.005 --margin nsd=0.01

@@ -12,8 +12,6 @@ from monai_unetpp.cli.terminal import fail
 from monai_unetpp.errors import printable
 from monai_unetpp.progress import write_line
 
-__all__ = ["DETAILED_LOGGERS", "REPEATING_LOGGERS", "logging_to_stderr", "shown"]
-
 #: Their messages are repeated in the summary, or are about an optional decoder that is missing.
 REPEATING_LOGGERS = (
     "monai_unetpp.engines",

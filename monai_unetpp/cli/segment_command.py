@@ -19,8 +19,6 @@ from monai_unetpp.segmentation_options import SegmentationOptions
 if TYPE_CHECKING:
     from monai_unetpp.segmentation import SegmentationSummary
 
-__all__ = ["SEGMENT"]
-
 #: With more labels than this, each gets a row instead of a column.
 _WIDEST = 8
 

@@ -15,8 +15,6 @@ from monai_unetpp.study.design import RunOptions, StudySettings
 if TYPE_CHECKING:
     from monai_unetpp.study import StudyRun
 
-__all__ = ["STUDY"]
-
 _EXAMPLES = """\
   monai-unetpp study --dataset_dir Task04_Hippocampus -o study --list
   monai-unetpp study --dataset_dir nuclei -o study --budget 1500 --seeds 0 1 2

@@ -10,22 +10,6 @@ from monai_unetpp.errors import printable
 from monai_unetpp.progress import write_line
 from monai_unetpp.reporting.tables import Table
 
-__all__ = [
-    "BAD_INPUT",
-    "CASES_FAILED",
-    "DONE",
-    "INCONCLUSIVE",
-    "INTERRUPTED",
-    "end_with_verdict",
-    "fail",
-    "is_first_process",
-    "muted",
-    "say",
-    "show_failures",
-    "show_rows",
-    "show_table",
-]
-
 DONE, CASES_FAILED, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
 

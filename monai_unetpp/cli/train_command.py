@@ -14,8 +14,6 @@ from monai_unetpp.options import add_options
 from monai_unetpp.progress import spaced
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["TRAIN"]
-
 _EXAMPLES = """\
   monai-unetpp train Task04_Hippocampus -o my_bundle --minutes 60
   monai-unetpp train DATA -o my_bundle --folds 3 --set patch_size=64,64,32

@@ -30,8 +30,6 @@ from monai_unetpp.window_layout import AUTO
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["PARTS", "DemoPart", "DemoResult", "LevelResult", "demo"]
-
 PARTS = ("structures", "brain", "hippocampus")
 """The parts of the template that can be segmented."""
 

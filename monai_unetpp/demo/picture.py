@@ -15,8 +15,6 @@ from monai_unetpp.reporting.overlays import draw_contour, draw_grey, draw_letter
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Panel", "draw_levels"]
-
 #: Measures of the figure in inches.
 _WIDTH = 15.0
 _MARGIN = 0.1

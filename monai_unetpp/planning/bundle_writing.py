@@ -146,8 +146,10 @@ def check_unedited(plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
                 f"Undo the edit, or plan again with --set {name}=..."
             )
     # the other values are in transforms, which may have been edited on purpose
-    values = _hash_of(plan.values)
-    if read_object(Path(bundle) / PLAN_FILE).get(_HASH, values) != values:
+    content = read_object(Path(bundle) / PLAN_FILE)
+    # of the values in the file, as plans of earlier versions lack some
+    values = _hash_of(content["values"])
+    if content.get(_HASH, values) != values:
         raise ValueError(
             f"{Path(bundle) / PLAN_FILE}: its values were edited, which the other files of the bundle do not follow. "
             "Undo the edit, or plan again with --set NAME=..."

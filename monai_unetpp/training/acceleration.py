@@ -10,8 +10,6 @@ from torch import nn
 from monai_unetpp.distributed import unwrapped
 from monai_unetpp.training.freed_memory import keep_freed_memory
 
-__all__ = ["accelerate"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -10,8 +10,6 @@ from torch import nn
 
 from monai_unetpp.distributed import unwrapped
 
-__all__ = ["WeightAverage"]
-
 _STATE = "ema_momentum"
 
 

@@ -11,8 +11,6 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.optimizers import WarmupCosineSchedule
 
-__all__ = ["BudgetedCosineSchedule", "TrainingBudget"]
-
 #: Largest share of the minutes that the preparation can take.
 _MOST_PREPARING = 0.9
 

@@ -14,8 +14,6 @@ from monai.transforms import RandCropByLabelClassesd
 from monai.transforms.utils import create_translate
 from monai.utils import ImageMetaKey
 
-__all__ = ["RandCropByPresentClassesd"]
-
 
 class RandCropByPresentClassesd(RandCropByLabelClassesd):
     """MONAI's ``RandCropByLabelClassesd`` with the same share of background in all cases, and room around patches.

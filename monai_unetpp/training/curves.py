@@ -8,8 +8,6 @@ from os import PathLike
 from monai_unetpp.files import write_figure
 from monai_unetpp.installing import install_command
 
-__all__ = ["draw_training"]
-
 
 def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]], picture: str | PathLike[str]) -> None:
     """Draw the loss of every step, smoothed, and the Dice of every level.

@@ -7,8 +7,6 @@ from torch import nn
 
 from monai_unetpp.training.budget import TrainingBudget
 
-__all__ = ["LateLoss"]
-
 
 class LateLoss(nn.Module):
     """One loss for most of a training, another for its end.

@@ -25,8 +25,6 @@ from monai_unetpp.training.budget import TrainingBudget
 from monai_unetpp.training.curves import draw_training
 from monai_unetpp.training.steps import StepCurve
 
-__all__ = ["LevelCurves", "dice_of_classes", "load_observed"]
-
 logger = logging.getLogger(__name__)
 
 #: Steps over which TensorBoard shows the mean loss.

@@ -18,8 +18,6 @@ from torch.utils.data import Dataset, Sampler
 from monai_unetpp.distributed import process_count, rank
 from monai_unetpp.training.budget import TrainingBudget
 
-__all__ = ["LateNumber", "NumberedPatches", "RemainingPatches"]
-
 
 class LateNumber(int):
     """The number of a patch near the end of a training."""

@@ -34,8 +34,6 @@ from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.seeds import mix_seeds
 from monai_unetpp.spreadsheet import format_csv
 
-__all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint", "record_cases"]
-
 logger = logging.getLogger(__name__)
 
 #: Number of checkpoints to keep: the last, and the one before in case the last is damaged.

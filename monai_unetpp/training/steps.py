@@ -20,8 +20,6 @@ from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.spreadsheet import format_csv
 from monai_unetpp.training.recording import record_cases
 
-__all__ = ["LastModelSaver", "StepCurve"]
-
 logger = logging.getLogger(__name__)
 
 

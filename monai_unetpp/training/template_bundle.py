@@ -10,8 +10,6 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 
-__all__ = ["TEMPLATE", "write_template"]
-
 TEMPLATE = Path(__file__).with_name("template")
 """Folder of the template: ``configs/train.json``, and ``configs/evaluate.json`` to combine with it."""
 

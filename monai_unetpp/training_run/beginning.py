@@ -22,8 +22,6 @@ from monai_unetpp.planning.training_plan import in_words
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["Beginning", "check_start", "settle", "tell_few_subjects", "write_beginning"]
-
 _Entries = Sequence[Mapping[str, Any]]
 
 _FILE = Path("training") / "start.json"

@@ -28,8 +28,6 @@ from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.tables import Table
 from monai_unetpp.training_run.fitting import Fitted
 
-__all__ = ["document", "install_weights"]
-
 #: Files of a training that are copied to the bundle's docs.
 _SHOWN = ("curve.csv", "levels.csv", "training.png")
 

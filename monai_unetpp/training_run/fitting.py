@@ -23,8 +23,6 @@ from monai_unetpp.files import write_json
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.training.freed_memory import return_freed_memory
 
-__all__ = ["Fitted", "fit", "read_fitted"]
-
 _SUMMARY = "training.json"
 _WEIGHTS = "model.pt"
 #: Seconds between two lines about the progress.

@@ -25,19 +25,6 @@ from monai_unetpp.pruning.scoring.folds import format_scores
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.topology import level_name
 
-__all__ = [
-    "check_target",
-    "check_targets",
-    "cut_bundle",
-    "fold_dir",
-    "judge_bundle",
-    "pruning_plan",
-    "score_fold",
-    "split_folds",
-    "spread_cases",
-    "thin_folds",
-]
-
 _Entries = Sequence[Mapping[str, Any]]
 
 

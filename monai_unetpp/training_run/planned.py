@@ -20,8 +20,6 @@ from monai_unetpp.planning.values import check_one
 from monai_unetpp.training_run.beginning import Beginning, settle
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["Planned", "check_kept", "planned_bundle"]
-
 #: Part by which the time of a network may differ from that of its plan.
 _SAME_TIME = 0.1
 

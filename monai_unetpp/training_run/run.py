@@ -48,8 +48,6 @@ from monai_unetpp.training_run.sharing import TimeShares, kept_shares, share_tim
 from monai_unetpp.training_run.timing import time_case
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["TrainingOutcome", "train"]
-
 logger = logging.getLogger(__name__)
 
 _Entries = Sequence[Mapping[str, Any]]

@@ -20,8 +20,6 @@ from monai_unetpp.files import write_json
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.planning.bundle_writing import has_trained
 
-__all__ = ["CaseTime", "TimeShares", "kept_shares", "share_time"]
-
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)

@@ -27,8 +27,6 @@ from monai_unetpp.pruning.scoring.prediction import Pipeline, list_sources, netw
 from monai_unetpp.training_run.judging import pruning_plan
 from monai_unetpp.training_run.sharing import CaseTime
 
-__all__ = ["time_case"]
-
 _T = TypeVar("_T")
 
 #: What is faster than this is timed twice, as the first time includes one-time initialisation.

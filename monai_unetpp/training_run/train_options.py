@@ -6,8 +6,6 @@ import dataclasses
 
 from monai_unetpp.planning.plan_options import PlanOptions
 
-__all__ = ["TrainOptions"]
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions(PlanOptions):

@@ -47,7 +47,7 @@ def test_settings_fit_json():
         ({"budget": 1.5}, TypeError, r"budget must be a whole number"),
         ({"patch_size": [8, 8, 8]}, ValueError, r"patch_size must have one number per axis, 2, got \[8, 8, 8\]"),
         ({"spacing_mm": 0}, ValueError, r"spacing_mm must be above 0, got 0"),
-        ({"learning_rate": 0}, ValueError, r"learning_rate must be above 0, got 0"),
+        ({"learning_rate": 0}, ValueError, r"learning_rate must be above 0 and at most 1, got 0"),
         ({"learning_rate": "high"}, TypeError, r"learning_rate must be a number"),
         ({"overlap": 1}, ValueError, r"overlap must be at least 0 and below 1, got 1"),
         ({"flip_axes": [2]}, ValueError, r"flip_axes must be axes of the image, 0 to 1, got 2"),
