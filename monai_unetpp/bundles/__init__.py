@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from monai_unetpp.bundles.checking import check_bundle
     from monai_unetpp.bundles.configuration import BundleConfig, bundle_code
     from monai_unetpp.bundles.finding import BUNDLES_VARIABLE, find_bundle, list_bundles
-    from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_file, weights_entry
+    from monai_unetpp.bundles.integrity import WEIGHTS_FILE, weights_entry
     from monai_unetpp.bundles.loading import (
         label_names,
         load_network,
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     )
     from monai_unetpp.bundles.overview import BundleLevel, BundleOverview, list_overviews
     from monai_unetpp.bundles.training_record import TrainingRecord, read_training_record, write_training_record
+    from monai_unetpp.files import hash_file
 
 _HOMES = {
     ".checking": ("check_bundle",),
     ".configuration": ("BundleConfig", "bundle_code"),
     ".finding": ("BUNDLES_VARIABLE", "find_bundle", "list_bundles"),
-    ".integrity": ("WEIGHTS_FILE", "hash_file", "weights_entry"),
+    ".integrity": ("WEIGHTS_FILE", "weights_entry"),
     ".loading": ("label_names", "load_network", "read_metadata", "read_metadata_entry", "read_network_def"),
     ".overview": ("BundleLevel", "BundleOverview", "list_overviews"),
     ".training_record": ("TrainingRecord", "read_training_record", "write_training_record"),
+    "monai_unetpp.files": ("hash_file",),
 }
 
 __all__ = [

@@ -24,6 +24,8 @@ from monai_unetpp.data.transforms.target_grid import find_target_grid, lead_from
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner.volume import Array, OnGrid, Volume
 
+__all__ = ["PADDINGS", "crop_above_mean", "crop_background", "crop_foreground", "orient", "spacing"]
+
 #: Padding modes by name in ``grid_sample``, with the name in scipy.
 PADDINGS = {"border": "nearest", "zeros": "grid-constant"}
 

@@ -11,6 +11,18 @@ from monai_unetpp.data.transforms.sampling import sampled_median
 from monai_unetpp.data.transforms.surround_search import find_black, search_surround
 from monai_unetpp.runner.volume import Array, Volume
 
+__all__ = [
+    "adjust_contrast",
+    "clip_percentiles",
+    "invert_bright_background",
+    "level_surround",
+    "normalize",
+    "scale",
+    "scale_range",
+    "scale_range_percentiles",
+    "standardize",
+]
+
 #: Number of values above which MONAI computes percentiles with numpy instead of torch.
 _MANY = 1_000_000
 #: Values that are summed up at a time.
