@@ -129,11 +129,13 @@ def test_nnunets_pictures_are_three_channels_where_it_names_three(tmp_path, capl
     assert "averaged" not in caplog.text
     # cases to segment: one picture each, or one file per channel
     names = [case["case"] for case in find_cases(root, pictures=True, channels=3)]
-    assert names == [f"disc_{number}_0000" for number in range(5)]
+    assert names == [f"disc_{number}" for number in range(5)]
     content = json.loads((root / "dataset.json").read_text())
     files = {f"x{n}": {"images": [f"imagesTr/disc_{n}_0000.png"], "label": f"labelsTr/disc_{n}.png"} for n in range(5)}
     (root / "dataset.json").write_text(json.dumps({**content, "dataset": files}))
     assert describe_data_set(root).channels == ("R", "G", "B")
+    assert [case["case"] for case in find_cases(root, pictures=True, channels=3)] == sorted(files)
+    assert [case["case"] for case in find_cases(root, list_key="validation")] == ["x2"]
 
 
 def test_nnunets_pictures_are_grey_where_it_names_one_channel(tmp_path, caplog):

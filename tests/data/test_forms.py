@@ -80,7 +80,12 @@ def test_a_list_of_test_images_whose_channels_are_named_is_segmented(tmp_path):
 
 def test_nnunets_single_channel_is_one_file_and_its_ignore_label_is_known(tmp_path):
     folder = nnunet(tmp_path, channels=1, labels={"background": 0, "a": 1, "ignore": 2}, channel_names={"0": "CT"})
-    assert load_datalist(folder, "training")[0]["image"].endswith("_0000.nii.gz")
+    training = load_datalist(folder, "training")
+    assert training[0]["image"].endswith("_0000.nii.gz")
+    validation = load_datalist(folder, "validation")
+    assert sorted(case.name for case in list_cases(training + validation)) == list("abcde")
+    assert {case["case"] for case in find_cases(folder, list_key="validation")} == {each["case"] for each in validation}
+    assert sorted(find_study_cases(folder).description()["training"]) == sorted(each["case"] for each in training)
     described = describe_data_set(folder)
     assert (described.form, described.modality, described.channels) == ("nnU-Net", "CT", ("CT",))
     assert (described.labels, described.ignore_label) == ({"a": 1}, 2)
@@ -284,7 +289,12 @@ def test_jpeg_pictures_of_the_cases_are_left_out(tmp_path, caplog, ending):
 def test_images_are_segmented_with_or_without_labels(tmp_path):
     folder = nnunet(tmp_path / "n", channels=1)
     (folder / "labelsTr" / "a.nii.gz").unlink()
-    assert [case["case"] for case in find_cases(folder)] == [f"{name}_0000" for name in "abcde"]
+    # the names that nnU-Net gives its results, unless files of several channels are cases
+    assert [case["case"] for case in find_cases(folder)] == list("abcde")
+    save(folder / "imagesTr" / "a_0001.nii.gz", 1)
+    assert [case["case"] for case in find_cases(folder)][:3] == ["a_0000", "a_0001", "b_0000"]
+    (folder / "imagesTr" / "a_0001.nii.gz").unlink()
+    assert [case["case"] for case in find_cases(folder / "imagesTr")][:2] == ["a_0000", "b_0000"]
     folder = plain(tmp_path / "p")
     (folder / "labels" / "a.nii.gz").unlink()
     assert [case["case"] for case in find_cases(folder)] == list("abcde")
@@ -321,8 +331,12 @@ def test_names_that_nnunet_1_lists_without_their_channels_are_found(tmp_path, ch
     assert check_dataset(folder) == []
     files = [str(folder / "imagesTr" / f"e_{channel:04d}.nii.gz") for channel in range(channels)]
     (entry,) = load_datalist(folder, "validation")
-    assert entry == {"image": files if channels > 1 else files[0], "label": str(folder / "labelsTr" / "e.nii.gz")}
-    assert [case["case"] for case in find_cases(folder)] == ["a" if channels > 1 else "a_0000", "z"]
+    # listed as e.nii.gz
+    named = {} if channels > 1 else {"case": "e"}
+    image = files if channels > 1 else files[0]
+    assert entry == {"image": image, "label": str(folder / "labelsTr" / "e.nii.gz"), **named}
+    assert [case.name for case in list_cases(load_datalist(folder, "training"))] == list("abcd")
+    assert [case["case"] for case in find_cases(folder)] == ["a", "z"]
 
 
 @pytest.mark.parametrize(("shape", "pictures"), [((6, 7, 5, 2), False), ((6, 7, 5, 2), True), ((6, 7, 2), True)])

@@ -11,8 +11,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.datasets.datalist import read_content, read_datalist, read_entries, read_form
-from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, images_folder, is_data_set
+from monai_unetpp.data.datasets.datalist import read_as_written, read_content, read_datalist, read_entries, read_form
+from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, Form, images_folder, is_data_set
 from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image, read_series_uid
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
@@ -62,7 +62,8 @@ def find_cases(
             - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases (or ``testing``, as in MONAI's
               Auto3DSeg), else its ``validation`` cases, else the files of ``imagesTs``, else the ``training`` cases;
             - a folder in nnU-Net form, or with ``images`` and ``labels``: the files of ``imagesTs``, else those of
-              ``imagesTr`` or ``images``, with or without a label.
+              ``imagesTr`` or ``images``, with or without a label. In nnU-Net form with a single channel, cases have
+              the names of files without ``_0000``.
 
             Files written by this package are recognized by their mark, whatever their name, and left out. A path
             given twice is one case; two links to one file are two.
@@ -275,12 +276,12 @@ def _data_set_cases(folder: Path, suffixes: tuple[str, ...], wanted: _Wanted | N
     try:
         if wanted is not None:
             entries = wanted(path)
-        elif read_form(path) != "Decathlon":
+        elif (form := read_form(path)) != "Decathlon" and not _are_listed(path, form):
             # unlabelled images as well
             unlisted = (folder / "imagesTs", folder / "imagesTr", images_folder(folder))
-            return _folder_cases(
-                next((each for each in unlisted if each is not None and each.is_dir()), folder), suffixes
-            )
+            place = next((each for each in unlisted if each is not None and each.is_dir()), folder)
+            cases = _folder_cases(place, suffixes)
+            return _named_by_nnunet(cases) if form == "nnU-Net" else cases
         else:
             content = read_content(path)
             key = next((key for key in ("test", "testing", "validation") if content.get(key)), None)
@@ -294,6 +295,19 @@ def _data_set_cases(folder: Path, suffixes: tuple[str, ...], wanted: _Wanted | N
     if not entries:
         raise ImageFileError(f"{path}: lists no images. Add a 'test' list.")
     return [{**_case(entry["image"]), "case": entry_name(entry)} for entry in entries]
+
+
+def _are_listed(path: Path, form: Form) -> bool:
+    """Whether nnU-Net's ``dataset.json`` names the files of all cases, and there are no test images beside it."""
+    return form == "nnU-Net" and "dataset" in read_as_written(path) and not (path.parent / "imagesTs").is_dir()
+
+
+def _named_by_nnunet(cases: list[_Case]) -> list[_Case]:
+    """Cases of single files with the names that nnU-Net gives them, without the number of their only channel."""
+    parts = [channel_of(case["image"]) for case in cases]
+    if any(part is None or part[1] for part in parts):
+        return cases
+    return [{**case, "case": part[0]} for case, part in zip(cases, parts, strict=True) if part is not None]
 
 
 def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.datasets.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
 from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.naming import case_name, entry_name, image_name, unique_names
+from monai_unetpp.data.formats.naming import case_name, image_name, unique_names
 from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted
 from monai_unetpp.files import read_json_object, write_json
@@ -44,7 +44,7 @@ def read_content(path: str | PathLike[str]) -> dict[str, Any]:
     form = read_form(path)
     if form == "folder":
         return dict(folder_lists(path.parent))
-    content = _read_object(path)
+    content = read_as_written(path)
     return {**content, **nnunet_lists(path, content)} if form == "nnU-Net" else content
 
 
@@ -58,10 +58,11 @@ def read_form(path: str | PathLike[str]) -> Form:
     path = Path(path)
     if not os.path.lexists(path) and is_data_set(path.parent):
         return "folder"
-    return form_of(_read_object(path))
+    return form_of(read_as_written(path))
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_as_written(path: Path) -> dict[str, Any]:
+    """The content of a ``dataset.json`` alone."""
     return read_json_object(path, "Write it in Decathlon form.", f"Name a folder with {FORMS_HELP}.")
 
 
@@ -163,20 +164,26 @@ def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[
 
 
 def list_names(path: Path, content: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
-    """Names of the labelled cases of all lists by their images, where files in different folders share a name.
+    """Names of the labelled cases of all lists by their images, where those of the files do not do.
 
-    Folder names tell these apart, such as ``case_00000_imaging``. A case has the same name in every list, and keeps it
-    when the data set is moved. Entries with a ``case`` of their own are left out.
+    Folder names tell files of the same name apart, such as ``case_00000_imaging``. An image that is found by its
+    channels has the name that is listed. A case has the same name in every list, and keeps it when the data set is
+    moved. Entries with a ``case`` of their own are left out.
 
     Returns:
-        The names of all these cases, not only those that share one: the entries of a batch need the same keys. Empty if
-        the names of their files are enough.
+        The names of all these cases: the entries of a batch need the same keys. Empty if the names of their files are
+        enough.
     """
     entries = [item for listed in content.values() if isinstance(listed, list) for item in listed]
     unnamed = [entry for entry in entries if _is_complete(entry, labelled=True) and entry.get("case") in (None, "")]
-    images = list(dict.fromkeys(_files(_read_value(path, "image", entry["image"])) for entry in unnamed))
-    names = dict(zip(images, unique_names(images, path.parent), strict=True))
+    listed = {_files(_read_value(path, "image", each["image"])): _listed_name(path, each["image"]) for each in unnamed}
+    names = dict(zip(listed, unique_names(listed, path.parent), strict=True))
     return names if any(name != image_name(image) for image, name in names.items()) else {}
+
+
+def _listed_name(path: Path, image: str | list[str]) -> str:
+    """The name of a case by its image as the list has it."""
+    return image_name([path.parent / file for file in _files(image)])
 
 
 def _files(image: str | list[str]) -> tuple[str, ...]:
@@ -212,8 +219,9 @@ def read_entry(
             "Correct it, or leave it out."
         )
     found = {name: _read_value(path, name, value) for name, value in entry.items()}
-    if names and not found.get("case"):
-        found["case"] = names.get(_files(found["image"])) or entry_name(found)
+    listed = _listed_name(path, entry["image"])
+    if not found.get("case") and (names or listed != image_name(found["image"])):
+        found["case"] = names.get(_files(found["image"]), listed)
     return found
 
 

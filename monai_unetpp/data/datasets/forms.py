@@ -52,7 +52,8 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
     Args:
         path: the ``dataset.json``; beside it lie ``imagesTr`` with ``<case>_0000<ending>`` and so on, one file per
             channel, and ``labelsTr`` with ``<case><ending>``. Three channels may also be the colours of one picture,
-            ``<case>_0000<ending>``. An entry ``dataset``, which names files by case, takes precedence.
+            ``<case>_0000<ending>``. An entry ``dataset``, which names files by case, takes precedence. Cases have the
+            names that nnU-Net gives them, without the number of a channel.
         content: its content, with ``channel_names`` and ``file_ending``.
 
     Raises:
@@ -86,7 +87,8 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
     if not (len(channels) == COLOURS and _are_colours(by_case.values())):
         _check_channels(images, by_case, range(len(channels)), ending)
     _tell_missing(path, content.get("numTraining"), len(by_case))
-    return {"training": [_entry(path.parent, list(by_case[name].values()), by_label[name]) for name in sorted(by_case)]}
+    entries = [(name, _entry(path.parent, list(by_case[name].values()), by_label[name])) for name in sorted(by_case)]
+    return {"training": [{**entry, "case": name} for name, entry in entries]}
 
 
 def _tell_missing(path: Path, promised: Any, found: int) -> None:
@@ -245,7 +247,8 @@ def _listed_by_nnunet(path: Path, cases: Mapping[str, Any], channels: int) -> li
                 f"{path}: dataset must name {counted(channels, 'image')} for every case, one per channel, got "
                 f"{images!r:.200} for {name!r}. Correct it."
             )
-        entries.append({"image": images[0] if len(images) == 1 else images, "label": files.get("label")})
+        image = images[0] if len(images) == 1 else images
+        entries.append({"image": image, "label": files.get("label"), "case": name})
     return entries
 
 

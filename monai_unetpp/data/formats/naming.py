@@ -73,15 +73,15 @@ def entry_name(entry: Mapping[str, Any]) -> str:
     return str(entry.get("case") or image_name(entry["image"]))
 
 
-def unique_names(images: Sequence[Sequence[str]], root: str | PathLike[str]) -> list[str]:
-    """Names of cases by their files, with folder names in front where files in different folders share a name.
+def unique_names(named: Mapping[tuple[str, ...], str], root: str | PathLike[str]) -> list[str]:
+    """Names of cases, with folder names in front where files in different folders share a name.
 
     Args:
-        images: the files of each case, one per channel.
+        named: names by the files of each case, one per channel.
         root: folder of the data set. Only folders below it count, so that a data set may be moved.
     """
-    folders = [_folder_below(image[0], os.path.abspath(fspath(root))) for image in images]
-    return _tell_apart([image_name(image) for image in images], folders)
+    folders = [_folder_below(image[0], os.path.abspath(fspath(root))) for image in named]
+    return _tell_apart(list(named.values()), folders)
 
 
 def result_suffix(image: str | PathLike[str]) -> str:
