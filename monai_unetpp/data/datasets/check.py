@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections import Counter
@@ -32,6 +31,9 @@ from monai_unetpp.progress import Progress, counting
 logger = logging.getLogger(__name__)
 
 _MOST_LINES = 20
+
+_Lists = Mapping[str, Sequence[LabelledCase]]
+_Checked = dict[LabelledCase, CheckedCase]
 
 
 def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -> list[str]:
@@ -65,55 +67,32 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
         names = read_label_names(path, content["labels"]) if "labels" in content else None
     except ValueError as e:
         problems.append(str(e))
-    listed, found = _listed(path, content)
-    problems += found
+    lists = _read_lists(path, content, problems)
     values = None if names is None else names.values
-    unique = {each.case.files: each.case for each in listed}
-    checked = _check_cases(list(unique.values()), progress, values=values)
-    checked |= _check_as_most(unique, checked, values)
-    for each in checked.values():
-        problems += [] if each.problem is None else [each.problem]
-    problems += _compare_cases(path, listed, checked, names)
-    if read_form(path) == "folder":
-        problems += _unnamed_values(path, checked)
-    # file names may hold line breaks
-    return [" ".join(problem.splitlines()) for problem in problems]
+    checked = _check_cases(list(_once(lists)), progress, values=values)
+    # cases with other axes or channels than most, as a training checks them, for a network of these
+    found = {case: (each.axes, each.channels) for case, each in checked.items() if each.problem is None}
+    for usual, _ in Counter(found.values()).most_common(1):
+        odd = [case for case, own in found.items() if own != usual]
+        checked |= _check_cases(odd, None, values=values, spatial_dims=usual[0], in_channels=usual[1])
+    problems += [each.problem for each in checked.values() if each.problem is not None]
+    problems += [*_repeated_cases(path, lists, checked), *_weak_labels(path, lists, checked, names)]
+    occurring = frozenset[int]().union(*(each.values for each in checked.values()))
+    # empty label maps are told one by one
+    if read_form(path) == "folder" and occurring - {0}:
+        try:
+            name_values(path.parent, occurring)
+        except ValueError as e:
+            problems.append(str(e))
+    return _in_lines(problems)
 
 
-def _check_as_most(
-    cases: Mapping[tuple[Path, ...], LabelledCase],
-    checked: Mapping[tuple[Path, ...], CheckedCase],
-    values: Sequence[int] | None,
-) -> dict[tuple[Path, ...], CheckedCase]:
-    """Check cases with other axes or channels than most again, as a training checks them, for a network of these."""
-    found = {files: (each.axes, each.channels) for files, each in checked.items() if each.problem is None}
-    if not found:
-        return {}
-    usual, _ = Counter(found.values()).most_common(1)[0]
-    odd = [cases[files] for files, own in found.items() if own != usual]
-    return _check_cases(odd, None, values=values, spatial_dims=usual[0], in_channels=usual[1])
-
-
-def _unnamed_values(path: Path, checked: Mapping[tuple[Path, ...], CheckedCase]) -> list[str]:
-    """What keeps the values of all label maps together from being labels, where nobody has named them."""
-    found = frozenset[int]().union(*(each.values for each in checked.values()))
-    try:
-        # empty label maps are told one by one
-        if found - {0}:
-            name_values(path.parent, found)
-    except ValueError as e:
-        return [str(e)]
-    return []
-
-
-def _check_cases(
-    cases: Sequence[LabelledCase], progress: Progress, **rules: Any
-) -> dict[tuple[Path, ...], CheckedCase]:
-    """The results of ``check_case`` by the files of the cases, which are all different."""
+def _check_cases(cases: Sequence[LabelledCase], progress: Progress, **rules: Any) -> _Checked:
+    """The results of ``check_case``."""
     checked = {}
     with counting(progress, "checking") as count:
         for case in cases:
-            checked[case.files] = check_case(case, **rules)
+            checked[case] = check_case(case, **rules)
             count(len(checked), len(cases))
     return checked
 
@@ -160,114 +139,93 @@ def check_labelled_data(
     labels = read_content(path).get("labels")
     if names is None and labels is not None:
         names = read_label_names(path, labels)
-    listed = [
-        _ListedCase(key, case) for key in lists for case in list_cases(load_datalist(dataset_dir, key, **subjects))
-    ]
-    unique = {case.case.files: case.case for case in listed}
-    logger.info("Checking %d labelled cases of %s ...", len(unique), path)
+    found = {key: list_cases(load_datalist(dataset_dir, key, **subjects)) for key in lists}
+    cases = list(_once(found))
+    logger.info("Checking %d labelled cases of %s ...", len(cases), path)
     allowed = _allowed(names, classes) if values is None else values
     rules = {"values": allowed, "spatial_dims": spatial_dims, "in_channels": in_channels}
-    own = share(list(unique.values()))
-    checked = gather(_check_cases(own, progress if rank() == 0 else None, **rules))
-    for files, case in unique.items():
-        voxels = checked[files].voxels
-        if voxels is not None:
+    checked = gather(_check_cases(share(cases), progress if rank() == 0 else None, **rules))
+    for case in cases:
+        if (voxels := checked[case].voxels) is not None:
             keep_hash(case.image, voxels)
-    problems = [checked[files].problem or "" for files in unique if checked[files].problem is not None]
-    repeats = [" ".join(line.splitlines()) for line in _repeated_cases(path, listed, checked)]
+    problems = [problem for case in cases if (problem := checked[case].problem) is not None]
+    repeats = list(_repeated_cases(path, found, checked))
     if rank() == 0:
-        _tell([*([] if refuse_repeats else repeats), *_weak_labels(path, listed, checked, names)])
+        _tell([*([] if refuse_repeats else repeats), *_weak_labels(path, found, checked, names)])
     problems += repeats if refuse_repeats else []
     if problems:
-        told = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
+        told = f"{path}: cases must be sound, got {len(problems)} of {len(cases)} with a problem"
         lines = "" if rank() else ":\n" + "\n".join(f"- {line}" for line in _shortened(problems))
         raise ValueError(f"{told}{lines}\nCorrect them, or leave these cases out.")
-    return {case.name: checked[files].label for files, case in unique.items()}
+    return {case.name: checked[case].label for case in cases}
 
 
-def tell_doubtful(
-    where: str | PathLike[str], key: str, checked: Mapping[LabelledCase, CheckedCase], names: LabelNames | None
-) -> None:
+def tell_doubtful(where: str | PathLike[str], key: str, checked: _Checked, names: LabelNames | None) -> None:
     """Log once what looks doubtful about sound cases of one list: equal images, labels that no case has."""
-    listed = [_ListedCase(key, case) for case in checked]
-    found = {case.files: each for case, each in checked.items()}
-    _tell(_compare_cases(where, listed, found, names), warn_once)
+    lists = {key: list(checked)}
+    _tell([*_repeated_cases(where, lists, checked), *_weak_labels(where, lists, checked, names)], warn_once)
 
 
-@dataclasses.dataclass(frozen=True)
-class _ListedCase:
-    """A case and the list that it belongs to."""
-
-    key: str
-    case: LabelledCase
-
-
-def _compare_cases(
-    path: str | PathLike[str],
-    listed: Sequence[_ListedCase],
-    checked: Mapping[tuple[Path, ...], CheckedCase],
-    names: LabelNames | None,
-) -> Iterator[str]:
-    """Yield one line for everything doubtful about sound cases, whose checks are known by their files."""
-    yield from _repeated_cases(path, listed, checked)
-    yield from _weak_labels(path, listed, checked, names)
+def _once(lists: _Lists) -> dict[LabelledCase, str]:
+    """Each case once, with the first list that has it."""
+    first: dict[LabelledCase, str] = {}
+    for key, cases in lists.items():
+        for case in cases:
+            first.setdefault(case, key)
+    return first
 
 
-def _repeated_cases(
-    path: str | PathLike[str], listed: Sequence[_ListedCase], checked: Mapping[tuple[Path, ...], CheckedCase]
-) -> Iterator[str]:
+def _repeated_cases(path: str | PathLike[str], lists: _Lists, checked: _Checked) -> Iterator[str]:
     """Cases that are listed twice, or have the same name or voxels as another one."""
-    yield from _listed_twice(path, listed)
-    first_with: dict[str, _ListedCase] = {}
-    for each in _once(listed):
-        voxels = checked[each.case.files].voxels
-        if voxels is not None:
-            other = first_with.setdefault(voxels, each)
-            if other is not each and other.case.image != each.case.image:
-                yield _same_voxels(each, other)
+    yield from _listed_twice(path, lists)
+    first_with: dict[str, tuple[Path, str]] = {}
+    for case, key in _once(lists).items():
+        image, voxels = case.image[0], checked[case].voxels
+        first, of = (image, key) if voxels is None else first_with.setdefault(voxels, (image, key))
+        if first == image:
+            continue
+        if key == of:
+            yield f"{image}: the same image as {first}, both in {key!r}. Leave one of them out."
+        else:
+            yield (
+                f"{image} ({key}): the same image as {first} ({of}), a leak between the lists. Leave it out of {key!r}."
+            )
+
+
+def _listed_twice(path: str | PathLike[str], lists: _Lists) -> Iterator[str]:
+    """Cases with the same image file or name: their results would be confused."""
+    seen: dict[tuple[str, ...] | str, tuple[Path, str]] = {}
+    for key, case in ((key, case) for key, cases in lists.items() for case in cases):
+        files = tuple(os.path.abspath(file) for file in case.image)
+        image = case.image[0]
+        if files in seen:
+            other = seen[files][1]
+            where = key if key == other else f"{other} and {key}"
+            yield f"{path}: {image} is listed twice ({where}). Leave one of them out."
+        elif case.name in seen:
+            yield f"{path}: {image} and {seen[case.name][0]} have the same name, {case.name!r}. Rename one of them."
+        seen.setdefault(files, (image, key))
+        seen.setdefault(case.name, (image, key))
 
 
 def _weak_labels(
-    path: str | PathLike[str],
-    listed: Sequence[_ListedCase],
-    checked: Mapping[tuple[Path, ...], CheckedCase],
-    names: LabelNames | None,
+    path: str | PathLike[str], lists: _Lists, checked: _Checked, names: LabelNames | None
 ) -> Iterator[str]:
-    """Label maps without foreground, and labels that no case has."""
-    for each in _once(listed):
-        found = checked[each.case.files]
-        if found.problem is None and found.values <= {0, *([] if names is None else [names.ignore])}:
-            yield f"{each.case.label}: the label has no foreground. Outline it, or leave the case out."
-    if names is not None and listed and all(found.problem is None for found in checked.values()):
-        yield from _unused_labels(path, listed, checked, names)
-
-
-def _once(listed: Sequence[_ListedCase]) -> Iterable[_ListedCase]:
-    """Each case once, by its files."""
-    first: dict[tuple[Path, ...], _ListedCase] = {}
-    for each in listed:
-        first.setdefault(each.case.files, each)
-    return first.values()
-
-
-def _unused_labels(
-    path: str | PathLike[str],
-    listed: Sequence[_ListedCase],
-    checked: Mapping[tuple[Path, ...], CheckedCase],
-    names: LabelNames,
-) -> Iterator[str]:
-    """Labels that no case has, or no training case."""
-    found: dict[str, set[int]] = {}
-    for each in listed:
-        found.setdefault(each.key, set()).update(checked[each.case.files].values)
+    """Label maps without foreground, and labels that no case has, or no training case."""
+    for case in _once(lists):
+        if checked[case].problem is None and checked[case].values <= {0, *([] if names is None else [names.ignore])}:
+            yield f"{case.label}: the label has no foreground. Outline it, or leave the case out."
+    if names is None or any(each.problem is not None for each in checked.values()):
+        return
+    found = {key: set().union(*(checked[case].values for case in cases)) for key, cases in lists.items() if cases}
     everywhere = set().union(*found.values())
     # lists that were not read may have it
     of_list = f" of {next(iter(found))!r}" if len(found) == 1 else ""
-    for name, value in names.foreground.items():
+    for name, value in names.foreground.items() if found else ():
         if value not in everywhere and str(path) in found:
             # they may be a part of the data set
             yield (
-                f"{path}: none of the {counted(len(listed), 'case')} to score has the label {name!r} ({value}), about "
+                f"{path}: none of the {counted(len(checked), 'case')} to score has the label {name!r} ({value}), about "
                 "which they say nothing."
             )
         elif value not in everywhere:
@@ -295,57 +253,34 @@ def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] |
 
 def _tell(notes: Iterable[str], tell: Callable[[str], None] = logger.warning) -> None:
     for line in _shortened(list(notes)):
-        # file names may hold line breaks and percent signs
-        tell(" ".join(line.splitlines()))
+        tell(line)
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:
-    shown = list(lines[:_MOST_LINES])
+    shown = _in_lines(lines[:_MOST_LINES])
     left = len(lines) - len(shown)
     return [*shown, *([f"and {left} more; monai-unetpp check lists all of them."] if left else [])]
 
 
-def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], list[str]]:
-    """The valid entries of all lists, and what is wrong with the others."""
-    cases, problems = [], []
+def _in_lines(problems: Iterable[str]) -> list[str]:
+    """Each problem in one line: file names may hold line breaks."""
+    return [" ".join(problem.splitlines()) for problem in problems]
+
+
+def _read_lists(path: Path, content: Mapping[str, Any], problems: list[str]) -> dict[str, list[LabelledCase]]:
+    """The valid entries of all lists; what is wrong with the others is added to ``problems``."""
+    lists: dict[str, list[LabelledCase]] = {key: [] for key in LISTS if key in content}
     names = list_names(path, content)
-    present = [key for key in LISTS if key in content]
-    if not present:
+    if not lists:
         problems.append(missing_list(path, content, f"a list {' or '.join(map(repr, LISTS))}"))
-    for key in present:
+    for key, cases in lists.items():
         entries = content[key]
         if not isinstance(entries, list) or not entries:
             problems.append(f"{path}: the list {key!r} must hold cases, got {entries!r:.200}. Add some.")
             continue
         for number, item in enumerate(entries):
             try:
-                entry = read_entry(path, key, number, item, names, labelled=True)
-                cases.append(_ListedCase(key, list_cases([entry])[0]))
+                cases += list_cases([read_entry(path, key, number, item, names, labelled=True)])
             except ValueError as e:
                 problems.append(str(e))
-    return cases, problems
-
-
-def _listed_twice(path: str | PathLike[str], listed: Sequence[_ListedCase]) -> Iterator[str]:
-    """Cases with the same image file or name: their results would be confused."""
-    seen: dict[tuple[str, ...] | str, _ListedCase] = {}
-    for each in listed:
-        files = tuple(os.path.abspath(file) for file in each.case.image)
-        image, name = each.case.image[0], each.case.name
-        if files in seen:
-            where = each.key if each.key == seen[files].key else f"{seen[files].key} and {each.key}"
-            yield f"{path}: {image} is listed twice ({where}). Leave one of them out."
-        elif name in seen:
-            yield f"{path}: {image} and {seen[name].case.image[0]} have the same name, {name!r}. Rename one of them."
-        seen.setdefault(files, each)
-        seen.setdefault(name, each)
-
-
-def _same_voxels(each: _ListedCase, other: _ListedCase) -> str:
-    image, first = each.case.image[0], other.case.image[0]
-    if each.key == other.key:
-        return f"{image}: the same image as {first}, both in {each.key!r}. Leave one of them out."
-    return (
-        f"{image} ({each.key}): the same image as {first} ({other.key}), a leak between the lists. "
-        f"Leave it out of {each.key!r}."
-    )
+    return lists
