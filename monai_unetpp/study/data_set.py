@@ -9,36 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import describe_data_set, load_datalist
+from monai_unetpp.data.datasets.description import DataSetDescription
 from monai_unetpp.data.datasets.label_names import IGNORE
 from monai_unetpp.data.datasets.labelled import hash_files, list_cases, repeated_names
 from monai_unetpp.data.formats.naming import entry_name
 
 
 @dataclasses.dataclass(frozen=True)
-class StudyCases:
-    """The cases of a data set in Decathlon form, and what they require of a network.
+class StudyCases(DataSetDescription):
+    """The cases of a data set, and what they require of a network, whose classes are in the order of label values.
 
     Attributes:
-        name: name of the data set.
-        spatial_dims: 2 or 3, from the first label.
-        in_channels: channels per image, in separate files or on the last axis of one.
-        labels: value of each foreground class by name. In a network the classes are 1 to n, in the order of values.
         training: dicts with ``image`` and ``label``.
         validation: the cases that are scored.
         folder: folder of the data set.
-        ignore_label: value of voxels that are left out of training and scores, if any.
         subject_rules: how ``load_datalist`` finds the subjects, as its arguments.
     """
 
-    name: str
-    spatial_dims: int
-    in_channels: int
-    labels: dict[str, int]
     training: tuple[dict[str, Any], ...]
     validation: tuple[dict[str, Any], ...]
-    folder: Path = Path()
-    ignore_label: int | None = None
-    subject_rules: dict[str, Any] = dataclasses.field(default_factory=dict)
+    folder: Path
+    subject_rules: dict[str, Any]
+
+    @property
+    def in_channels(self) -> int:
+        """Channels per image, in separate files or on the last axis of one."""
+        return len(self.channels)
 
     @property
     def subjects(self) -> dict[str, str]:
@@ -106,13 +102,9 @@ def find_study_cases(dataset_dir: str | PathLike[str], **subjects: Any) -> Study
     for message in repeated_names(list_cases(validation)).values():
         raise ValueError(message)
     return StudyCases(
-        name=described.name,
-        spatial_dims=described.spatial_dims,
-        in_channels=len(described.channels),
-        labels=described.labels,
+        **vars(described),
         training=tuple(load_datalist(dataset_dir, "training", **subjects)),
         validation=tuple(validation),
         folder=Path(dataset_dir),
-        ignore_label=described.ignore_label,
         subject_rules=subjects,
     )

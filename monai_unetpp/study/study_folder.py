@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from monai_unetpp.files import exclusively, write_json
+from monai_unetpp.files import exclusively, read_json_object, write_json
 from monai_unetpp.study.accuracy_table import RunResult
 from monai_unetpp.study.data_set import StudyCases
-from monai_unetpp.study.design import StudySettings, read_config
+from monai_unetpp.study.design import StudySettings
 from monai_unetpp.training import write_template
 
 State = Literal["finished", "failed", "interrupted", "open"]
@@ -54,9 +54,9 @@ class StudyFolder:
         Raises:
             ValueError: the folder holds runs of other cases, or its settings cannot be read.
         """
-        if not self.settings_file.is_file():
+        stored = self._stored()
+        if stored is None:
             return {}
-        stored = read_config(self.settings_file)
         before = stored.pop("cases", None)
         if not isinstance(before, dict) or not cases.description().items() <= before.items():
             raise ValueError(self._refusal(_difference("cases", None, None)))
@@ -72,7 +72,8 @@ class StudyFolder:
             ValueError: the folder holds runs of other settings or cases.
         """
         terms = {**settings.as_dict(), "cases": cases.as_dict()}
-        before = read_config(self.settings_file) if self.settings_file.is_file() else terms
+        stored = self._stored()
+        before = terms if stored is None else stored
         changed = [name for name in {**before, **terms} if before.get(name) != terms.get(name)]
         if changed:
             differences = "; ".join(_difference(name, before.get(name), terms.get(name)) for name in changed)
@@ -118,14 +119,20 @@ class StudyFolder:
             ValueError: one of them is of other settings or cases.
         """
         for path in sorted(self.path.glob("runs/*/*/result.json")):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["fingerprint"] != fingerprint:
+            content = read_json_object(path, "Remove it, so that its run is scored again.")
+            if content.get("fingerprint") != fingerprint:
                 raise ValueError(
                     f"{path}: must be a run of the settings and cases of this study, got one of others. Remove it "
                     "from the folder."
                 )
             curve = read_curve(path.parent)
             yield RunResult(**content, curve=[row["loss"] for row in curve])
+
+    def _stored(self) -> dict[str, Any] | None:
+        """The content of the file of settings; None if there is none yet."""
+        if not self.settings_file.is_file():
+            return None
+        return read_json_object(self.settings_file, "Restore it, or give another output_dir.")
 
     def _refusal(self, differences: str) -> str:
         return (

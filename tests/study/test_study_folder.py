@@ -33,8 +33,13 @@ def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
     assert other.read_settings(fewer) == {}
     assert other.compare(StudySettings(2, budget=6), cases) != fingerprint
     folder.settings_file.write_text("[]")
-    with pytest.raises(ValueError, match=r"settings\.json: must hold a JSON object"):
+    with pytest.raises(ValueError, match=r"settings\.json: must hold a JSON object, got list\. Restore it"):
         folder.claim(settings, cases)
+    result = folder.run("unet_L1", 0) / "result.json"
+    result.parent.mkdir(parents=True)
+    result.write_text('{"seed": ')
+    with pytest.raises(ValueError, match=r"seed_0/result\.json: cannot be read as JSON .* Remove it"):
+        list(folder.read_results(fingerprint))
 
 
 @pytest.mark.parametrize("kind", ["image", "label"])
