@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from monai_unetpp.data import ImageFileError
 from monai_unetpp.data.datasets.case_check import CheckedCase, label_volumes, read_image, read_truth
-from monai_unetpp.data.datasets.datalist import read_content
-from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, read_label_names
+from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, find_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
@@ -116,9 +115,8 @@ def choose_labels(
     """
     if isinstance(only, str):
         raise TypeError(f"labels must be a list of names, got {only!r}. Write ['{only}'].")
-    path = Path(dataset_dir) / "dataset.json"
-    listed = read_content(path).get("labels")
-    names = LabelNames({FOREGROUND: 1}) if listed is None else read_label_names(path, listed)
+    listed = find_label_names(dataset_dir)
+    names = listed or LabelNames({FOREGROUND: 1})
     named = names.foreground
     unknown = [name for name in only or () if name not in named]
     if unknown:
@@ -130,8 +128,8 @@ def choose_labels(
         )
     if instances and names.ignore is not None:
         raise ValueError(
-            f"{path}: labels must not have {IGNORE!r} where objects are numbered, got {names.ignore}. It could be an "
-            "object's number: leave instances out."
+            f"{Path(dataset_dir) / 'dataset.json'}: labels must not have {IGNORE!r} where objects are numbered, got "
+            f"{names.ignore}. It could be an object's number: leave instances out."
         )
     if instances or listed is None:
         return ScoredLabels(dict.fromkeys(named, 1), None)

@@ -67,6 +67,20 @@ def test_few_outliers_do_not_change_the_kind() -> None:
     assert ImageKind.of(image).background == "bright"
 
 
+@pytest.mark.parametrize(("share", "background"), [(0.003, "bright"), (0.01, "dark")])
+def test_an_image_is_of_one_kind_in_reports_and_in_training(tmp_path: Path, share: float, background: str) -> None:
+    # most grey values lie in the upper half but for a few bright pixels
+    image = np.random.default_rng(0).uniform(50, 100, (100, 100)).astype(np.float32)
+    image[:40] = 90
+    image.reshape(-1)[: int(share * image.size)] = 300
+    nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / "a.nii.gz")
+    nib.save(nib.Nifti1Image(image.max() - image, np.eye(4)), tmp_path / "b.nii.gz")
+    assert ImageKind.of(image).background == background
+    cases = [{"image": str(tmp_path / f"{name}.nii.gz")} for name in "ab"]
+    # two kinds, one of them with three cases of four
+    assert (ImageKind.of(image.max() - image) == ImageKind.of(image)) == (kind_weights(cases * 10) == [20**-0.5] * 20)
+
+
 def test_a_constant_image_is_dark() -> None:
     assert ImageKind.of(np.ones((3, 4, 5))) == ImageKind((3, 4, 5), "dark")
 

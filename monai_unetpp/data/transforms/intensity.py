@@ -14,7 +14,7 @@ from monai.config import KeysCollection
 from monai.transforms import LoadImage, MapTransform, Transform
 
 from monai_unetpp.data.formats.reader import VolumeReader
-from monai_unetpp.data.transforms.image_kinds import place_of_median, sort_kinds, weigh_kinds
+from monai_unetpp.data.transforms.image_kinds import is_bright, place_of_median, sort_kinds, weigh_kinds
 from monai_unetpp.data.transforms.sampling import sample_evenly, sampled_median
 
 
@@ -96,13 +96,15 @@ class ImageKind:
     def of(cls, image: npt.ArrayLike | torch.Tensor) -> ImageKind:
         """Find the kind of an image ``(H, W[, D])``, on any grey scale.
 
-        As in :class:`InvertBrightBackground`, the background is bright if the median is above the middle of the range,
-        here from percentile 0.1 to 99.9. A constant image counts as dark.
+        As in :func:`kind_weights`, the background is bright if the median is above the middle of the range from
+        percentile 0.5 to 99.5. A constant image counts as dark.
         """
-        values = np.array(image.numpy() if isinstance(image, torch.Tensor) else image, dtype=np.float32)
-        low, high = np.percentile(values, [0.1, 99.9])
-        bright = sampled_median(values) > (low + high) / 2
-        return cls(values.shape, "bright" if bright else "dark")
+        values = np.asarray(image)
+        return cls(values.shape, "bright" if is_bright(_place_of_median(values)) else "dark")
+
+
+def _place_of_median(image: npt.NDArray[Any]) -> float:
+    return place_of_median(*np.percentile(sample_evenly(image), (0.5, 50, 99.5)).tolist())
 
 
 def kind_weights(
@@ -141,7 +143,7 @@ def kind_weights(
     for case in data:
         first = np.asarray(load(case[image_key])[0])
         shapes.append(first.shape)
-        places.append(place_of_median(*np.percentile(sample_evenly(first), (0.5, 50, 99.5)).tolist()))
+        places.append(_place_of_median(first))
     kinds = sort_kinds(shapes, places)
     weights = weigh_kinds(kinds, power, most)
     return [weights[kind] for kind in kinds]
