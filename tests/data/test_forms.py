@@ -11,6 +11,7 @@ from PIL import Image
 
 from monai_unetpp.cli import main
 from monai_unetpp.data import check_dataset, describe_data_set, find_cases, load_datalist
+from monai_unetpp.data.datasets.datalist import LISTS
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.study.data_set import find_study_cases
 
@@ -296,6 +297,16 @@ def test_images_are_segmented_with_or_without_labels(tmp_path):
     (folder / "imagesTr" / "a_0001.nii.gz").unlink()
     assert [case["case"] for case in find_cases(folder / "imagesTr")][:2] == ["a_0000", "b_0000"]
     folder = plain(tmp_path / "p")
+    images = {file: file.with_name(f"{file.name[0]}_0000.nii.gz") for file in (folder / "images").iterdir()}
+    for file, numbered in images.items():
+        file.rename(numbered)
+    assert [case["case"] for case in find_cases(folder)] == list("abcde")
+    assert {case["case"] for key in LISTS for case in load_datalist(folder, key)} == set("abcde")
+    for file in (folder / "labels").iterdir():
+        file.rename(file.with_name(f"{file.name[0]}_0000.nii.gz"))
+    assert [case["case"] for case in find_cases(folder)] == [f"{name}_0000" for name in "abcde"]
+    assert {case["case"] for key in LISTS for case in load_datalist(folder, key)} == {f"{n}_0000" for n in "abcde"}
+    folder = plain(tmp_path / "q")
     (folder / "labels" / "a.nii.gz").unlink()
     assert [case["case"] for case in find_cases(folder)] == list("abcde")
     with pytest.raises(ValueError, match="all must have a label in labels, got 1 of 5 without: a"):

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datasets.datalist import read_as_written, read_content, read_datalist, read_entries, read_form
-from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, Form, images_folder, is_data_set
+from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, Form, is_data_set, labelled_folders
 from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image, read_series_uid
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.formats.naming import (
     IMAGE_SUFFIXES,
     VOLUME_SUFFIXES,
+    case_name,
     channel_of,
     entry_name,
     image_name,
@@ -62,8 +63,8 @@ def find_cases(
             - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases (or ``testing``, as in MONAI's
               Auto3DSeg), else its ``validation`` cases, else the files of ``imagesTs``, else the ``training`` cases;
             - a folder in nnU-Net form, or with ``images`` and ``labels``: the files of ``imagesTs``, else those of
-              ``imagesTr`` or ``images``, with or without a label. In nnU-Net form with a single channel, cases have
-              the names of files without ``_0000``.
+              ``imagesTr`` or ``images``, with or without a label. If all are named like ``case_0000.nii.gz``, and
+              their labels without this number, so are the cases.
 
             Files written by this package are recognized by their mark, whatever their name, and left out. A path
             given twice is one case; two links to one file are two.
@@ -278,10 +279,11 @@ def _data_set_cases(folder: Path, suffixes: tuple[str, ...], wanted: _Wanted | N
             entries = wanted(path)
         elif (form := read_form(path)) != "Decathlon" and not _are_listed(path, form):
             # unlabelled images as well
-            unlisted = (folder / "imagesTs", folder / "imagesTr", images_folder(folder))
-            place = next((each for each in unlisted if each is not None and each.is_dir()), folder)
-            cases = _folder_cases(place, suffixes)
-            return _named_by_nnunet(cases) if form == "nnU-Net" else cases
+            images, labels = labelled_folders(folder) or (folder, folder)
+            unlisted = (folder / "imagesTs", folder / "imagesTr", images)
+            cases = _folder_cases(next(each for each in unlisted if each.is_dir()), suffixes)
+            labelled = {case_name(label) for label in labels.iterdir()} if form == "folder" else set()
+            return _without_channels(cases, labelled)
         else:
             content = read_content(path)
             key = next((key for key in ("test", "testing", "validation") if content.get(key)), None)
@@ -302,10 +304,13 @@ def _are_listed(path: Path, form: Form) -> bool:
     return form == "nnU-Net" and "dataset" in read_as_written(path) and not (path.parent / "imagesTs").is_dir()
 
 
-def _named_by_nnunet(cases: list[_Case]) -> list[_Case]:
-    """Cases of single files with the names that nnU-Net gives them, without the number of their only channel."""
+def _without_channels(cases: list[_Case], labelled: Collection[str]) -> list[_Case]:
+    """Cases of single files with names without the number of their only channel, if that is what all names end in.
+
+    In a plain folder the number is a part of the name if the names of labels have it too.
+    """
     parts = [channel_of(case["image"]) for case in cases]
-    if any(part is None or part[1] for part in parts):
+    if any(part is None or part[1] for part in parts) or any(case["case"] in labelled for case in cases):
         return cases
     return [{**case, "case": part[0]} for case, part in zip(cases, parts, strict=True) if part is not None]
 

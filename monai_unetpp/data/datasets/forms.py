@@ -27,13 +27,15 @@ _Lists = dict[str, list[dict[str, Any]]]
 
 def is_data_set(folder: str | PathLike[str]) -> bool:
     """Whether a folder is a data set in one of the forms."""
-    return os.path.isfile(Path(folder) / "dataset.json") or _pair(Path(folder)) is not None
+    return os.path.isfile(Path(folder) / "dataset.json") or labelled_folders(Path(folder)) is not None
 
 
-def images_folder(folder: str | PathLike[str]) -> Path | None:
-    """The folder of the labelled images of a data set without ``dataset.json``; None if there is none."""
-    pair = _pair(Path(folder))
-    return None if pair is None else pair[0]
+def labelled_folders(folder: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of labels of a data set without ``dataset.json``; None if there are none."""
+    for images, labels in _PAIRS:
+        if os.path.isdir(folder / images) and os.path.isdir(folder / labels):
+            return folder / images, folder / labels
+    return None
 
 
 def form_of(content: Mapping[str, Any]) -> Form:
@@ -87,8 +89,7 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
     if not (len(channels) == COLOURS and _are_colours(by_case.values())):
         _check_channels(images, by_case, range(len(channels)), ending)
     _tell_missing(path, content.get("numTraining"), len(by_case))
-    entries = [(name, _entry(path.parent, list(by_case[name].values()), by_label[name])) for name in sorted(by_case)]
-    return {"training": [{**entry, "case": name} for name, entry in entries]}
+    return _training(path.parent, {name: list(files.values()) for name, files in by_case.items()}, by_label)
 
 
 def _tell_missing(path: Path, promised: Any, found: int) -> None:
@@ -104,13 +105,13 @@ def folder_lists(folder: Path) -> _Lists:
     """Make the ``training`` list of a folder with ``images`` and ``labels``, or ``imagesTr`` and ``labelsTr``.
 
     An image has the name of its label, apart from the suffix, or is one file per channel: ``<name>_0000``,
-    ``<name>_0001`` and so on. It may be a subfolder with a DICOM series.
+    ``<name>_0001`` and so on. It may be a subfolder with a DICOM series. Cases have the names of their labels.
 
     Raises:
         ValueError: these folders are missing, or images and labels do not match: counterparts or channels are missing,
             or names are repeated.
     """
-    pair = _pair(folder)
+    pair = labelled_folders(folder)
     if pair is None:
         raise ValueError(f"{folder}: must hold the folders images and labels. Make them, or write a dataset.json.")
     images, labels = pair
@@ -128,14 +129,7 @@ def folder_lists(folder: Path) -> _Lists:
     _check_channels(images, by_channel, channels)
     files = {name: [file] for name, file in by_image.items()} | {n: list(f.values()) for n, f in by_channel.items()}
     _match(images, labels, files, by_label)
-    return {"training": [_entry(folder, files[name], by_label[name]) for name in sorted(files)]}
-
-
-def _pair(folder: Path) -> tuple[Path, Path] | None:
-    for images, labels in _PAIRS:
-        if os.path.isdir(folder / images) and os.path.isdir(folder / labels):
-            return folder / images, folder / labels
-    return None
+    return _training(folder, files, by_label)
 
 
 def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
@@ -252,9 +246,13 @@ def _listed_by_nnunet(path: Path, cases: Mapping[str, Any], channels: int) -> li
     return entries
 
 
-def _entry(folder: Path, images: Sequence[Path], label: Path) -> dict[str, Any]:
-    names = [os.path.relpath(file, folder) for file in sorted(images)]
-    return {"image": names[0] if len(names) == 1 else names, "label": os.path.relpath(label, folder)}
+def _training(folder: Path, by_case: Mapping[str, Iterable[Path]], by_label: Mapping[str, Path]) -> _Lists:
+    entries = []
+    for case in sorted(by_case):
+        images = [os.path.relpath(file, folder) for file in sorted(by_case[case])]
+        label = os.path.relpath(by_label[case], folder)
+        entries.append({"image": images[0] if len(images) == 1 else images, "label": label, "case": case})
+    return {"training": entries}
 
 
 def _refuse(folder: Path, what: str, found: Sequence[str]) -> None:
