@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 from monai_unetpp.choices import PRECISIONS
+from monai_unetpp.files import read_json_object
 from monai_unetpp.options import option, option_names, own_shard
 from monai_unetpp.planning.values import SETTABLE, check_one
+
+__all__ = ["RunOptions", "StudySettings", "flip_axes_with_sides", "read_config"]
 
 _RUNS, _SPEED = "runs", "speed"
 _PRECISIONS = tuple(name for name in PRECISIONS if name != "fp16")  # its gradients underflow
@@ -205,6 +209,17 @@ class RunOptions:
     def part(self) -> tuple[int, int]:
         """K and N of this process; under ``torchrun``, from its rank and the number of processes."""
         return own_shard(self.shard)
+
+
+def read_config(path: str | PathLike[str]) -> dict[str, Any]:
+    """The settings in a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a JSON object.
+    """
+    remedy = 'config must name a JSON file of settings, such as {"budget": 1000}.'
+    return read_json_object(path, remedy)
 
 
 def _is_list(value: Any) -> bool:

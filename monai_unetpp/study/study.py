@@ -17,7 +17,7 @@ import torch
 from monai_unetpp.data import check_labelled_data, describe_failure
 from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.distributed import gathered, own_device
-from monai_unetpp.files import claimed, read_json_object, write_json, write_text
+from monai_unetpp.files import claimed, write_json, write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment, measuring_device
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.options import option_names
@@ -34,7 +34,7 @@ from monai_unetpp.study.costs import (
     write_latencies,
 )
 from monai_unetpp.study.data_set import StudyCases, find_study_cases
-from monai_unetpp.study.design import RunOptions, StudySettings, flip_axes_with_sides
+from monai_unetpp.study.design import RunOptions, StudySettings, flip_axes_with_sides, read_config
 from monai_unetpp.study.single_run import score_network, train_network
 from monai_unetpp.study.study_figures import draw_accuracy, draw_learning_curves
 from monai_unetpp.study.study_folder import State, StudyFolder, read_curve
@@ -159,8 +159,7 @@ def run_study(
 
 def _asked(config: str | PathLike[str] | None, options: Mapping[str, Any]) -> tuple[RunOptions, dict[str, Any]]:
     """Which runs, and the settings; ``options`` override ``config``."""
-    remedy = 'config must name a JSON file of settings, such as {"budget": 1000}.'
-    content = {} if config is None else read_json_object(config, remedy)
+    content = {} if config is None else read_config(config)
     given = {name: value for name, value in options.items() if value is not None}
     listed = {name: content.pop(name, None) for name in ("variants", "seeds")}
     asked = {name: given.pop(name) for name in option_names(RunOptions) if name in given}
