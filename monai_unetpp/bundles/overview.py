@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,53 +78,35 @@ def _overview(name: str, path: Path) -> BundleOverview:
         return BundleOverview(name, str(path), "", f"cannot be read: {e}", "", "", "", 0.0, ())
     weights = path / WEIGHTS_FILE
     size = weights.stat().st_size / 1e6 if weights.is_file() else 0.0
+    default = ""
+    with contextlib.suppress(OSError, ValueError):
+        default = default_level(path) or ""
     said = {key: str(metadata.get(key, "")) for key in ("version", "task", "intended_use", "data_source")}
     return BundleOverview(
         name,
         str(path),
         images=str(metadata.get("image_classes", "")),
         megabytes=round(size, 2),
-        levels=_levels(weights, metadata.get("eval_metrics")),
-        default_level=_default_level(path),
+        levels=tuple(_levels(weights, metadata.get("eval_metrics"))),
+        default_level=default,
         **said,
     )
 
 
-def _default_level(bundle: Path) -> str:
-    with contextlib.suppress(OSError, ValueError):
-        return default_level(bundle) or ""
-    return ""
-
-
-def _levels(weights: Path, metrics: Any) -> tuple[BundleLevel, ...]:
-    if not weights.is_file():
-        return ()
+def _levels(weights: Path, metrics: Any) -> Iterator[BundleLevel]:
+    """The levels in a file of weights, with their entries of ``{"mean_dice_L1": 0.88, ...}``; none if it has none."""
+    scores = metrics if isinstance(metrics, Mapping) else {}
     with contextlib.suppress(OSError, ValueError):
         tensors, config = read_checkpoint(weights)
-        if config is not None:
-            variant = str(config.get("variant", "unet++"))
-            names = levels_of_keys(tensors)
-            return tuple(
-                BundleLevel(
-                    level,
-                    sum(
-                        tensors[key].numel()
-                        for key in keys_of_level(tensors, level, variant)
-                        if not key.endswith(_STATISTICS)
-                    ),
-                    _scores(metrics, level),
-                )
-                for level in names
-            )
-    return ()
-
-
-def _scores(metrics: Any, level: str) -> dict[str, float]:
-    """The entries of ``{"mean_dice_L1": 0.88, ...}`` for one level, without its name."""
-    given = metrics if isinstance(metrics, Mapping) else {}
-    ending = f"_{level}"
-    return {
-        name.removesuffix(ending): float(value)
-        for name, value in given.items()
-        if name.endswith(ending) and isinstance(value, (int, float))
-    }
+        if config is None:
+            return
+        for level in levels_of_keys(tensors):
+            keys = keys_of_level(tensors, level, str(config.get("variant", "unet++")))
+            parameters = sum(tensors[key].numel() for key in keys if not key.endswith(_STATISTICS))
+            ending = f"_{level}"
+            known = {
+                name.removesuffix(ending): float(value)
+                for name, value in scores.items()
+                if name.endswith(ending) and isinstance(value, (int, float))
+            }
+            yield BundleLevel(level, parameters, known)
