@@ -12,7 +12,7 @@ from typing import Any
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.files import MARK, remove_leftovers, write_json, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
-from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text, readme_text
+from monai_unetpp.planning.documents import bundle_metadata, plan_text, readme_text
 from monai_unetpp.planning.fingerprint import Fingerprint, fingerprint_text
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
@@ -109,9 +109,8 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
         write_json(root / "configs" / f"{name}.json", content, indent=4)
     write_text(root / METADATA_FILE, bundle_metadata(plan))
     fingerprint.without_names().write(root / FINGERPRINT_FILE)
-    for name in ("LICENSE", "configs/logging.conf"):
+    for name in ("LICENSE", "configs/logging.conf", "docs/data_license.txt"):
         write_text(root / name, (_TEMPLATE / name).read_text(encoding="utf-8"))
-    write_text(root / "docs" / "data_license.txt", DATA_LICENSE)
     write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
     write_text(root / "docs" / "README.md", readme_text(plan, fingerprint))
     write_json(root / PLAN_FILE, {**plan.as_dict(), _HASH: _hash_of(plan.values)}, indent=4)
