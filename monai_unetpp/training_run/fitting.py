@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.distributed import by_first, process_count, rank, release
 from monai_unetpp.errors import counted
-from monai_unetpp.files import write_json
+from monai_unetpp.files import read_json_object, write_json
 from monai_unetpp.measuring.memory import is_out_of_memory
+from monai_unetpp.plain_values import from_plain
 from monai_unetpp.training.freed_memory import return_freed_memory
 
 _SUMMARY = "training.json"
@@ -59,8 +59,8 @@ def read_fitted(folder: Path) -> Fitted | None:
     """The completed training in a folder; None if there is none."""
     if not ((folder / _WEIGHTS).is_file() and (folder / _SUMMARY).is_file()):
         return None
-    content: dict[str, Any] = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
-    return Fitted(folder, **content)
+    content = read_json_object(folder / _SUMMARY, "Restore it, or train in another folder.")
+    return from_plain(Fitted, {**content, "folder": folder}, str(folder / _SUMMARY))
 
 
 @contextmanager
