@@ -35,11 +35,13 @@ class Fitted:
 
     Attributes:
         folder: contains ``model.pt``, ``curve.csv``, ``training.png`` and, if cases were observed, ``levels.csv``.
-        steps: number of steps. A training with this number as ``steps``, not minutes, is exactly repeatable.
+        steps: number of steps. A training with this number as ``steps``, not minutes, and as many processes is exactly
+            repeatable.
         seconds: their time, over all sessions.
         loss: mean over the last steps.
         averaged: whether the weights are the moving average.
         transfer: the weights taken from elsewhere, in words; None if training started from random ones.
+        processes: how many trained together, by ``torchrun``.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Fitted:
     loss: float
     averaged: bool
     transfer: str | None = None
+    processes: int = 1
 
     @property
     def weights(self) -> Path:
@@ -190,6 +193,7 @@ def _summarise(folder: Path, config: BundleConfig, trainer: Any) -> Fitted:
         loss=config.parse("train#curve").recent_loss(50),
         averaged=config.parse("ema") is not None,
         transfer=None if transfer is None else str(transfer),
+        processes=process_count(),
     )
 
 
