@@ -311,21 +311,21 @@ class _Verdict:
         least_s = _REPORT_S + _PROCESS_S + _LEVEL_S * levels
         fixed_s = max(case.busy * least_s, min(_MOST_FOR_BUSY * rest_s, _BUSY * least_s))
         whole = [cls(case, cases, fixed_s, repeats) for repeats in _REPEATS]
-        thorough = next((each for each in whole if each.seconds <= _MOST_KEPT / 2 * rest_s), whole[-1])
-        if thorough.seconds <= _MOST_KEPT * rest_s:
-            return thorough
-        hurried = dataclasses.replace(whole[-1], warm_up=0)._with_cases(cases)
-        share = _MOST_MEASURING * rest_s / max(_RESERVE * hurried.measuring_s, 1.0)
-        hurried = dataclasses.replace(hurried, volume_share=round(min(max(share, 0.001), 1.0), 3))
-        if hurried.seconds <= _MOST_KEPT * rest_s:
-            return hurried
-        fewest_cases = hurried._with_cases(fewest)
-        most_s = max(_MOST_KEPT_FOR_SOME * rest_s, fewest_cases.seconds + _MOST_FURTHER * rest_s)
-        fewer = (hurried._with_cases(count) for count in range(cases, fewest, -1))
-        return next((each for each in fewer if each.seconds <= most_s), fewest_cases)
-
-    def _with_cases(self, count: int) -> _Verdict:
-        return dataclasses.replace(self, cases=count, pictures=int(count >= _FEWEST_TO_DRAW))
+        share = _MOST_MEASURING * rest_s / max(_RESERVE * dataclasses.replace(whole[-1], warm_up=0).measuring_s, 1.0)
+        part = round(min(max(share, 0.001), 1.0), 3)
+        hurried = [
+            cls(
+                case, count, fixed_s, _REPEATS[-1], warm_up=0, pictures=int(count >= _FEWEST_TO_DRAW), volume_share=part
+            )
+            for count in range(cases, fewest - 1, -1)
+        ]
+        most_s = max(_MOST_KEPT_FOR_SOME * rest_s, hurried[-1].seconds + _MOST_FURTHER * rest_s)
+        choices = [
+            *((each, _MOST_KEPT / 2 * rest_s) for each in whole),
+            *((each, _MOST_KEPT * rest_s) for each in (whole[-1], hurried[0])),
+            *((each, most_s) for each in hurried),
+        ]
+        return next((each for each, limit_s in choices if each.seconds <= limit_s), hurried[-1])
 
     @property
     def measuring_s(self) -> float:
