@@ -32,16 +32,17 @@ from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.reporting.numbers import percent
-from monai_unetpp.training_run.beginning import check_start, tell_few_subjects
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit, read_fitted
 from monai_unetpp.training_run.judging import (
+    check_start,
     check_targets,
     cut_bundle,
     fold_dir,
     judge_bundle,
     score_fold,
     split_folds,
+    tell_few_subjects,
     thin_folds,
 )
 from monai_unetpp.training_run.planned import Planned, check_kept, planned_bundle

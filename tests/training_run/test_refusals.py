@@ -19,8 +19,8 @@ from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, p
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.beginning import check_start, tell_few_subjects
 from monai_unetpp.training_run.fitting import read_fitted
+from monai_unetpp.training_run.judging import check_start, tell_few_subjects
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import CaseTime, read_shares, share_time
 
