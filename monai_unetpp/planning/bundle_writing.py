@@ -12,7 +12,7 @@ from typing import Any
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.files import MARK, remove_leftovers, write_json, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
-from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text, readme_text
+from monai_unetpp.planning.documents import bundle_metadata, plan_text, readme_text
 from monai_unetpp.planning.fingerprint import Fingerprint, fingerprint_text
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
@@ -32,14 +32,13 @@ CACHE_FILE = "training/fingerprint_cache.json"
 CHECK_FILE = "training/data_check.json"
 """The state of the data that passed the check and the hashes of their voxels, so that nothing is read again."""
 
+TIME_FILE = "training/time.json"
+"""How a training divides its time, and what it began with."""
+
 #: What a training leaves in its folder, or in that of a fold, once it has saved anything.
 _TRAINED_FILES = ("checkpoint_*.pt", "model.pt", "outcome.json")
 #: Files that exist before there is a plan, and stay when it is replaced.
 _MEASURED = (CACHE_FILE, CHECK_FILE)
-#: Exists while a plan is written, and after that was interrupted.
-_UNFINISHED = "training/planning"
-#: What ``train`` writes before it saves anything, for the plan that it begins with.
-_BEGUN = ("start.json", "time.json")
 _TEMPLATE = Path(__file__).with_name("template")
 #: The template of the package ``training``: data, which needs no import.
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
@@ -76,13 +75,10 @@ def check_free(bundle: str | PathLike[str]) -> None:
     root = Path(bundle)
     # of planning that was killed
     remove_leftovers(root / "training")
-    measured = [root / name for name in _MEASURED]
-    found = [path for path in root.rglob("*") if not (path.is_dir() or path.name.startswith(f".{MARK}"))]
-    if root.is_dir() and all(path in measured for path in found):
-        return
+    is_empty = root.is_dir() and all(path.is_dir() or path.name.startswith(f".{MARK}") for path in root.rglob("*"))
     begun = (root / "models").exists() or has_trained(root / "training")
-    planned = any((root / name).is_file() for name in (PLAN_FILE, _UNFINISHED))
-    if root.exists() and (begun or not planned):
+    planned = any((root / name).is_file() for name in (PLAN_FILE, *_MEASURED))
+    if root.exists() and not is_empty and (begun or not planned):
         what = "is a bundle with weights or a training" if (root / PLAN_FILE).is_file() else "exists"
         raise FileExistsError(f"{root}: the bundle is to be made there, but it {what}. Give another folder.")
 
@@ -102,20 +98,17 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _read("finetune")}
     configs["prune"]["flips"] = plan["flips"]
     configs["finetune"]["learning_rate"] = _FINETUNING_RATE * plan["learning_rate"]
-    write_text(root / _UNFINISHED, "")
-    for name in (PLAN_FILE, *(f"training/{name}" for name in _BEGUN)):
+    for name in (PLAN_FILE, TIME_FILE):
         (root / name).unlink(missing_ok=True)
     for name, content in configs.items():
         write_json(root / "configs" / f"{name}.json", content, indent=4)
     write_text(root / METADATA_FILE, bundle_metadata(plan))
     fingerprint.without_names().write(root / FINGERPRINT_FILE)
-    for name in ("LICENSE", "configs/logging.conf"):
+    for name in ("LICENSE", "configs/logging.conf", "docs/data_license.txt"):
         write_text(root / name, (_TEMPLATE / name).read_text(encoding="utf-8"))
-    write_text(root / "docs" / "data_license.txt", DATA_LICENSE)
     write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
     write_text(root / "docs" / "README.md", readme_text(plan, fingerprint))
     write_json(root / PLAN_FILE, {**plan.as_dict(), _HASH: _hash_of(plan.values)}, indent=4)
-    (root / _UNFINISHED).unlink(missing_ok=True)
 
 
 def is_fingerprint_of(bundle: str | PathLike[str], plan: TrainingPlan, fingerprint: Fingerprint) -> bool:
@@ -147,8 +140,8 @@ def check_unedited(plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
             )
     # the other values are in transforms, which may have been edited on purpose
     content = read_object(Path(bundle) / PLAN_FILE)
-    # of the values in the file, as plans of earlier versions lack some
-    values = _hash_of(content["values"])
+    # as they are read, as tools may write 1.0 as 1; plans of earlier versions lack some
+    values = _hash_of({name: plan.values[name] for name in plan.values if name in content["values"]})
     if content.get(_HASH, values) != values:
         raise ValueError(
             f"{Path(bundle) / PLAN_FILE}: its values were edited, which the other files of the bundle do not follow. "

@@ -10,6 +10,7 @@ from collections import Counter
 from importlib import metadata as installed
 from os import PathLike
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from monai_unetpp.bundles.json_files import read_object
@@ -25,34 +26,7 @@ from monai_unetpp.reporting.markdown import code, escape, format_table
 from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.version import __version__
 
-DATA_LICENSE = """\
-The weights in models/model.pt are trained on a data set whose licence is not stated here yet.
-
-Fill in before you pass the weights on:
-  Data set:
-  Source and authors:
-  Licence:
-  What the licence means for the weights:
-
-Once it is trained, this folder also tells about the data set:
-  pictures of images and their labels: docs/worst_*.png, and the folder pruning
-  names of cases: these pictures, docs/README.md, configs/metadata.json, models/training_record.json if it was copied
-  there, and the folders pruning, training and finetuning
-  paths on the computer of the training, of the data set, a table of subjects and the weights that it started from:
-  configs/plan.json, and the folders pruning, training and finetuning
-
-To pass the bundle on without them: delete the folders pruning, training and finetuning, the files docs/worst_*.png and
-models/training_record.json; take the pictures and the names out of docs/README.md, and the entry training_record out of
-configs/metadata.json; and put any text in the place of dataset_dir, subjects and source in configs/plan.json. The
-bundle segments and exports without them. In a pruned bundle that was written beside this one the same holds for the
-files that it has.
-"""
-
-_PACKAGES = (
-    *("monai-unetpp", "pytorch-ignite", "nibabel", "highdicom", "pydicom", "python-gdcm", "SimpleITK", "scipy"),
-    *("fire", "tensorboard", "tqdm"),
-)
-_TEMPLATE = Path(__file__).with_name("template") / "configs" / "metadata.json"
+_TEMPLATE = Path(__file__).with_name("template")
 #: Share of a label's voxels in the constant surround below which it is not told.
 _HARDLY_ANY = 0.001
 #: Kinds of images of which each is told, the most frequent ones.
@@ -70,8 +44,6 @@ _NORMALIZED = {
 _LICENCE = (
     "**Licence of the data:** to be filled in, here and in `data_license.txt`. Its terms apply to the weights as well."
 )
-#: The end of every README: the commands, and the licence of code and weights.
-_COMMANDS = Path(__file__).with_name("template") / "commands.md"
 _OBJECTS = (
     " With `--instances` (`--instances True` with\n`python -m monai.bundle run`) each object has a number of its own: "
     "connected components, those that touch split by a\nwatershed on the distance to the border, those of fewer than "
@@ -86,25 +58,23 @@ def plan_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         [code(name), escape(value), escape(reason), escape(source), by_hand]
         for name, value, reason, source, by_hand in plan.rows()
     ]
-    table = format_table(["value", "is", "reason", "source", "by hand?"], rows, [False] * 5)
-    by_hand = ", ".join(map(code, plan.by_hand)) or "nothing"
-    folds = f"{plan.folds} networks for cross-fitting and " if plan.folds else ""
-    return f"""# Plan of {escape(plan.name)}
+    return _filled(
+        "plan.md",
+        name=escape(plan.name),
+        version=plan.version,
+        folds=f"{plan.folds} networks for cross-fitting and " if plan.folds else "",
+        minutes=f"{plan.minutes:g}",
+        machine=plan.machine,
+        by_hand=", ".join(map(code, plan.by_hand)) or "nothing",
+        data=_data_text(plan, fingerprint),
+        start=_start_text(plan),
+        table=format_table(["value", "is", "reason", "source", "by hand?"], rows, [False] * 5),
+    )
 
-Made by monai-unetpp {plan.version} for {folds}one network in {plan.minutes:g} minutes on a machine of the class: \
-{plan.machine}.
-Set by hand: {by_hand}. The same data, machine class and version give the same plan.
 
-## The data
-
-{_data_text(plan, fingerprint)}
-{_start_text(plan)}
-## The values
-
-To change one, plan again with `--set NAME=VALUE`.
-
-{table}
-"""
+def _filled(document: str, **texts: str) -> str:
+    """A document of the template with its gaps filled in."""
+    return Template((_TEMPLATE / "docs" / document).read_text(encoding="utf-8")).substitute(texts)
 
 
 def _start_text(plan: TrainingPlan) -> str:
@@ -292,8 +262,8 @@ def write_readme(
     path, plan = root / "docs" / "README.md", load_plan(root)
     if folds is not None:
         plan = dataclasses.replace(plan, folds=folds)
-    text = readme_text(plan, fingerprint, training=training, performance=performance)
-    write_text(path, text.replace(_LICENCE, _licence_in(path)))
+    licence = _licence_in(path)
+    write_text(path, readme_text(plan, fingerprint, training=training, performance=performance, licence=licence))
     return path
 
 
@@ -310,53 +280,31 @@ def readme_text(
     *,
     training: str | None = None,
     performance: str | None = None,
+    licence: str = _LICENCE,
 ) -> str:
     """The README as Markdown; see :func:`write_readme`."""
-    names = ", ".join(map(escape, plan.label_names))
-    channels = f"{counted(len(plan.channels), 'channel')}: {', '.join(map(escape, plan.channels))}"
-    levels = len(plan["strides"])
-    several = f"{levels} levels, L1 to L{levels}" if levels > 1 else "one level, L1"
-    values = "; ".join(f"{plan.labels[name]} {escape(name)}" for name in plan.label_names)
+    count = len(plan["strides"])
     form = "NIfTI file (TIFF for volumes stored as TIFF, which a `dataset.json` must list)"
     if plan.spatial_dims == 2:
         form = "file (NIfTI, PNG or TIFF, as the input)"
-    untrained = "" if performance else f"{_NOT_TRAINED}\n"
-    return f"""# Model Overview
-
-{escape(plan.name)}: a nested U-Net (UNet++, arXiv:1912.05074) with {several}, for the {plan.spatial_dims}D segmentation
-of {names}. The levels are trained together by deep supervision; `--level` builds and runs only the nodes of a level.
-{untrained}
-## Data
-
-{_data_text(plan, fingerprint)}
-
-{_LICENCE}
-
-### Preprocessing
-
-{_preprocessing_text(plan)}
-
-## Training configuration
-
-{_configuration(plan)}
-
-Every value with its reason is in [plan.md](plan.md).
-
-{training or _NOT_TRAINED}
-
-### Input
-
-{channels}; images like the training images above.
-
-### Output
-
-One {form} per case on the input's grid: 0 background; {values}.{_OBJECTS if tells_objects(plan) else ""}
-
-## Performance
-
-{performance or _NOT_TRAINED}
-
-{_COMMANDS.read_text(encoding="utf-8")}"""
+    return _filled(
+        "README.md",
+        name=escape(plan.name),
+        levels=f"{count} levels, L1 to L{count}" if count > 1 else "one level, L1",
+        spatial_dims=str(plan.spatial_dims),
+        labels=", ".join(map(escape, plan.label_names)),
+        untrained="" if performance else f"{_NOT_TRAINED}\n",
+        data=_data_text(plan, fingerprint),
+        licence=licence,
+        preprocessing=_preprocessing_text(plan),
+        configuration=_configuration(plan),
+        training=training or _NOT_TRAINED,
+        channels=f"{counted(len(plan.channels), 'channel')}: {', '.join(map(escape, plan.channels))}",
+        form=form,
+        values="; ".join(f"{plan.labels[name]} {escape(name)}" for name in plan.label_names),
+        objects=_OBJECTS if tells_objects(plan) else "",
+        performance=performance or _NOT_TRAINED,
+    )
 
 
 def _weighing(plan: TrainingPlan) -> str:
@@ -413,7 +361,7 @@ def safe_name(name: str) -> str:
 
 def bundle_metadata(plan: TrainingPlan) -> str:
     """The metadata of a bundle, without scores and weights."""
-    content = read_object(_TEMPLATE)
+    content = read_object(_TEMPLATE / "configs" / "metadata.json")
     labels = ["background", *map(safe_name, plan.label_names)]
     repeated = {name for name, count in Counter(labels).items() if count > 1}
     classes = {str(number): f"{name} {number}" if name in repeated else name for number, name in enumerate(labels)}
@@ -421,22 +369,20 @@ def bundle_metadata(plan: TrainingPlan) -> str:
         f"{value} is {safe_name(name)}" for name, value in sorted(plan.labels.items(), key=lambda e: e[1])
     )
     content |= {
-        "version": "0.1.0",
-        "changelog": {"0.1.0": "first version"},
         "name": safe_name(plan.name),
         "task": safe_name(f"Segmentation of {', '.join(labels[1:])}"),
         "description": f"A nested U-Net (UNet++) with {counted(len(plan['strides']), 'level')} that can be pruned",
-        "authors": "fill in",
-        "copyright": "fill in",
-        "data_source": "fill in: data set, authors and licence, as in docs/data_license.txt",
-        "data_type": "nifti",
         "image_classes": f"{counted(len(plan.channels), 'channel')}: {', '.join(map(safe_name, plan.channels))}",
         "label_classes": f"single channel data, 0 is background, {named}",
         "pred_classes": f"{plan.out_channels} channels of logits, in the order of the label values",
         "labels": {str(plan.labels[name]): safe_name(name) for name in plan.label_names},
-        "intended_use": "Research only; not a medical device and not for clinical decisions",
     }
-    content |= _versions()
+    for key, package in (("monai_version", "monai"), ("pytorch_version", "torch"), ("numpy_version", "numpy")):
+        content[key] = installed.version(package).split("+")[0]
+    needed = content["required_packages_version"]
+    content["required_packages_version"] = {
+        name: __version__ if name == "monai-unetpp" else installed.version(name) for name in needed
+    }
     form = content["network_data_format"]
     image, pred = form["inputs"]["image"], form["outputs"]["pred"]
     channels = {str(number): safe_name(name) for number, name in enumerate(plan.channels)}
@@ -446,11 +392,3 @@ def bundle_metadata(plan: TrainingPlan) -> str:
     image["channel_def"] = channels
     pred |= {"num_channels": plan.out_channels, "spatial_shape": plan["patch_size"], "channel_def": classes}
     return json.dumps(content, indent=4) + "\n"
-
-
-def _versions() -> dict[str, Any]:
-    """Installed versions of the packages that a bundle needs."""
-    needed = {name: __version__ if name == "monai-unetpp" else installed.version(name) for name in _PACKAGES}
-    main = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
-    versions = {key: installed.version(name).split("+")[0] for key, name in main.items()}
-    return {**versions, "required_packages_version": needed}

@@ -55,12 +55,14 @@ def _like(name: str, value: object) -> str:
     return f"Write each like {value}." if name.startswith(_EVERY_ENTRY) else f"Write it like {name}={value}."
 
 
-def _whole(least: int) -> _Check:
+def _whole(least: int, most: float = math.inf) -> _Check:
     def check(name: str, value: Any, dims: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name} must be a whole number, got {value!r}. {_like(name, max(least, 1))}")
         if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}. Give a larger number.")
+        if value > most:
+            raise ValueError(f"{name} must be at most {most}, got {value}. Give a smaller number.")
         return value
 
     return check
@@ -194,7 +196,7 @@ def _percentiles(name: str, value: Any, dims: int) -> list[float]:
 
 
 def _ratios(name: str, value: Any, dims: int) -> list[float]:
-    entries = _entries(name, value, _number(0, open_low=False), dims)
+    entries = _entries(name, value, _number(0, 1e6, open_low=False, open_high=False), dims)
     if not sum(entries):
         raise ValueError(f"{name} must have a number above 0, got {value!r}. Give another list.")
     return entries
@@ -230,7 +232,7 @@ SETTABLE: dict[str, _Check] = {
     "learning_rate": _number(0, 1, open_high=False),
     "weight_decay": _number(0, 1, open_low=False, open_high=False),
     "ema": _optional(_number(0, 1)),
-    "distillation": _number(0, open_low=False),
+    "distillation": _number(0, 100, open_low=False, open_high=False),
     "rare_kind_factor": _number(1, open_low=False),
     "class_ratios": _ratios,
     "class_weights": _optional(_weights),
@@ -241,11 +243,11 @@ SETTABLE: dict[str, _Check] = {
     "rotate90": _flag,
     "flip_axes": _axes,
     "window_shape": _per_axis(_whole(1)),
-    "overlap": _number(0, 1, open_low=False),
+    "overlap": _number(0, 0.9, open_low=False, open_high=False),
     "flips": _axes,
     "tolerance_mm": _number(0),
     "cache_rate": _number(0, 1, open_low=False, open_high=False),
-    "num_workers": _whole(0),
+    "num_workers": _whole(0, 256),
     "channels_last": _flag,
     "compile": _flag,
 }

@@ -71,7 +71,7 @@ class LevelCurves:
         inferer: runs the network over an image.
         curve: the losses, for the plot.
         folder: receives ``levels.csv`` (mean Dice over cases and classes without the background, by step and level),
-            ``training.png`` if matplotlib is installed, also at the end, and ``tensorboard`` if TensorBoard is.
+            ``training.png`` if matplotlib is installed, also at the end, and ``tensorboard``.
         device: the device of the network.
         ignored_class: value of unlabelled voxels in the label.
         keys: keys of image and label.
@@ -198,11 +198,9 @@ class LevelCurves:
 
     def _tell_board(self, engine: Engine, scores: Mapping[str, float]) -> None:
         if self._board is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as e:
-                logger.info("Nothing is written for TensorBoard (%s).", e)
-                return
+            # imported late, as it takes a second
+            from torch.utils.tensorboard import SummaryWriter
+
             self._board = SummaryWriter(str(self.folder / "tensorboard"))
         step = engine.state.iteration
         self._board.add_scalar("loss", self.curve.recent_loss(_RECENT), step)

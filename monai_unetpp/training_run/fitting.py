@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.distributed import by_first, process_count, rank, release
 from monai_unetpp.errors import counted
-from monai_unetpp.files import write_json
+from monai_unetpp.files import read_json_object, write_json
 from monai_unetpp.measuring.memory import is_out_of_memory
+from monai_unetpp.plain_values import from_plain
 from monai_unetpp.training.freed_memory import return_freed_memory
 
 _SUMMARY = "training.json"
@@ -35,11 +35,13 @@ class Fitted:
 
     Attributes:
         folder: contains ``model.pt``, ``curve.csv``, ``training.png`` and, if cases were observed, ``levels.csv``.
-        steps: number of steps. A training with this number as ``steps``, not minutes, is exactly repeatable.
+        steps: number of steps. A training with this number as ``steps``, not minutes, and as many processes is exactly
+            repeatable.
         seconds: their time, over all sessions.
         loss: mean over the last steps.
         averaged: whether the weights are the moving average.
         transfer: the weights taken from elsewhere, in words; None if training started from random ones.
+        processes: how many trained together, by ``torchrun``.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Fitted:
     loss: float
     averaged: bool
     transfer: str | None = None
+    processes: int = 1
 
     @property
     def weights(self) -> Path:
@@ -59,8 +62,8 @@ def read_fitted(folder: Path) -> Fitted | None:
     """The completed training in a folder; None if there is none."""
     if not ((folder / _WEIGHTS).is_file() and (folder / _SUMMARY).is_file()):
         return None
-    content: dict[str, Any] = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
-    return Fitted(folder, **content)
+    content = read_json_object(folder / _SUMMARY, "Restore it, or train in another folder.")
+    return from_plain(Fitted, {**content, "folder": folder}, str(folder / _SUMMARY))
 
 
 @contextmanager
@@ -190,6 +193,7 @@ def _summarise(folder: Path, config: BundleConfig, trainer: Any) -> Fitted:
         loss=config.parse("train#curve").recent_loss(50),
         averaged=config.parse("ema") is not None,
         transfer=None if transfer is None else str(transfer),
+        processes=process_count(),
     )
 
 

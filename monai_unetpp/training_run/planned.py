@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from monai_unetpp.bundles import WEIGHTS_FILE, hash_file
 from monai_unetpp.distributed import by_first
 from monai_unetpp.planning import TrainingPlan, load_plan
-from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_unedited, has_trained, is_fingerprint_of
+from monai_unetpp.planning.bundle_writing import CACHE_FILE, TIME_FILE, check_unedited, has_trained, is_fingerprint_of
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
@@ -17,7 +18,7 @@ from monai_unetpp.planning.plan_making import count_validation, describe_task, p
 from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_plan import PLAN_FILE, in_words
 from monai_unetpp.planning.values import check_one
-from monai_unetpp.training_run.beginning import Beginning, settle
+from monai_unetpp.training_run.sharing import read_shares
 from monai_unetpp.training_run.train_options import TrainOptions
 
 #: Part by which the time of a network may differ from that of its plan.
@@ -32,38 +33,37 @@ class Planned:
         bundle: its folder.
         dataset_dir: folder of the data set.
         plan: its plan.
-        beginning: minutes, folds and initial weights.
+        minutes: time for everything.
+        folds: trainings for cross-fitting; 0 for none.
+        init: file or bundle with the initial weights; None for random ones.
         steps: steps of each training if set by hand; None if the time ends it.
     """
 
     bundle: Path
     dataset_dir: Path
     plan: TrainingPlan
-    beginning: Beginning
+    minutes: float
+    folds: int
+    init: str | None
     steps: int | None
 
-    @property
-    def folds(self) -> int:
-        """Trainings for cross-fitting; 0 for none."""
-        return self.beginning.folds
-
     def reread(self, options: TrainOptions) -> Planned:
-        """The same with the beginning that is settled now.
+        """The same with the minutes, folds and initial weights that are settled now.
 
         Raises:
             BlockingIOError: the bundle was planned otherwise meanwhile.
             ValueError: its training began with other options meanwhile.
         """
 
-        def settled() -> Beginning:
+        def settled() -> dict[str, Any]:
             if load_plan(self.bundle) != self.plan:
                 raise BlockingIOError(
                     f"{self.bundle}: another process has planned it otherwise meanwhile. Run the same command again, "
                     "or use another folder."
                 )
-            return settle(self.bundle, self.plan, options)
+            return _settled(self.plan, options)
 
-        return dataclasses.replace(self, beginning=by_first(settled))
+        return dataclasses.replace(self, **by_first(settled))
 
 
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
@@ -87,9 +87,31 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         bundle=bundle,
         dataset_dir=Path(options.dataset_dir),
         plan=made,
-        beginning=by_first(lambda: settle(bundle, made, options)),
         steps=made["steps"] if "steps" in made.by_hand else None,
+        **by_first(lambda: _settled(made, options)),
     )
+
+
+def _settled(made: TrainingPlan, options: TrainOptions) -> dict[str, Any]:
+    """Minutes, folds and initial weights: those given, else those that the training began with, or else the plan's."""
+    given = {
+        "minutes": None if options.minutes is None else float(options.minutes),
+        "folds": options.folds,
+        "init": None if options.init is None else str(find_start(options.init)),
+    }
+    path = Path(options.output_dir) / TIME_FILE
+    began = read_shares(path).began if path.is_file() else {}
+    for name, kept in began.items():
+        if given[name] not in (None, kept) and has_trained(path.parent):
+            raise ValueError(
+                f"{options.output_dir}: its training began with {name} {in_words(kept)}, got {in_words(given[name])}. "
+                f"Leave {name} out to continue it, or use another folder."
+            )
+    if not began:
+        began = {"minutes": made.minutes, "folds": made.folds, "init": None}
+        if made.start is not None and options.init is None:
+            began["init"] = str(find_start(made.start.source))
+    return {name: began[name] if value is None else value for name, value in given.items()}
 
 
 def check_kept(bundle: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import statistics
 import time
@@ -21,26 +20,29 @@ from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import by_first, local_device, process_group, rank
 from monai_unetpp.errors import counted
-from monai_unetpp.files import claimed, write_json
+from monai_unetpp.files import claimed, read_json_object, write_json
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.measuring.environment import measuring_device
+from monai_unetpp.plain_values import from_plain
 from monai_unetpp.planning import Fingerprint
+from monai_unetpp.planning.bundle_writing import TIME_FILE
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.reporting.numbers import percent
-from monai_unetpp.training_run.beginning import check_start, tell_few_subjects, write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit, read_fitted
 from monai_unetpp.training_run.judging import (
+    check_start,
     check_targets,
     cut_bundle,
     fold_dir,
     judge_bundle,
     score_fold,
     split_folds,
+    tell_few_subjects,
     thin_folds,
 )
 from monai_unetpp.training_run.planned import Planned, check_kept, planned_bundle
@@ -171,11 +173,11 @@ class _Run:
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
-        check_start(planned.beginning.init, judging, planned.folds, tell)
+        check_start(planned.init, judging, planned.folds, tell)
         if not planned.folds:
             tell_few_subjects(training, validation, tell)
         shares = by_first(
-            lambda: kept_shares(folder / "time.json") or _share_time(planned, judging, training, values, started)
+            lambda: kept_shares(planned.bundle / TIME_FILE) or _share_time(planned, judging, training, values, started)
         )
         run = cls(planned, values, training, validation, shares, tell)
         if run.unscored:
@@ -302,7 +304,7 @@ class _Run:
         def install() -> None:
             # where files of a finished bundle were lost, it is not finished until they are written again
             _outcome_path(self.bundle).unlink(missing_ok=True)
-            install_weights(self.bundle, fitted, self.final_cases, self.planned.beginning.init)
+            install_weights(self.bundle, fitted, self.final_cases, self.planned.init)
             document(self.bundle, fitted, len(self.final_cases), self.planned.folds)
 
         by_first(install)
@@ -342,7 +344,7 @@ class _Run:
         by_time = self.planned.steps is None
         return {
             **self.values,
-            "init": self.planned.beginning.init,
+            "init": self.planned.init,
             # done once for all trainings, by stricter rules
             "check_data": False,
             "steps": _ENDLESS if by_time else self.planned.steps,
@@ -365,15 +367,15 @@ def _share_time(
     """Time a case of each list, and divide the time of a training that has saved nothing yet."""
     (judged, judged_size), (trained, trained_size) = _typical(judging), _typical(training)
     case, levels = time_case(planned.bundle, judged, values, trained)
-    write_beginning(planned.bundle, planned.beginning)
     return share_time(
-        planned.bundle / "training" / "time.json",
-        planned.beginning.minutes,
+        planned.bundle / TIME_FILE,
+        planned.minutes,
         started=started,
         case=case.times(judged_size, trained_size),
         cases=len(judging),
         levels=levels,
         folds=planned.folds,
+        init=planned.init,
         by_steps=planned.steps is not None,
     )
 
@@ -407,12 +409,12 @@ def _read_outcome(bundle: Path) -> TrainingOutcome | None:
     path, report = _outcome_path(bundle), _report_path(bundle)
     if not (path.is_file() and report.is_file() and (bundle / WEIGHTS_FILE).is_file()):
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["left_out"] = tuple(content["left_out"])
-    pruned = _pruned(bundle, content["verdict"], content["level"])
+    content = read_json_object(path, "Delete it, and run the same command again: the verdict is written anew.")
+    found = from_plain(TrainingOutcome, {**content, "bundle": bundle, "pruned": None, "report": report}, str(path))
+    pruned = _pruned(bundle, found.verdict, found.level)
     if pruned is not None and not (pruned / WEIGHTS_FILE).is_file():
         return None
-    return TrainingOutcome(bundle=bundle, pruned=pruned, report=report, **content)
+    return dataclasses.replace(found, pruned=pruned)
 
 
 def _report_path(bundle: Path) -> Path:

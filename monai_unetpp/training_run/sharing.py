@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import sys
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from monai_unetpp.distributed import process_count, processes_here
-from monai_unetpp.files import write_json
+from monai_unetpp.files import read_json_object, write_json
 from monai_unetpp.free_memory import available_bytes
+from monai_unetpp.plain_values import from_plain
 from monai_unetpp.planning.bundle_writing import has_trained
 
 _T = TypeVar("_T")
@@ -123,6 +123,7 @@ class TimeShares:
         volume_share: share of the voxels of a volume on which the levels are measured.
         case_bytes: memory that a prepared case takes; 0 if it is not known.
         cache_bytes: half of the memory that was free; 0 if it is not known.
+        began: the minutes, folds and initial weights that the training began with, by name.
     """
 
     final: float
@@ -137,6 +138,7 @@ class TimeShares:
     volume_share: float = 1.0
     case_bytes: int = 0
     cache_bytes: int = 0
+    began: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def measuring(self) -> dict[str, Any]:
@@ -197,31 +199,29 @@ def _fitting(memory: int, wanted: int) -> float:
 
 
 def _with_labels(chosen: Sequence[int], labels: Sequence[AbstractSet[str]]) -> list[int]:
-    """Exchange chosen cases until each label is in two of them, or in all that have it; if need be, add some."""
-    found = list(chosen)
-    have = Counter(name for number in found for name in labels[number]) if labels else Counter[str]()
-    wanted = {name: min(_LEAST_WITH_LABEL, count) for name, count in Counter(chain(*labels)).items()}
-    for name in sorted(wanted, key=lambda each: (wanted[each], each)):
-        for number in (number for number, own in enumerate(labels) if name in own and number not in chosen):
-            if have[name] >= wanted[name]:
-                break
-            if number in found:
-                continue
-            spare = [other for other in found if all(have[each] > wanted[each] for each in labels[other])]
-            have.update(labels[number])
-            if spare:
-                nearest = min(spare, key=lambda other: abs(other - number))
-                found.remove(nearest)
-                have.subtract(labels[nearest])
-            found.append(number)
+    """The chosen cases, and others until each label is in two of them, or in all that have it; rare labels first."""
+    found = set(chosen)
+    counts = Counter(chain(*labels))
+    for name in sorted(counts, key=lambda each: (counts[each], each)):
+        having = [number for number, own in enumerate(labels) if name in own]
+        lacking = _LEAST_WITH_LABEL - len(found.intersection(having))
+        found.update([number for number in having if number not in found][: max(lacking, 0)])
     return sorted(found)
 
 
 def kept_shares(path: Path) -> TimeShares | None:
     """The shares in a file of :func:`share_time`; None as long as there are no weights or checkpoints beside it."""
-    if not (path.is_file() and has_trained(path.parent)):
-        return None
-    return TimeShares(**json.loads(path.read_text(encoding="utf-8")))
+    return read_shares(path) if path.is_file() and has_trained(path.parent) else None
+
+
+def read_shares(path: Path) -> TimeShares:
+    """The shares in a file of :func:`share_time`.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    content = read_json_object(path, "Delete it: the time is then divided anew.")
+    return from_plain(TimeShares, content, str(path))
 
 
 def share_time(
@@ -233,6 +233,7 @@ def share_time(
     cases: int,
     levels: int,
     folds: int,
+    init: str | None = None,
     by_steps: bool = False,
 ) -> TimeShares:
     """Divide the time, and save the shares, so that a resumed training keeps its schedule.
@@ -248,6 +249,7 @@ def share_time(
         cases: number of cases to score, each of which is checked before.
         levels: number of levels of the network.
         folds: number of folds.
+        init: file or bundle with the initial weights.
         by_steps: whether steps end the trainings instead of the time; then all cases are scored.
     """
     total_s, used_s = 60 * minutes, time.monotonic() - started
@@ -285,6 +287,7 @@ def share_time(
         volume_share=verdict.volume_share,
         case_bytes=case.prepared_bytes,
         cache_bytes=_half_free(),
+        began={"minutes": minutes, "folds": folds, "init": init},
     )
     write_json(path, dataclasses.asdict(shares), indent=1)
     return shares
@@ -308,21 +311,21 @@ class _Verdict:
         least_s = _REPORT_S + _PROCESS_S + _LEVEL_S * levels
         fixed_s = max(case.busy * least_s, min(_MOST_FOR_BUSY * rest_s, _BUSY * least_s))
         whole = [cls(case, cases, fixed_s, repeats) for repeats in _REPEATS]
-        thorough = next((each for each in whole if each.seconds <= _MOST_KEPT / 2 * rest_s), whole[-1])
-        if thorough.seconds <= _MOST_KEPT * rest_s:
-            return thorough
-        hurried = dataclasses.replace(whole[-1], warm_up=0)._with_cases(cases)
-        share = _MOST_MEASURING * rest_s / max(_RESERVE * hurried.measuring_s, 1.0)
-        hurried = dataclasses.replace(hurried, volume_share=round(min(max(share, 0.001), 1.0), 3))
-        if hurried.seconds <= _MOST_KEPT * rest_s:
-            return hurried
-        fewest_cases = hurried._with_cases(fewest)
-        most_s = max(_MOST_KEPT_FOR_SOME * rest_s, fewest_cases.seconds + _MOST_FURTHER * rest_s)
-        fewer = (hurried._with_cases(count) for count in range(cases, fewest, -1))
-        return next((each for each in fewer if each.seconds <= most_s), fewest_cases)
-
-    def _with_cases(self, count: int) -> _Verdict:
-        return dataclasses.replace(self, cases=count, pictures=int(count >= _FEWEST_TO_DRAW))
+        share = _MOST_MEASURING * rest_s / max(_RESERVE * dataclasses.replace(whole[-1], warm_up=0).measuring_s, 1.0)
+        part = round(min(max(share, 0.001), 1.0), 3)
+        hurried = [
+            cls(
+                case, count, fixed_s, _REPEATS[-1], warm_up=0, pictures=int(count >= _FEWEST_TO_DRAW), volume_share=part
+            )
+            for count in range(cases, fewest - 1, -1)
+        ]
+        most_s = max(_MOST_KEPT_FOR_SOME * rest_s, hurried[-1].seconds + _MOST_FURTHER * rest_s)
+        choices = [
+            *((each, _MOST_KEPT / 2 * rest_s) for each in whole),
+            *((each, _MOST_KEPT * rest_s) for each in (whole[-1], hurried[0])),
+            *((each, most_s) for each in hurried),
+        ]
+        return next((each for each, limit_s in choices if each.seconds <= limit_s), hurried[-1])
 
     @property
     def measuring_s(self) -> float:

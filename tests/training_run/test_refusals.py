@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import nibabel as nib
 import numpy as np
@@ -18,8 +19,10 @@ from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, p
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.beginning import Beginning, check_start, tell_few_subjects, write_beginning
+from monai_unetpp.training_run.fitting import read_fitted
+from monai_unetpp.training_run.judging import check_start, tell_few_subjects
 from monai_unetpp.training_run.planned import planned_bundle
+from monai_unetpp.training_run.sharing import CaseTime, read_shares, share_time
 
 SETTINGS = TINY | {"steps": 2}
 
@@ -43,6 +46,11 @@ def bundle(data, tmp_path):
 
 def asked(data, bundle, **values):
     return TrainOptions(data, bundle, device="cpu", settings=SETTINGS, **values)
+
+
+def begins(data, bundle, **values):
+    found = planned_bundle(asked(data, bundle, **values), print)
+    return found.minutes, found.folds, found.init
 
 
 def rewrite(folder, name, change):
@@ -115,7 +123,7 @@ def test_what_a_verdict_would_refuse_is_refused_before_anything_is_done(
             refuse()
     # and nothing is in the way of another attempt
     assert not (tmp_path / "other").exists()
-    assert not (bundle / "training" / "start.json").exists()
+    assert not (bundle / "training" / "time.json").exists()
 
 
 @pytest.mark.slow
@@ -135,7 +143,6 @@ def test_planning_goes_on_after_an_interruption(planned_before, data, tmp_path, 
     assert not (folder / "configs" / "plan.json").exists()
     make_plan(data, folder)
     assert load_plan(folder).name == "interrupted"
-    assert not (folder / "training" / "planning").exists()
 
 
 def test_checking_many_cases_is_not_silent(data, tmp_path):
@@ -394,13 +401,15 @@ def test_a_value_that_only_cases_drawn_for_validation_have_is_a_label(data, tmp_
 def test_a_training_that_began_goes_on_with_its_own_minutes_folds_and_weights(data, bundle, tmp_path):
     weights = tmp_path / "weights.pt"
     weights.touch()
-    write_beginning(bundle, Beginning(20.0, 3, str(weights)))
-    for given in ({}, {"minutes": 20}, {"folds": 3, "init": os.path.relpath(weights)}):
-        assert planned_bundle(asked(data, bundle, **given), print).beginning == Beginning(20.0, 3, str(weights))
+    started, case = time.monotonic(), CaseTime(0.1)
+    path, facts = bundle / "training" / "time.json", {"started": started, "case": case, "cases": 9, "levels": 2}
+    share_time(path, 20, folds=3, init=str(weights), **facts)
     # as long as nothing is trained, it may begin otherwise
-    assert planned_bundle(asked(data, bundle, minutes=60), print).beginning == Beginning(60, 3, str(weights))
+    assert begins(data, bundle, minutes=60) == (60.0, 3, str(weights))
     (bundle / "training" / "fold_1").mkdir()
     (bundle / "training" / "fold_1" / "checkpoint_epoch=1.pt").touch()
+    for given in ({}, {"minutes": 20}, {"folds": 3, "init": os.path.relpath(weights)}):
+        assert begins(data, bundle, **given) == (20.0, 3, str(weights))
     (tmp_path / "others.pt").touch()
     for given, message in (
         ({"minutes": 60}, "its training began with minutes 20, got 60. Leave minutes out"),
@@ -422,7 +431,7 @@ def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, m
     monkeypatch.setattr(stages, "fit", stop)
     with pytest.raises(KeyboardInterrupt):
         train(asked(data, bundle, minutes=5))
-    assert planned_bundle(asked(data, bundle), print).beginning == Beginning(5.0, 0, None)
+    assert begins(data, bundle) == (5.0, 0, None)
     # what divided the time is not measured again once something is saved
     (bundle / "training" / "checkpoint_epoch=1.pt").touch()
     monkeypatch.setattr(stages, "time_case", None)
@@ -436,6 +445,22 @@ def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, m
     assert train(asked(data, bundle, minutes=5)).level == "L2"
     with pytest.raises(ValueError, match="its training began with minutes 5, got 60"):
         train(asked(data, bundle, minutes=60))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"steps": "many"}'])
+def test_a_damaged_file_of_a_training_is_named(text, tmp_path):
+    for name in ("training/model.pt", "models/model.pt", "pruning/report.html"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    reads = {
+        "training.json": lambda: read_fitted(tmp_path / "training"),
+        "time.json": lambda: read_shares(tmp_path / "training" / "time.json"),
+        "outcome.json": lambda: stages._read_outcome(tmp_path),
+    }
+    for name, read in reads.items():
+        (tmp_path / "training" / name).write_text(text)
+        with pytest.raises(ValueError, match=rf"^\S+/training/{name}\b"):
+            read()
 
 
 @pytest.mark.slow
@@ -454,12 +479,10 @@ def test_a_plan_whose_training_has_saved_something_is_not_replaced(data, bundle,
 
 @pytest.mark.slow
 def test_a_plan_whose_training_has_saved_nothing_is_replaced(data, bundle):
-    write_beginning(bundle, Beginning(20.0, 0, None))
-    (bundle / "training" / "time.json").touch()
+    (bundle / "training" / "time.json").write_text("of the first attempt")
     make_plan(data, bundle, folds=3)
     # nothing of the first attempt limits the next one
-    assert planned_bundle(asked(data, bundle, minutes=30), print).beginning == Beginning(30.0, 3, None)
-    assert not (bundle / "training" / "time.json").exists()
+    assert begins(data, bundle, minutes=30) == (30.0, 3, None)
 
 
 @pytest.mark.slow
@@ -475,6 +498,6 @@ def test_a_folder_in_which_another_process_plans_or_trains_is_refused(data, bund
         ):
             do(asked(data, folder)) if do is train else do(data, folder)
     assert (bundle / "configs" / "plan.json").stat().st_mtime_ns == before
-    assert not (bundle / "training" / "start.json").exists()
+    assert not (bundle / "training" / "time.json").exists()
     # what the refused ones leave is not in the way
     make_plan(data, tmp_path / "new")
