@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import gc
 import json
 import logging
 import os
@@ -24,6 +25,12 @@ def pytest_runtest_makereport():
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+def pytest_collection_finish():
+    """The garbage collector need not look through half a million objects of the libraries again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,7 @@ def test_processes_that_share_cases_take_a_gpu_each_unless_one_is_named(monkeypa
     assert found == [torch.device(name) for name in ("cuda:3", "cuda:3", "cuda:1", "cpu")]
 
 
+@pytest.mark.slow
 def test_gathering_waits_for_the_slowest_process(monkeypatch):
     """Scoring a share can take hours longer than another: the default group would give up after minutes."""
     asked = {}

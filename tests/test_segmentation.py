@@ -220,6 +220,7 @@ def built(monkeypatch):
     return built
 
 
+@pytest.mark.slow
 def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_path, built):
     small = {"window_shape": (24, 24, 24)}
     segment_files(case, tmp_path / "own", hippocampus_bundle, "L1", device="cpu", **small)

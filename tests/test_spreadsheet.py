@@ -33,6 +33,7 @@ def test_a_table_has_all_its_cells_and_no_formula(rows):
         assert not any(cell[:1] in ("=", "@", "\t", "\r") for cell in row if cell)
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_what_was_escaped_is_read_back(text):
     assert read_cell(escape_cell(text)) == text

@@ -85,6 +85,7 @@ def test_the_document_has_every_situation_and_its_limits(result):
     assert result.environment.date in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", [READ, WRONG])
 def test_the_exit_code_tells_what_is_wrong_and_the_text_is_kept_as_such(result, outcome, monkeypatch, tmp_path, capsys):
     (kind, *_) = result.kinds

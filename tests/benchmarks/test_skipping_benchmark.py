@@ -40,6 +40,7 @@ def test_times_are_shares_within_rounds_and_labels_agree(result):
     assert result.environment.runtime in ("torch", "compile", "openvino")
 
 
+@pytest.mark.slow
 def test_text(result):
     text = format_skipping_benchmark(result)
     assert text.startswith("A volume of 32 x 32 x 32, 97 % of it background, overlap 0, features 4, 4, 4, ")

@@ -46,8 +46,14 @@ def build(dims=3, **arguments):
     return NestedUNet(dims, 1, 2, features=(4, 6, 8), **arguments).eval()
 
 
+def shallow():
+    """What is traced in half the time."""
+    torch.manual_seed(0)
+    return NestedUNet(3, 1, 2, features=(4, 6)).eval()
+
+
 def small():
-    """What is converted fast, for tests of what becomes of the files."""
+    """What is converted fast, for tests in which the levels do not matter."""
     torch.manual_seed(0)
     return NestedUNet(2, 1, 2, features=(2, 4)).eval()
 
@@ -89,7 +95,7 @@ class TestContract:
 
     @pytest.mark.slow
     def test_bf16_is_near(self, kind, cache_dir):
-        network, windows = build(), torch.rand(2, 1, *SHAPE)
+        network, windows = shallow(), torch.rand(2, 1, *SHAPE)
         predictor = predictor_of(kind, network, cache_dir, precision="bf16")
         with torch.no_grad():
             assert relative_error(predictor(windows), network(windows)) < 0.05
@@ -97,7 +103,7 @@ class TestContract:
 
     @pytest.mark.slow
     def test_half_precision_windows_and_views(self, kind, cache_dir):
-        network = build()
+        network = shallow()
         windows = torch.rand(2, *SHAPE, 1).half().permute(0, 4, 1, 2, 3)
         with torch.no_grad():
             expected = network(windows.float())
@@ -107,7 +113,7 @@ class TestContract:
 
     @pytest.mark.slow
     def test_fewer_windows_than_a_batch(self, kind, cache_dir):
-        network, windows = build(), torch.rand(1, 1, *SHAPE)
+        network, windows = shallow(), torch.rand(1, 1, *SHAPE)
         found = predictor_of(kind, network, cache_dir, batch_size=3)(windows)
         with torch.no_grad():
             assert found.shape == (1, 2, *SHAPE)
@@ -115,7 +121,7 @@ class TestContract:
 
     @pytest.mark.slow
     def test_results_stay_after_the_next_batch(self, kind, cache_dir):
-        predictor = predictor_of(kind, build(), cache_dir)
+        predictor = predictor_of(kind, shallow(), cache_dir)
         first = predictor(torch.zeros(2, 1, *SHAPE))
         kept = first.clone()
         predictor(torch.rand(2, 1, *SHAPE))
@@ -124,7 +130,7 @@ class TestContract:
     @pytest.mark.slow
     def test_released_memory_is_taken_again(self, kind, cache_dir):
         windows = torch.rand(2, 1, *SHAPE)
-        predictor = predictor_of(kind, build(), cache_dir)
+        predictor = predictor_of(kind, shallow(), cache_dir)
         predictor.release()
         before = predictor(windows)
         predictor.release()
@@ -132,26 +138,26 @@ class TestContract:
 
     @pytest.mark.slow
     def test_changed_weights_are_seen(self, kind, cache_dir):
-        network, windows = build(), torch.rand(2, 1, *SHAPE)
+        network, windows = shallow(), torch.rand(2, 1, *SHAPE)
         predictor = predictor_of(kind, network, cache_dir)
         before = predictor(windows)
         with torch.no_grad():
-            network.heads["L2"].bias.add_(1.0)
+            network.heads["L1"].bias.add_(1.0)
         assert torch.allclose(predictor(windows), before + 1, atol=1e-4)
 
     @pytest.mark.slow
     def test_changed_weights_are_seen_outside_of_inference_mode(self, kind, cache_dir):
-        network, windows = build(), torch.rand(2, 1, *SHAPE)
+        network, windows = shallow(), torch.rand(2, 1, *SHAPE)
         with torch.inference_mode():
             predictor = predictor_of(kind, network, cache_dir)
             before = predictor(windows).clone()
         with torch.no_grad():
-            network.heads["L2"].bias.add_(1.0)
+            network.heads["L1"].bias.add_(1.0)
         assert torch.allclose(predictor(windows), before + 1, atol=1e-4)
 
     @pytest.mark.slow
     def test_the_network_stays_as_it_is(self, kind, cache_dir):
-        network, windows = build().train(), torch.rand(2, 1, *SHAPE)
+        network, windows = shallow().train(), torch.rand(2, 1, *SHAPE)
         network.heads["L1"].eval()
         weights = {name: (value.data_ptr(), value.stride()) for name, value in network.state_dict().items()}
         found = predictor_of(kind, network, cache_dir, precision="bf16")(windows)
@@ -181,13 +187,13 @@ class TestContract:
             assert relative_error(found[name], expected) < 1e-4
 
     def test_wrong_windows(self, kind, cache_dir):
-        predictor = predictor_of(kind, build(), cache_dir)
+        predictor = predictor_of(kind, shallow(), cache_dir)
         for shape in ((3, 1, *SHAPE), (2, 1, 9, 8, 11), (0, 1, *SHAPE)):
             with pytest.raises(ValueError, match=r"windows must have shape \(1 to 2, channels, 9, 8, 12\), got"):
                 predictor(torch.rand(shape))
 
     def test_wrong_arguments(self, kind, cache_dir):
-        network = build()
+        network = shallow()
         with pytest.raises(ValueError, match=r"levels must be a non-empty list .* got 'L1'"):
             predictor_of(kind, network, cache_dir, "L1")
         with pytest.raises(ValueError, match="L7"):
@@ -229,7 +235,7 @@ class Doubled(NestedUNet):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNTIMES)
 def test_a_subclass_computes_what_it_says(kind, tmp_path):
-    network, windows = build(2), torch.rand(2, 1, 8, 8)
+    network, windows = small(), torch.rand(2, 1, 8, 8)
     doubled = Doubled(**network.config).eval()
     doubled.load_state_dict(network.state_dict())
     expected = predictor_of(kind, network, tmp_path, window_shape=(8, 8))(windows)
@@ -237,6 +243,7 @@ def test_a_subclass_computes_what_it_says(kind, tmp_path):
     assert torch.allclose(found, 2 * expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNTIMES[1:])
 def test_windows_with_other_channels_than_before_are_refused(kind, cache_dir):
     predictor = predictor_of(kind, NestedUNet(2, 3, 2, features=(2, 4)).eval(), cache_dir, window_shape=(8, 8))
@@ -245,10 +252,11 @@ def test_windows_with_other_channels_than_before_are_refused(kind, cache_dir):
         predictor(torch.rand(2, 1, 8, 8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNTIMES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_networks_in_another_type_with_any_runtime(kind, dtype, cache_dir):
-    network, windows = build(2).to(dtype), torch.rand(2, 1, 8, 8)
+    network, windows = small().to(dtype), torch.rand(2, 1, 8, 8)
     found = predictor_of(kind, network, cache_dir, precision="auto", window_shape=(8, 8))(windows)
     with torch.no_grad():
         assert relative_error(found.float(), network(windows.to(dtype)).float()) < 1e-2
@@ -369,6 +377,7 @@ class TestOpenVINO:
         with torch.no_grad():
             assert relative_error(predictor(windows), network(windows)) < 1e-4
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("shape", "strides"), [((1, 9), 2), ((2, 1, 5), 3)])
     def test_axes_that_are_shorter_than_a_stride(self, shape, strides, tmp_path):
         network, windows = build(len(shape), strides=strides), torch.rand(1, 1, *shape)

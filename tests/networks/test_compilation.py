@@ -44,7 +44,7 @@ class TestCompile:
 
     @pytest.mark.slow
     def test_gradients_agree(self):
-        net = build().train()
+        net = build(features=(2, 4)).train()
         image = torch.rand(2, 1, 10, 9)
         gradients = []
         for function in (net, torch.compile(net, fullgraph=True, backend="aot_eager")):
@@ -99,10 +99,8 @@ class TestCompile:
 
 class TestExport:
     @pytest.mark.slow
-    @pytest.mark.parametrize("dims", [2, 3])
-    def test_fixed_size(self, dims):
-        net = build(dims)
-        image = torch.rand(1, 1, *(9, 12, 7)[:dims])
+    def test_fixed_size(self):
+        net, image = build(), torch.rand(1, 1, 9, 12)
         with torch.no_grad():
             program = torch.export.export(net, (image,))
             assert_close(program.module()(image), net(image))
@@ -163,7 +161,7 @@ class TestScript:
 
     @pytest.mark.slow
     def test_inputs_are_checked(self):
-        scripted = torch.jit.script(build())
+        scripted = torch.jit.script(build(features=(2, 4)))
         with pytest.raises(torch.jit.Error, match=r"input must have shape \(batch, 1, 2 spatial axes\)"):
             scripted(torch.rand(1, 3, 8, 8))
 

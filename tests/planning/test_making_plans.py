@@ -165,6 +165,7 @@ def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tm
         plan(thick_dir, bundle, minutes=1, settings=TINY, measure=machine)
 
 
+@pytest.mark.slow
 def test_windows_beyond_an_image_hold_what_patches_held_there(thick_bundle, tmp_path):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
     plan(root, tmp_path / "flat", minutes=1, settings={"features": [2, 4, 4]}, measure=machine)
@@ -225,6 +226,7 @@ def test_images_can_be_scaled_bent_and_split_into_objects(tmp_path):
     assert numbers.max() == numbered.instances
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("normalization", "inverted"), [("unit", [1.0, 0.75, 0.0]), ("volume", [0.0, -0.25, -1.0])])
 def test_some_patches_are_inverted_where_images_are(tmp_path, normalization, inverted):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
@@ -245,6 +247,7 @@ def test_some_patches_are_inverted_where_images_are(tmp_path, normalization, inv
     assert "inverted" not in (tmp_path / "plain" / "docs" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_pictures_whose_surround_is_cropped_get_results_on_their_own_grid(tmp_path):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
     settings = {"features": [2, 4, 4], "crop_background": True}

@@ -6,7 +6,7 @@ import pytest
 from tiny_pruning import fake_costs, write_boxes
 
 from monai_unetpp.pruning import evaluation, evaluation_stages
-from monai_unetpp.pruning.report import worst_cases
+from monai_unetpp.pruning.report import report_files, worst_cases
 from monai_unetpp.pruning.scoring import case_scores
 
 
@@ -28,6 +28,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
     monkeypatch.setattr(worst_cases, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
     monkeypatch.setattr(evaluation, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
+
+
+@pytest.fixture
+def without_page(monkeypatch):
+    """Without costs, pictures and the page; the other files of the report are written."""
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+    monkeypatch.setattr(report_files, "_html", lambda *_: "")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.pruning import Rules, cost, read_report
+from monai_unetpp.pruning import Rules, cost, evaluation, read_report
 from monai_unetpp.pruning.points.adaptive_points import compare_in_sequence, level_operations
 from monai_unetpp.pruning.points.settings import adaptive_tolerances, parse_settings
 from monai_unetpp.pruning.report.adaptive_tables import adaptive_table
@@ -28,8 +28,9 @@ from monai_unetpp.pruning.scoring import case_scores
 
 
 @pytest.fixture(autouse=True)
-def no_new_processes(monkeypatch):
-    """Memory, which takes a process for each level, has tests of its own."""
+def quick(monkeypatch):
+    """Memory, which takes a process for each level, and pictures of cases have tests of their own."""
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
     monkeypatch.setattr(cost, "measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1))
 
 

@@ -64,7 +64,7 @@ def plan_of(boxes: Path, folder: Path, **changes) -> PruningPlan:
 
 @pytest.mark.slow
 def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, boxes, folds) -> None:
-    result = judge(folds, plan_of(boxes, tmp_path))
+    result = judge(folds, plan_of(boxes, tmp_path, pictures=1))
     final = verdict(result)
     # the network of the plan is blind at L1; it is measured, not scored
     assert (final.verdict, final.level, final.subjects) == ("prune", "L1", 20)
@@ -81,7 +81,9 @@ def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, bo
 
 
 @pytest.mark.slow
-def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(tmp_path, boxes, folds) -> None:
+def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(
+    tmp_path, boxes, folds, without_page
+) -> None:
     bundle = make_prunable_bundle(tmp_path / "bundle", half_blind_network())
     write_training_record(bundle, training=load_datalist(boxes, "training"), rule=LAST)
     result = judge(folds, plan_of(boxes, tmp_path / "out", bundle=bundle))
@@ -93,7 +95,7 @@ def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(tmp_
 
 
 @pytest.mark.slow
-def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds) -> None:
+def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds, without_page) -> None:
     tables = [tmp_path / f"fold_{number}.csv" for number in range(2)]
     for table, fold in zip(tables, folds, strict=True):
         write_text(table, format_scores(fold.rows, TOLERANCE))
@@ -263,7 +265,7 @@ def test_scores_with_other_labels_give_no_verdict(tmp_path, boxes, folds, change
 
 
 @pytest.mark.slow
-def test_empty_cells_of_what_is_nowhere_are_volumes_of_0(tmp_path, boxes, folds) -> None:
+def test_empty_cells_of_what_is_nowhere_are_volumes_of_0(tmp_path, boxes, folds, without_page) -> None:
     nowhere = LabelScore("both_empty", None, None, None, None, None, None, None)
     lacking, changed = shutil.copytree(boxes, tmp_path / "boxes"), {"case_00", "case_01"}
     for case in changed:

@@ -20,7 +20,6 @@ from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import cost as cost_module
 from monai_unetpp.pruning import (
     evaluate_levels,
-    evaluation,
     evaluation_stages,
     measure_costs,
     measure_setting_costs,
@@ -48,8 +47,8 @@ def run(*given, **settings):
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """Without costs and pictures."""
+def quick(without_page, monkeypatch):
+    """Without costs, pictures and the page."""
 
     def costs(networks, window_shape, volume_shape, *_, **__):
         return {
@@ -62,7 +61,6 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(evaluation_stages, "measure_costs", costs)
     monkeypatch.setattr(evaluation_stages, "measure_setting_costs", setting_costs)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
 
 
 # ---------------------------------------------------------------- the whole path

@@ -27,7 +27,6 @@ from tiny_pruning import (
     LABELS,
     SHAPE,
     break_label,
-    fake_costs,
     half_blind_network,
     intensity_network,
     make_pipeline,
@@ -53,7 +52,6 @@ from monai_unetpp.pruning.decision import join
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.report import worst_cases
-from monai_unetpp.pruning.report.report_files import write_report
 from monai_unetpp.pruning.results import OperatingPoint
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import shown_loser
@@ -355,9 +353,7 @@ def test_another_process_has_the_folder(tmp_path, few_boxes, scored, monkeypatch
 
 
 @pytest.mark.slow
-def test_rules_of_the_evaluation_that_this_one_waited_for_are_told(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+def test_rules_of_the_evaluation_that_this_one_waited_for_are_told(tmp_path, few_boxes, without_page, monkeypatch):
     run(intensity_network(), few_boxes, tmp_path / "other")
 
     @contextlib.contextmanager
@@ -651,9 +647,7 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, few_boxes, no_network
 
 
 @pytest.mark.slow
-def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, without_page):
     first = run(intensity_network(), few_boxes, tmp_path)
     assert first.settings == {
         "window": "16x16x16",
@@ -672,26 +666,20 @@ def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_lower_least_dice_of_the_reference_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+def test_a_lower_least_dice_of_the_reference_leaves_a_trace(tmp_path, few_boxes, without_page):
     run(intensity_network(), few_boxes, tmp_path)
     later = run(intensity_network(), few_boxes, tmp_path, min_reference=0.2).settings
     assert "least Dice of the deepest level 0.5" in later["earlier rules"]
 
 
 @pytest.mark.slow
-def test_another_seed_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+def test_another_seed_leaves_a_trace(tmp_path, few_boxes, without_page):
     run(intensity_network(), few_boxes, tmp_path)
     assert run(intensity_network(), few_boxes, tmp_path, seed=1).settings["earlier rules"].endswith("; seed 0")
 
 
 @pytest.mark.slow
-def test_another_tolerance_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+def test_another_tolerance_leaves_a_trace(tmp_path, few_boxes, without_page):
     run(intensity_network(), few_boxes, tmp_path)
     later = run(intensity_network(), few_boxes, tmp_path, tolerance_mm=dict.fromkeys(LABELS, 6.0)).settings
     assert later["earlier rules"].endswith("; tolerances anterior=1, posterior=1, foreground=1")
@@ -702,9 +690,7 @@ def test_another_tolerance_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
 
 
 @pytest.mark.slow
-def test_other_subjects_leave_a_trace(tmp_path, few_boxes, quick, monkeypatch):
-    monkeypatch.setattr(evaluation, "write_report", write_report)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+def test_other_subjects_leave_a_trace(tmp_path, few_boxes, without_page):
     pairs = {"case_00": "a", "case_01": "a", "case_02": "b"}
     run(intensity_network(), few_boxes, tmp_path, subjects=pairs)
     same = {case: f"subject {subject}" for case, subject in pairs.items()}
@@ -714,9 +700,7 @@ def test_other_subjects_leave_a_trace(tmp_path, few_boxes, quick, monkeypatch):
 
 
 @pytest.mark.slow
-def test_cases_that_are_added_after_a_verdict_leave_a_trace(tmp_path, few_boxes, quick, monkeypatch):
-    monkeypatch.setattr(evaluation, "write_report", write_report)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+def test_cases_that_are_added_after_a_verdict_leave_a_trace(tmp_path, few_boxes, without_page):
     run(intensity_network(), few_boxes, tmp_path, only=("case_00", "case_01"))
     later = run(intensity_network(), few_boxes, tmp_path).settings
     assert later["earlier rules"].endswith("; 2 cases of 2 subjects")
@@ -730,9 +714,7 @@ def test_cases_that_are_added_after_a_verdict_leave_a_trace(tmp_path, few_boxes,
 
 
 @pytest.mark.slow
-def test_rules_for_other_cases_are_none_that_came_before(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
-    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
+def test_rules_for_other_cases_are_none_that_came_before(tmp_path, few_boxes, without_page):
     run(intensity_network(), few_boxes, tmp_path)
     others = shutil.copytree(few_boxes, tmp_path / "others")
     assert "earlier rules" not in run(intensity_network(), others, tmp_path, margins="dice=0.1").settings

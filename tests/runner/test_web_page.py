@@ -172,6 +172,7 @@ server.close();
     assert done.stderr == "dist/: holds no page. Build it first: npm run build -- FOLDER...\n"
 
 
+@pytest.mark.slow
 def test_the_worker_names_what_failed_and_keeps_the_network_that_it_has(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "ort").mkdir()

@@ -143,6 +143,7 @@ def test_other_settings_are_refused(tiny_study, discs_dir, tiny):
         run_study(discs_dir, tiny_study[0], **{**tiny, "budget": 7})
 
 
+@pytest.mark.slow
 def test_runs_of_other_settings_are_refused_in_the_report(tiny_study, discs_dir, tmp_path, tiny):
     folder = tmp_path / "study"
     shutil.copytree(tiny_study[0], folder)
@@ -324,6 +325,7 @@ def test_a_wide_network_that_does_not_exist_is_left_out(discs_dir, tmp_path, tin
         run_study(discs_dir, tmp_path, variants=["unet_wide"], **tiny)
 
 
+@pytest.mark.slow
 def test_a_report_does_not_miss_a_wide_network_that_does_not_exist(tiny_study):
     missing = json.loads((tiny_study[0] / "study.json").read_text())["missing"]
     assert "UNet+" in missing

@@ -58,6 +58,7 @@ def test_files_that_were_changed_under_the_same_names_are_other_cases(discs_dir,
     folder.compare(settings, find_study_cases(data.rename(tmp_path / "moved")))
 
 
+@pytest.mark.slow
 def test_a_list_of_runs_reads_no_images(discs_dir, tmp_path, monkeypatch):
     folder, settings = StudyFolder(tmp_path), StudySettings(2)
     folder.claim(settings, find_study_cases(discs_dir))

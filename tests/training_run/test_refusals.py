@@ -145,6 +145,7 @@ def test_planning_goes_on_after_an_interruption(planned_before, data, tmp_path, 
     assert load_plan(folder).name == "interrupted"
 
 
+@pytest.mark.slow
 def test_checking_many_cases_is_not_silent(data, tmp_path):
     lines = []
     settings = {"settings": SETTINGS, "device": "cpu", "measure": slow_machine}

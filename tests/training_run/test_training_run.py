@@ -50,9 +50,13 @@ def discs_dir(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """No process of its own for the memory, and few draws for the bounds."""
+    """No process of its own for the memory, no page, and pictures of cases without anything."""
     monkeypatch.setattr(
         "monai_unetpp.pruning.cost.measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000)
+    )
+    monkeypatch.setattr("monai_unetpp.pruning.report.report_files._html", lambda *_: "")
+    monkeypatch.setattr(
+        "monai_unetpp.pruning.report.worst_cases.save_overlay", lambda *given, **_: given[5].write_bytes(b"")
     )
 
 
@@ -252,7 +256,7 @@ def test_a_case_that_cannot_be_scored_is_left_out_and_told(discs_dir, planned, m
         return "there is not enough memory" if case.name == "disc_7" else score(self, case, source)
 
     monkeypatch.setattr(CaseEvaluation, "score_source", score_most)
-    bundle = planned("most", folds=folds)
+    bundle = planned("most", folds=folds, steps=1)
     outcome = train(options(discs_dir, bundle))
     assert outcome.left_out == ("disc_7: there is not enough memory",)
     assert (outcome.verdict, outcome.report.is_file()) == ("inconclusive", True)
