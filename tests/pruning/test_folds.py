@@ -27,7 +27,7 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, evaluation_stages, judge, prune, verdict
-from monai_unetpp.pruning.report.trust_wording import trust_sentences
+from monai_unetpp.pruning.report.opening import trust_sentences
 from monai_unetpp.pruning.scoring.folds import fold_entries, format_scores, join_folds, read_folds
 from monai_unetpp.pruning.scoring.levels import Scores
 
