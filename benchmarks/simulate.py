@@ -22,8 +22,7 @@ from scipy import special, stats
 
 from benchmarks.command import run_command
 from monai_unetpp.files import write_text
-from monai_unetpp.pruning.decision.samples import FAIL, GuardSample, PointSamples
-from monai_unetpp.pruning.decision.single_cases import is_excess, is_excess_excluded
+from monai_unetpp.pruning.decision.samples import FAIL, GuardSample, PointSamples, is_excess, is_excess_excluded
 from monai_unetpp.pruning.statistics import (
     MIN_SUBJECTS,
     POWER,

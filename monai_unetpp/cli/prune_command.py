@@ -65,7 +65,7 @@ def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any)
 
 
 def _show(result: PruningResult) -> None:
-    from monai_unetpp.pruning.report.trust_wording import trust_sentences
+    from monai_unetpp.pruning.report.opening import trust_sentences
     from monai_unetpp.pruning.wording import data_set_in_words, part_in_words, rule_in_words
 
     for decision in result.decisions:

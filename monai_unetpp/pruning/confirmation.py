@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,6 @@ def confirming_cases(
         confirming = _keep_back(people, list(entries), data.confirm_share or 0.0, seed)
     _check_other_data(people, confirming)
     return confirming
-
-
-def choosing_entries(
-    entries: Sequence[Mapping[str, Any]], dataset: str, kept_back: Collection[tuple[str, str]]
-) -> list[Mapping[str, Any]]:
-    """The entries of the cases that choose; operating points are compared on these only."""
-    names = [case.name for case in list_cases(entries)] if kept_back else [""] * len(entries)
-    return [entry for entry, name in zip(entries, names, strict=True) if (dataset, name) not in kept_back]
 
 
 def draw_subjects(subjects: Iterable[str], share: float, seed: int = 0) -> set[str]:

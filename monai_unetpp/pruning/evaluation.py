@@ -107,7 +107,8 @@ def _evaluated(
         # keeps evaluations by other programs out, for all processes
         with claimed(make_output_dir(plan.outputs.output_dir), "evaluates") if rank() == 0 else nullcontext():
             prepared = stages.prepare(plan, scores)
-            scored, training = stages.score_data_sets(prepared), stages.score_training(prepared)
+            scored = stages.score_data_sets(prepared)
+            training = [stages.score(prepared, name, training=cases) for name, cases in prepared.training.items()]
             return by_first(lambda: _conclude(prepared, scored, training, scored_by or {}))
 
 
@@ -146,14 +147,16 @@ def _evaluate(
     """Costs and decisions; ``tell`` announces each step, as it may take minutes."""
     plan = prepared.plan
     tell("deciding: comparing the levels, case by case, on all subjects ...")
-    decisions = stages.decide_cases(scored, plan.rules, prepared.kept_back)
+    decisions = stages.decide_cases(scored, plan.rules)
     exposures = stages.expose(prepared, scored, decisions, unchecked)
     if exposures is not None:
         decisions = with_exposures(decisions, exposures, plan.pipeline.network.levels[-1])
     tell("deciding: repeating the verdict on other samples of the subjects ...")
-    repeated, between_sets = trust(stages.trusted_rows(prepared, scored, exposures), scored.points, plan.rules)
+    known = withdrawn(exposures)
+    unseen = [row for row in scored.choosing_rows if row.dataset not in known]
+    repeated, between_sets = trust(unseen, scored.points, plan.rules)
     # what is left of all data sets is not all of them
-    stability = tuple(each for each in repeated if each.dataset not in withdrawn(exposures))
+    stability = tuple(each for each in repeated if each.dataset not in known)
     tell(f"measuring the costs of {', '.join(point.name for point in scored.points)} ...")
     costs = stages.measure_levels(prepared, scored)
     if plan.costs.settings:
@@ -169,7 +172,7 @@ def _evaluate(
         costs=costs,
         environment=describe_environment(
             prepared.device,
-            stages.inferer_precision(plan.pipeline.inferer),
+            prepared.settings["precision"],
             prepared.own.runtime if prepared.own else "torch",
         ),
         rules=plan.rules,

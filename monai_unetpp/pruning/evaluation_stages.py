@@ -16,9 +16,10 @@ import torch
 from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import load_datalist, read_geometry
 from monai_unetpp.data.datasets.case_check import CheckedCase
+from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.distributed import rank
-from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.measuring.energy import find_counter
 from monai_unetpp.measuring.environment import measuring_device
 from monai_unetpp.metrics.scores import scored_labels
@@ -26,7 +27,7 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
 from monai_unetpp.pruning import preflight
 from monai_unetpp.pruning.budgets import parse_budget
-from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
+from monai_unetpp.pruning.confirmation import confirming_cases
 from monai_unetpp.pruning.cost import checked_shape, measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, decide_all, join
 from monai_unetpp.pruning.doubts import (
@@ -37,7 +38,7 @@ from monai_unetpp.pruning.doubts import (
     doubts_of_tolerances,
     shortest_edge,
 )
-from monai_unetpp.pruning.exposure import exposures_of, record_of, withdrawn
+from monai_unetpp.pruning.exposure import exposures_of, record_of
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
@@ -67,7 +68,7 @@ from monai_unetpp.pruning.results import (
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.folds import check_complete, check_truth, join_folds
-from monai_unetpp.pruning.scoring.levels import NothingScoredError, Scores, evaluate_levels
+from monai_unetpp.pruning.scoring.levels import NothingScoredError, Scores, evaluate_levels, refuse_problems
 from monai_unetpp.pruning.scoring.prediction import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ class Scored:
         points: the levels and further networks.
         data_sets: the scores of each data set, the confirming one last.
         choosing: those of the data sets that choose.
+        kept_back: data set and name of the cases that only confirm.
         at_settings: the scores of the choosing data sets at each further setting.
         left_out: further networks that failed, for the report.
     """
@@ -136,6 +138,7 @@ class Scored:
     points: tuple[OperatingPoint, ...]
     data_sets: tuple[Scores, ...]
     choosing: tuple[Scores, ...]
+    kept_back: frozenset[tuple[str, str]]
     at_settings: dict[InferenceSetting, list[Scores]]
     left_out: dict[str, str]
 
@@ -148,6 +151,11 @@ class Scored:
     def all_rows(self) -> tuple[ScoreRow, ...]:
         """The rows of all data sets."""
         return tuple(row for each in self.data_sets for row in each.rows)
+
+    @property
+    def choosing_rows(self) -> tuple[ScoreRow, ...]:
+        """The rows of the cases that choose."""
+        return tuple(row for row in self.all_rows if (row.dataset, row.case) not in self.kept_back)
 
     @property
     def error_auroc(self) -> float | None:
@@ -180,7 +188,13 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     checked_training = preflight.check_training(plan, training, ignore_labels)
     if given is not None:
         name = plan.data.names[0]
-        preflight.check_scored(name, checked[name])
+        # such as an image that is in two folds under two names
+        refuse_problems(
+            {name: checked[name]},
+            "of the folds",
+            "or leave them out, and split the folds again. exclude_problems does not leave them out, as networks of "
+            "other folds may know these images.",
+        )
         check_complete(given, scored_labels(pipeline.labels))
         check_truth(given, {case: each.volumes_ml for case, each in checked[name].items()}, pipeline.labels, name)
     further = preflight.load_further(pipeline)
@@ -276,8 +290,8 @@ def score_data_sets(prepared: Prepared) -> Scored:
     """Score the levels on every data set, and at the further settings on those that choose."""
     names, given = list(prepared.entries), prepared.given
     count = len(prepared.plan.data.dataset_dir)
-    data_sets = [_score(prepared, name) if given is None or number else given for number, name in enumerate(names)]
-    at_settings = {setting: [_score(prepared, name, setting) for name in names[:count]] for setting in prepared.others}
+    data_sets = [score(prepared, name) if given is None or number else given for number, name in enumerate(names)]
+    at_settings = {setting: [score(prepared, name, setting) for name in names[:count]] for setting in prepared.others}
     # leave out a further network that failed on any data set
     points = tuple(point for point in data_sets[0].points if all(point in each.points for each in data_sets))
     failed = [point.name for point in prepared.extra_points if point not in points]
@@ -290,14 +304,10 @@ def score_data_sets(prepared: Prepared) -> Scored:
         points=points,
         data_sets=tuple(data_sets),
         choosing=tuple(data_sets[:count]),
+        kept_back=prepared.kept_back,
         at_settings=at_settings,
         left_out={"left out, as they fail on a case": ", ".join(failed)} if failed else {},
     )
-
-
-def score_training(prepared: Prepared) -> list[Scores]:
-    """The scores of the training cases that the plan asks for, by data set that chooses."""
-    return [_score(prepared, name, training=entries) for name, entries in prepared.training.items()]
 
 
 def all_problems(prepared: Prepared, scored: Scored, training: Sequence[Scores]) -> tuple[DataProblem, ...]:
@@ -313,7 +323,7 @@ def all_problems(prepared: Prepared, scored: Scored, training: Sequence[Scores])
     )
 
 
-def _score(
+def score(
     prepared: Prepared,
     name: str,
     setting: InferenceSetting | None = None,
@@ -333,7 +343,11 @@ def _score(
         what, memory = ", training cases", "training_scores"
         told = f"training_list must name cases that can be scored, got a failure in {plan.data.training_list!r}"
     try:
-        entries = training or choosing_entries(prepared.entries[name], name, prepared.kept_back if setting else ())
+        entries = training or prepared.entries[name]
+        if setting:
+            # operating points are compared on the cases that choose
+            found = zip(list_cases(entries), entries, strict=True)
+            entries = [entry for case, entry in found if (name, case.name) not in prepared.kept_back]
         with counting(rank() == 0 and plan.outputs.progress, f"scoring {name}{what}") as count:
             scoring = Scoring(
                 **_steps(plan, setting),
@@ -378,7 +392,7 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
         _median_shape(plan, scored),
         plan.pipeline.inferer,
         device=prepared.device,
-        precision=inferer_precision(plan.pipeline.inferer),
+        precision=prepared.settings["precision"],
         repeats=plan.costs.repeats,
         warm_up=plan.costs.warm_up,
         seed=plan.rules.seed,
@@ -422,13 +436,6 @@ def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
     return tuple(min(edge, max(window, round(edge * scale))) for edge, window in edges)
 
 
-def inferer_precision(inferer: Any) -> str:
-    """The precision that was requested of an inferer, or of the one within test-time flips."""
-    while isinstance(inferer, FlipInferer):
-        inferer = inferer.inferer
-    return inferer.precision if isinstance(inferer, (PrecisionInferer, NestedSlidingWindowInferer)) else "fp32"
-
-
 # ---------------------------------------------------------------- decide
 
 
@@ -442,28 +449,16 @@ def expose(
     return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold, unchecked)
 
 
-def trusted_rows(prepared: Prepared, scored: Scored, exposures: Sequence[Exposure] | None) -> tuple[ScoreRow, ...]:
-    """The scores whose verdict can be repeated on other samples: of choosing cases that the network has not seen."""
-    rows, known = _choosing_rows(scored, prepared.kept_back), withdrawn(exposures)
-    return tuple(row for row in rows if row.dataset not in known)
-
-
-def _choosing_rows(scored: Scored, kept_back: frozenset[tuple[str, str]]) -> tuple[ScoreRow, ...]:
-    return tuple(row for row in scored.all_rows if (row.dataset, row.case) not in kept_back)
-
-
-def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, str]]) -> tuple[Decision, ...]:
+def decide_cases(scored: Scored, rules: Rules) -> tuple[Decision, ...]:
     """The verdict on each data set and on all; with held-out cases, the choice and its confirmation."""
-    if not kept_back:
+    if not scored.kept_back:
         return decide_all(scored.rows, scored.points, rules)
-    available = scored.all_rows
-    choosing = _choosing_rows(scored, kept_back)
-    confirming = tuple(row for row in available if (row.dataset, row.case) in kept_back)
-    choice = decide_all(choosing, scored.points, rules, role="choose")
+    confirming = tuple(row for row in scored.all_rows if (row.dataset, row.case) in scored.kept_back)
+    choice = decide_all(scored.choosing_rows, scored.points, rules, role="choose")
     if choice[-1].verdict != "prune":
         return choice
     names = list(dict.fromkeys(row.dataset for row in confirming))
-    if missing := sorted({name for name, _ in kept_back} - set(names)):
+    if missing := sorted({name for name, _ in scored.kept_back} - set(names)):
         raise ValueError(
             f"confirming cases must be scored, got none of {', '.join(missing)}: all have problems. Correct them, or "
             "leave out the option that keeps cases back."
@@ -477,7 +472,7 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
     plan, own = prepared.plan, prepared.own
     if own is None or not parse_settings(plan.costs.settings):
         return None
-    rows = _choosing_rows(scored, prepared.kept_back)
+    rows = scored.choosing_rows
     if not tradeoffs.with_labels(rows):
         logger.warning("No choosing case has a label: the settings are not compared.")
         return None
@@ -534,7 +529,7 @@ def trade_offs(
     """
     rules, names = prepared.plan.rules, [point.name for point in scored.points]
     timed = {name: costs[name] for name in names} | tradeoffs.times_of_depths(adaptive, costs)
-    rows = tradeoffs.with_labels((*_choosing_rows(scored, prepared.kept_back), *(adaptive.rows if adaptive else ())))
+    rows = tradeoffs.with_labels((*scored.choosing_rows, *(adaptive.rows if adaptive else ())))
     if not rows:
         return ()
     accuracy = tradeoffs.mean_accuracy(rows, list(timed))

@@ -21,7 +21,7 @@ from monai_unetpp.pruning.cost import checked_shape
 from monai_unetpp.pruning.exposure import has_weights_of
 from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
-from monai_unetpp.pruning.scoring.levels import check_cases
+from monai_unetpp.pruning.scoring.levels import check_cases, refuse_problems
 from monai_unetpp.pruning.write import check_writable
 
 
@@ -56,8 +56,6 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
         raise ValueError(
             f"write must not hold output_dir, got {target} around {outputs.output_dir}. Give another folder."
         )
-    if target.exists() and not outputs.overwrite:
-        raise FileExistsError(f"write must not exist yet, got {target}. Give another folder, or set overwrite.")
     check_writable(bundle, target, overwrite=outputs.overwrite)
     check_weights(pipeline)
     return check_inference(bundle, pipeline.inferer, pipeline.device)
@@ -113,20 +111,16 @@ def check_data_sets(
     files: dict[tuple[str, str], str] = {}
     for dataset, listed in entries.items():
         cases = list_cases(listed)
-        checked = _check_cases(plan, cases, ignore_labels[dataset])
-        found |= {(dataset, name): each for name, each in checked.items()}
+        found |= {(dataset, name): each for name, each in _check_cases(plan, cases, ignore_labels[dataset]).items()}
         files |= {(dataset, case.name): str(case.image[0]) for case in cases}
     found |= {
         case: dataclasses.replace(found[case], problem=same_image(files[case], f"{files[first]} ({first[0]})"))
         for case, first in repeated_images(found).items()
     }
-    problems = _problems(found)
-    if problems and len(entries) > 1 and not plan.data.exclude_problems:
-        raise ValueError(
-            f"cases of all data sets must be sound, got {len(problems)} with a problem:\n" + "\n".join(problems) + "\n"
-            "Correct them, or set exclude_problems (--exclude_problems) to leave them out."
-        )
-    return {dataset: {name: each for (of, name), each in found.items() if of == dataset} for dataset in entries}
+    checked = {dataset: {name: each for (of, name), each in found.items() if of == dataset} for dataset in entries}
+    if len(entries) > 1 and not plan.data.exclude_problems:
+        refuse_problems(checked, "of all data sets", "or set exclude_problems (--exclude_problems) to leave them out.")
+    return checked
 
 
 def check_training(
@@ -136,15 +130,10 @@ def check_training(
     checked = {
         dataset: _check_cases(plan, list_cases(listed), ignore_labels[dataset]) for dataset, listed in entries.items()
     }
-    found = {(dataset, name): each for dataset, cases in checked.items() for name, each in cases.items()}
-    problems = _problems(found)
     none_left = any(all(each.problem for each in cases.values()) for cases in checked.values())
-    if problems and (none_left or not plan.data.exclude_problems):
+    if none_left or not plan.data.exclude_problems:
         remedy = "." if none_left else ", or set exclude_problems (--exclude_problems) to leave them out."
-        raise ValueError(
-            f"cases of the training_list {plan.data.training_list!r} must be sound, got {len(problems)} of "
-            f"{len(found)} with a problem:\n" + "\n".join(problems) + f"\nCorrect them, leave out the list{remedy}"
-        )
+        refuse_problems(checked, f"of the training_list {plan.data.training_list!r}", f"leave out the list{remedy}")
     return checked
 
 
@@ -152,22 +141,6 @@ def _check_cases(plan: PruningPlan, cases: Sequence[LabelledCase], ignored: int 
     network, values = plan.pipeline.network, list(plan.pipeline.labels.values())
     allowed = values if ignored is None else [*values, ignored]
     return check_cases(cases, allowed, network.spatial_dims, network.in_channels)
-
-
-def _problems(found: Mapping[tuple[str, str], CheckedCase]) -> list[str]:
-    return [f"- {dataset}, {name}: {each.problem}" for (dataset, name), each in found.items() if each.problem]
-
-
-def check_scored(dataset: str, checked: Mapping[str, CheckedCase]) -> None:
-    """Refuse folds with cases that must not judge, such as an image that is in two of them under two names."""
-    problems = [f"- {name}: {each.problem}" for name, each in checked.items() if each.problem]
-    if problems:
-        raise ValueError(
-            f"cases of {dataset!r} must be sound for folds, got {len(problems)} of {len(checked)} with a problem:\n"
-            + "\n".join(problems)
-            + "\nCorrect them, or leave them out, and split the folds again. exclude_problems does not leave them "
-            "out, as networks of other folds may know these images."
-        )
 
 
 def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from monai_unetpp.metrics.scores import with_foreground
 from monai_unetpp.pruning.inference import inference_of
@@ -79,7 +78,7 @@ def earlier_rules(
     pairs = {(subject, subjects[case]) for case, subject in told.items() if case in subjects}
     if not pairs:
         return {}
-    before, rules = earlier.settings.get(EARLIER_RULES), plan.rules
+    before, rules = earlier.settings.get(EARLIER_RULES), _in_words(earlier.rules)
     own = {
         key: value for key, value in earlier.settings.items() if key != EARLIER_RULES and not key.startswith("left out")
     }
@@ -96,15 +95,9 @@ def earlier_rules(
     regrouped = any(len({pair[side] for pair in pairs}) < len(pairs) for side in range(2))
     sets = {dataset for dataset, _ in subjects} & {dataset for dataset, _ in told}
     exchanged = any(dataset in sets for dataset, _ in told.keys() ^ subjects.keys())
-    if changed or loosened or regrouped or exchanged or _compared(earlier.rules) != _compared(rules):
+    if changed or loosened or regrouped or exchanged or rules != _in_words(plan.rules):
         parts = [
-            "margins " + ", ".join(str(margin) for margin in earlier.rules.margins),
-            f"alpha {earlier.rules.alpha:g}",
-            "largest drops "
-            + ", ".join(f"{metric}={value:g}" for metric, value in earlier.rules.max_case_drop.items()),
-            f"least Dice of the deepest level {earlier.rules.min_reference:g}",
-            f"{earlier.rules.bootstrap_samples} resamples",
-            f"seed {earlier.rules.seed}",
+            *rules,
             *(["tolerances " + ", ".join(f"{name}={mm:g}" for name, mm in tolerances.items())] if loosened else []),
             *([f"{len(told)} cases of {len(set(told.values()))} subjects"] if regrouped or exchanged else []),
             *(f"{key} {value}" for key, value in changed.items()),
@@ -113,6 +106,13 @@ def earlier_rules(
     return {EARLIER_RULES: " | ".join(dict.fromkeys(texts))} if texts else {}
 
 
-def _compared(rules: Rules) -> tuple[Any, ...]:
-    chance = rules.bootstrap_samples, rules.seed
-    return set(rules.margins), rules.alpha, dict(rules.max_case_drop), rules.min_reference, *chance
+def _in_words(rules: Rules) -> list[str]:
+    drops = (f"{metric}={value:g}" for metric, value in sorted(rules.max_case_drop.items()))
+    return [
+        f"margins {', '.join(sorted(map(str, rules.margins)))}",
+        f"alpha {rules.alpha:g}",
+        f"largest drops {', '.join(drops)}",
+        f"least Dice of the deepest level {rules.min_reference:g}",
+        f"{rules.bootstrap_samples} resamples",
+        f"seed {rules.seed}",
+    ]

@@ -23,11 +23,27 @@ class Margin:
         metric: ``"dice"``, ``"iou"``, ``"nsd"`` (larger is better) or ``"hd95_mm"`` (smaller is better).
         value: the margin, positive, in the metric's unit.
         labels: names of the guarded labels; None for every label separately.
+
+    Raises:
+        ValueError: an unknown metric, a value out of range, or no labels.
     """
 
     metric: str
     value: float
     labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric)
+        if not (math.isfinite(self.value) and self.value > 0):
+            raise ValueError(
+                f"margin must be positive, got {self.value} for {self.metric}. It is the largest mean loss to accept."
+            )
+        if METRICS[self.metric].larger_is_better and self.value >= 1:
+            raise ValueError(
+                f"margin must be below 1, got {self.value:g} for {self.metric}: no level could lose more. Take 0.01."
+            )
+        if self.labels is not None and (not self.labels or isinstance(self.labels, str)):
+            raise ValueError(f"labels must be names of labels or None for all, got {self.labels!r}.")
 
     def __str__(self) -> str:
         labels = "" if self.labels is None else f":{','.join(self.labels)}"
@@ -116,8 +132,6 @@ class Rules:
         kept = tuple(each if isinstance(each, Margin) else parse_margin(each) for each in margins)
         if not kept:
             raise ValueError("margins must name one metric or more, got none. Leave it out for Dice 0.01 and NSD 0.02.")
-        for margin in kept:
-            _check_margin(margin)
         _check_repeated(kept)
         object.__setattr__(self, "margins", kept)
         object.__setattr__(self, "max_case_drop", _limits(self.max_case_drop))
@@ -173,28 +187,24 @@ def parse_margin(text: str) -> Margin:
     labels = tuple(label.strip() for label in names.split(",")) if colon else None
     if labels is not None and not all(labels):
         raise ValueError(f"margin must name labels after the colon, got {text!r}. Write it like dice:Anterior=0.02.")
-    margin = Margin(metric.strip(), value, labels)
-    _check_margin(margin)
-    return margin
-
-
-def parse_case_drop(text: str) -> tuple[str, float]:
-    """A limit on the drop of a single case from its text on the command line, such as ``"dice=0.1"``."""
-    metric, value = name_and_value(text, "max_case_drop", "dice=0.1")
-    _check_case_drops({metric: value})
-    return metric, value
+    return Margin(metric.strip(), value, labels)
 
 
 def _limits(given: Mapping[str, float] | str | Sequence[str] | None) -> dict[str, float]:
     if isinstance(given, Mapping):
-        _check_case_drops(given)
-        return dict(given)
-    limits = [parse_case_drop(text) for text in as_list(given or ())]
-    metrics = [metric for metric, _ in limits]
-    repeated = next((metric for metric in metrics if metrics.count(metric) > 1), None)
-    if repeated is not None:
-        raise ValueError(f"max_case_drop must name a metric once, got {repeated!r} twice. Give one limit for it.")
-    return {**DEFAULT_MAX_CASE_DROP, **dict(limits)}
+        limits = dict(given)
+    else:
+        pairs = [name_and_value(text, "max_case_drop", "dice=0.1") for text in as_list(given or ())]
+        metrics = [metric for metric, _ in pairs]
+        repeated = next((metric for metric in metrics if metrics.count(metric) > 1), None)
+        if repeated is not None:
+            raise ValueError(f"max_case_drop must name a metric once, got {repeated!r} twice. Give one limit for it.")
+        limits = {**DEFAULT_MAX_CASE_DROP, **dict(pairs)}
+    for metric, limit in limits.items():
+        check_metric(metric)
+        if not limit > 0:
+            raise ValueError(f"max_case_drop must be positive, got {limit} for {metric}. Give a positive number.")
+    return limits
 
 
 def _check_repeated(margins: Sequence[Margin]) -> None:
@@ -205,24 +215,3 @@ def _check_repeated(margins: Sequence[Margin]) -> None:
                 of = "" if label is None else f" of {label!r}"
                 raise ValueError(f"margins must guard {margin.metric}{of} once, got two margins. Give one for it.")
             guarded.add((margin.metric, label))
-
-
-def _check_margin(margin: Margin) -> None:
-    check_metric(margin.metric)
-    if not (math.isfinite(margin.value) and margin.value > 0):
-        raise ValueError(
-            f"margin must be positive, got {margin.value} for {margin.metric}. It is the largest mean loss to accept."
-        )
-    if METRICS[margin.metric].larger_is_better and margin.value >= 1:
-        raise ValueError(
-            f"margin must be below 1, got {margin.value:g} for {margin.metric}: no level could lose more. Take 0.01."
-        )
-    if margin.labels is not None and (not margin.labels or isinstance(margin.labels, str)):
-        raise ValueError(f"labels must be names of labels or None for all, got {margin.labels!r}.")
-
-
-def _check_case_drops(max_case_drop: Mapping[str, float]) -> None:
-    for metric, limit in max_case_drop.items():
-        check_metric(metric)
-        if not limit > 0:
-            raise ValueError(f"max_case_drop must be positive, got {limit} for {metric}. Give a positive number.")

@@ -89,9 +89,9 @@ def shown_labels(result: PruningResult) -> tuple[str, ...]:
     return tuple(labels + (extra if len(labels) != 1 else [name for name in extra if name != FOREGROUND]))
 
 
-def deepest_point(result: PruningResult) -> OperatingPoint | None:
+def deepest_point(result: PruningResult) -> OperatingPoint:
     """The deepest level of the evaluated network, with which all other points are compared."""
-    return next((p for p in reversed(result.points) if p.kind == "embedded"), None)
+    return next(point for point in reversed(result.points) if point.kind == "embedded")
 
 
 def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
@@ -148,7 +148,7 @@ def point_role(point: OperatingPoint, result: PruningResult) -> str:
 def summarise(result: PruningResult) -> Summary:
     """Average scores, costs relative to the deepest level, and the worst cases of the chosen one."""
     deepest, grid = deepest_point(result), result.grid
-    reference = result.costs.get(deepest.name) if deepest else None
+    reference = result.costs.get(deepest.name)
     costs = tuple(_relative_cost(p.name, result.costs.get(p.name), reference) for p in result.points)
     at_settings = () if grid is None else _accuracy(dataclasses.replace(result, points=grid.points, rows=grid.rows))
     return Summary(_accuracy(result), costs, _worst_cases(result), at_settings)
@@ -210,11 +210,11 @@ def _ratio(value: float, reference: float) -> float | None:
 
 
 def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
-    chosen, deepest = shown_loser(result), deepest_point(result)
-    if chosen is None or deepest is None:
+    chosen = shown_loser(result)
+    if chosen is None:
         return ()
     labels = set(shown_labels(result)) - {FOREGROUND} or {FOREGROUND}
-    losses = losses_of_cases(result.rows, labels, chosen.name, deepest.name)
+    losses = losses_of_cases(result.rows, labels, chosen.name, deepest_point(result).name)
     return tuple(loss for loss in losses[:_WORST_CASES] if loss.difference < 0)
 
 

@@ -109,7 +109,7 @@ def write_pruned_bundle(
     source, target = Path(source_bundle).resolve(), Path(target).resolve()
     _check_folders(source, target, overwrite)
     if decision is None and result is not None:
-        decision = verdict(result) if result.decisions else None
+        decision = verdict(result)
     if result is not None and level not in _point_names(result):
         raise ValueError(
             f"result must be of the network that is pruned, got one without level {level}. It has "
@@ -182,9 +182,9 @@ def _check_folders(source: Path, target: Path, overwrite: bool) -> None:
     if source == target or source in target.parents or target in source.parents:
         raise ValueError(f"target must lie outside of the bundle that is pruned, got {target}. Give another folder.")
     if target.exists() and not overwrite:
-        raise FileExistsError(f"target must not exist yet, got {target}. Give another folder, or overwrite=True.")
+        raise FileExistsError(f"{target}: exists already. Give another folder, or set overwrite.")
     if target.exists() and not (target / METADATA_FILE).is_file():
-        raise FileExistsError(f"target must be a bundle to be replaced, got {target}. Give another folder.")
+        raise FileExistsError(f"{target}: is no bundle, so it is not replaced. Give another folder.")
     nearest = next(folder for folder in target.parents if folder.exists())
     for folder in filter(Path.exists, (nearest, target)):
         if not os.access(folder, os.W_OK):

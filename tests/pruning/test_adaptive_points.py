@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from importlib.util import find_spec
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -174,7 +173,7 @@ def test_the_table_says_of_all_tolerances_after_the_first_that_does_not_pass_tha
         for name, (outcomes, accepted) in zip(names, tested, strict=True)
     )
     operations = dict.fromkeys([*names, "L3"], 1.0)
-    table = adaptive_table(SimpleNamespace(adaptive=AdaptiveDepth("L3", points, (), (), operations, 8, "first", "")))
+    table = adaptive_table(AdaptiveDepth("L3", points, (), (), operations, 8, "first", ""))
     results = [row[table.columns.index("Result")].text for row in table.rows]
     untested = "not tested: one before it does not pass"
     assert results == ["pass, recommended", "fail", untested, untested]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from monai_unetpp.pruning.report.case_pictures import save_overlay
+from monai_unetpp.pruning.report.worst_cases import save_overlay
 
 SHAPE = (20, 18, 10)
 NAMES = {1: "anterior", 2: "posterior", 3: "other"}

@@ -27,7 +27,7 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, evaluation_stages, judge, prune, verdict
-from monai_unetpp.pruning.report.trust_wording import trust_sentences
+from monai_unetpp.pruning.report.opening import trust_sentences
 from monai_unetpp.pruning.scoring.folds import fold_entries, format_scores, join_folds, read_folds
 from monai_unetpp.pruning.scoring.levels import Scores
 
@@ -168,7 +168,7 @@ def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds, e
     shutil.copy(original.image[0], tmp_path / "copy.nii.gz")
     copy = dataclasses.replace(other, image=(tmp_path / "copy.nii.gz",), label=original.label)
     copied = dataclasses.replace(folds[1], cases=(copy, *folds[1].cases[1:]))
-    message = r"(?s)must be sound for folds, got 1 of 20 .*- case_01: .* the same image as.* exclude_problems does not"
+    message = r"(?s)folds must be sound, got 1 of 20 .*- boxes, case_01: .* the same image .* exclude_problems does not"
     with pytest.raises(ValueError, match=message):
         judge([folds[0], copied], plan_of(boxes, tmp_path / "out", exclude_problems=exclude_problems))
 

@@ -166,7 +166,7 @@ def test_report_can_be_read_back_and_names_every_point(complete):
 
 def test_table_has_a_row_for_each_point_and_network(complete):
     _, result = complete
-    table = grid_table(result)
+    table = grid_table(result.grid, result)
     assert len(table.rows) == 8
     ratios = [result.grid.time_ratios[name].median for name in NAMES]
     column = table.columns.index("Time ratio")
@@ -177,7 +177,7 @@ def test_table_has_a_row_for_each_point_and_network(complete):
     assert table.columns[:4] == ("Level", "Overlap", "Precision", "Result")
     assert [cell.text for cell in table.rows[marked]][:4] == ["L2", "0.25", "fp32", "reference"]
     assert table.notes[0] == "The same for all of them: flips none, runtime torch, windows own."
-    assert len(grid_networks_table(result).rows) == 2 * 2
+    assert len(grid_networks_table(result.grid).rows) == 2 * 2
 
 
 def test_means_in_the_table_are_over_the_cases_that_are_compared(complete):
@@ -192,7 +192,7 @@ def test_means_in_the_table_are_over_the_cases_that_are_compared(complete):
         for row in result.grid.rows
     ]
     grid = dataclasses.replace(result.grid, rows=tuple(rows))
-    table = grid_table(dataclasses.replace(result, grid=grid))
+    table = grid_table(grid, result)
     shown = table.rows[table.marked[0]][table.columns.index("Dice, anterior")].text
     others = [
         row.score.dice
@@ -211,7 +211,7 @@ def test_means_in_the_table_are_over_all_data_sets(complete):
         for row in result.grid.rows
     ]
     grid = dataclasses.replace(result.grid, rows=(*result.grid.rows, *better))
-    table = grid_table(dataclasses.replace(result, grid=grid))
+    table = grid_table(grid, result)
     shown = table.rows[table.marked[0]][table.columns.index("Dice, anterior")].text
     dice = [row.score.dice for row in result.grid.rows if (row.point, row.label) == (grid.reference, "anterior")]
     assert shown == f"{(1 + sum(dice) / len(dice)) / 2:.3f}"
@@ -276,7 +276,7 @@ def test_a_setting_that_fails_stops_the_run_or_is_left_out(few_boxes, tmp_path, 
         "L2 overlap=0.5 fp32 torch",
     ]
     assert "not run on 1 case." in result.grid.left_out["overlap=0 fp32 torch"]
-    assert "no more memory" in grid_table(result).notes[-1]
+    assert "no more memory" in grid_table(result.grid, result).notes[-1]
 
 
 @pytest.mark.slow

@@ -444,7 +444,7 @@ def test_problems_in_any_data_set_stop_before_the_first_is_scored(tmp_path, few_
     break_label(broken)
     with pytest.raises(ValueError, match=r"cases of 'broken' must be sound, got 1 of 3(.|\n)*got 7"):
         run(intensity_network(), broken, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"all data sets must be sound, got 1 with(.|\n)*- broken, case_01: .*got 7"):
+    with pytest.raises(ValueError, match=r"all data sets must be sound, got 1 of 6(.|\n)*- broken, case_01: .*got 7"):
         run(intensity_network(), [few_boxes, broken], tmp_path / "out")
     with pytest.raises(ValueError, match="- broken, case_01"):
         run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=broken)
@@ -523,7 +523,7 @@ def test_networks_that_cannot_be_pruned_are_refused(tmp_path, few_boxes):
 def test_write_must_be_possible(tmp_path, few_boxes, no_network_work):
     bundle = make_prunable_bundle(tmp_path / "bundle")
     (tmp_path / "there").mkdir()
-    with pytest.raises(FileExistsError, match=r"write must not exist yet, got .*there"):
+    with pytest.raises(FileExistsError, match=r"there: exists already\. Give another folder"):
         run(intensity_network(), few_boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "there")
     # the pruned bundle is cut out of the bundle's own weights, which are not those that would be judged
     with pytest.raises(

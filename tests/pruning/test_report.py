@@ -29,13 +29,12 @@ from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning import results, summary
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
-from monai_unetpp.pruning.report.case_pictures import save_overlay
 from monai_unetpp.pruning.report.front import plot_trade_offs
-from monai_unetpp.pruning.report.opening import plain_verdict
+from monai_unetpp.pruning.report.opening import honesty, plain_verdict
 from monai_unetpp.pruning.report.plots import plot_case_lines, plot_differences
 from monai_unetpp.pruning.report.report_files import SCHEMA_VERSION, read_report, write_report
 from monai_unetpp.pruning.report.result_tables import accuracy_table, comparisons_table, cost_table, stability_table
-from monai_unetpp.pruning.report.trust_wording import honesty
+from monai_unetpp.pruning.report.worst_cases import save_overlay
 from monai_unetpp.pruning.results import (
     AdaptiveDepth,
     AdaptivePoint,

@@ -441,7 +441,7 @@ class TestProblems:
         with pytest.raises(ValueError, match="cases of 'dataset' must be sound, got 12 of 15") as caught:
             evaluate_levels(network, broken, **settings())
         for case, message in self.messages.items():
-            assert f"- {case}: " in str(caught.value)
+            assert f"- dataset, {case}: " in str(caught.value)
             assert message in str(caught.value)
             assert f"{case}.nii.gz" in str(caught.value)
         assert "exclude_problems" in str(caught.value)

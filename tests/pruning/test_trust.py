@@ -27,7 +27,7 @@ from monai_unetpp.pruning.decision.samples import GuardSample, PointSamples
 from monai_unetpp.pruning.decision.stability import differences_between
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, resampled_accuracy
-from monai_unetpp.pruning.report.trust_wording import honesty, trust_sentences
+from monai_unetpp.pruning.report.opening import honesty, trust_sentences
 from monai_unetpp.pruning.results import ScoreRow, SetDifference, TrainingGap
 from monai_unetpp.pruning.rules import Margin, Rules
 

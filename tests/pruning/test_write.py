@@ -372,7 +372,7 @@ class TestRefusals:
     @pytest.mark.slow
     def test_existing_target(self, source: Path, target: Path) -> None:
         write_pruned_bundle(source, "L1", target)
-        with pytest.raises(FileExistsError, match=r"target must not exist yet, got .*pruned_bundle"):
+        with pytest.raises(FileExistsError, match=r"pruned_bundle: exists already\. Give another folder"):
             write_pruned_bundle(source, "L2", target)
         write_pruned_bundle(source, "L2", target, overwrite=True)
         assert load_network(target / "models" / "model.pt").levels == ("L2",)
@@ -381,7 +381,7 @@ class TestRefusals:
     def test_existing_folder_that_is_no_bundle_is_never_replaced(self, source: Path, target: Path) -> None:
         target.mkdir(parents=True)
         (target / "thesis.txt").write_text("precious", encoding="utf-8")
-        with pytest.raises(FileExistsError, match="target must be a bundle to be replaced"):
+        with pytest.raises(FileExistsError, match="pruned_bundle: is no bundle, so it is not replaced"):
             write_pruned_bundle(source, "L1", target, overwrite=True)
         assert (target / "thesis.txt").read_text(encoding="utf-8") == "precious"
 

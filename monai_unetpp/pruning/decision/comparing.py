@@ -13,15 +13,16 @@ from monai_unetpp.errors import counted, list_values
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.decision.samples import (
     FAIL,
+    MOST_WORSE,
     OPEN,
     PASS,
     GuardSample,
     MissSample,
     PointSamples,
     count_state,
+    is_excess,
     mean_state,
 )
-from monai_unetpp.pruning.decision.single_cases import MOST_WORSE, is_excess
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE, PairedScores
 from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
 from monai_unetpp.pruning.rules import Margin, Rules

@@ -62,7 +62,7 @@ def decide(
 
     * *passes* if the lower confidence bound of the mean paired difference is above ``-margin``, the mean leaves room
       for rare drops that so few subjects may not show (:func:`~monai_unetpp.pruning.statistics.least_mean`), and large
-      drops of single cases do not exceed large gains by 5 % of the subjects (``pruning.decision.single_cases``);
+      drops of single cases do not exceed large gains by 5 % of the subjects (``pruning.decision.samples``);
     * *fails* if the upper bound is below ``-margin``, or an exact sign test shows more large drops than large gains;
     * is *inconclusive* otherwise, and if the deepest level is no reference: it misses the label in over a fifth of
       its cases, or its mean Dice is below ``rules.min_reference``.

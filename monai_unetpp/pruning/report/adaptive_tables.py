@@ -11,7 +11,7 @@ import numpy as np
 from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.pruning.points.adaptive_points import operations_ratio
-from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, Comparison, PointOutcome, PruningResult, ScoreRow
+from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, Comparison, PointOutcome, ScoreRow
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, interval, quartiles
 from monai_unetpp.reporting.numbers import percent, significant
 from monai_unetpp.reporting.tables import Table, TableCell
@@ -29,11 +29,8 @@ _Key = tuple[str, str]
 _Record = dict[str, TableCell | str | None]
 
 
-def adaptive_table(result: PruningResult) -> Table | None:
-    """Cost and accuracy of every tolerance, beside the level of nearest cost; None if none was evaluated."""
-    adaptive = result.adaptive
-    if adaptive is None:
-        return None
+def adaptive_table(adaptive: AdaptiveDepth) -> Table:
+    """Cost and accuracy of every tolerance, beside the level of nearest cost."""
     operations, time = f"Operations ({adaptive.reference} = 1)", f"Time ({adaptive.reference} = 1)"
     records: list[_Record] = []
     for point in adaptive.points:
@@ -84,17 +81,14 @@ def adaptive_table(result: PruningResult) -> Table | None:
     )
 
 
-def adaptive_cases_table(result: PruningResult) -> Table | None:
-    """Which cases stay shallow: thirds of the cases by depth; None if no tolerance was evaluated."""
-    adaptive = result.adaptive
-    if adaptive is None:
-        return None
+def adaptive_cases_table(adaptive: AdaptiveDepth, rows: Sequence[ScoreRow]) -> Table:
+    """Which cases stay shallow: thirds of the cases by depth; ``rows`` hold the scores of the deepest level."""
     shown = next((each for each in adaptive.points if each.name == adaptive.recommended), adaptive.points[-1])
     depths = {(each.dataset, each.case): each.windows for each in adaptive.depths if each.point == shown.name}
     ratios = {case: operations_ratio(windows, adaptive.level_operations) for case, windows in depths.items()}
     ordered = sorted(ratios, key=lambda case: (ratios[case], case))
     found = _foreground(adaptive.rows, shown.name)
-    deepest = _foreground(result.rows, adaptive.reference)
+    deepest = _foreground(rows, adaptive.reference)
     records = []
     for name, group in zip(("shallow third", "middle third", "deep third"), np.array_split(ordered, 3), strict=True):
         cases = [(str(dataset), str(case)) for dataset, case in group]

@@ -108,11 +108,11 @@ def _choosing_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRo
 
 
 def _bars(
-    dice: dict[str, float], resampled: ResampledAccuracy, deepest: OperatingPoint | None
+    dice: dict[str, float], resampled: ResampledAccuracy, deepest: OperatingPoint
 ) -> dict[str, tuple[float, float]]:
     """The interval of each mean relative to that of the deepest level; of no width for that level itself."""
     names = list(dice)
-    if deepest is None or deepest.name not in names:
+    if deepest.name not in names:
         return {name: (mean, mean) for name, mean in dice.items()}
     means = resampled.among(names).means
     differences = means - means[:, [names.index(deepest.name)]]

@@ -33,11 +33,8 @@ def grid_state(grid: OperatingGrid, point: str) -> str:
     return next((state for state in ("fail", "inconclusive", "pass") if state in states), "reference")
 
 
-def grid_table(result: PruningResult) -> Table | None:
-    """Every operating point of the grid, the fastest first; None without a grid."""
-    grid = result.grid
-    if grid is None:
-        return None
+def grid_table(grid: OperatingGrid, result: PruningResult) -> Table:
+    """Every operating point of the grid, the fastest first."""
     labels = [label for label in shown_labels(result) if label != FOREGROUND] or [FOREGROUND]
     names = [point.name for point in grid.points]
     found = {label: with_labels([row for row in grid.rows if row.label == label]) for label in labels}
@@ -111,11 +108,8 @@ def _closest_bound(grid: OperatingGrid, point: str) -> str | None:
     return f"{bound} ({METRICS[closest.metric].name} {closest.label})"
 
 
-def grid_networks_table(result: PruningResult) -> Table | None:
-    """Time per window and memory, which do not depend on overlap and flips; None without a grid."""
-    grid = result.grid
-    if grid is None:
-        return None
+def grid_networks_table(grid: OperatingGrid) -> Table:
+    """Time per window and memory, which do not depend on overlap and flips."""
     unit, scale = time_unit(cost.window_latency_s.median for cost in grid.costs.values())
     records: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for point in grid.points:

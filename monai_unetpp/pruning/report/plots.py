@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monai_unetpp.metrics import METRICS
@@ -64,14 +64,11 @@ _SETTING_MARKERS = "osD^vP"
 """One for each precision and runtime, repeated if there are more."""
 
 
-def plot_grid(result: PruningResult) -> Picture | None:
-    """Plot the mean Dice of every operating point against its time, with the Pareto front; None without a grid.
+def plot_grid(grid: OperatingGrid) -> Picture:
+    """Plot the mean Dice of every operating point against its time, with the Pareto front.
 
     Colour is the level, shape the precision and runtime; filled points are the reference and those that pass.
     """
-    grid = result.grid
-    if grid is None:
-        return None
     levels = list(dict.fromkeys(point.level for point in grid.points))
     kinds = list(dict.fromkeys(_kind(point) for point in grid.points))
     place = {name: (grid.time_ratios[name].median, accuracy) for name, accuracy in grid.accuracy.items()}
@@ -148,7 +145,7 @@ def plot_differences(result: PruningResult, decision: Decision) -> Picture | Non
     metrics = tuple(dict.fromkeys(comparison.metric for comparison in decision.comparisons))
     if not metrics:
         return None
-    tested = frozenset(decision.tested)
+    tested = decision.tested
     groups = [[c for c in decision.comparisons if c.metric == metric] for metric in metrics]
     height = 1.5 + 0.32 * max(map(len, groups))
     with new_figure(max(6.0, 5.6 * len(metrics)), height, 1, len(metrics)) as (figure, grid):
@@ -178,11 +175,11 @@ _STATE_STYLE = {"pass": ("o", PALETTE[0]), "fail": ("s", PALETTE[1]), "inconclus
 _MARGIN_STYLE: dict[str, Any] = {"color": PALETTE[3], "linewidth": 2, "linestyle": (0, (3, 1.5))}
 
 
-def _outcome(comparison: Comparison, tested: frozenset[str]) -> str:
+def _outcome(comparison: Comparison, tested: Collection[str]) -> str:
     return comparison.state if comparison.point in tested else f"{comparison.state}, not tested"
 
 
-def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: frozenset[str]) -> None:
+def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: Collection[str]) -> None:
     low, high = _difference_limits(comparisons)
     axes.axvline(0, color=INK, linewidth=1)
     for row, c in enumerate(comparisons):

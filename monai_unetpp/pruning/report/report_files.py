@@ -25,9 +25,8 @@ from monai_unetpp.pruning.report.adaptive_tables import (
 )
 from monai_unetpp.pruning.report.front import plot_trade_offs
 from monai_unetpp.pruning.report.grid_tables import GRID_RULE, grid_networks_table, grid_table
-from monai_unetpp.pruning.report.opening import first_lines, key_facts, levels_in_words, plain_verdict
+from monai_unetpp.pruning.report.opening import first_lines, honesty, key_facts, levels_in_words, plain_verdict
 from monai_unetpp.pruning.report.plots import Picture, plot_case_lines, plot_differences, plot_grid
-from monai_unetpp.pruning.report.trust_wording import honesty
 from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.scoring.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.summary import (
@@ -155,23 +154,25 @@ def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str, str]:
 
 def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table | None]:
     """The tables that occur once, by their names in ``report.html`` and in the order of ``summary.md``."""
-    return {
+    grid, adaptive = result.grid, result.adaptive
+    tables = {
         "verdicts": result_tables.verdicts_table(result),
         "glance": result_tables.glance_table(result, summary),
         "stability": result_tables.stability_table(result),
         "between_sets": result_tables.between_sets_table(result),
         "cost": result_tables.cost_table(result, summary),
         "claims": result_tables.claims_table(result, summary),
-        "grid": grid_table(result),
-        "grid_networks": grid_networks_table(result),
-        "adaptive": adaptive_table(result),
-        "adaptive_cases": adaptive_cases_table(result),
+        "grid": grid_table(grid, result) if grid else None,
+        "grid_networks": grid_networks_table(grid) if grid else None,
+        "adaptive": adaptive_table(adaptive) if adaptive else None,
+        "adaptive_cases": adaptive_cases_table(adaptive, result.rows) if adaptive else None,
         "trade_offs": result_tables.trade_offs_table(result),
         "worst": result_tables.worst_cases_table(result, summary),
         "problems": result_tables.problems_table(result),
         "settings": result_tables.settings_table(result),
         "environment": result_tables.environment_table(result),
     }
+    return {name: table if table is not None and table.rows else None for name, table in tables.items()}
 
 
 # ---------------------------------------------------------------- Markdown
@@ -269,7 +270,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         ],
         accuracies=[result_tables.accuracy_table(result, summary, name) for name in data_sets(result)],
         lines=_embed(plot_case_lines(result)),
-        grid_plot=_embed(plot_grid(result)),
+        grid_plot=_embed(plot_grid(result.grid) if result.grid else None),
         grid_rule=GRID_RULE,
         adaptive_rule=ADAPTIVE_RULE,
         worst_title=_worst_title(result),

@@ -6,13 +6,13 @@ This module neither decides nor measures: it compares the scores and costs of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
-from monai_unetpp.pruning.report.trust_wording import verdict_in_words
+from monai_unetpp.pruning.report.opening import verdict_in_words
 from monai_unetpp.pruning.results import Comparison, Decision, PointCost, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha, unseen_rate
 from monai_unetpp.pruning.summary import (
@@ -204,19 +204,20 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
 
 def comparisons_table(result: PruningResult, decision: Decision) -> Table:
     """The comparisons of every guarded metric at every level, with their results."""
-    tested = frozenset(decision.tested)
     return Table.of(
         f"Non-inferiority on {named_data_set(decision.dataset)}{part_in_words(decision.role)}",
-        [_comparison_record(result, c, tested) for c in decision.comparisons],
+        [_comparison_record(result, c, decision.tested) for c in decision.comparisons],
         words=("Level", "Metric", "Label", "Bound by", "Result"),
-        notes=_comparison_notes(result, decision, tested),
+        notes=_comparison_notes(result, decision),
     )
 
 
 def _comparison_record(
-    result: PruningResult, c: Comparison, tested: frozenset[str]
+    result: PruningResult, c: Comparison, tested: Collection[str]
 ) -> dict[str, TableCell | str | None]:
-    untested = TableCell(f"{c.state} (not tested: {_untested(result, c.point)})", "muted")
+    extra = any(p.name == c.point and p.kind == "extra" for p in result.points)
+    why = "further checkpoint" if extra else "after the stop"
+    untested = TableCell(f"{c.state} (not tested: {why})", "muted")
     worst = f"{format_difference(c.metric, c.worst_difference)} ({c.worst_case})"
     return {
         "Level": c.point,
@@ -234,7 +235,7 @@ def _comparison_record(
     }
 
 
-def _comparison_notes(result: PruningResult, decision: Decision, tested: frozenset[str]) -> list[str]:
+def _comparison_notes(result: PruningResult, decision: Decision) -> list[str]:
     said = " ".join(decision.blockers)
     return [
         interval_note(result.rules.alpha, decision.comparisons),
@@ -246,9 +247,9 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
         "Otherwise it is inconclusive.",
         "Not tested: levels after the first that does not pass, and further checkpoints, which are no candidates. Such "
         "rows are descriptive and never count for the verdict."
-        if any(c.point not in tested for c in decision.comparisons)
+        if any(c.point not in decision.tested for c in decision.comparisons)
         else "",
-        _unseen_note(decision, tested, result.rules.alpha),
+        _unseen_note(decision, result.rules.alpha),
         "Cases: those that can be compared. Cases are left out if neither the truth nor either prediction has the "
         "label, or if the truth lacks it and both predictions have it.",
         "Subjects needed: for each comparison alone, at 80 % power, if level and deepest were truly equal; counted in "
@@ -261,14 +262,9 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
     ]
 
 
-def _untested(result: PruningResult, point: str) -> str:
-    extra = any(p.name == point and p.kind == "extra" for p in result.points)
-    return "further checkpoint" if extra else "after the stop"
-
-
-def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> str:
+def _unseen_note(decision: Decision, alpha: float) -> str:
     """What a pass on this number of subjects cannot exclude; empty for other verdicts."""
-    subjects = [c.clusters for c in decision.comparisons if c.point in tested and c.state == "pass"]
+    subjects = [c.clusters for c in decision.comparisons if c.point in decision.tested and c.state == "pass"]
     if decision.verdict != "prune" or not subjects:
         return ""
     least = min(subjects)
@@ -278,8 +274,8 @@ def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> st
     )
 
 
-def stability_table(result: PruningResult) -> Table | None:
-    """How often other samples of the same subjects give each verdict; None if unknown."""
+def stability_table(result: PruningResult) -> Table:
+    """How often other samples of the same subjects give each verdict; without rows if unknown."""
     samples = [
         (each, name, subjects, shares)
         for each in result.stability
@@ -302,8 +298,6 @@ def stability_table(result: PruningResult) -> Table | None:
         }
         for each, name, subjects, shares in samples
     ]
-    if not records:
-        return None
     return Table.of(
         "How often other samples would give each verdict",
         records,
@@ -315,8 +309,8 @@ def stability_table(result: PruningResult) -> Table | None:
     )
 
 
-def between_sets_table(result: PruningResult) -> Table | None:
-    """How the loss of each level differs between data sets; None with a single one."""
+def between_sets_table(result: PruningResult) -> Table:
+    """How the loss of each level differs between data sets; without rows for a single one."""
     records = [
         {
             "Level": each.point,
@@ -331,8 +325,6 @@ def between_sets_table(result: PruningResult) -> Table | None:
         }
         for each in result.between_sets
     ]
-    if not records:
-        return None
     return Table.of(
         "Does the loss depend on the data set?",
         records,
@@ -410,10 +402,9 @@ def _self_check(cost: PointCost) -> TableCell | None:
 
 def claims_table(result: PruningResult, summary: Summary) -> Table | None:
     """What pruning saves here, beside what the papers report; None if no cost was measured."""
-    deepest = deepest_point(result)
-    if not result.costs or deepest is None:
+    if not result.costs:
         return None
-    dataset = data_sets(result)[0]
+    deepest, dataset = deepest_point(result), data_sets(result)[0]
     relative = {cost.point: cost for cost in summary.costs}
     records = []
     for point in result.points:
@@ -448,20 +439,19 @@ def _iou_points_lost(result: PruningResult, dataset: str, point: str, deepest: s
     return 100 * (means[deepest] - means[point]) if means else None
 
 
-def trade_offs_table(result: PruningResult) -> Table | None:
-    """The rules other than non-inferiority and what they pick; None if there are none."""
-    columns = ("Rule", "Picks", "Why")
+def trade_offs_table(result: PruningResult) -> Table:
+    """The rules other than non-inferiority and what they pick."""
     records = [
         {"Rule": rule_in_words(t.rule), "Picks": ", ".join(t.points) or "none", "Why": t.reason}
         for t in result.trade_offs
     ]
-    return Table.of("Trade-offs", records, words=columns) if records else None
+    return Table.of("Trade-offs", records, words=("Rule", "Picks", "Why"))
 
 
 def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
     """The cases on which the level of :func:`shown_loser` loses most; None without such a level or loss."""
     chosen, deepest = shown_loser(result), deepest_point(result)
-    if not summary.worst_cases or chosen is None or deepest is None:
+    if not summary.worst_cases or chosen is None:
         return None
     records = [
         {
@@ -478,10 +468,10 @@ def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
     return Table.of(caption, records, words=("Case", "Data set", "Label"))
 
 
-def problems_table(result: PruningResult) -> Table | None:
-    """The cases that were left out; None if there are none."""
+def problems_table(result: PruningResult) -> Table:
+    """The cases that were left out."""
     records = [{"Case": p.case, "Data set": p.dataset, "Reason": p.reason} for p in result.problems]
-    return Table.of("Cases left out", records, words=("Case", "Data set", "Reason")) if records else None
+    return Table.of("Cases left out", records, words=("Case", "Data set", "Reason"))
 
 
 def settings_table(result: PruningResult) -> Table:

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from monai_unetpp.data import (
 )
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.reader import Volume, read_label_map
+from monai_unetpp.files import write_text
 from monai_unetpp.inferers.label_maps import check_finite
 from monai_unetpp.metrics import CaseScorer, LabelScore, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
@@ -34,7 +36,6 @@ from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.arguments import Scoring
-from monai_unetpp.pruning.scoring.finished import FinishedCases
 from monai_unetpp.pruning.scoring.prediction import EMBEDDED, LevelSource, Network, Pipeline, list_sources
 from monai_unetpp.version import __version__
 
@@ -59,6 +60,66 @@ class CaseScores:
     error_auroc: float | None = None
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
     depths: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+
+class FinishedCases:
+    """Scored cases, one JSON file each: ``<store>/<dataset>/<case>.json``.
+
+    A file holds one record per network, so that adding a checkpoint keeps the scores of the others. It is written
+    atomically.
+
+    Args:
+        depends_on: by network, SHA-256 of what its scores depend on besides the files of a case: ``"weights"`` with the
+            configuration of the network, and ``"configuration"`` of preprocessing, inferer, postprocessing, labels and
+            tolerances.
+    """
+
+    def __init__(self, store: str | PathLike[str], dataset: str, depends_on: Mapping[str, Mapping[str, str]]) -> None:
+        self.folder = Path(store) / dataset
+        self.depends_on = depends_on
+
+    def load(self, case: str, network: str, content: str) -> dict[str, Any] | None:
+        """The record of a network on a case if it is still valid, else the reason is logged.
+
+        ``content`` is the SHA-256 of the case's image and label files.
+        """
+        entry = self._read(case).get(network)
+        if entry is None:
+            return None
+        try:
+            before, now = entry["fingerprint"], self._fingerprint(network, content)
+            changes = [name for name in now if before[name] != now[name]]
+            record: dict[str, Any] = entry["record"]
+        except (KeyError, TypeError) as e:
+            logger.warning("%s is damaged (%r). The case is scored again.", self._path(case), e)
+            return None
+        if changes:
+            logger.info("%s (%s): %s changed. The case is scored again.", case, network, " and ".join(changes))
+            return None
+        return record
+
+    def save(self, case: str, network: str, content: str, record: Mapping[str, Any]) -> None:
+        """Keep the record of a network on a case, beside those of other networks."""
+        networks = self._read(case)
+        networks[network] = {"fingerprint": self._fingerprint(network, content), "record": dict(record)}
+        text = json.dumps({"case": case, "networks": networks}, indent=1, allow_nan=False)
+        write_text(self._path(case), text + "\n")
+
+    def _fingerprint(self, network: str, content: str) -> dict[str, str]:
+        return {**self.depends_on[network], "data": content}
+
+    def _path(self, case: str) -> Path:
+        return self.folder / f"{case}.json"
+
+    def _read(self, case: str) -> dict[str, Any]:
+        path = self._path(case)
+        if not path.is_file():
+            return {}
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))["networks"])
+        except (ValueError, KeyError, TypeError) as e:
+            logger.warning("%s is damaged (%r). The case is scored again.", path, e)
+            return {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,7 +101,11 @@ def evaluate_levels(
         raise NothingScoredError(
             f"no case of {how.dataset!r} could be scored; the first one: {problems[0].case}: {problems[0].reason}"
         )
-    failed = _failed_points(scored, evaluation)
+    # by further point, which has the name of its source: each case on which it failed, and the reason
+    failed: dict[str, list[str]] = {}
+    for case, each in scored.items():
+        for point, reason in each.failures.items():
+            failed.setdefault(point, []).append(f"{case.name}: {reason}")
     if not how.exclude_problems:
         _check_failures(how.dataset, problems, failed, len(listed))
     return _collect(evaluation, scored, problems, failed)
@@ -118,26 +122,33 @@ def check_cases(
     return found | {name: CheckedCase(message) for name, message in repeated.items()}
 
 
+def refuse_problems(checked: Mapping[str, Mapping[str, CheckedCase]], of: str, remedy: str) -> None:
+    """Refuse cases with problems, all of which are listed with their data set."""
+    cases = [(dataset, name, each) for dataset, found in checked.items() for name, each in found.items()]
+    problems = [f"- {dataset}, {name}: {each.problem}" for dataset, name, each in cases if each.problem]
+    if problems:
+        raise ValueError(
+            f"cases {of} must be sound, got {len(problems)} of {len(cases)} with a problem:\n"
+            + "\n".join(problems)
+            + f"\nCorrect them, {remedy}"
+        )
+
+
 def _check_cases(
     cases: Sequence[LabelledCase], evaluation: CaseEvaluation, in_channels: int | None
 ) -> tuple[dict[str, str], list[DataProblem]]:
     """The hash of every sound case's files by name, and the problems of the others."""
     how = evaluation.scoring
     checked = how.checked or check_cases(cases, how.label_values, how.spatial_dims, in_channels)
-    reasons = {name: each.problem for name, each in checked.items() if each.problem is not None}
-    sound = [case for case in cases if case.name not in reasons]
+    found = {case.name: checked[case.name] for case in cases}
+    if not how.exclude_problems:
+        refuse_problems({how.dataset: found}, f"of {how.dataset!r}", "or set exclude_problems to leave them out.")
+    sound = [case for case in cases if found[case.name].problem is None]
     if rank() == 0:
         names_of_labels = LabelNames(dict(how.labels), how.ignore_label)
-        tell_doubtful(how.dataset, how.dataset, {case: checked[case.name] for case in sound}, names_of_labels)
+        tell_doubtful(how.dataset, how.dataset, {case: found[case.name] for case in sound}, names_of_labels)
     contents = gather({case.name: hash_files(case.files) for case in share(sound)})
-    names = dict.fromkeys(case.name for case in cases)
-    problems = [DataProblem(how.dataset, name, reasons[name]) for name in names if name in reasons]
-    if problems and not how.exclude_problems:
-        listing = "\n".join(f"- {problem.case}: {problem.reason}" for problem in problems)
-        raise ValueError(
-            f"cases of {how.dataset!r} must be sound, got {len(problems)} of {len(names)} with a problem:\n"
-            f"{listing}\nCorrect them, or set exclude_problems to leave them out."
-        )
+    problems = [DataProblem(how.dataset, name, each.problem) for name, each in found.items() if each.problem]
     for problem in problems:
         logger.warning("%s is left out. %s", problem.case, problem.reason)
     return contents, problems
@@ -155,17 +166,6 @@ def _score_share(
             if progress is not None and rank() == 0:
                 progress(done, len(own))
     return gather(outcomes)
-
-
-def _failed_points(scored: Mapping[LabelledCase, CaseScores], evaluation: CaseEvaluation) -> dict[str, list[str]]:
-    """By further point that failed: each case on which it failed, and the reason."""
-    failed: dict[str, list[str]] = {}
-    for source in evaluation.sources:
-        reasons = [
-            f"{case.name}: {each.failures[source.key]}" for case, each in scored.items() if source.key in each.failures
-        ]
-        failed |= {point.name: reasons for point in source.points if reasons}
-    return failed
 
 
 def _check_failures(

@@ -195,26 +195,19 @@ class Pipeline:
         """
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         batch = plain[None].to(device, torch.float32)
-        if isinstance(self.inferer, NestedSlidingWindowInferer) and hasattr(source.network, "forward_levels"):
-            # it compiles or converts the network itself, and keeps the result for the next case
-            network = source.network
-            inferer = self._of(source.key, source.asked)
-            if source.gates or len(source.levels) < 2 or not _is_too_much(inferer, batch, network, whole):
-                return inferer(batch, network)
+        # it compiles or converts the network itself, and keeps the result for the next case
+        own = isinstance(self.inferer, NestedSlidingWindowInferer) and hasattr(source.network, "forward_levels")
 
-            def infer_alone(level: str) -> torch.Tensor:
-                found: Any = self._of(f"{source.key} {level}", level)(batch, network)
-                return torch.as_tensor(found)
+        def infer_alone(level: str) -> torch.Tensor:
+            if own:
+                return torch.as_tensor(self._of(f"{source.key} {level}", level)(batch, source.network))
+            alone = dataclasses.replace(source, points=(source.points[source.levels.index(level)],))
+            return alone.pick(self.inferer(batch, alone.forward))[level]
 
+        inferer: Any = self._of(source.key, source.asked) if own else self.inferer
+        if len(source.levels) > 1 and not source.gates and _is_too_much(source, inferer if own else None, batch, whole):
             return _OneByOne(infer_alone)
-        if len(source.levels) > 1 and _exceeds_memory(_plain_bytes(source, batch, whole), batch.device):
-            alone = {point.level: dataclasses.replace(source, points=(point,)) for point in source.points}
-
-            def infer_plainly(level: str) -> torch.Tensor:
-                return alone[level].pick(self.inferer(batch, alone[level].forward))[level]
-
-            return _OneByOne(infer_plainly)
-        return self.inferer(batch, source.forward)
+        return inferer(batch, source.network if own else source.forward)
 
     def _of(self, key: str, levels: Sequence[str] | str) -> NestedSlidingWindowInferer:
         if key not in self._by_source:
@@ -247,31 +240,19 @@ class Pipeline:
 
 
 def _is_too_much(
-    inferer: NestedSlidingWindowInferer, batch: torch.Tensor, network: Network, whole: Sequence[int] | None
+    source: LevelSource, inferer: NestedSlidingWindowInferer | None, batch: torch.Tensor, whole: Sequence[int] | None
 ) -> bool:
     """Whether the logits of all levels need more memory than is free, as far as both are known."""
-    classes = _classes(network)
+    classes = getattr(source.network, "config", {}).get("out_channels")
     if classes is None:
         return False
     shape = batch.shape if whole is None else (1, *whole)
-    needed = inferer.estimate_memory(shape, classes, network=network).stitching_bytes
-    return _exceeds_memory(needed, inferer.device or batch.device)
-
-
-def _plain_bytes(source: LevelSource, batch: torch.Tensor, whole: Sequence[int] | None) -> int:
-    """What MONAI's sliding windows hold of all levels: logits and weights of the windows; 0 if it is not known."""
-    voxels = math.prod((batch.shape[1:] if whole is None else whole)[1:])
-    classes = _classes(source.network)
-    return 0 if classes is None else len(source.levels) * (classes + 1) * voxels * batch.element_size()
-
-
-def _classes(network: Network) -> int | None:
-    classes: int | None = getattr(network, "config", {}).get("out_channels")
-    return classes
-
-
-def _exceeds_memory(needed: int, device: torch.device) -> bool:
-    free = usable_memory_bytes(device)
+    if inferer is not None:
+        needed, device = inferer.estimate_memory(shape, classes, network=source.network).stitching_bytes, inferer.device
+    else:
+        # what MONAI's sliding windows hold: logits and weights of the windows
+        needed, device = len(source.levels) * (classes + 1) * math.prod(shape[2:]) * batch.element_size(), None
+    free = usable_memory_bytes(device or batch.device)
     if free is None or needed <= free:
         return False
     logger.info("The logits of all levels need %.1f GB of %.1f GB: one after the other.", needed / 1e9, free / 1e9)
