@@ -635,7 +635,7 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, few_boxes, no_network
     with pytest.raises(ValueError, match="write must not hold output_dir"):
         write(tmp_path / "w")
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(FileExistsError, match="target must be a bundle to be replaced"):
+    with pytest.raises(FileExistsError, match="thesis: is no bundle, so it is not replaced"):
         write(tmp_path / "thesis", overwrite=True)
     with pytest.raises(
         ValueError, match=r"segments differently from the evaluation, got overlap 0\.25 instead of 0\.5"
