@@ -10,6 +10,7 @@ import torch
 from forked import run_forked
 
 from monai_unetpp import cli, files
+from monai_unetpp.losses import NestedDeepSupervisionLoss
 from monai_unetpp.study import format_study, run_study
 from monai_unetpp.study import study as orchestration
 from monai_unetpp.training import NumberedPatches
@@ -225,8 +226,10 @@ def test_a_run_of_another_study_in_the_same_folder_is_refused(discs_dir, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_fails_the_run(discs_dir, tmp_path, tiny):
-    outcome = run_study(discs_dir, tmp_path, variants=["unet_L1"], **{**tiny, "learning_rate": 1e30})
+def test_a_loss_that_is_not_finite_fails_the_run(discs_dir, tmp_path, tiny, monkeypatch):
+    loss = NestedDeepSupervisionLoss.forward
+    monkeypatch.setattr(NestedDeepSupervisionLoss, "forward", lambda *arguments: loss(*arguments) * float("nan"))
+    outcome = run_study(discs_dir, tmp_path, variants=["unet_L1"], **tiny)
     assert len(outcome.failures) == 1
     assert "Give a lower learning_rate" in outcome.failures[0]
     assert outcome.report is None

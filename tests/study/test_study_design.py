@@ -49,7 +49,7 @@ def test_settings_fit_json():
         ({"spacing_mm": 0}, ValueError, r"spacing_mm must be above 0, got 0"),
         ({"learning_rate": 0}, ValueError, r"learning_rate must be above 0 and at most 1, got 0"),
         ({"learning_rate": "high"}, TypeError, r"learning_rate must be a number"),
-        ({"overlap": 1}, ValueError, r"overlap must be at least 0 and below 1, got 1"),
+        ({"overlap": 1}, ValueError, r"overlap must be at least 0 and at most 0\.9, got 1"),
         ({"flip_axes": [2]}, ValueError, r"flip_axes must be axes of the image, 0 to 1, got 2"),
         ({"precision": "fp16"}, ValueError, r"precision must be one of auto, fp32, bf16, got 'fp16'. Its gradients"),
         ({"precision": "half"}, ValueError, r"precision must be one of auto, fp32, bf16, got 'half'"),
