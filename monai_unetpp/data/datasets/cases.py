@@ -26,8 +26,9 @@ from monai_unetpp.data.formats.naming import (
     with_unique_names,
 )
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, header_beside, is_nifti_name, is_second_of_pair, open_nifti
-from monai_unetpp.data.formats.pictures import COLOURS, has_colours, is_picture_name
+from monai_unetpp.data.formats.pictures import has_colours, is_picture_name
 from monai_unetpp.data.formats.result_marks import is_result
+from monai_unetpp.data.formats.tiff import COLOURS
 from monai_unetpp.errors import counted, list_values, printable
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,6 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from monai_unetpp.data.formats.image_errors import ImageFileError, damaged_file, read_start
 from monai_unetpp.data.formats.itk_images import open_itk_file
-from monai_unetpp.data.formats.tiff import COLOURS as COLOURS
 from monai_unetpp.data.formats.tiff import (
     TIFF_SIGNATURES,
     labels_of_colours,

@@ -33,13 +33,13 @@ from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES, is_itk_name, read
 from monai_unetpp.data.formats.label_values import as_integers
 from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
 from monai_unetpp.data.formats.pictures import (
-    COLOURS,
     PICTURE_SUFFIXES,
     is_picture_name,
     read_picture,
     read_picture_shape,
 )
 from monai_unetpp.data.formats.source_files import file_state, note_sources
+from monai_unetpp.data.formats.tiff import COLOURS
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
 
 # DICOM files often have no suffix, and are recognized by their content.

@@ -66,8 +66,11 @@ def is_as_marked(path: Path) -> bool | None:
     """Whether the labels in a result are those that its mark tells; see :func:`.matches_mark`."""
 
     def read() -> npt.ArrayLike:
-        image: Any = None if is_picture_name(path) else nibabel.load(path)
-        return read_picture(path, labels=True) if image is None else image.dataobj
+        if is_picture_name(path):
+            return read_picture(path, labels=True)
+        image: Any = nibabel.load(path)
+        labels: npt.ArrayLike = image.dataobj
+        return labels
 
     return matches_mark(_read_mark(path), read)
 
