@@ -99,6 +99,16 @@ with {start.weights:,} of {start.all_weights:,} weights. `python -m monai.bundle
 """
 
 
+def _init_text(plan: TrainingPlan) -> str:
+    """What MONAI's training command needs to start from the same weights; empty where the plan names none."""
+    if plan.start is None:
+        return ""
+    return (
+        f" The plan starts from the weights\nof {code(os.path.basename(plan.start.source))}: give their path as "
+        "`--init WEIGHTS`, here and in several processes; else random ones are\ntaken."
+    )
+
+
 def _data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     """The properties of the data, as a Markdown list."""
     cases = fingerprint.cases
@@ -304,6 +314,7 @@ def readme_text(
         values="; ".join(f"{plan.labels[name]} {escape(name)}" for name in plan.label_names),
         objects=_OBJECTS if tells_objects(plan) else "",
         performance=performance or _NOT_TRAINED,
+        init=_init_text(plan),
     )
 
 
