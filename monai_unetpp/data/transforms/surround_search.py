@@ -116,8 +116,12 @@ def _constant_part(image: _Array, known: _Array) -> tuple[tuple[float, ...], _Ar
 
 def _flooded(image: _Array, known: _Array, values: Sequence[float], tolerances: Sequence[float]) -> _Array:
     """The voxels that have the values of all channels and connect to the border."""
-    equal = _equal(image, values, tolerances) & ~known
-    flooded: _Array = ndimage.binary_propagation(_on_border(equal), mask=equal)
+    # twice as fast as binary_propagation
+    parts, count = ndimage.label(_equal(image, values, tolerances) & ~known)
+    is_flooded = np.zeros(count + 1, dtype=bool)
+    is_flooded[_border(parts)] = True
+    is_flooded[0] = False
+    flooded: _Array = is_flooded[parts]
     return flooded
 
 
@@ -140,13 +144,6 @@ def _commonest_on_border(
 def _border(image: _Array) -> _Array:
     """All values on the sides of ``(H, W[, D])``, flattened; those on edges are repeated."""
     return np.concatenate([image[at].ravel() for at in _sides(image.ndim)])
-
-
-def _on_border(equal: _Array) -> _Array:
-    seeds = np.zeros_like(equal)
-    for at in _sides(equal.ndim):
-        seeds[at] = equal[at]
-    return seeds
 
 
 def _sides(dims: int) -> list[tuple[slice, ...]]:
