@@ -8,12 +8,24 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Invertd, InvertibleTransform, MapTransform
+from monai.transforms import (
+    Compose,
+    Cropd,
+    Flipd,
+    Invertd,
+    InvertibleTransform,
+    MapTransform,
+    Orientationd,
+    Padd,
+    Rotate90d,
+)
 from monai.utils import ensure_tuple_rep
 
 from monai_unetpp.data.transforms.resampling import find_candidate_box
 
 _WIDE_KERNELS = ("area", "bicubic")
+#: Transforms whose inverses only move voxels.
+_MOVING = (Orientationd, Cropd, Padd, Flipd, Rotate90d)
 
 
 class InvertProbabilitiesd(MapTransform):
@@ -24,7 +36,8 @@ class InvertProbabilitiesd(MapTransform):
     on the input's grid besides the logits, and to resample one: little with
     :class:`monai_unetpp.data.BlockwiseSpacingd`, about 60 bytes per voxel with MONAI's ``Spacingd``. The time is at
     most about that of ``Invertd`` on labels times the number of classes: ``BlockwiseSpacingd`` leaves out where a class
-    cannot be the likeliest. If preprocessing only rotated by right angles, cropped or padded the image, both give the
+    cannot be the likeliest. Orientation, crops and padding before the first interpolation are inverted once, for the
+    labels. If preprocessing only rotated by right angles, cropped or padded the image, both give the
     same labels.
 
     Args:
@@ -61,6 +74,7 @@ class InvertProbabilitiesd(MapTransform):
                 f"transform must be invertible, got {type(transform).__name__}. Use MONAI's Compose as preprocessing."
             )
         self.transform = transform
+        self._moving, self._resampling = _split(transform)
         self.orig_keys = ensure_tuple_rep(orig_keys, len(self.keys))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -94,15 +108,14 @@ class InvertProbabilitiesd(MapTransform):
                 "logits must be finite, got NaN or infinity. The network's weights are damaged, or they overflow its "
                 "precision: try precision='fp32'."
             )
-        # Invertd uses the metadata of the image, not its voxels
         operations = _as_linear_float32(image.applied_operations)
         is_linear = not _uses_wide_kernels(operations)
+        # Invertd uses the metadata of the image, not its voxels
         applied = MetaTensor(plain.new_empty(0), meta=image.meta, applied_operations=operations)
-        invert = Invertd("probability", self.transform, orig_keys=orig_key, nearest_interp=False)
+        invert = Invertd("pred", self._resampling, orig_keys=orig_key, nearest_interp=False)
 
         def inverted(probability: torch.Tensor) -> MetaTensor:
-            moved = {"probability": MetaTensor(probability[None]), orig_key: applied}
-            result: MetaTensor = invert(moved)["probability"]
+            result: MetaTensor = invert({"pred": MetaTensor(probability[None]), orig_key: applied})["pred"]
             return result
 
         first = inverted((plain[0].float() - normaliser).exp_())
@@ -121,7 +134,23 @@ class InvertProbabilitiesd(MapTransform):
             values = inverted(probability).as_tensor()
             labels.masked_fill_(values > best, label)
             torch.maximum(best, values, out=best)
-        return MetaTensor(labels, meta=first.meta, applied_operations=first.applied_operations)
+        found = MetaTensor(labels, meta=first.meta, applied_operations=first.applied_operations)
+        if self._moving is None:
+            return found
+        moved: MetaTensor = Invertd("pred", self._moving, orig_keys=orig_key)({"pred": found, orig_key: found})["pred"]
+        return moved
+
+
+def _split(transform: InvertibleTransform) -> tuple[Compose | None, InvertibleTransform]:
+    """The first steps of a preprocessing, if their inverses only move voxels, and all others."""
+    if type(transform) is not Compose:
+        return None, transform
+    steps = transform.flatten().transforms
+    is_inverted = [isinstance(step, InvertibleTransform) for step in steps]
+    count = next((n for n, step in enumerate(steps) if is_inverted[n] and not isinstance(step, _MOVING)), len(steps))
+    if not any(is_inverted[:count]) or not any(is_inverted[count:]):
+        return None, transform
+    return Compose(steps[:count]), Compose(steps[count:])
 
 
 def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
