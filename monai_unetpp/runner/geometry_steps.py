@@ -42,7 +42,7 @@ def orient(volume: Volume, axcodes: str) -> None:
     def inverse(found: OnGrid, linear: bool) -> OnGrid:
         return nibabel.orientations.apply_orientation(found[0], back), affine
 
-    volume.inverses.append(inverse)
+    volume.add_inverse(inverse)
 
 
 def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: bool) -> None:
@@ -76,7 +76,7 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
             return _interpolate(found[0][None], there, shape, padding)[0], affine
         return _pick_nearest(found[0], there, shape, padding), affine
 
-    volume.inverses.append(inverse)
+    volume.add_inverse(inverse, is_moving=False)
 
 
 def crop_background(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
@@ -141,7 +141,7 @@ def _crop(volume: Volume, foreground: Array, margin: int | Sequence[int], allow_
         whole[tuple(inner)] = found[0][unpadded]
         return whole, affine
 
-    volume.inverses.append(inverse)
+    volume.add_inverse(inverse)
 
 
 def _interpolate(voxels: Array, matrix: Array, size: tuple[int, ...], padding: str) -> Array:

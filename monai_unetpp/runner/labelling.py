@@ -79,7 +79,8 @@ def likeliest_labels(logits: Array, volume: Volume) -> Array:
         np.logaddexp(total, channel, out=total)
     if not np.isfinite(total).all():
         raise ValueError(_BROKEN)
-    best = volume.bring_back(np.exp(logits[0] - total), linear=True).copy()
+    resampling = slice(volume.moving, None)
+    best, affine = volume.bring_back((np.exp(logits[0] - total), volume.affine), resampling, linear=True)
     labels = np.zeros(best.shape, dtype=np.uint8 if len(logits) <= 256 else np.int32)
     for label, channel in enumerate(logits[1:], start=1):
         probability = np.exp(channel - total)
@@ -89,10 +90,10 @@ def likeliest_labels(logits: Array, volume: Volume) -> Array:
         # blocks of zeros are not resampled
         alone = np.zeros_like(probability)
         alone[box] = probability[box]
-        values = volume.bring_back(alone, linear=True)
+        values, _ = volume.bring_back((alone, volume.affine), resampling, linear=True)
         labels[values > best] = label
         np.maximum(best, values, out=best)
-    return labels
+    return volume.bring_back((labels, affine), slice(volume.moving))[0]
 
 
 def _predictions(

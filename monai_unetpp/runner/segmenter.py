@@ -97,7 +97,7 @@ class Segmenter:
         labels = self._infer(volume, label_image)
         if found is not None:
             labels[found.mask] = 0
-        return volume.bring_back(labels)
+        return volume.bring_back((labels, volume.affine))[0]
 
     def segment(self, image: str | PathLike[str], output_dir: str | PathLike[str], overwrite: bool = False) -> Path:
         """Write the labels of a NIfTI file as ``<output_dir>/<case>_seg.nii.gz``, with the header of the file.

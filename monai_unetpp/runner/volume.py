@@ -30,29 +30,36 @@ class Volume:
         affine: ``(4, 4)``, from voxel indices to mm.
         path: the file.
         inverses: the inverses of the steps so far, called in reverse order, with True to interpolate linearly.
+        moving: number of first steps that only move voxels.
     """
 
     voxels: Array
     affine: Array
     path: Path
     inverses: list[Callable[[OnGrid, bool], OnGrid]] = dataclasses.field(default_factory=list)
+    moving: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Voxels along each spatial axis."""
         return self.voxels.shape[1:]
 
-    def bring_back(self, found: Array, linear: bool = False) -> Array:
+    def add_inverse(self, inverse: Callable[[OnGrid, bool], OnGrid], *, is_moving: bool = True) -> None:
+        """Add the inverse of a step, which may only move voxels."""
+        self.moving += is_moving and self.moving == len(self.inverses)
+        self.inverses.append(inverse)
+
+    def bring_back(self, found: OnGrid, steps: slice = slice(None), linear: bool = False) -> OnGrid:
         """Bring a map ``(H, W[, D])`` of the preprocessed image to the grid of the file.
 
         Args:
             found: labels, or the probabilities of one label.
+            steps: the steps to undo.
             linear: whether to resample linearly, for probabilities.
         """
-        placed = (found, self.affine)
-        for inverse in reversed(self.inverses):
-            placed = inverse(placed, linear)
-        return placed[0]
+        for inverse in reversed(self.inverses[steps]):
+            found = inverse(found, linear)
+        return found
 
 
 def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
