@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import nibabel.orientations
 import numpy as np
@@ -73,7 +74,8 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
         if found[0].shape == shape and is_same_place(there, shape):
             return found[0], affine
         if linear:
-            return _interpolate(found[0][None], there, shape, padding)[0], affine
+            # probabilities, as in InvertProbabilitiesd
+            return _interpolate(found[0][None], there, shape, padding, np.float32)[0], affine
         return _pick_nearest(found[0], there, shape, padding), affine
 
     volume.add_inverse(inverse, is_moving=False)
@@ -144,7 +146,9 @@ def _crop(volume: Volume, foreground: Array, margin: int | Sequence[int], allow_
     volume.add_inverse(inverse)
 
 
-def _interpolate(voxels: Array, matrix: Array, size: tuple[int, ...], padding: str) -> Array:
+def _interpolate(
+    voxels: Array, matrix: Array, size: tuple[int, ...], padding: str, computed: type[np.floating[Any]] = np.float64
+) -> Array:
     """Interpolate linearly, block by block; ``matrix`` maps voxels of the result to voxels of the image."""
     result = np.empty((len(voxels), *size), dtype=np.float32)
     rank = len(size)
@@ -156,7 +160,7 @@ def _interpolate(voxels: Array, matrix: Array, size: tuple[int, ...], padding: s
             if not channel[box].any():
                 written[block] = 0
                 continue
-            needed = channel[box].astype(np.float64)
+            needed = channel[box].astype(computed)
             if straight:
                 written[block] = _interpolate_along_axes(needed, local, size_of_block, padding)
                 continue
@@ -172,8 +176,11 @@ def _interpolate_along_axes(image: Array, matrix: Array, size: Sequence[int], pa
     for axis in reversed(range(image.ndim)):
         shape = [-1 if each == axis else 1 for each in range(image.ndim)]
         step, start = float(matrix[axis, axis]), float(matrix[axis, -1])
-        (below, share), (above, rest) = axis_neighbours(step, start, size[axis], image.shape[axis], padding)
-        image = image.take(below, axis) * share.reshape(shape) + image.take(above, axis) * rest.reshape(shape)
+        (below, share), (above, rest) = (
+            (index, weight.astype(image.dtype).reshape(shape))
+            for index, weight in axis_neighbours(step, start, size[axis], image.shape[axis], padding)
+        )
+        image = image.take(below, axis) * share + image.take(above, axis) * rest
     return image
 
 
