@@ -98,15 +98,23 @@ def _constant_part(image: _Array, known: _Array) -> tuple[tuple[float, ...], _Ar
     """The most frequent value on the border outside ``known``, and the voxels with it that connect to the border."""
     if np.count_nonzero(~_border(known)) < _PART_OF_BORDER * _border(known).size:
         return None
-    deviations = [float(channel.std(dtype=np.float64)) for channel in image]
+    deviations: list[float] = []
+
+    def tolerances(share: float) -> list[float]:
+        if not share:
+            return [0.0] * len(image)
+        if not deviations:
+            deviations.extend(float(channel.std(dtype=np.float64)) for channel in image)
+        return [share * deviation for deviation in deviations]
+
     for rounding in (0.0, _ROUNDING):
-        found = _commonest_on_border(image, known, [rounding * deviation for deviation in deviations])
+        found = _commonest_on_border(image, known, tolerances(rounding))
         if found is None:
             continue
         values, share = found
-        part = _flooded(image, known, values, [rounding * deviation for deviation in deviations])
+        part = _flooded(image, known, values, tolerances(rounding))
         if not all(bool(channel.min() >= value) for channel, value in zip(image, values, strict=True)):
-            ringing = _flooded(image, known, values, [_RINGING * deviation for deviation in deviations])
+            ringing = _flooded(image, known, values, tolerances(_RINGING))
             if np.count_nonzero(ringing) > _RINGS * np.count_nonzero(part):
                 part = ringing
         if share >= _MOST_OF_BORDER or _solidity(part) >= _LEAST_SOLID:
