@@ -433,32 +433,75 @@ class TestOpenVINO:
         assert torch.equal(predicted(), first)
         assert len(converted) == 3
         predicted(level="L2")
-        predicted(batch_size=3)
+        assert torch.equal(predicted(batch_size=3), first)
+        assert len(converted) == 4
         with torch.no_grad():
             network.heads["L1"].bias.add_(1)
         assert torch.allclose(predicted(), first + 1, atol=1e-4)
-        assert len(converted) == 6
+        assert len(converted) == 5
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
     @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"spatial_dims": 3, "norm": "batch"},
+            {"norm": "instance", "upsample": "nontrainable", "dropout": 0.1},
+            {"norm": ("group", {"num_groups": 2}), "variant": "unet", "act": "prelu"},
+            {"norm": None, "variant": "unet+", "ceil_mode": False},
+            {"variant": "unet_e", "block": "residual", "strides": [2, (1, 2)], "kernel_size": [3, (1, 3), 3]},
+        ],
+        ids=["3d", "nontrainable", "unet", "unet+", "unet_e"],
+    )
+    def test_one_conversion_serves_windows_of_all_sizes(self, options, tmp_path):
+        torch.manual_seed(0)
+        options = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "features": (4, 4, 8), **options}
+        network = NestedUNet(**options).eval()
+        for head in network.heads.values():
+            torch.nn.init.normal_(head.weight)
+        levels = network.levels
+        for size, batch in (((16, 24, 20), 2), ((32, 16, 8), 1), ((24, 40, 16), 3)):
+            windows = torch.rand(batch, 1, *size[: network.spatial_dims])
+            settings = {"levels": levels, "batch_size": batch, "window_shape": size[: network.spatial_dims]}
+            found = predictor_of(OpenVINOPredictor, network, tmp_path, **settings)(windows)
+            with torch.no_grad():
+                exact = network.forward_levels(windows, levels)
+            assert all(relative_error(found[level], exact[level]) < 1e-5 for level in levels)
+        assert len(list(tmp_path.glob("*.xml"))) == 1
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("options", "size"), [({}, (15, 22)), ({"upsample": "pixelshuffle"}, (16, 24))], ids=["odd", "pixelshuffle"]
+    )
+    def test_a_graph_that_is_bound_to_its_size_serves_no_other(self, options, size, tmp_path):
+        network = NestedUNet(2, 1, 2, features=(4, 4, 8), **options).eval()
+        for number, shape in enumerate([(16, 16), size, size, (32, 16)]):
+            windows = torch.rand(1, 1, *shape)
+            settings = {"levels": ["L2"], "batch_size": 1, "window_shape": shape}
+            found = predictor_of(OpenVINOPredictor, network, tmp_path, **settings)(windows)["L2"]
+            assert found.shape == (1, 2, *shape), number
+        assert len(list(tmp_path.glob("*.xml"))) == (3 if options else 2)
+
+    @pytest.mark.slow
     def test_networks_that_were_not_used_for_longest_are_removed(self, tmp_path, monkeypatch):
-        def use(batch_size):
-            predictor_of(OpenVINOPredictor, small(), tmp_path, batch_size=batch_size, window_shape=(8, 8))(windows)
+        def use(length):
+            settings = {"batch_size": 1, "window_shape": (length, 8)}
+            predictor_of(OpenVINOPredictor, small(), tmp_path, **settings)(torch.rand(1, 1, length, 8))
             kept = sorted(tmp_path.glob("*.sha256"), key=lambda path: path.stat().st_mtime_ns)
             assert {path.stem for path in tmp_path.iterdir()} == {path.stem for path in kept}
             return [path.stem for path in kept]
 
-        windows = torch.rand(1, 1, 8, 8)
-        (first,) = use(1)
-        _, second = use(2)
-        assert use(1) == [second, first]
+        # of odd lengths each has a file of its own
+        (first,) = use(5)
+        _, second = use(7)
+        assert use(5) == [second, first]
         taken = sum(path.stat().st_size for path in tmp_path.iterdir())
         monkeypatch.setattr(openvino_conversion, "_MOST_BYTES", int(1.2 * taken))
-        kept = use(3)
+        kept = use(9)
         assert len(kept) == 2
         assert kept[0] == first
         monkeypatch.setattr(openvino_conversion, "_MOST_BYTES", 10)
-        assert len(use(4)) == 1
+        assert len(use(11)) == 1
 
     @pytest.mark.slow
     def test_what_was_prepared_is_not_converted_again(self, tmp_path, monkeypatch):

@@ -20,13 +20,14 @@ from monai_unetpp.files import atomic_path, hash_file, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.openvino_loading import import_openvino, openvino_core
 
 logger = logging.getLogger(__name__)
 
 #: Version of the conversion, to invalidate cached models.
-_CONVERSION = 1
+_CONVERSION = 2
 #: Size limit of the cache: some dozens of the bundles' networks.
 _MOST_BYTES = 2**31
 
@@ -108,10 +109,10 @@ def load_or_convert(
 ) -> Any:
     """Load the ``openvino.Model`` of a network from the cache, or convert it.
 
-    Nested U-Nets are cached by a hash of their weights, configuration, levels, window shape, batch, and the versions of
-    OpenVINO and torch; precision and threads are chosen when a model is compiled, so one file serves all. Damaged
-    entries are converted again. Above 2 GiB the least recently used are removed. Other networks are converted every
-    time, and so are all if there is no writable folder.
+    Nested U-Nets are cached by a hash of their weights, configuration, levels, and the versions of OpenVINO and torch.
+    Precision and threads are chosen when a model is compiled, and one file serves windows of all sizes that the
+    downsampling divides; any other has a file of its own. Damaged entries are converted again. Above 2 GiB the least
+    recently used are removed. Other networks are converted every time, and so are all if there is no writable folder.
 
     Args:
         network: network in eval mode.
@@ -119,8 +120,28 @@ def load_or_convert(
         windows: ``(B, C, *spatial)``; only the shape counts.
         cache_dir: cache folder; by default :func:`default_cache_dir`.
     """
-    described = {"levels": None if levels is None else list(levels), "shape": list(windows.shape)}
-    return _load_or_make(network, described, lambda: convert_to_openvino(network, levels, windows), cache_dir)
+    shape = list(windows.shape)
+    described = {
+        "levels": None if levels is None else list(levels),
+        "shape": None if _is_even(network, shape) else shape,
+    }
+    model = _load_or_make(network, described, lambda: convert_to_openvino(network, levels, windows), cache_dir)
+    if list(model.inputs[0].shape) != shape:
+        model.reshape(shape)
+    return model
+
+
+def _is_even(network: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether a network computes windows ``(B, C, *spatial)`` by a graph that takes all such shapes.
+
+    It does where nothing is cropped, padded or shuffled to the sizes at hand.
+    """
+    if not is_plain_nested_unet(network):
+        return False
+    config = NestedUNetConfig.check(**network.config)
+    return config.upsample != "pixelshuffle" and not any(
+        size % factor for size, factor in zip(shape[2:], config.downsampling, strict=True)
+    )
 
 
 def load_or_convert_stage(
