@@ -11,7 +11,7 @@ SMALL = {"patch_size": [16] * 3, "train#synthesis#3#transforms#1#transforms#0#ro
 
 
 def train(bundle, dataset_dir, folder, last_epoch, num_workers):
-    """Train until ``last_epoch`` of three, on the schedule of all, and give the weights and the curves."""
+    """Train until ``last_epoch`` of two, on the schedule of all, and give the weights and the curves."""
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / "train.json"))
     parser.update(
@@ -20,7 +20,7 @@ def train(bundle, dataset_dir, folder, last_epoch, num_workers):
             "dataset_dir": str(dataset_dir),
             "output_dir": str(folder),
             "check_data": False,
-            "epochs": 3,
+            "epochs": 2,
             "batch_size": 2,
             "val_interval": 1,
             "precision": "fp32",
@@ -30,7 +30,7 @@ def train(bundle, dataset_dir, folder, last_epoch, num_workers):
             "network_def#features": [2, 4, 4],
             "network_def#dropout": 0.2,
             "train#trainer#max_epochs": last_epoch,
-            "lr_scheduler#t_total": 3,
+            "lr_scheduler#t_total": 2,
             # no bars, no TensorBoard
             "train#handlers": parser["train"]["handlers"][:-3],
         }
@@ -44,10 +44,10 @@ def train(bundle, dataset_dir, folder, last_epoch, num_workers):
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.slow
 def test_the_weights_are_the_same_to_the_last_bit(head_bundle, heads_dir, num_workers, tmp_path):
-    whole, curves = train(head_bundle, heads_dir, tmp_path / "whole", 3, num_workers)
+    whole, curves = train(head_bundle, heads_dir, tmp_path / "whole", 2, num_workers)
     train(head_bundle, heads_dir, tmp_path / "parts", 1, num_workers)
     torch.manual_seed(99)  # a new process would have other numbers, too
-    resumed, resumed_curves = train(head_bundle, heads_dir, tmp_path / "parts", 3, num_workers)
+    resumed, resumed_curves = train(head_bundle, heads_dir, tmp_path / "parts", 2, num_workers)
     assert resumed_curves == curves
     for key, value in whole.items():
         assert torch.equal(resumed[key], value), key

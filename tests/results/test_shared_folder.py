@@ -2,12 +2,10 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from forked import run_forked
 from runner_bundle import write_bundle, write_image
 
 from monai_unetpp.results import LabelVolume, RecordedCase, ResultFolder
@@ -42,15 +40,8 @@ def test_two_processes_share_what_is_left_and_the_first_tells_of_all(cohort, tmp
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*_seg.nii.gz")}
     # what was interrupted before its rows were written
     (tmp_path / "volumes.csv").unlink()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai_unetpp"]
-    done = subprocess.run(
-        [*launch, "segment", images, "--bundle", bundle, "-o", tmp_path, "--json", "--skip_existing"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    # torchrun tells of the failed case by a code of its own
+    options = ("--bundle", bundle, "-o", tmp_path, "--json", "--skip_existing")
+    done = run_forked("monai_unetpp", "segment", images, *options, folder=tmp_path.parent, processes=2)
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
     assert [case["case"] for case in told["cases"]] == ["case_4", "case_1"]
