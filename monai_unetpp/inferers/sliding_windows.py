@@ -46,7 +46,7 @@ from monai_unetpp.window_layout import AUTO
 logger = logging.getLogger(__name__)
 
 #: Most predictors to keep, one per shape of windows and batches.
-_MOST_KEPT = 4
+_MOST_KEPT = 8
 
 
 class NestedSlidingWindowInferer(Inferer):
