@@ -28,9 +28,13 @@ def pytest_runtest_makereport():
 
 
 def pytest_collection_finish():
-    """The garbage collector need not look through half a million objects of the libraries again and again."""
+    """Less to look through: half a million objects of the libraries for the garbage collector, and loggers."""
     gc.collect()
     gc.freeze()
+    # for every test, pytest would add its handlers to each of torch's sixty loggers that keep their records, six times
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.split(".")[0] == "torch":
+            logger.propagate = True
 
 
 @pytest.fixture(autouse=True)
