@@ -135,6 +135,7 @@ def test_windows_of_the_whole_volume_are_points_of_their_own(few_boxes, tmp_path
     assert {line.split(",")[place] for line in lines[1:]} == {"own", "auto"}
 
 
+@pytest.mark.slow
 def test_three_cases_give_numbers_and_no_recommendation(complete):
     grid = complete[1].grid
     assert grid.recommended is None
@@ -145,6 +146,7 @@ def test_three_cases_give_numbers_and_no_recommendation(complete):
     assert {outcome.point for outcome in grid.outcomes} == set(NAMES) - {grid.reference}
 
 
+@pytest.mark.slow
 def test_report_can_be_read_back_and_names_every_point(complete):
     folder, result = complete
     assert read_report(folder / "report.json") == result
@@ -164,6 +166,7 @@ def test_report_can_be_read_back_and_names_every_point(complete):
     assert first["point"] == "L2 overlap=0.25 bf16 torch"
 
 
+@pytest.mark.slow
 def test_table_has_a_row_for_each_point_and_network(complete):
     _, result = complete
     table = grid_table(result.grid, result)
@@ -180,6 +183,7 @@ def test_table_has_a_row_for_each_point_and_network(complete):
     assert len(grid_networks_table(result.grid).rows) == 2 * 2
 
 
+@pytest.mark.slow
 def test_means_in_the_table_are_over_the_cases_that_are_compared(complete):
     _, result = complete
     # a case without the label, which all points but the reference find

@@ -223,6 +223,7 @@ class TestSimulation:
         power = power_without_difference(needed, ratio, repetitions=REPETITIONS, bootstrap_samples=500)
         assert power >= 0.75
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("labels", [1, 20])
     def test_levels_without_difference_rarely_fail_whatever_the_number_of_labels(self, labels: int) -> None:
         assert simulate.failing_rate(labels, 100, repetitions=400) < ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 400)

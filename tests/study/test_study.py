@@ -279,6 +279,7 @@ def test_a_device_on_which_no_costs_can_be_measured_is_refused_before_any_work(d
         run_study(discs_dir, tmp_path, variants=["unet_L1"], **{**tiny, "device": "mps"})
 
 
+@pytest.mark.slow
 def test_another_data_set_for_a_folder(tiny_study, decathlon_dir):
     with pytest.raises(ValueError, match="its cases, images or labels are not those of dataset_dir"):
         run_study(decathlon_dir, tiny_study[0], device="cpu")

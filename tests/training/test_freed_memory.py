@@ -40,6 +40,7 @@ print(json.dumps([possible, before, kept, returned, new_pages()]))
 _PAGES = 2**24 * 4 // 4096
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library can keep memory")
 @pytest.mark.parametrize("by", ["keep_freed_memory", "accelerate"])
 def test_pages_are_used_again_until_they_are_returned(by, tmp_path):
