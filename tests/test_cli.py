@@ -161,6 +161,12 @@ def test_the_version(run):
         (["failures", "--dataset_dir", "d", "-o", "x", "--worst", "all"], "invalid int value: 'all'"),
         (["prune", "-o", "x", "--dataset_dir", "d", "--confirm_share", "half"], "invalid float value: 'half'"),
         (["segment", "a.nii.gz", "-o", "x", "--lvl", "L1"], "unrecognized arguments: --lvl L1. Did you mean --level?"),
+        (["check", "a", "b"], "unrecognized arguments: b. Give one input."),
+        (["segment", "a", "-o", "x", "b"], "unrecognized arguments: b. List all inputs in one place."),
+        (
+            ["prune", "d", "-o", "x", "--settings", "flips=none", "overlap=0.5"],
+            "unrecognized arguments: overlap=0.5. Repeat the option before each.",
+        ),
         (["segment", "a.nii.gz", "-o", "x", "--quiet", "--verbose"], "not allowed with argument"),
         (["segment", "a.nii.gz", "-o", "x", "--runtime", "gpu"], "invalid choice: 'gpu'"),
         (["segment", "a.nii.gz", "-o", "x", "--precision", "int8"], "invalid choice: 'int8'"),

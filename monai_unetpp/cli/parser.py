@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
             misplaced = [argument for argument in unknown if argument in responsible._option_string_actions]
             if misplaced:
                 responsible.error(f"{as_given[misplaced[0]]} must be given after the command")
-            responsible.error(_unknown_message(told, responsible.option_names()))
+            responsible.error(responsible._unknown_message(told))
         for name, value in vars(options).items():
             # of a variable of the shell that is not set; as a path it would be the working directory
             if value == "" or (isinstance(value, list) and "" in value):
@@ -47,6 +47,17 @@ class Parser(argparse.ArgumentParser):
     def option_names(self) -> list[str]:
         """The long names of all options."""
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+    def _unknown_message(self, unknown: Sequence[str]) -> str:
+        options = [argument for argument in unknown if argument.startswith("-")]
+        if options:
+            remedy = _suggestion(options[0].partition("=")[0], self.option_names())
+        elif all("=" in argument for argument in unknown):
+            remedy = ". Repeat the option before each"
+        else:
+            takes_several = any(action.nargs in ("*", "+") for action in self._actions if not action.option_strings)
+            remedy = ". List all inputs in one place" if takes_several else ". Give one input"
+        return f"unrecognized arguments: {' '.join(unknown)}{remedy}"
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit with code 2."""
@@ -76,14 +87,6 @@ def _with_underscores(argument: str) -> str:
         return argument
     name, equals, value = argument[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"
-
-
-def _unknown_message(unknown: Sequence[str], names: Sequence[str]) -> str:
-    options = [argument for argument in unknown if argument.startswith("-")]
-    if not options:
-        return f"unrecognized arguments: {' '.join(unknown)}. List all inputs in one place"
-    asked = options[0].partition("=")[0]
-    return f"unrecognized arguments: {' '.join(unknown)}{_suggestion(asked, names)}"
 
 
 def _suggestion(name: str, names: Iterable[str]) -> str:
