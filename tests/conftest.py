@@ -31,6 +31,7 @@ def pytest_collection_finish():
     """Less to look through: half a million objects of the libraries for the garbage collector, and loggers."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 50, 10)
     # for every test, pytest would add its handlers to each of torch's sixty loggers that keep their records, six times
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.split(".")[0] == "torch":
