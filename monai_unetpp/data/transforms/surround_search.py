@@ -124,7 +124,7 @@ def _constant_part(image: _Array, known: _Array) -> tuple[tuple[float, ...], _Ar
 
 def _flooded(image: _Array, known: _Array, values: Sequence[float], tolerances: Sequence[float]) -> _Array:
     """The voxels that have the values of all channels and connect to the border."""
-    # twice as fast as binary_propagation
+    # several times faster than binary_propagation
     parts, count = ndimage.label(_equal(image, values, tolerances) & ~known)
     is_flooded = np.zeros(count + 1, dtype=bool)
     is_flooded[_border(parts)] = True
