@@ -13,6 +13,7 @@ import torch
 
 from monai_unetpp.choices import EXPORT_SUFFIXES
 from monai_unetpp.inferers.predictors.openvino_conversion import convert_to_openvino, write_openvino_model
+from monai_unetpp.inferers.predictors.tracing import without_warnings_of_torch
 from monai_unetpp.installing import install_command
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import openvino_core
@@ -64,15 +65,16 @@ def _write_onnx(
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"format onnx needs {package}. Install it: {install_command('export')}")
-    program = torch.onnx.export(
-        network,
-        (windows,),
-        dynamo=True,
-        verbose=False,
-        input_names=["image"],
-        output_names=["pred"],
-        dynamic_shapes=_shapes(dynamic_batch),
-    )
+    with without_warnings_of_torch():
+        program = torch.onnx.export(
+            network,
+            (windows,),
+            dynamo=True,
+            verbose=False,
+            input_names=["image"],
+            output_names=["pred"],
+            dynamic_shapes=_shapes(dynamic_batch),
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program. Use a newer version of torch.")
     program.save(path, external_data=False)

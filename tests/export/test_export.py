@@ -28,7 +28,7 @@ def require(format):
 @pytest.fixture(autouse=True)
 def no_deprecations():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", DeprecationWarning)
         yield
 
 

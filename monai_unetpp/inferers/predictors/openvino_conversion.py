@@ -18,7 +18,7 @@ from torch import nn
 
 from monai_unetpp.files import atomic_path, hash_file, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
-from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage
+from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage, without_warnings_of_torch
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.hashing import hash_network
@@ -68,7 +68,9 @@ def _converted(
         if operation in kept.keys():  # noqa: SIM118 (the table has no __contains__)
             kept.pop(operation)
     frontend = FrontEndManager().load_by_framework("pytorch")
-    decoder = TorchFXPythonDecoder(program.run_decompositions(kept).module(), dynamic_shapes=dynamic_batch)
+    with without_warnings_of_torch():
+        whole = program.run_decompositions(kept).module()
+    decoder = TorchFXPythonDecoder(whole, dynamic_shapes=dynamic_batch)
     # the decoder must live until the model is converted
     model = frontend.convert(frontend.load(decoder))
     if not dynamic_batch:

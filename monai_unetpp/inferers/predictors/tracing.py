@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -23,6 +25,14 @@ class _Outputs(nn.Module):
 
     def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(logits_by_name(called(self.network, self.levels, windows)).values())
+
+
+@contextmanager
+def without_warnings_of_torch() -> Iterator[None]:
+    """Leave out, within the block, what ``torch.export`` warns itself of in versions that already have the new way."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        yield
 
 
 def trace_network(
