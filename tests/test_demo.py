@@ -233,7 +233,7 @@ def test_the_picture_of_the_hippocampus(hippocampus):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "end", "width", "starts"),
-    [("structures", -120, 220, range(60, 1221, 290)), ("brain", -60, 200, range(120, 1213, 364))],
+    [("structures", -120, 300, range(100, 1071, 485)), ("brain", -60, 200, range(120, 1213, 364))],
 )
 def test_pictures_have_colours_in_every_column_but_the_first(request, part, end, width, starts):
     """The image alone is grey; the other columns show levels and maps."""

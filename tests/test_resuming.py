@@ -6,8 +6,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-#: Crops of labels that small volumes have.
-SMALL = {"patch_size": [16] * 3, "train#synthesis#3#transforms#1#transforms#0#roi_size": [12] * 3}
+#: Crops of labels that small volumes have, and windows to score them in.
+SMALL = {
+    "patch_size": [16] * 3,
+    "window_shape": [16] * 3,
+    "train#synthesis#3#transforms#1#transforms#0#roi_size": [12] * 3,
+}
 
 
 def train(bundle, dataset_dir, folder, last_epoch, num_workers):
@@ -37,6 +41,10 @@ def train(bundle, dataset_dir, folder, last_epoch, num_workers):
     )
     parser.get_parsed_content("initialize")
     parser.get_parsed_content("run")
+    workers = parser.get_parsed_content("train#dataloader")._iterator
+    if workers is not None:
+        # torch waits five seconds for each if it is the garbage collector that ends them
+        workers._shutdown_workers()
     weights = parser.get_parsed_content("network").state_dict()
     return weights, (folder / "curves.csv").read_text()
 
