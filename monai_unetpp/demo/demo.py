@@ -283,4 +283,5 @@ def _heading(result: LevelResult, deepest: LevelResult) -> str:
     parameters = f"{result.parameters / 1e6:.2f} M parameters ({percent(result.parameters / deepest.parameters)})"
     if result.dice:
         return f"{result.level}: mean Dice {np.mean(list(result.dice.values())):.3f}\n{parameters}"
-    return f"{result.level}: {result.total_ml:.2f} ml\n{parameters}"
+    decimals = 0 if result.total_ml >= 100 else 2
+    return f"{result.level}: {result.total_ml:.{decimals}f} ml\n{parameters}"
