@@ -17,7 +17,19 @@ from pathlib import Path
 
 _TIMEOUT_S = 300
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["monai.bundle", "monai_unetpp.cli.program", "monai_unetpp.training_run"])
+_CONTEXT.set_forkserver_preload(
+    [
+        "monai.bundle",
+        "monai_unetpp.cli.program",
+        "monai_unetpp.training_run",
+        # what most programs import later
+        "matplotlib.backends.backend_agg",
+        "matplotlib.backends.backend_svg",
+        "monai_unetpp.pruning.evaluation",
+        "monai_unetpp.segmentation",
+        "torch._dynamo",
+    ]
+)
 
 
 def run_forked(
