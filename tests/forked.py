@@ -13,7 +13,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from monai_unetpp.measuring import memory
 
 _TIMEOUT_S = 300
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -76,6 +82,21 @@ def run_forked(
     for text in texts:
         text.unlink(missing_ok=True)
     return subprocess.CompletedProcess(words, status, output, errors)
+
+
+@contextmanager
+def memory_measured_in_forks() -> Iterator[None]:
+    """Within the block, the process that ``measure_in_new_processes`` starts forks from one that has imported MONAI."""
+
+    def start(module: str, paths: Mapping[str, Path], remedy: str) -> None:
+        process = _CONTEXT.Process(target=memory.do_jobs, args=(module, *map(str, paths.values())))
+        process.start()
+        process.join(_TIMEOUT_S)
+        assert process.exitcode == 0, remedy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_start", start)
+        yield
 
 
 def _free_port() -> int:

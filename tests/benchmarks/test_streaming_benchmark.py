@@ -1,6 +1,7 @@
 """The benchmark of large volumes."""
 
 import pytest
+from forked import memory_measured_in_forks
 
 from benchmarks import streaming
 from benchmarks.streaming import QUICK, format_streaming_benchmark, measure_streaming
@@ -31,7 +32,8 @@ def test_memory_that_the_first_window_leaves_counts(monkeypatch):
 
 @pytest.mark.slow
 def test_all_levels_of_a_volume_are_set_beside_one():
-    result = measure_streaming(**QUICK)
+    with memory_measured_in_forks():
+        result = measure_streaming(**QUICK)
     one, all_levels = result.volumes
     assert (one.levels, all_levels.levels) == (("L2",), ("L1", "L2"))
     assert one.windows == all_levels.windows == 27

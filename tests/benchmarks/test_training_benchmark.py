@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from forked import memory_measured_in_forks
 
 from benchmarks.training import activation_bytes, format_training_benchmark, measure_training
 from monai_unetpp import NestedUNet
@@ -13,7 +14,8 @@ from monai_unetpp.measuring.quartiles import Quartiles
 
 @pytest.fixture(scope="module")
 def result():
-    return measure_training((4, 8, 8, 8, 8), patch_size=(64, 64), batch_size=2, repeats=3, warm_up=1)
+    with memory_measured_in_forks():
+        return measure_training((4, 8, 8, 8, 8), patch_size=(64, 64), batch_size=2, repeats=3, warm_up=1)
 
 
 @pytest.mark.slow

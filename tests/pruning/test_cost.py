@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 import torch
+from forked import memory_measured_in_forks
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import nn
 
@@ -50,16 +51,17 @@ class TestMeasured:
     @classmethod
     def costs(cls) -> dict[str, cost.PointCost]:
         full = make_network()
-        return measure_costs(
-            {"L1": full.prune("L1"), "whole": full},
-            WINDOW,
-            VOLUME,
-            SlidingWindowInferer(WINDOW, sw_batch_size=2, overlap=0.25),
-            precision="fp32",
-            repeats=3,
-            warm_up=1,
-            full_network=full,
-        )
+        with memory_measured_in_forks():
+            return measure_costs(
+                {"L1": full.prune("L1"), "whole": full},
+                WINDOW,
+                VOLUME,
+                SlidingWindowInferer(WINDOW, sw_batch_size=2, overlap=0.25),
+                precision="fp32",
+                repeats=3,
+                warm_up=1,
+                full_network=full,
+            )
 
     def test_points_in_order(self, costs: dict[str, cost.PointCost]) -> None:
         assert list(costs) == ["L1", "whole"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -58,24 +59,28 @@ def _converted(
     _fit_pooling(program)
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-    from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
-    from torch.export.decomp_utils import CustomDecompTable
 
-    # do not decompose instance norm, which would cost several passes in another memory layout: whole, it becomes one
-    # operation together with the activation
-    kept = CustomDecompTable()
-    for operation in (*ops_to_not_decompose(), torch.ops.aten.instance_norm.default):
-        if operation in kept.keys():  # noqa: SIM118 (the table has no __contains__)
-            kept.pop(operation)
     frontend = FrontEndManager().load_by_framework("pytorch")
     with without_warnings_of_torch():
-        whole = program.run_decompositions(kept).module()
+        whole = program.run_decompositions(_decompositions()).module()
     decoder = TorchFXPythonDecoder(whole, dynamic_shapes=dynamic_batch)
     # the decoder must live until the model is converted
     model = frontend.convert(frontend.load(decoder))
     if not dynamic_batch:
         model.reshape({number: list(shape) for number, shape in enumerate(shapes)})
     return model
+
+
+@functools.cache
+def _decompositions() -> dict[Any, Any]:
+    """What torch puts in place of operations that OpenVINO does not know; to list it takes a tenth of a second."""
+    from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
+    from torch.export.decomp_utils import CustomDecompTable
+
+    # do not decompose instance norm, which would cost several passes in another memory layout: whole, it becomes one
+    # operation together with the activation
+    kept = {*ops_to_not_decompose(), torch.ops.aten.instance_norm.default}
+    return {operation: found for operation, found in CustomDecompTable().items() if operation not in kept}
 
 
 def _fit_pooling(program: torch.export.ExportedProgram) -> None:
