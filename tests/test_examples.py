@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from forked import unmeasured
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -25,9 +26,7 @@ def test_segment_look_prune(tmp_path, monkeypatch, capsys):
     pyplot.switch_backend("agg")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     # a process of its own for each level takes half a minute
-    monkeypatch.setattr(
-        "monai_unetpp.pruning.cost.measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000)
-    )
+    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
     names = {"__name__": "notebook"}
     for cell in read_cells("segment_look_prune.ipynb"):
         if cell["cell_type"] == "code":

@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from forked import run_forked
+from forked import run_forked, unmeasured
 from json_edits import edit_json
 from monai.bundle import ConfigParser
 from monai.transforms import AsDiscreted, Compose, Lambdad, Spacingd
@@ -73,7 +73,7 @@ def complete(tmp_path_factory, boxes):
     alone = root / "alone.pt"
     torch.save(half_blind_network().prune("L1").state_dict(), alone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000))
+        patch.setattr(cost, "measure_peak_memory", unmeasured)
         patch.setattr("sys.argv", ["/usr/bin/monai-unetpp", *COMMAND.split()[1:]])
         patch.setattr(sys.modules["__main__"], "__spec__", None)  # also under python -m pytest
         result = run(
@@ -369,20 +369,11 @@ def test_rules_of_the_evaluation_that_this_one_waited_for_are_told(tmp_path, few
 @pytest.mark.slow
 def test_two_processes_evaluate_as_one(tmp_path, few_boxes):
     bundle = make_prunable_bundle(tmp_path / "bundle")
-    # without the process in which memory is measured, which imports everything anew
-    program = tmp_path / "prune.py"
-    program.write_text(
-        "import sys\n"
-        "from monai_unetpp.cli import main\n"
-        "from monai_unetpp.pruning import cost\n"
-        "cost.measure_peak_memory = lambda runs, *_: dict.fromkeys(runs, 1_000_000)\n"
-        "sys.exit(main(['prune', *sys.argv[1:]]))\n"
-    )
     found = []
     for processes in (2, 1):
         out = tmp_path / f"by_{processes}"
-        options = ("--dataset_dir", few_boxes, "--bundle", bundle, "-o", out)
-        done = run_forked(program, *options, folder=tmp_path, processes=processes)
+        command = ("prune", "--dataset_dir", few_boxes, "--bundle", bundle, "-o", out)
+        done = run_forked("monai_unetpp", *command, folder=tmp_path, processes=processes, measures_memory=False)
         # too few cases for a verdict, which has no exit code of its own under torchrun
         assert done.returncode == (3 if processes == 1 else 0), done.stderr
         found.append(read_report(out / "report.json"))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import runpy
 
 import pytest
 import torch
 from disc_images import write_disc_images
-from forked import run_forked
+from forked import run_forked, unmeasured
 from json_edits import edit_json
 
 from monai_unetpp import NestedUNet
@@ -19,14 +18,9 @@ from monai_unetpp.planning import Machine, plan
 
 # what each process of torchrun runs; the test runs its run() itself to compare
 PROGRAM = """
-import importlib
 import sys
 
 from monai_unetpp.training_run import TrainOptions, train
-
-# no process of its own for the memory
-cost = importlib.import_module("monai_unetpp.pruning.cost")
-cost.measure_peak_memory = lambda runs, *_: dict.fromkeys(runs, 1_000_000)
 
 
 def run(dataset_dir, bundle):
@@ -83,10 +77,9 @@ def test_two_processes_agree_with_one(discs_dir, tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     two = planned(discs_dir, tmp_path / "two", batch_size=2)
-    done = run_forked(program, discs_dir, two, folder=tmp_path, processes=2)
+    done = run_forked(program, discs_dir, two, folder=tmp_path, processes=2, measures_memory=False)
     assert done.returncode == 0, done.stderr
-    cost = importlib.import_module("monai_unetpp.pruning.cost")
-    monkeypatch.setattr(cost, "measure_peak_memory", cost.measure_peak_memory)
+    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
     run = runpy.run_path(str(program))["run"]
     one = planned(discs_dir, tmp_path / "one", batch_size=4)
     outcome = run(discs_dir, one)

@@ -18,6 +18,7 @@ import nibabel as nib
 import pytest
 import torch
 from disc_images import write_disc_images
+from forked import unmeasured
 from json_edits import edit_json
 from monai.data import CacheDataset
 from tiny_planning import TINY, slow_machine
@@ -51,9 +52,7 @@ def discs_dir(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """No process of its own for the memory, no page, and pictures of cases without anything."""
-    monkeypatch.setattr(
-        "monai_unetpp.pruning.cost.measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000)
-    )
+    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
     monkeypatch.setattr("monai_unetpp.pruning.report.report_files._html", lambda *_: "")
     monkeypatch.setattr(
         "monai_unetpp.pruning.report.worst_cases.save_overlay", lambda *given, **_: given[5].write_bytes(b"")
