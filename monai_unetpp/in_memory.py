@@ -24,8 +24,9 @@ from nibabel.spatialimages import SpatialImage
 from monai_unetpp.data import VolumeReader
 from monai_unetpp.data.datasets.cases import expand_home
 from monai_unetpp.data.formats.dicom import is_dicom_file
-from monai_unetpp.data.formats.nifti import is_nifti_name, nifti_class, open_nifti
-from monai_unetpp.data.formats.pictures import is_picture_name, read_picture
+from monai_unetpp.data.formats.nifti import nifti_class, open_nifti
+from monai_unetpp.data.formats.pictures import read_picture
+from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name
 from monai_unetpp.files import atomic_path, scratch_folder
 from monai_unetpp.reporting.html import embed_figure, html_paragraph, html_table
 from monai_unetpp.reporting.numbers import decimal

@@ -32,6 +32,7 @@ def write_bundle(
         inversion = {"_target_": "monai_unetpp.data.InvertProbabilitiesd", "keys": "pred", "orig_keys": "image"}
         post[-1] = inversion | {"transform": "@preprocessing"}
     save = {"_target_": "monai_unetpp.data.SegmentationSaveImaged", "keys": "pred", "output_dir": "@output_dir"}
+    cases = {"_target_": "monai_unetpp.data.find_cases", "input": "@input", "pictures": dims == 2}
     config = {
         "input": "",
         "output_dir": "",
@@ -46,8 +47,7 @@ def write_bundle(
         "network": {"_target_": "monai_unetpp.bundles.load_network", "checkpoint": str(root / "models" / "model.pt")}
         | {"level": "@level", "network_def": "@network_def"},
         "preprocessing": {"_target_": "Compose", "transforms": [load, *steps]},
-        "data": {"_target_": "monai_unetpp.data.find_cases", "input": "@input"},
-        "dataset": {"_target_": "monai_unetpp.data.CaseDataset", "data": "@data", "transform": "@preprocessing"},
+        "dataset": {"_target_": "monai_unetpp.data.CaseDataset", "data": cases, "transform": "@preprocessing"},
         "dataloader": {"_target_": "ThreadDataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
         "inferer": inferer,
         "postprocessing": {"_target_": "Compose", "transforms": [*post, save]},

@@ -15,16 +15,16 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
-from nibabel.nifti1 import Nifti1Image
 
 from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry, transform_affine
 from monai_unetpp.data.formats.label_table import label_table_extension
-from monai_unetpp.data.formats.naming import RESULT_NAME, case_name, result_suffix
-from monai_unetpp.data.formats.nifti import is_nifti_name, nifti_class, on_nifti_grid, smallest_dtype
+from monai_unetpp.data.formats.naming import RESULT_NAME, case_name
+from monai_unetpp.data.formats.nifti import on_affine, on_nifti_grid, smallest_dtype
 from monai_unetpp.data.formats.nifti_marks import hash_voxels, nifti_mark
-from monai_unetpp.data.formats.pictures import is_picture_name, read_picture_shape, write_picture
-from monai_unetpp.data.formats.result_marks import identify_image, is_result, picture_mark, read_identity
+from monai_unetpp.data.formats.pictures import picture_mark, read_picture_shape, write_picture
+from monai_unetpp.data.formats.result_marks import identify_image, is_result, read_identity
 from monai_unetpp.data.formats.source_files import check_unchanged, source_files
+from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name, result_suffix
 from monai_unetpp.data.transforms.instances import INSTANCE_COUNT
 from monai_unetpp.files import atomic_path
 
@@ -205,7 +205,7 @@ def write_volume(
         ValueError: ``array`` has another shape than ``source``.
         OSError: the file cannot be written.
     """
-    image = on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
+    image = on_nifti_grid(array, Path(source)) if is_nifti_name(source) else on_affine(array, affine)
     voxels = hash_voxels(array) if array.dtype.kind in "iu" else None
     image.header["descrip"] = nifti_mark(identify_image(*(files or [source])), voxels)
     if labels:
@@ -228,14 +228,3 @@ def _labels(label_map: MetaTensor, key: Hashable) -> np.ndarray[Any, Any]:
             "Use AsDiscreted first, and invert with nearest_interp."
         )
     return np.asarray(values, dtype=smallest_dtype(int(greatest)))
-
-
-def _on_affine(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> Nifti1Image:
-    image = nifti_class(array.shape)(array, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    # a qform cannot hold shear, and SimpleITK prefers it to the sform
-    if compare_geometry(ImageGeometry(array.shape, affine), ImageGeometry(array.shape, image.get_qform())) is not None:
-        image.set_qform(None, code=0)
-    image.header.set_xyzt_units("mm")
-    return image

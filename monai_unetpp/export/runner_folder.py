@@ -175,6 +175,8 @@ def _describe(
             f"{config}: the network must have a channel for each class to be smoothed, got one channel. Set smooth to "
             "false."
         )
+    pictures = "dataset#data#pictures"
+    reading["pictures"] = bool(pictures in config and config.parse(pictures))
     labels = read_metadata_entry(source, "network_data_format", "outputs", "pred", "channel_def")
     return {
         "name": source.name,

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.formats.dicom_seg import dicom_seg_path
-from monai_unetpp.data.formats.nifti_marks import is_of_runner
-from monai_unetpp.data.formats.result_marks import identify_image, is_as_marked, read_identity
+from monai_unetpp.data.formats.result_marks import identify_image, is_as_marked, is_of_runner, read_identity
 from monai_unetpp.files import hash_file
 from monai_unetpp.results.run_record import hash_image, result_name
 

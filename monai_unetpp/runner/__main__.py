@@ -15,24 +15,27 @@ from monai_unetpp.errors import in_encoding_of, printable
 from monai_unetpp.files import make_output_dir
 from monai_unetpp.progress import let_go_of
 from monai_unetpp.runner.pipeline import PIPELINE_FILE
-from monai_unetpp.runner.segmenter import Segmenter, result_name
+from monai_unetpp.runner.result_files import result_name
+from monai_unetpp.runner.segmenter import Segmenter
 
 _DONE, _SOME_FAILED, _BAD_ARGUMENTS, _INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Segment NIfTI files with an exported folder.
+    """Segment images with an exported folder.
 
     Returns:
         0, 1 if an image failed, 2 if the folder or another argument is unusable, 130 after an interruption.
     """
     parser = argparse.ArgumentParser(
         prog="python -m monai_unetpp.runner",
-        description="Segment NIfTI files with a folder written by monai-unetpp export --format runner.",
+        description="Segment images with a folder written by monai-unetpp export --format runner.",
     )
     parser.add_argument("folder", type=Path, help="the exported folder")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="NIfTI file")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for <case>_seg.nii.gz")
+    images = "NIfTI, NRRD or MetaImage file, or for networks of pictures PNG, JPEG or TIFF"
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help=images)
+    output = "folder for <case>_seg.nii.gz, or .png or .tif for pictures"
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help=output)
     threads = "number of threads (default: OMP_NUM_THREADS, or chosen by the runtime)"
     parser.add_argument("--threads", type=_count, metavar="N", help=threads)
     replaced = "replace results of other images of the same name, and those corrected by hand"

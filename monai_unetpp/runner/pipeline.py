@@ -27,7 +27,8 @@ class Pipeline:
         level: level of the network.
         spatial_dims: 2 or 3, of the network.
         labels: names of the labels, ``"0"`` the background.
-        reading: allowed ``spatial_dims`` of an image, ``channels``, ``allow_constant`` and ``fill_nonfinite``.
+        reading: allowed ``spatial_dims`` of an image, ``channels``, ``allow_constant``, ``fill_nonfinite``, and
+            ``pictures``: whether PNG, JPEG and TIFF are read.
         preprocessing: steps, each with its name under ``step`` and its parameters.
         network: ``files`` (the first is the one to open), ``format`` (``"openvino"`` or ``"onnx"``), ``precision`` of
             the computation, and ``sha256`` of all files.

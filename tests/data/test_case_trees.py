@@ -15,8 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from monai_unetpp.data import find_cases, write_volume
-from monai_unetpp.data.formats.naming import RESULT_NAME, result_suffix
+from monai_unetpp.data.formats.naming import RESULT_NAME
 from monai_unetpp.data.formats.pictures import write_picture
+from monai_unetpp.data.formats.suffixes import result_suffix
 
 FOLDERS = (
     "",

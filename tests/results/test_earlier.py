@@ -14,8 +14,8 @@ from runner_bundle import write_bundle, write_image
 from monai_unetpp.cli import main
 from monai_unetpp.data import write_volume
 from monai_unetpp.data.formats.nifti_marks import hash_voxels
-from monai_unetpp.data.formats.pictures import write_picture
-from monai_unetpp.data.formats.result_marks import identify_image, picture_mark
+from monai_unetpp.data.formats.pictures import picture_mark, write_picture
+from monai_unetpp.data.formats.result_marks import identify_image
 from monai_unetpp.files import hash_file
 from monai_unetpp.results import EarlierResults, LabelVolume, RecordedCase, ResultFolder
 from monai_unetpp.results import folder as results_folder

@@ -12,11 +12,14 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
+import tifffile
 import torch
 from disc_images import write_disc_images
 from json_edits import edit_json
 from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd, ScaleIntensityRange
+from PIL import Image
 from runner_bundle import write_bundle, write_image
 from scipy.spatial.transform import Rotation
 from tiny_planning import TINY, slow_machine
@@ -24,6 +27,9 @@ from tiny_planning import TINY, slow_machine
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import read_network_def
 from monai_unetpp.data import BlockwiseSpacingd, CropBackgroundd, ImageFileError, VolumeReader
+from monai_unetpp.data.formats.nifti_marks import ImageIdentity
+from monai_unetpp.data.formats.pictures import read_picture, read_picture_mark, write_picture
+from monai_unetpp.data.formats.result_marks import is_of_runner, read_identity
 from monai_unetpp.export import export_runner, runner_folder
 from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.inferers import sliding_windows
@@ -131,7 +137,7 @@ def test_labels_of_a_planned_bundle_of_images_are_those_of_segment(tmp_path):
     bundle = tmp_path / "planned"
     plan(discs, bundle, settings=TINY, device="cpu", measure=slow_machine)
     image = discs / "imagesTr" / "disc_0.nii.gz"
-    _write_weights(bundle, image)
+    _write_weights(bundle, nibabel.load(image).get_fdata())
     (case,) = segment_files(image, tmp_path / "out", bundle, runtime="openvino", precision="fp32").cases
     expected = nibabel.load(case.output).get_fdata()
     assert len(np.unique(expected)) == 2
@@ -139,15 +145,15 @@ def test_labels_of_a_planned_bundle_of_images_are_those_of_segment(tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
-def _write_weights(bundle, image):
+def _write_weights(bundle, voxels):
     """Random weights that give half of the image each of two labels."""
     torch.manual_seed(0)
     network = NestedUNet(**read_network_def(bundle)).eval()
-    voxels = torch.tensor(nibabel.load(image).get_fdata(dtype=np.float32))
+    voxels = torch.tensor(voxels, dtype=torch.float32)
     with torch.no_grad():
         logits = network((voxels - voxels.mean())[None, None] / voxels.std())
         network.heads["L2"].bias[1] -= (logits[0, 1] - logits[0, 0]).median()
-    (bundle / "models").mkdir()
+    (bundle / "models").mkdir(exist_ok=True)
     torch.save(network.state_dict(), bundle / "models" / "model.pt")
 
 
@@ -257,15 +263,24 @@ def test_a_level_needs_its_key_and_takes_the_place_of_a_tolerance(tmp_path):
         export_runner(bundle, tmp_path / "folder", level="L1")
 
 
-@pytest.mark.slow
-def test_it_runs_where_torch_and_monai_cannot_be_imported(brain, tmp_path):
-    _, folder, image = brain
-    code = "import sys; sys.modules.update(dict.fromkeys(['torch', 'monai', 'ignite', 'SimpleITK', 'pydicom', 'PIL']));"
+def _run_without(packages, folder, images, output):
+    """Run the runner in a process where these packages cannot be imported."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({packages}));"
     code += "from monai_unetpp.runner.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    arguments = [sys.executable, "-c", code, folder, image, "-o", tmp_path]
+    arguments = [sys.executable, "-c", code, folder, *images, "-o", output]
     done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "head_seg.nii.gz").exists()
+    return sorted(path.name for path in output.iterdir())
+
+
+@pytest.mark.slow
+def test_it_runs_where_torch_and_monai_cannot_be_imported(brain, pictures, tmp_path):
+    without = ["torch", "monai", "ignite", "pydicom"]
+    results = _run_without([*without, "SimpleITK", "PIL", "tifffile"], brain[1], [brain[2]], tmp_path / "volumes")
+    assert results == ["head_seg.nii.gz"]
+    images = _write_pictures(tmp_path / "in")
+    results = _run_without(without, pictures[1], images, tmp_path / "pictures")
+    assert results == ["coloured_seg.png", "grey_seg.png", "lossy_seg.png", "stack_seg.tif"]
 
 
 @pytest.mark.slow
@@ -601,8 +616,105 @@ def test_images_that_cannot_be_used_are_named(brain, tmp_path):
     runner = Segmenter(folder)
     with pytest.raises(ImageFileError, match="must have 3 axes and 1 channel"):
         runner.label(write_image(tmp_path / "flat.nii", (9, 9), surround=False))
-    with pytest.raises(ImageFileError, match="reads NIfTI"):
+    with pytest.raises(ImageFileError, match=r"a\.png: the runner reads \.nii, .*\.mhd only for this network"):
         runner.label(tmp_path / "a.png")
+
+
+def test_packages_for_other_formats_are_named_where_they_are_missing(brain, pictures, tmp_path, monkeypatch):
+    volume, picture = tmp_path / "head.mha", tmp_path / "cells.png"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.arange(60.0).reshape(3, 4, 5)), volume)
+    Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5)).save(picture)
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    monkeypatch.setitem(sys.modules, "monai_unetpp.data.formats.pictures", None)
+    told = r"which is not installed. Install SimpleITK, Pillow and tifffile \(.*\), or convert the file to NIfTI"
+    for folder, image in ((brain[1], volume), (pictures[1], picture)):
+        with pytest.raises(ImageFileError, match=rf"{image.name}: needs the package .*, {told}"):
+            Segmenter(folder).segment(image, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd"])
+def test_labels_of_other_volumes_are_those_of_segment(brain, tmp_path, suffix):
+    bundle, folder, image = brain
+    other = tmp_path / f"head{suffix}"
+    volume = SimpleITK.GetImageFromArray(nibabel.load(image).get_fdata(dtype=np.float32))
+    volume.SetSpacing((0.9, 1.2, 1.1))
+    volume.SetDirection(Rotation.from_euler("xyz", (0.2, -0.1, 1.5)).as_matrix().ravel().tolist())
+    SimpleITK.WriteImage(volume, other)
+    (case,) = segment_files(other, tmp_path / "a", bundle).cases
+    expected, found = nibabel.load(case.output), nibabel.load(Segmenter(folder).segment(other, tmp_path / "b"))
+    np.testing.assert_array_equal(found.get_fdata(), expected.get_fdata())
+    np.testing.assert_array_equal(found.affine, expected.affine)
+    assert len(np.unique(found.get_fdata())) > 1
+    identities = [ImageIdentity.from_mark(str(image.header["descrip"])) for image in (found, expected)]
+    assert identities[0] == identities[1]
+    assert identities[0].content
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A bundle of pictures, and its exported folder."""
+    root = tmp_path_factory.mktemp("pictures")
+    bundle = write_bundle(root / "tiny", 2, _PICTURE[-1:], mode="constant")
+    _write_weights(bundle, _pixels()[0])
+    return bundle, export_runner(bundle, root / "folder").path
+
+
+def _pixels():
+    pixels = np.random.default_rng(2).integers(0, 200, (4, 25, 30)).astype(np.uint8)
+    pixels[:, 5:20, 5:25] += 50
+    return pixels
+
+
+def _write_pictures(folder):
+    folder.mkdir()
+    pixels = _pixels()
+    Image.fromarray(pixels[0]).save(folder / "grey.png", dpi=(72, 72))
+    Image.fromarray(np.moveaxis(pixels[:3], 0, -1)).save(folder / "coloured.png")
+    Image.fromarray(pixels[0]).save(folder / "lossy.jpg")
+    tifffile.imwrite(folder / "stack.tif", pixels.astype(np.uint16) * 100, photometric="minisblack")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_pictures_and_their_labels_are_those_of_segment(pictures, tmp_path, capsys):
+    bundle, folder = pictures
+    images = _write_pictures(tmp_path / "in")
+    cases = segment_files(images, tmp_path / "a", bundle).cases
+    assert main([folder, *map(str, images), "-o", str(tmp_path / "b")]) == 0
+    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == list(map(str, images))
+    assert len(cases) == len(images)
+    for case in cases:
+        found = tmp_path / "b" / Path(case.output).name
+        labels = read_picture(found, labels=True)
+        np.testing.assert_array_equal(labels, read_picture(Path(case.output), labels=True))
+        assert len(np.unique(labels)) > 1
+        assert is_of_runner(found)
+        assert read_identity(found) == read_identity(case.output)
+    with Image.open(tmp_path / "b" / "grey_seg.png") as labels:
+        assert labels.info["dpi"] == pytest.approx((72, 72), abs=0.01)
+
+
+@pytest.mark.slow
+def test_labels_of_pictures_that_were_corrected_by_hand_stay(pictures, tmp_path):
+    bundle, folder = pictures
+    image = _write_pictures(tmp_path / "in")[1]
+    runner = Segmenter(folder)
+    path = runner.segment(image, tmp_path / "out")
+    made = path.read_bytes()
+    assert runner.segment(image, tmp_path / "out").read_bytes() == made
+    with pytest.raises(ImageFileError, match="a result of monai-unetpp, not an image"):
+        runner.label(path)
+    corrected = read_picture(path, labels=True)
+    corrected[:5] = 1
+    write_picture(path, corrected, mark=read_picture_mark(path))
+    with pytest.raises(FileExistsError, match="was changed after it was written, as by hand"):
+        runner.segment(image, tmp_path / "out")
+    assert segment_files(image, tmp_path / "out", bundle).failures
+    assert runner.segment(image, tmp_path / "out", overwrite=True).read_bytes() == made
+    Image.fromarray(corrected.T).save(path)
+    with pytest.raises(FileExistsError, match="was not written by monai-unetpp"):
+        runner.segment(image, tmp_path / "out", overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -637,7 +749,7 @@ def test_voxels_of_another_size_are_those_of_the_bundle(tmp_path):
     zeros[::2, 1::3, 5:50] = nibabel.load(path).get_fdata(dtype=np.float32)[::2, 1::3, 5:50]
     affine = np.diag([-3.0, 2.7, -1.8, 1])
     expected = BlockwiseSpacingd("image", (1.0, 0.9, 0.6))({"image": MetaTensor(zeros[None], affine=affine)})["image"]
-    volume = Volume(zeros[None], affine, path)
+    volume = Volume(zeros[None], affine, path, affine)
     STEPS["spacing"](volume, pixdim=(1.0, 0.9, 0.6), padding="border", diagonal=False)
     np.testing.assert_allclose(volume.voxels, expected.numpy(), rtol=1e-6)
     np.testing.assert_array_equal(volume.voxels == 0, expected.numpy() == 0)

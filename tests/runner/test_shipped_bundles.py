@@ -74,7 +74,7 @@ def test_standardizing_in_the_runner_is_that_of_the_transform():
     image[:, 2:7, 2:6, 1:6] = np.random.default_rng(0).normal(5, 2, (2, 5, 4, 5))
     for channel_wise, inside_surround in itertools.product((False, True), repeat=2):
         options = {"channel_wise": channel_wise, "inside_surround": inside_surround}
-        volume = Volume(image, np.eye(4), Path("a.nii"))
+        volume = Volume(image, np.eye(4), Path("a.nii"), np.eye(4))
         standardize(volume, **options)
         expected = StandardizeIntensityd("image", **options)({"image": torch.tensor(image)})["image"]
         np.testing.assert_array_equal(volume.voxels, expected.numpy())

@@ -75,18 +75,17 @@ def test_coloured_pictures_are_segmented_and_grey_ones_with_a_warning(trained, t
 
 @pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
-def test_the_runner_reads_their_channels_from_nifti_and_refuses_pictures(trained, tmp_path):
+def test_the_runner_reads_their_channels_from_pictures_and_nifti(trained, tmp_path):
     root, bundle = trained
     export_runner(bundle, tmp_path / "folder")
     runner = Segmenter(tmp_path / "folder")
     picture = root / "imagesTr" / "disc_0_0000.png"
-    with pytest.raises(ValueError, match=r"disc_0_0000\.png: the runner reads NIfTI"):
-        runner.label(picture)
     colours = paint_disc(0)[0].transpose(1, 0, 2)[:, :, None]
     nib.save(nib.Nifti1Image(colours, np.eye(4)), tmp_path / "colours.nii.gz")
     found = segment_files([picture], tmp_path / "out", bundle, device="cpu", runtime="torch").cases[0].output
     with Image.open(found) as labels:
         np.testing.assert_array_equal(runner.label(tmp_path / "colours.nii.gz"), np.asarray(labels).T)
+        np.testing.assert_array_equal(runner.label(picture), np.asarray(labels).T)
 
 
 @pytest.mark.slow

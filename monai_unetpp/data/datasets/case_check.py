@@ -19,9 +19,10 @@ from monai_unetpp.data.formats.exhaustion import describe_case_failure
 from monai_unetpp.data.formats.grid import ImageGeometry, channel_axes, check_same_grid
 from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.formats.label_values import check_label_values
-from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
-from monai_unetpp.data.formats.pictures import is_picture_name, shown_orientation
+from monai_unetpp.data.formats.nifti import open_nifti
+from monai_unetpp.data.formats.pictures import shown_orientation
 from monai_unetpp.data.formats.reader import Volume, VolumeReader, read_label_map
+from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name
 from monai_unetpp.data.formats.tiff import COLOURS, mean_of_colours
 from monai_unetpp.errors import counted
 

@@ -16,18 +16,17 @@ from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, Form, is_data_set, 
 from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image, read_series_uid
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
-from monai_unetpp.data.formats.naming import (
-    IMAGE_SUFFIXES,
-    VOLUME_SUFFIXES,
-    case_name,
-    channel_of,
-    entry_name,
-    image_name,
-    with_unique_names,
-)
-from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, header_beside, is_nifti_name, is_second_of_pair, open_nifti
-from monai_unetpp.data.formats.pictures import has_colours, is_picture_name
+from monai_unetpp.data.formats.naming import case_name, channel_of, entry_name, image_name, with_unique_names
+from monai_unetpp.data.formats.nifti import header_beside, is_second_of_pair, open_nifti
+from monai_unetpp.data.formats.pictures import has_colours
 from monai_unetpp.data.formats.result_marks import is_result
+from monai_unetpp.data.formats.suffixes import (
+    IMAGE_SUFFIXES,
+    NIFTI_SUFFIXES,
+    VOLUME_SUFFIXES,
+    is_nifti_name,
+    is_picture_name,
+)
 from monai_unetpp.data.formats.tiff import COLOURS
 from monai_unetpp.errors import counted, list_values, printable
 

@@ -15,9 +15,10 @@ from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_conte
 from monai_unetpp.data.datasets.forms import Form
 from monai_unetpp.data.datasets.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
-from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti
-from monai_unetpp.data.formats.pictures import has_colours, is_coloured, is_picture_name
+from monai_unetpp.data.formats.nifti import open_nifti
+from monai_unetpp.data.formats.pictures import has_colours, is_coloured
 from monai_unetpp.data.formats.reader import read_label_map
+from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name
 from monai_unetpp.data.formats.tiff import COLOURS
 from monai_unetpp.errors import counted
 

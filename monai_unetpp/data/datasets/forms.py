@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.naming import IMAGE_SUFFIXES, case_name, channel_of
+from monai_unetpp.data.formats.naming import case_name, channel_of
 from monai_unetpp.data.formats.nifti import is_second_of_pair
-from monai_unetpp.data.formats.pictures import JPEG_SUFFIXES, PICTURE_SUFFIXES, has_colours, is_picture_name
+from monai_unetpp.data.formats.pictures import has_colours
+from monai_unetpp.data.formats.suffixes import IMAGE_SUFFIXES, JPEG_SUFFIXES, PICTURE_SUFFIXES, is_picture_name
 from monai_unetpp.data.formats.tiff import COLOURS
 from monai_unetpp.errors import counted, list_values
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.data.formats.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.data.formats.reader import VolumeReader
 from monai_unetpp.data.formats.source_files import file_state
+from monai_unetpp.data.formats.suffixes import is_nifti_name
 
 #: Hashes of image files by their paths, sizes and times, so that no file is read twice for its hash.
 _known: dict[str, str] = {}

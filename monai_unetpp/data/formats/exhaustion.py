@@ -6,8 +6,8 @@ import contextlib
 from pathlib import Path
 
 from monai_unetpp.data.formats.image_errors import describe_failure
-from monai_unetpp.data.formats.pictures import is_picture_name
 from monai_unetpp.data.formats.reader import read_geometry
+from monai_unetpp.data.formats.suffixes import is_picture_name
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.memory import is_out_of_memory
 

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from monai.data.utils import orientation_ras_lps
 
 from monai_unetpp.data.formats.grid import check_grid, check_spacing, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
 
 if TYPE_CHECKING:
     import SimpleITK
-
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 _DETACHED_SUFFIXES = (".mhd", ".nhdr")
 #: Bytes of a header that are read.
@@ -39,11 +36,6 @@ _KNOWN_SPACES = {
 _IN_MM = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
 
 
-def is_itk_name(path: str | Path) -> bool:
-    """Whether ``path`` has the suffix of a volume format that is read through ITK."""
-    return Path(path).name.lower().endswith(ITK_SUFFIXES)
-
-
 def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
     """Read shape and affine ``(4, 4)`` in RAS of one image file, without its voxels.
 
@@ -59,7 +51,7 @@ def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
     affine = np.eye(4)
     affine[:dims, :dims] = direction * np.asarray(reader.GetSpacing())[:dims]
     affine[:dims, 3] = reader.GetOrigin()[:dims]
-    affine = orientation_ras_lps(affine)
+    affine[:2] *= -1  # from LPS, in ITK
     check_grid(reader.GetSize(), affine, path)
     return tuple(reader.GetSize()), affine
 

@@ -16,17 +16,11 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES
-from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES
-from monai_unetpp.data.formats.pictures import PICTURE_SUFFIXES, is_picture_name
+from monai_unetpp.data.formats.suffixes import IMAGE_SUFFIXES, result_suffix
 
 #: Key of the name of result files, if it differs from that of the case.
 RESULT_NAME = "result_name"
 
-VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
-"""Suffixes of volumes."""
-IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
-"""Suffixes of all images but DICOM."""
 # longest first, so that .nii.gz is tried before shorter suffixes
 _SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".dcm"), key=len, reverse=True))
 #: BIDS folders of subjects and sessions.
@@ -82,13 +76,6 @@ def unique_names(named: Mapping[tuple[str, ...], str], root: str | PathLike[str]
     """
     folders = [_folder_below(image[0], os.path.abspath(fspath(root))) for image in named]
     return _tell_apart(list(named.values()), folders)
-
-
-def result_suffix(image: str | PathLike[str]) -> str:
-    """The suffix of the segmentation of ``image``: TIFF for TIFF, PNG for other pictures, else NIfTI."""
-    if not is_picture_name(image):
-        return ".nii.gz"
-    return ".tif" if fspath(image).lower().endswith((".tif", ".tiff")) else ".png"
 
 
 def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:

@@ -29,8 +29,6 @@ from monai_unetpp.data.formats.grid import (
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file, read_start, without_log
 from monai_unetpp.data.formats.nifti_marks import READ_ERRORS
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
-
 _GZIP_MAGIC = b"\x1f\x8b"
 #: Longest axis of NIfTI-1, which NIfTI-2 exceeds.
 _LONGEST = np.iinfo(np.int16).max
@@ -47,11 +45,6 @@ _ALIGNED = 2
 _NO_ROTATION = "w2 should be positive"
 #: Deflated data hold at most this many times their size.
 _MOST_DEFLATED = 1032
-
-
-def is_nifti_name(path: str | PathLike[str]) -> bool:
-    """Whether ``path`` has a suffix of NIfTI files."""
-    return Path(path).name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def header_beside(path: Path) -> Path | None:
@@ -129,6 +122,23 @@ def smallest_dtype(greatest: int) -> npt.DTypeLike:
 def nifti_class(shape: Sequence[int]) -> type[Nifti1Image]:
     """NIfTI-1, or NIfTI-2 if an axis is too long for it."""
     return Nifti2Image if max(shape, default=0) > _LONGEST else Nifti1Image
+
+
+def on_affine(array: npt.NDArray[Any], affine: npt.NDArray[Any]) -> Nifti1Image:
+    """Make an image of ``array`` for a source that is not NIfTI.
+
+    Args:
+        array: ``(H, W[, D])``, of the type to store.
+        affine: ``(4, 4)``, in RAS and mm.
+    """
+    image = nifti_class(array.shape)(array, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    # a qform cannot hold shear, and SimpleITK prefers it to the sform
+    if compare_geometry(ImageGeometry(array.shape, affine), ImageGeometry(array.shape, image.get_qform())) is not None:
+        image.set_qform(None, code=0)
+    image.header.set_xyzt_units("mm")
+    return image
 
 
 def on_nifti_grid(array: npt.NDArray[Any], source: Path) -> Nifti1Image:

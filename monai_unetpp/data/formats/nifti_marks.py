@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -51,6 +51,12 @@ class ImageIdentity:
         return self.path == other.path or (self.content is not None and self.content == other.content)
 
     @classmethod
+    def from_hashes(cls, path: str | PathLike[str], hashes: Sequence[str]) -> ImageIdentity:
+        """The identity of an image from the :func:`hash_file` of each of its files; none if they could not be read."""
+        content = hashes[0] if len(hashes) == 1 else hash_bytes(map(str.encode, hashes)) if hashes else None
+        return cls(hash_path(path), content)
+
+    @classmethod
     def from_mark(cls, mark: str | None) -> ImageIdentity | None:
         """Parse a mark; None if there is none, or it is of an early version without identity."""
         found = _IDENTITY.search(mark or "")
@@ -62,13 +68,18 @@ class ImageIdentity:
 
 def nifti_mark(image: ImageIdentity, voxels: str | None = None, by_runner: bool = False) -> bytes:
     """The description in the header of a result of ``image``, at most 80 bytes; ``voxels`` is a hash of its labels."""
-    of_voxels = "" if voxels is None else f" {'runner' if by_runner else 'voxels'}={voxels}"
+    of_voxels = "" if voxels is None else mark_of_voxels(voxels, by_runner)
     return f"{_NIFTI_MARK} {image}{of_voxels}".encode()
 
 
-def is_of_runner(path: Path) -> bool:
-    """Whether a file is a result of the runner, which keeps no record beside it."""
-    found = _VOXELS.search(read_nifti_mark(path) or "")
+def mark_of_voxels(voxels: str, by_runner: bool) -> str:
+    """The end of a mark, from a hash of the labels."""
+    return f" {'runner' if by_runner else 'voxels'}={voxels}"
+
+
+def names_runner(mark: str | None) -> bool:
+    """Whether a mark is of a result of the runner, which keeps no record beside it."""
+    found = _VOXELS.search(mark or "")
     return found is not None and found[1] == "runner"
 
 

@@ -16,9 +16,12 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, PngImagePlugin
 
+from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, damaged_file, read_start
 from monai_unetpp.data.formats.itk_images import open_itk_file
+from monai_unetpp.data.formats.nifti_marks import ImageIdentity, mark_of_voxels
 from monai_unetpp.data.formats.tiff import (
+    COLOURS,
     TIFF_SIGNATURES,
     labels_of_colours,
     read_tiff,
@@ -32,9 +35,6 @@ from monai_unetpp.files import MARK, atomic_path
 
 logger = logging.getLogger(__name__)
 
-JPEG_SUFFIXES = (".jpg", ".jpeg")
-PICTURE_SUFFIXES = (".png", *JPEG_SUFFIXES, ".tif", ".tiff")
-
 #: Metadata field for the software, by which earlier results are recognized.
 _PNG_SOFTWARE = "Software"
 _ORIENTATION = ExifTags.Base.Orientation
@@ -43,11 +43,6 @@ _PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 #: Bytes of a PNG with bit depth and colour type, with the chunk around them, and with its checksum.
 _PNG_KIND, _PNG_HEADER, _PNG_CHECKSUM = slice(24, 26), slice(12, 29), slice(29, 33)
 _GREY, _COLOURS, _PALETTE, _GREY_ALPHA, _COLOURS_ALPHA = 0, 2, 3, 4, 6
-
-
-def is_picture_name(path: str | PathLike[str]) -> bool:
-    """Whether ``path`` has a suffix of PNG, JPEG or TIFF."""
-    return Path(path).name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def read_picture_shape(path: Path) -> tuple[int, ...]:
@@ -100,6 +95,22 @@ def read_picture(path: Path, labels: bool = False, colours: bool = False) -> np.
     if has_colours and not labels:
         return np.transpose(take_colours(array, colours))
     return np.transpose(np.array(labels_of_colours(array, path) if has_colours else array))
+
+
+def read_colours(path: Path) -> np.ndarray[Any, Any]:
+    """Read red, green and blue of a picture, ``(3, W, H)`` or ``(3, W, H, pages)``; grey is all three, with a warning.
+
+    Raises:
+        ImageFileError: see :func:`read_picture`.
+    """
+    pixels = read_picture(path, colours=True)
+    if pixels.shape != read_picture_shape(path):
+        return pixels
+    warn_once(
+        f"{path}: has no colours. Its grey values are taken as red, green and blue, as the network has three channels. "
+        "If these are something else, give one file per channel."
+    )
+    return np.stack([pixels] * COLOURS)
 
 
 def _read_jpeg(path: Path, labels: bool, colours: bool) -> np.ndarray[Any, Any]:
@@ -218,6 +229,11 @@ def _appearance(source: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
     except Exception:  # libraries fail in many ways on broken metadata, which the labels do not depend on
         logger.debug("%s: its metadata cannot be read", source, exc_info=True)
         return {}
+
+
+def picture_mark(image: ImageIdentity, voxels: str, by_runner: bool = False) -> str:
+    """The software to name in a picture that is a result of ``image``; ``voxels`` is a hash of its labels."""
+    return f"{MARK} {image}{mark_of_voxels(voxels, by_runner)}"
 
 
 def read_picture_mark(path: Path) -> str | None:

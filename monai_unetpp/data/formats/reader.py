@@ -26,19 +26,21 @@ from monai_unetpp.data.formats.grid import (
     shorten_shape,
     spatial_axes,
     transform_affine,
-    warn_once,
 )
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.formats.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file, read_itk_header
+from monai_unetpp.data.formats.itk_images import read_itk_file, read_itk_header
 from monai_unetpp.data.formats.label_values import as_integers
-from monai_unetpp.data.formats.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
-from monai_unetpp.data.formats.pictures import (
-    PICTURE_SUFFIXES,
-    is_picture_name,
-    read_picture,
-    read_picture_shape,
-)
+from monai_unetpp.data.formats.nifti import open_nifti, read_voxels, stored_step
+from monai_unetpp.data.formats.pictures import read_colours, read_picture, read_picture_shape
 from monai_unetpp.data.formats.source_files import file_state, note_sources
+from monai_unetpp.data.formats.suffixes import (
+    ITK_SUFFIXES,
+    NIFTI_SUFFIXES,
+    PICTURE_SUFFIXES,
+    is_itk_name,
+    is_nifti_name,
+    is_picture_name,
+)
 from monai_unetpp.data.formats.tiff import COLOURS
 from monai_unetpp.data.formats.voxel_checks import check_not_constant, make_finite
 
@@ -189,13 +191,8 @@ class VolumeReader(ImageReader):
 
     def _read_colours(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """Read red, green and blue of one picture."""
-        pixels, shape = read_picture(path, colours=True), read_picture_shape(path)
-        if pixels.shape == shape:
-            warn_once(
-                f"{path}: has no colours. Its grey values are taken as red, green and blue, as the network has three "
-                "channels. If these are something else, give one file per channel."
-            )
-            pixels = np.stack([pixels] * COLOURS)
+        pixels = read_colours(path)
+        shape = pixels.shape[1:]
         axes = self._find_axes(shape, path)
         pixels = pixels.reshape((COLOURS, *(shape[axis] for axis in axes)))
         return self._checked(pixels, np.eye(4), shape, axes, path)

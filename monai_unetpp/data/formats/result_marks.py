@@ -14,17 +14,16 @@ import numpy.typing as npt
 
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.itk_images import detached_files
-from monai_unetpp.data.formats.nifti import is_nifti_name
 from monai_unetpp.data.formats.nifti_marks import (
     ImageIdentity,
-    hash_bytes,
     hash_file,
-    hash_path,
     matches_mark,
+    names_runner,
     nifti_pair,
     read_nifti_mark,
 )
-from monai_unetpp.data.formats.pictures import is_picture_name, read_picture, read_picture_mark
+from monai_unetpp.data.formats.pictures import read_picture, read_picture_mark
+from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name
 from monai_unetpp.files import MARK
 
 RUN_FILE = "run.json"
@@ -43,13 +42,7 @@ def identify_image(*images: str | PathLike[str]) -> ImageIdentity:
         hashes = [file for image in images for file in sorted(map(hash_file, image_files(Path(image))))]
     except OSError:
         hashes = []
-    content = hashes[0] if len(hashes) == 1 else hash_bytes(map(str.encode, hashes)) if hashes else None
-    return ImageIdentity(hash_path(images[0]), content)
-
-
-def picture_mark(image: ImageIdentity, voxels: str) -> str:
-    """The software to name in a picture that is a result of ``image``; ``voxels`` is a hash of its labels."""
-    return f"{MARK} {image} voxels={voxels}"
+    return ImageIdentity.from_hashes(images[0], hashes)
 
 
 def is_result(path: str | PathLike[str]) -> bool:
@@ -60,6 +53,11 @@ def is_result(path: str | PathLike[str]) -> bool:
 def read_identity(path: str | PathLike[str]) -> ImageIdentity | None:
     """The identity of a result's image; None for other files, and for results of early versions."""
     return ImageIdentity.from_mark(_read_mark(Path(path)))
+
+
+def is_of_runner(path: Path) -> bool:
+    """Whether a file is a result of the runner, which keeps no record beside it."""
+    return names_runner(_read_mark(path))
 
 
 def is_as_marked(path: Path) -> bool | None:

@@ -17,8 +17,8 @@ from monai_unetpp.data import read_geometry
 from monai_unetpp.data.datasets.case_check import read_image
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.label_table import make_labels
-from monai_unetpp.data.formats.pictures import is_picture_name
 from monai_unetpp.data.formats.reader import read_label_map
+from monai_unetpp.data.formats.suffixes import is_picture_name
 from monai_unetpp.errors import printable
 from monai_unetpp.files import write_figure
 from monai_unetpp.networks import NestedUNet

@@ -1,0 +1,43 @@
+"""The formats of images by the ends of their names."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+TIFF_SUFFIXES = (".tif", ".tiff")
+PICTURE_SUFFIXES = (".png", *JPEG_SUFFIXES, *TIFF_SUFFIXES)
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
+"""Suffixes of all images but DICOM."""
+
+_Path = str | PathLike[str]
+
+
+def is_nifti_name(path: _Path) -> bool:
+    """Whether ``path`` has a suffix of NIfTI, or of a pair of header and voxels."""
+    return _ends_with(path, NIFTI_SUFFIXES)
+
+
+def is_itk_name(path: _Path) -> bool:
+    """Whether ``path`` has the suffix of a volume format that is read through ITK."""
+    return _ends_with(path, ITK_SUFFIXES)
+
+
+def is_picture_name(path: _Path) -> bool:
+    """Whether ``path`` has a suffix of PNG, JPEG or TIFF."""
+    return _ends_with(path, PICTURE_SUFFIXES)
+
+
+def result_suffix(image: _Path) -> str:
+    """The suffix of the segmentation of ``image``: TIFF for TIFF, PNG for other pictures, else NIfTI."""
+    if not is_picture_name(image):
+        return ".nii.gz"
+    return ".tif" if _ends_with(image, TIFF_SUFFIXES) else ".png"
+
+
+def _ends_with(path: _Path, suffixes: tuple[str, ...]) -> bool:
+    return Path(path).name.lower().endswith(suffixes)

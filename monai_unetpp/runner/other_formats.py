@@ -1,0 +1,99 @@
+"""Formats other than NIfTI, which need packages that the runner does without: they are imported only for such a file.
+
+NRRD and MetaImage need SimpleITK; PNG, JPEG and TIFF, for networks of pictures, need Pillow and tifffile as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.nifti_marks import ImageIdentity
+from monai_unetpp.data.formats.suffixes import (
+    ITK_SUFFIXES,
+    NIFTI_SUFFIXES,
+    PICTURE_SUFFIXES,
+    is_itk_name,
+    is_picture_name,
+)
+
+_Array = npt.NDArray[Any]
+
+#: Channels of a picture with colours.
+_COLOURS = 3
+
+
+def read_other(path: Path, reading: Mapping[str, Any]) -> tuple[_Array, _Array]:
+    """Read the voxels ``(C, ...)`` of one file, with its own axes, and its affine ``(4, 4)`` in RAS and mm.
+
+    Args:
+        path: the file; pixels of pictures count as 1 mm wide.
+        reading: ``reading`` of a :class:`monai_unetpp.runner.Pipeline`.
+
+    Raises:
+        ImageFileError: the file is missing, damaged or of another format, or a package that it needs is not installed.
+    """
+    channels = reading["channels"]
+    # folders of earlier versions do not tell whether the network is for pictures
+    if is_picture_name(path) and reading.get("pictures", False) and channels in (1, _COLOURS):
+        with _packages_for(path):
+            from monai_unetpp.data.formats.pictures import read_colours, read_picture
+
+            return (read_colours(path) if channels == _COLOURS else read_picture(path)[None]), np.eye(4)
+    if is_itk_name(path) and channels == 1:
+        with _packages_for(path):
+            from monai_unetpp.data.formats.itk_images import read_itk_file
+
+            voxels, affine = read_itk_file(path)
+            return voxels[None], affine
+    known: tuple[str, ...] = NIFTI_SUFFIXES
+    if channels == 1:
+        known += ITK_SUFFIXES
+    if reading.get("pictures", False):
+        known += PICTURE_SUFFIXES
+    raise ImageFileError(
+        f"{path}: the runner reads {', '.join(known)} only for this network. Convert it; monai-unetpp segment reads "
+        "further formats, such as DICOM."
+    )
+
+
+def read_mark_of_picture(path: Path) -> str | None:
+    """The mark of a picture that is a result of this package; None for others, and if Pillow is not installed."""
+    try:
+        with _packages_for(path):
+            from monai_unetpp.data.formats.pictures import read_picture_mark
+
+            return read_picture_mark(path)
+    except ImageFileError:  # then it is not read either
+        return None
+
+
+def read_labels_of_picture(path: Path) -> _Array:
+    """Read a label map, ``(W, H)`` or ``(W, H, pages)``."""
+    from monai_unetpp.data.formats.pictures import read_picture
+
+    return read_picture(path, labels=True)
+
+
+def write_labels_as_picture(path: Path, labels: _Array, source: Path, identity: ImageIdentity, voxels: str) -> None:
+    """Write a label map of ``source`` as PNG or TIFF; ``voxels`` is a hash of the labels."""
+    from monai_unetpp.data.formats.pictures import picture_mark, write_picture
+
+    write_picture(path, labels, source, picture_mark(identity, voxels, by_runner=True))
+
+
+@contextmanager
+def _packages_for(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as e:
+        raise ImageFileError(
+            f"{path}: needs the package {e.name}, which is not installed. Install SimpleITK, Pillow and tifffile "
+            "(monai-unetpp-runner[formats]), or convert the file to NIfTI."
+        ) from e
