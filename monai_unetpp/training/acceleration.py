@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from monai_unetpp.distributed import unwrapped
+from monai_unetpp.training.depth_padding import pad_depth
 from monai_unetpp.training.freed_memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
@@ -16,7 +17,8 @@ logger = logging.getLogger(__name__)
 def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = False) -> nn.Module:
     """Speed up the training of a network in place; names and values of its weights stay the same.
 
-    On a CPU, with the GNU C library, this process also keeps the memory that it frees for the next step.
+    On a CPU, with the GNU C library, this process also keeps the memory that it frees for the next step. With channels
+    last, some convolutions of volumes are computed in another way there; see :func:`.pad_depth`.
 
     Args:
         network: a nested U-Net in training, possibly wrapped for distributed training.
@@ -36,6 +38,8 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
     device = next(inner.parameters()).device
     if device.type == "cpu":
         keep_freed_memory()
+        if channels_last:
+            pad_depth(inner)
     if compile and _can_compile(device):
         # in place, as a wrapper would change the names of the weights
         inner.compile(dynamic=False)
