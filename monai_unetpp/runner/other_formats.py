@@ -64,14 +64,15 @@ def read_other(path: Path, reading: Mapping[str, Any]) -> tuple[_Array, _Array]:
 
 
 def read_mark_of_picture(path: Path) -> str | None:
-    """The mark of a picture that is a result of this package; None for others, and if Pillow is not installed."""
-    try:
-        with _packages_for(path):
-            from monai_unetpp.data.formats.pictures import read_picture_mark
+    """The mark of a picture that is a result of this package; None for others.
 
-            return read_picture_mark(path)
-    except ImageFileError:  # then it is not read either
-        return None
+    Raises:
+        ImageFileError: a package that it needs is not installed.
+    """
+    with _packages_for(path):
+        from monai_unetpp.data.formats.pictures import read_picture_mark
+
+        return read_picture_mark(path)
 
 
 def read_labels_of_picture(path: Path) -> _Array:

@@ -37,8 +37,11 @@ def result_name(image: Path) -> str:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file carries the mark of this package."""
-    return _read_mark(path) is not None
+    """Whether a file carries the mark of this package; False where packages for its format are missing."""
+    try:
+        return _read_mark(path) is not None
+    except ImageFileError:  # told by those who read it
+        return False
 
 
 def identify(image: Path) -> ImageIdentity:
@@ -67,6 +70,7 @@ def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite:
 
     Raises:
         FileExistsError: it may not; or the folder holds results of ``monai-unetpp segment``.
+        ImageFileError: a package for the format of the result is not installed.
     """
     record = path.with_name(_RUN_RECORD)
     if record.is_file() and MARK in record.read_text(encoding="utf-8", errors="replace"):

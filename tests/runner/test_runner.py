@@ -630,6 +630,10 @@ def test_packages_for_other_formats_are_named_where_they_are_missing(brain, pict
     for folder, image in ((brain[1], volume), (pictures[1], picture)):
         with pytest.raises(ImageFileError, match=rf"{image.name}: needs the package .*, {told}"):
             Segmenter(folder).segment(image, tmp_path / "out")
+    # nor can it be told whether a result of this name may be replaced
+    shutil.copy(picture, tmp_path / "cells_seg.png")
+    with pytest.raises(ImageFileError, match=rf"cells_seg\.png: needs the package .*, {told}"):
+        Segmenter(pictures[1]).segment(picture, tmp_path)
 
 
 @pytest.mark.slow
