@@ -20,7 +20,7 @@ from monai_unetpp.data.formats.nifti_marks import (
     nifti_pair,
     read_nifti_mark,
 )
-from monai_unetpp.data.formats.suffixes import IMAGE_SUFFIXES, is_nifti_name, is_picture_name, result_suffix
+from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name, result_suffix, without_suffix
 from monai_unetpp.files import MARK, atomic_path
 from monai_unetpp.runner.other_formats import read_labels_of_picture, read_mark_of_picture, write_labels_as_picture
 from monai_unetpp.runner.volume import Array
@@ -31,9 +31,7 @@ _RUN_RECORD = "run.json"
 
 def result_name(image: Path) -> str:
     """The file name of an image's result."""
-    suffixes = sorted(IMAGE_SUFFIXES, key=len, reverse=True)
-    suffix = next((each for each in suffixes if image.name.lower().endswith(each)), "")
-    return f"{image.name[: len(image.name) - len(suffix)]}_seg{result_suffix(image)}"
+    return f"{without_suffix(image.name)}_seg{result_suffix(image)}"
 
 
 def is_result(path: Path) -> bool:

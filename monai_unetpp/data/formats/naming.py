@@ -16,13 +16,11 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.formats.suffixes import IMAGE_SUFFIXES, result_suffix
+from monai_unetpp.data.formats.suffixes import result_suffix, without_suffix
 
 #: Key of the name of result files, if it differs from that of the case.
 RESULT_NAME = "result_name"
 
-# longest first, so that .nii.gz is tried before shorter suffixes
-_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".dcm"), key=len, reverse=True))
 #: BIDS folders of subjects and sessions.
 _BIDS_FOLDER = re.compile(r"(sub|ses)-[0-9A-Za-z]+")
 #: Channel number at the end of a file name, as in nnU-Net.
@@ -44,8 +42,7 @@ def case_name(path: str | PathLike[str]) -> str:
     path = Path(path)
     if os.path.isdir(path):
         return os.path.basename(os.path.abspath(path))
-    suffix = next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), "")
-    return path.name[: -len(suffix)] if suffix and len(suffix) < len(path.name) else path.name
+    return without_suffix(path.name)
 
 
 def channel_of(path: str | PathLike[str]) -> tuple[str, int] | None:

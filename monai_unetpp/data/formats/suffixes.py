@@ -16,6 +16,9 @@ IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
 
 _Path = str | PathLike[str]
 
+# longest first, so that .nii.gz is tried before shorter suffixes
+_LONGEST_FIRST = tuple(sorted((*IMAGE_SUFFIXES, ".dcm"), key=len, reverse=True))
+
 
 def is_nifti_name(path: _Path) -> bool:
     """Whether ``path`` has a suffix of NIfTI, or of a pair of header and voxels."""
@@ -30,6 +33,12 @@ def is_itk_name(path: _Path) -> bool:
 def is_picture_name(path: _Path) -> bool:
     """Whether ``path`` has a suffix of PNG, JPEG or TIFF."""
     return _ends_with(path, PICTURE_SUFFIXES)
+
+
+def without_suffix(name: str) -> str:
+    """The name of an image file without the suffix of its format, unless nothing else is left."""
+    suffix = next((suffix for suffix in _LONGEST_FIRST if name.lower().endswith(suffix)), "")
+    return name[: -len(suffix)] if 0 < len(suffix) < len(name) else name
 
 
 def result_suffix(image: _Path) -> str:
