@@ -32,14 +32,14 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
         The same network.
     """
     inner = unwrapped(network)
+    device = next(inner.parameters()).device
     if channels_last and inner is network:
         flat = getattr(inner, "spatial_dims", 3) == 2
         inner.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)  # type: ignore[call-overload]
-    device = next(inner.parameters()).device
+        if device.type == "cpu":
+            pad_depth(inner)
     if device.type == "cpu":
         keep_freed_memory()
-        if channels_last:
-            pad_depth(inner)
     if compile and _can_compile(device):
         # in place, as a wrapper would change the names of the weights
         inner.compile(dynamic=False)
