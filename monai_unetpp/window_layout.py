@@ -114,6 +114,11 @@ class WindowLayout:
         )
 
     @property
+    def has_one_window(self) -> bool:
+        """Whether a single window covers the image, so that nothing is blended."""
+        return all(len(starts) == 1 for starts in self.starts)
+
+    @property
     def window_voxels(self) -> int:
         """Number of voxels of a window."""
         return math.prod(self.window_size)

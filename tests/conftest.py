@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import functools
 import gc
 import json
 import logging
@@ -71,6 +72,22 @@ def _classes_of_monai_are_listed_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ComponentLocator, "_find_classes_or_functions", listed)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _libraries_look_up_once():
+    """What MONAI and torch ask anew for every layer and every graph, and where in the code each operation came from."""
+    from monai.networks.layers import utils as layers
+    from torch._export import utils as export
+    from torch.fx import config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "has_option", functools.cache(layers.has_option))
+        materialize = getattr(export, "_materialize_cpp_cia_ops", None)
+        if materialize is not None:
+            patch.setattr(export, "_materialize_cpp_cia_ops", functools.cache(materialize))
+        patch.setattr(config, "do_not_emit_stack_traces", True, raising=False)
         yield
 
 

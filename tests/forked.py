@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -50,7 +49,8 @@ def run_forked(
         arguments: of the program.
         folder: where it runs.
         processes: with more than one, they find each other as those of ``torchrun``; if one fails, the others end.
-        measures_memory: whether pruning measures memory, in a process that imports everything anew.
+        measures_memory: whether pruning measures memory, in a process that imports everything anew, and more than a
+            single round of the times.
 
     Returns:
         The exit status, the first that is not 0, and what all of them wrote.
@@ -88,9 +88,12 @@ def run_forked(
     return subprocess.CompletedProcess(words, status, output, errors)
 
 
-def unmeasured(runs: Mapping[str, Any], *_: Any) -> dict[str, int]:
-    """In place of ``measure_peak_memory``, whose process takes seconds to start."""
-    return dict.fromkeys(runs, 1_000_000)
+def measure_briefly(patch: pytest.MonkeyPatch) -> None:
+    """Let pruning time a single round, and tell a memory that nobody measured: that takes a process of its own."""
+    cost = importlib.import_module("monai_unetpp.pruning.cost")
+    patch.setattr(cost, "measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000))
+    of = cost._Measurement.of
+    patch.setattr(cost._Measurement, "of", lambda device, repeats, warm_up, seed: of(device, 1, 0, seed))
 
 
 @contextmanager
@@ -133,7 +136,7 @@ def _run(
     sys.argv = words
     sys.path.insert(0, str(Path(words[0]).parent) if is_script else folder)
     if not measures_memory:
-        importlib.import_module("monai_unetpp.pruning.cost").measure_peak_memory = unmeasured
+        measure_briefly(pytest.MonkeyPatch())
     if is_script:
         runpy.run_path(words[0], run_name="__main__")
     else:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from forked import unmeasured
+from forked import measure_briefly
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -26,7 +26,7 @@ def test_segment_look_prune(tmp_path, monkeypatch, capsys):
     pyplot.switch_backend("agg")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     # a process of its own for each level takes half a minute
-    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
+    measure_briefly(monkeypatch)
     names = {"__name__": "notebook"}
     for cell in read_cells("segment_look_prune.ipynb"):
         if cell["cell_type"] == "code":

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 from bundle_runs import run_here
-from forked import unmeasured
+from forked import measure_briefly
 from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNetPlusPlus
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
 from monai_unetpp.cli import main, make_parser
 from monai_unetpp.data import case_name, load_datalist, write_volume
-from monai_unetpp.pruning import cost
 from monai_unetpp.template import load_template
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,10 +94,7 @@ def test_commands(users_folder, command, monkeypatch):
     if words[1] == "benchmark" or words[:3] == ["python", "-m", "benchmarks"]:
         words.append("--quick")
     if words[1] == "prune":
-        # times that nobody reads, of a single round, and no process of its own for the memory
-        of = cost._Measurement.of
-        monkeypatch.setattr(cost._Measurement, "of", lambda device, repeats, warm_up, seed: of(device, 1, 0, seed))
-        monkeypatch.setattr(cost, "measure_peak_memory", unmeasured)
+        measure_briefly(monkeypatch)
     if words[1] == "segment" and "bf16" in words:
         # slow on processors that do not have it
         words += ["--level", "L1"]

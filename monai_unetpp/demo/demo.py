@@ -18,6 +18,7 @@ from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.data.formats.nifti import open_nifti, read_voxels
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
+from monai_unetpp.errors import counted
 from monai_unetpp.files import atomic_path, make_output_dir, write_figure
 from monai_unetpp.installing import install_command
 from monai_unetpp.measuring.size import count_parameters
@@ -204,7 +205,7 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
     full = NestedUNet.from_checkpoint(bundle / WEIGHTS_FILE)
     levels, maps = [], []
     for level in full.levels:
-        say(f"{part}: level {level} of {len(full.levels)} levels ...")
+        say(f"{part}: level {level} of {counted(len(full.levels), 'level')} ...")
         summary = segment_files(image_path, folder / level, bundle, level, device, profile=True, **plan.options)
         if summary.failures:
             raise ValueError(summary.failures[0])

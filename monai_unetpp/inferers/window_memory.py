@@ -96,6 +96,7 @@ def estimate_window_memory(
     in_rows = math.prod(grid.row_size) + math.prod(grid.carried_size)
     sums_voxels = in_rows if labels else images * padded_voxels
     joined = labels and are_joined([out_channels] * outputs)
+    blended = blended and not grid.has_one_window
     importance_voxels = (grid.window_voxels if blended else 0) + (0 if labels else padded_voxels)
     return WindowMemory(
         input_bytes=images * in_channels * image_voxels * input_itemsize,

@@ -110,12 +110,12 @@ def importance_of(
     """The weight of each voxel of a window, ``window_size`` in float32; ``None`` for equal weights.
 
     Args:
-        grid: the windows.
+        grid: the windows; a single one needs no weights.
         mode: ``"gaussian"`` or ``"constant"``.
         sigma_scale: standard deviation of the Gaussian in window lengths, for all axes or each.
         device: device of the result.
     """
-    if mode == "constant":
+    if mode == "constant" or grid.has_one_window:
         return None
     return torch.from_numpy(gaussian_weights(grid.window_size, sigma_scale)).to(device)
 

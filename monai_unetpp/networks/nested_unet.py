@@ -114,22 +114,25 @@ class NestedUNet(nn.Module):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         checked = NestedUNetConfig.check(**arguments)
         super().__init__()
-        self._config = checked
-        self.in_channels = checked.in_channels
-        self.spatial_dims = checked.spatial_dims
-        self.use_checkpoint = checked.use_checkpoint
-        self.deep_supervision = checked.deep_supervision
-        self.levels: tuple[str, ...] = checked.levels
-        self._deepest = [checked.levels[-1]]
-        self._deepest_first = list(reversed(checked.levels))
+        self._assemble(checked, _make_nodes(checked), _make_heads(checked))
+
+    def _assemble(self, config: NestedUNetConfig, nodes: nn.ModuleDict, heads: nn.ModuleDict) -> None:
+        self._config = config
+        self.in_channels = config.in_channels
+        self.spatial_dims = config.spatial_dims
+        self.use_checkpoint = config.use_checkpoint
+        self.deep_supervision = config.deep_supervision
+        self.levels: tuple[str, ...] = config.levels
+        self._deepest = [config.levels[-1]]
+        self._deepest_first = list(reversed(config.levels))
         self._level_nodes = {
-            level: [node.name for node in topology.nodes_of_levels([level], checked.variant)] for level in self.levels
+            level: [node.name for node in topology.nodes_of_levels([level], config.variant)] for level in self.levels
         }
         self._head_nodes = {level: topology.head_node(level).name for level in self.levels}
-        self._smallest = checked.smallest_size()
+        self._smallest = config.smallest_size()
 
-        self.nodes = _make_nodes(checked)
-        self.heads = _make_heads(checked)
+        self.nodes = nodes
+        self.heads = heads
         self.register_state_dict_post_hook(_store_config)
 
     @property
@@ -199,15 +202,18 @@ class NestedUNet(nn.Module):
         Raises:
             ValueError: this network lacks the level.
         """
-        with torch.device("meta"):
-            pruned = NestedUNet(**self._config.pruned(level).as_dict())
-        pruned.training = pruned.nodes.training = pruned.heads.training = self.training
+        config = self._config.pruned(level)
+        nodes, heads = nn.ModuleDict(), nn.ModuleDict()
         # make copies that can be trained, even if called in inference mode
         with torch.inference_mode(False):
-            for name, node in pruned.nodes.items():
-                pruned.nodes[name] = copied = copy.deepcopy(self.nodes[name])
-                copied.releases = node.releases
-            pruned.heads[level] = copy.deepcopy(self.heads[level])
+            for name, releases in _released_names(config).items():
+                copied: Any = copy.deepcopy(self.nodes[name])
+                copied.releases, nodes[name] = releases, copied
+            heads[level] = copy.deepcopy(self.heads[level])
+        pruned = NestedUNet.__new__(NestedUNet)
+        nn.Module.__init__(pruned)
+        pruned._assemble(config, nodes, heads)
+        pruned.training = pruned.nodes.training = pruned.heads.training = self.training
         return pruned
 
     @classmethod
@@ -353,9 +359,19 @@ class NestedUNet(nn.Module):
 
 
 def _make_nodes(config: NestedUNetConfig) -> nn.ModuleDict:
+    nodes, released = topology.nodes_of_levels(config.levels, config.variant), _released_names(config)
+    return nn.ModuleDict({node.name: _make_node(node, config, released[node.name]) for node in nodes})
+
+
+def _released_names(config: NestedUNetConfig) -> dict[str, list[str]]:
+    """By name of each node, those whose output no later node needs; the node of the image also releases the input."""
     nodes = topology.nodes_of_levels(config.levels, config.variant)
     released = topology.last_uses(nodes, config.variant)
-    return nn.ModuleDict({node.name: _make_node(node, config, released[node]) for node in nodes})
+    return {
+        node.name: [gone.name for gone in released[node]]
+        + ([] if topology.predecessors(node, config.variant) else ["input"])
+        for node in nodes
+    }
 
 
 def _make_heads(config: NestedUNetConfig) -> nn.ModuleDict:
@@ -364,11 +380,10 @@ def _make_heads(config: NestedUNetConfig) -> nn.ModuleDict:
     return nn.ModuleDict({level: convolution(count, config.out_channels, 1) for level, count in channels.items()})
 
 
-def _make_node(node: topology.Node, config: NestedUNetConfig, released: Sequence[topology.Node]) -> nn.Module:
+def _make_node(node: topology.Node, config: NestedUNetConfig, releases: list[str]) -> nn.Module:
     row, column = node
     joined = topology.predecessors(node, config.variant)
     predecessors = [used.name for used in joined] or ["input"]
-    releases = [gone.name for gone in released] + ([] if joined else ["input"])
     if column == 0:
         incoming = config.channels(joined[0]) if joined else config.in_channels
     else:

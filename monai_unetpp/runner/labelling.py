@@ -123,7 +123,9 @@ def _inner(layout: WindowLayout) -> tuple[slice, ...]:
 
 
 def _window_weights(layout: WindowLayout, windows: Mapping[str, Any]) -> Array | None:
-    return gaussian_weights(layout.window_size, windows["sigma_scale"]) if windows["blending"] == "gaussian" else None
+    if windows["blending"] != "gaussian" or layout.has_one_window:
+        return None
+    return gaussian_weights(layout.window_size, windows["sigma_scale"])
 
 
 def _add(sums: Array, parts: tuple[slice, ...], found: Array, weights: Array | None) -> None:

@@ -62,3 +62,9 @@ def test_the_sum_over_axes_is_the_sum_over_windows(mode):
     for x, y, z in grid.positions:
         expected[x : x + 5, y : y + 4, z : z + 11] += weights
     torch.testing.assert_close(summed_importance(grid, importance, "cpu"), expected)
+
+
+def test_a_single_window_has_no_weights():
+    """Its logits are those of the network, to the last bit."""
+    assert importance_of(WindowGrid.over((13, 9), (16, 9), 0.25), "gaussian", 0.125) is None
+    assert importance_of(WindowGrid.over((13, 9), (16, 8), 0.25), "gaussian", 0.125) is not None

@@ -10,7 +10,7 @@ import pickle
 
 import pytest
 import torch
-from forked import memory_measured_in_forks, unmeasured
+from forked import measure_briefly, memory_measured_in_forks
 from monai.inferers import SlidingWindowInferer
 from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, prune_boxes, write_boxes
 
@@ -72,7 +72,7 @@ def complete(tmp_path_factory, few_boxes):
     """L1 is blind; two overlaps and two precisions, all that is measured but the memory."""
     folder = tmp_path_factory.mktemp("complete") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost_module, "measure_peak_memory", unmeasured)
+        measure_briefly(patch)
         settings = {"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}
         return folder, run(half_blind_network(), few_boxes, folder, settings=settings)
 

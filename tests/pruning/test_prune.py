@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from forked import run_forked, unmeasured
+from forked import measure_briefly, run_forked
 from json_edits import edit_json
 from monai.bundle import ConfigParser
 from monai.transforms import AsDiscreted, Compose, Lambdad, Spacingd
@@ -39,7 +39,6 @@ from monai_unetpp import NestedUNet, files
 from monai_unetpp.bundles import check_bundle, load_network
 from monai_unetpp.data import load_datalist
 from monai_unetpp.pruning import (
-    cost,
     evaluation,
     evaluation_stages,
     preflight,
@@ -73,7 +72,7 @@ def complete(tmp_path_factory, boxes):
     alone = root / "alone.pt"
     torch.save(half_blind_network().prune("L1").state_dict(), alone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "measure_peak_memory", unmeasured)
+        measure_briefly(patch)
         patch.setattr("sys.argv", ["/usr/bin/monai-unetpp", *COMMAND.split()[1:]])
         patch.setattr(sys.modules["__main__"], "__spec__", None)  # also under python -m pytest
         result = run(

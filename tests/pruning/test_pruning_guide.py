@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import unmeasured
+from forked import measure_briefly
 from monai.bundle import ConfigParser
 from tiny_pruning import REPOSITORY, make_prunable_bundle, write_boxes
 
@@ -25,7 +25,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     make_prunable_bundle(tmp_path / "my_bundle")
     write_boxes(tmp_path / "my_data", 3)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
+    measure_briefly(monkeypatch)
     assert len(BLOCKS) == 7
     names: dict = {"__name__": "guide"}
     for number, block in enumerate(BLOCKS, start=1):

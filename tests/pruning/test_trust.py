@@ -8,7 +8,7 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
-from forked import unmeasured
+from forked import measure_briefly
 from json_edits import edit_json
 from test_decide import DICE, POINTS, decide, levels, ok, rows_of
 from test_write import make_result
@@ -237,7 +237,7 @@ def test_training_cases_among_the_judging_ones_leave_no_verdict(tmp_path, boxes,
 
 @pytest.mark.slow
 def test_nothing_is_recommended_on_training_cases(tmp_path, boxes, quick, monkeypatch) -> None:
-    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
+    measure_briefly(monkeypatch)
     given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation")[:1])
     windows = NestedSlidingWindowInferer(SHAPE, overlap=0.25, runtime="torch", precision="fp32")
     asked = {"settings": ["overlap=0"], "settings_repeats": 1, "budgets": ["parameters=1e9"]}

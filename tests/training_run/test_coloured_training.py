@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from coloured_discs import paint_disc, write_folder, write_nnunet
-from forked import unmeasured
+from forked import measure_briefly
 from PIL import Image
 from tiny_planning import TINY, slow_machine
 
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
     bundle = root.with_name("bundle")
     plan(root, bundle, settings=TINY | {"steps": 2}, device="cpu", measure=slow_machine)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
+        measure_briefly(patched)
         train(TrainOptions(root, bundle, minutes=5, device="cpu"))
     return root, bundle
 

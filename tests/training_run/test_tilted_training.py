@@ -7,7 +7,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from forked import unmeasured
+from forked import measure_briefly
 from scipy.spatial.transform import Rotation
 from tiny_planning import TINY, slow_machine
 
@@ -55,7 +55,7 @@ def test_they_are_trained_on_and_segmented_as_they_are_stored(tmp_path, monkeypa
     readme = (bundle / "docs" / "README.md").read_text()
     assert "so that axes mean the same" not in readme
     assert "must be stored like those of the training, with thick slices along axis 2 (from 0)" in readme
-    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
+    measure_briefly(monkeypatch)
     train(TrainOptions(root, bundle, minutes=5, device="cpu"))
     assert check_bundle(bundle) == []
     done = segment_files(root / "images", tmp_path / "out", bundle, device="cpu", precision="fp32")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import hashlib
 import json
 import math
@@ -18,7 +19,7 @@ import nibabel as nib
 import pytest
 import torch
 from disc_images import write_disc_images
-from forked import unmeasured
+from forked import measure_briefly
 from json_edits import edit_json
 from monai.data import CacheDataset
 from tiny_planning import TINY, slow_machine
@@ -51,12 +52,14 @@ def discs_dir(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """No process of its own for the memory, no page, and pictures of cases without anything."""
-    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", unmeasured)
+    """No process of its own for the memory, no page, pictures without anything, no garbage collected."""
+    measure_briefly(monkeypatch)
     monkeypatch.setattr("monai_unetpp.pruning.report.report_files._html", lambda *_: "")
     monkeypatch.setattr(
         "monai_unetpp.pruning.report.worst_cases.save_overlay", lambda *given, **_: given[5].write_bytes(b"")
     )
+    monkeypatch.setattr("monai_unetpp.training.observing.draw_training", lambda *given: given[2].write_bytes(b""))
+    monkeypatch.setattr("monai_unetpp.training_run.fitting.gc", SimpleNamespace(collect=lambda: None))
 
 
 @pytest.fixture
@@ -597,6 +600,7 @@ def test_the_cases_of_a_training_do_not_stay_in_memory(discs_dir, planned, tmp_p
         held.append(weakref.ref(self))
 
     monkeypatch.setattr(CacheDataset, "set_data", noting)
+    monkeypatch.setattr("monai_unetpp.training_run.fitting.gc", gc)
     values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False}
     fit(planned("light"), tmp_path / "fit", values | {"steps": 2}, print, name="training")
     assert held

@@ -146,7 +146,9 @@ class LabelStitcher {
     if (channels > 256) throw new UserError(`pipeline.json: this page supports at most 256 labels, got ${channels}.`);
     this.layout = layout;
     this.channels = channels;
-    this.weights = windows.blending === "gaussian" ? gaussianWeights(layout.windowSize, windows.sigma_scale) : null;
+    // a single window needs no weights
+    const isBlended = windows.blending === "gaussian" && layout.positions.length > 1;
+    this.weights = isBlended ? gaussianWeights(layout.windowSize, windows.sigma_scale) : null;
     this.length = layout.windowSize[layout.slabAxis];
     this.plane = layout.paddedSize[layout.others[0]] * layout.paddedSize[layout.others[1]];
     this.sums = Array.from({ length: channels }, () => new Float32Array(this.length * this.plane));

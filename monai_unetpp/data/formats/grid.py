@@ -204,6 +204,8 @@ def transform_affine(affine: npt.NDArray[np.float64], dims: int) -> npt.NDArray[
         dims: spatial axes of the image.
     """
     result = _lay_flat(affine) if dims == 2 else affine.copy()
+    if np.count_nonzero(result[:dims, :dims]) == dims:
+        return result  # along the axes of the world
     turns = _TINY_TURN[:dims, :dims], _TINY_TURN.T[:dims, :dims]
     turned, other = (turn @ result[:dims, :dims] for turn in turns)
     if not np.array_equal(*(io_orientation(np.pad(axes, (0, 1))) for axes in (turned, other))):

@@ -99,7 +99,9 @@ class VolumeReader(ImageReader):
         # LoadImage creates all of MONAI's readers. With pydicom installed, one that is never used here warns each time
         # that a GPU decoder is missing.
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-        logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+        of_plugin = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+        if of_plugin.level != logging.ERROR:  # setting it makes all loggers forget what they look up
+            of_plugin.setLevel(logging.ERROR)
         self.spatial_dims = ensure_tuple(spatial_dims)
         if not self.spatial_dims or not set(self.spatial_dims) <= {2, 3}:
             raise ValueError(f"spatial_dims must be 2 or 3, or both, got {spatial_dims!r}.")
