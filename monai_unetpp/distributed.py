@@ -98,8 +98,8 @@ def finish(network: nn.Module | None = None) -> None:
     if network is not None:
         release(network)
     _group_beside.cache_clear()
-    gc.collect()
     if dist.is_initialized():
+        gc.collect()
         dist.barrier()
         dist.destroy_process_group()
 
