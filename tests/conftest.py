@@ -1,7 +1,9 @@
 """Fixtures that several test modules share."""
 
+import contextlib
 import functools
 import gc
+import importlib
 import json
 import logging
 import os
@@ -77,17 +79,20 @@ def _classes_of_monai_are_listed_once():
 
 @pytest.fixture(scope="session", autouse=True)
 def _libraries_look_up_once():
-    """What MONAI and torch ask anew for every layer and every graph, and where in the code each operation came from."""
+    """What MONAI and torch ask anew for every layer and every graph; and no graph notes where its operations come from.
+
+    Names that the installed version of torch lacks are passed over.
+    """
     from monai.networks.layers import utils as layers
     from torch._export import utils as export
-    from torch.fx import config
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, "has_option", functools.cache(layers.has_option))
         materialize = getattr(export, "_materialize_cpp_cia_ops", None)
         if materialize is not None:
             patch.setattr(export, "_materialize_cpp_cia_ops", functools.cache(materialize))
-        patch.setattr(config, "do_not_emit_stack_traces", True, raising=False)
+        with contextlib.suppress(ImportError):
+            patch.setattr(importlib.import_module("torch.fx.config"), "do_not_emit_stack_traces", True, raising=False)
         yield
 
 
