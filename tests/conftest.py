@@ -32,13 +32,32 @@ def pytest_runtest_makereport():
 
 def pytest_collection_finish():
     """Less to look through: half a million objects of the libraries for the garbage collector, and loggers."""
-    gc.collect()
-    gc.freeze()
+    _spare_what_was_imported()
     gc.set_threshold(20_000, 50, 10)
     # for every test, pytest would add its handlers to each of torch's sixty loggers that keep their records, six times
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.split(".")[0] == "torch":
             logger.propagate = True
+    # else the first test that makes a graph would have torch's traces, which are always of level DEBUG, in its records
+    logging.getLogger("torch.__trace").handlers.clear()
+
+
+_imported = 0
+
+
+def _spare_what_was_imported():
+    """Keep the garbage collector, which many tests call, from looking through libraries again, which never go."""
+    global _imported
+    if len(sys.modules) > _imported + 100:
+        gc.collect()
+        gc.freeze()
+        _imported = len(sys.modules)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_of_earlier_tests_are_spared():
+    """Tests import more than their modules do."""
+    _spare_what_was_imported()
 
 
 @pytest.fixture(autouse=True)

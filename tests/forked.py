@@ -40,7 +40,7 @@ _CONTEXT.set_forkserver_preload(
 
 
 def run_forked(
-    program: str | Path, *arguments: object, folder: Path, processes: int = 1, measures_memory: bool = True
+    program: str | Path, *arguments: object, folder: Path, processes: int = 1, measures_and_draws: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run a program, as ``python -m`` or ``python`` do, or as ``torchrun`` does in several processes.
 
@@ -49,8 +49,8 @@ def run_forked(
         arguments: of the program.
         folder: where it runs.
         processes: with more than one, they find each other as those of ``torchrun``; if one fails, the others end.
-        measures_memory: whether pruning measures memory, in a process that imports everything anew, and more than a
-            single round of the times.
+        measures_and_draws: whether pruning measures memory, in a process that imports everything anew, and more than a
+            single round of the times, and draws its page and pictures.
 
     Returns:
         The exit status, the first that is not 0, and what all of them wrote.
@@ -67,7 +67,7 @@ def run_forked(
             variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "forked"}
         process = _CONTEXT.Process(
             target=_run,
-            args=(words, isinstance(program, Path), str(folder), variables, list(map(str, texts)), measures_memory),
+            args=(words, isinstance(program, Path), str(folder), variables, list(map(str, texts)), measures_and_draws),
         )
         process.start()
         running.append(process)
@@ -94,6 +94,12 @@ def measure_briefly(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cost, "measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000))
     of = cost._Measurement.of
     patch.setattr(cost._Measurement, "of", lambda device, repeats, warm_up, seed: of(device, 1, 0, seed))
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Let the report of pruning have an empty page and empty pictures of the worst cases."""
+    patch.setattr("monai_unetpp.pruning.report.report_files._html", lambda *_: "")
+    patch.setattr("monai_unetpp.pruning.report.worst_cases.save_overlay", lambda *given, **_: given[5].write_bytes(b""))
 
 
 @contextmanager
@@ -124,7 +130,7 @@ def _run(
     folder: str,
     variables: dict[str, str],
     texts: list[str],
-    measures_memory: bool,
+    measures_and_draws: bool,
 ) -> None:
     for text, stream in zip(texts, (sys.stdout, sys.stderr), strict=True):
         descriptor = os.open(text, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -135,8 +141,10 @@ def _run(
     os.chdir(folder)
     sys.argv = words
     sys.path.insert(0, str(Path(words[0]).parent) if is_script else folder)
-    if not measures_memory:
-        measure_briefly(pytest.MonkeyPatch())
+    if not measures_and_draws:
+        patch = pytest.MonkeyPatch()
+        measure_briefly(patch)
+        draw_nothing(patch)
     if is_script:
         runpy.run_path(words[0], run_name="__main__")
     else:

@@ -91,10 +91,15 @@ class TestCompile:
     @pytest.mark.slow
     @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler (g++)")
     def test_inductor(self):
-        net = build(features=(2, 2), norm=None, act="relu")
+        net = build(features=(2, 2), norm=None, act="relu").train()
         image = torch.rand(1, 1, 9, 8)
-        with torch.no_grad():
-            assert_close(torch.compile(net, fullgraph=True)(image), net(image))
+        results = []
+        for function in (net, torch.compile(net, fullgraph=True, dynamic=False)):
+            net.zero_grad()
+            outputs = function(image)
+            sum(output.square().mean() for output in outputs).backward()
+            results.append([*outputs, *(parameter.grad for parameter in net.parameters())])
+        assert_close(*results)
 
 
 class TestExport:

@@ -295,7 +295,7 @@ def test_two_processes_agree_with_one(bundle, tmp_path):
         options = ("--config_file", configs(copied, "train.json", "prune.json"), "--bundle_root", copied)
         options += ("--dataset_dir", dataset, "--output_dir", output)
         command = ("monai.bundle", "run", *options)
-        return succeed(run_forked(*command, folder=tmp_path, processes=processes, measures_memory=False))
+        return succeed(run_forked(*command, folder=tmp_path, processes=processes, measures_and_draws=False))
 
     single, double = run(1, tmp_path / "single"), run(2, tmp_path / "double")
     found = [read_report(tmp_path / name / "report.json") for name in ("single", "double")]

@@ -372,7 +372,7 @@ def test_two_processes_evaluate_as_one(tmp_path, few_boxes):
     for processes in (2, 1):
         out = tmp_path / f"by_{processes}"
         command = ("prune", "--dataset_dir", few_boxes, "--bundle", bundle, "-o", out)
-        done = run_forked("monai_unetpp", *command, folder=tmp_path, processes=processes, measures_memory=False)
+        done = run_forked("monai_unetpp", *command, folder=tmp_path, processes=processes, measures_and_draws=False)
         # too few cases for a verdict, which has no exit code of its own under torchrun
         assert done.returncode == (3 if processes == 1 else 0), done.stderr
         found.append(read_report(out / "report.json"))

@@ -77,7 +77,7 @@ def test_two_processes_agree_with_one(discs_dir, tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     two = planned(discs_dir, tmp_path / "two", batch_size=2)
-    done = run_forked(program, discs_dir, two, folder=tmp_path, processes=2, measures_memory=False)
+    done = run_forked(program, discs_dir, two, folder=tmp_path, processes=2, measures_and_draws=False)
     assert done.returncode == 0, done.stderr
     measure_briefly(monkeypatch)
     run = runpy.run_path(str(program))["run"]

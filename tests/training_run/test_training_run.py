@@ -19,7 +19,7 @@ import nibabel as nib
 import pytest
 import torch
 from disc_images import write_disc_images
-from forked import measure_briefly
+from forked import draw_nothing, measure_briefly
 from json_edits import edit_json
 from monai.data import CacheDataset
 from tiny_planning import TINY, slow_machine
@@ -54,10 +54,7 @@ def discs_dir(tmp_path_factory):
 def _quick(monkeypatch):
     """No process of its own for the memory, no page, pictures without anything, no garbage collected."""
     measure_briefly(monkeypatch)
-    monkeypatch.setattr("monai_unetpp.pruning.report.report_files._html", lambda *_: "")
-    monkeypatch.setattr(
-        "monai_unetpp.pruning.report.worst_cases.save_overlay", lambda *given, **_: given[5].write_bytes(b"")
-    )
+    draw_nothing(monkeypatch)
     monkeypatch.setattr("monai_unetpp.training.observing.draw_training", lambda *given: given[2].write_bytes(b""))
     monkeypatch.setattr("monai_unetpp.training_run.fitting.gc", SimpleNamespace(collect=lambda: None))
 
@@ -101,6 +98,8 @@ def assert_told_what_it_holds(bundle, dataset_dir):
 
 @pytest.mark.slow
 def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, monkeypatch, capsys):
+    # compiled in the same way but for the C++ compiler, which takes most of a minute
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     bundle, lines = planned("whole", compile=True), []
     outcome = train(options(discs_dir, bundle, minutes=5), progress=lines.append)
     # three cases are too few for any verdict
