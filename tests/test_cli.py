@@ -87,29 +87,6 @@ for command in (None, *sys.argv[1:]):
     assert re.findall(r"^LOADED (.*)$", done.stdout, re.MULTILINE) == ["[]"] * (len(commands) + 1)
 
 
-@pytest.mark.slow
-def test_segmenting_a_nifti_file_imports_what_monai_imports_and_no_more(hippocampus_bundle, tmp_path):
-    code = """
-import sys
-def loaded():
-    files = {name.partition(".")[0]: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
-    return {name for name, file in files.items() if "site-packages" in file}
-import monai.bundle, monai.data, monai.engines, monai.handlers, monai.inferers, monai.transforms
-before = loaded()
-from monai_unetpp.cli import main
-code = main(sys.argv[1:])
-print("MORE", sorted(loaded() - before - {"monai_unetpp"}))
-sys.exit(code)
-"""
-    voxels = np.random.default_rng(0).integers(0, 900, (40, 56, 40), np.int16)
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "image.nii.gz")
-    arguments = ["segment", tmp_path / "image.nii.gz", "--bundle", hippocampus_bundle, "-o", tmp_path / "out"]
-    options = ["--level", "L1", "--runtime", "torch", "--device", "cpu"]
-    command = [sys.executable, "-c", code, *map(str, arguments), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert re.findall(r"^MORE (.*)$", done.stdout, re.MULTILINE) == ["[]"]
-
-
 def test_the_program_is_a_module_too():
     done = subprocess.run([sys.executable, "-m", "monai_unetpp", "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: monai-unetpp")
