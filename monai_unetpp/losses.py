@@ -9,11 +9,15 @@ from typing import Any
 
 import torch
 from monai.losses import GeneralizedWassersteinDiceLoss
+from monai.losses.unified_focal_loss import AsymmetricFocalTverskyLoss
 from torch import nn
 from torch.nn import functional
 
 from monai_unetpp.distributed import process_count
 from monai_unetpp.topology import level_name
+
+#: Losses that are means over samples, without an option for it.
+_BY_SAMPLE = (GeneralizedWassersteinDiceLoss, AsymmetricFocalTverskyLoss)
 
 
 class NestedDeepSupervisionLoss(nn.Module):
@@ -148,7 +152,7 @@ class NestedDeepSupervisionLoss(nn.Module):
         modules = list(self.loss.modules())
         summed = any(getattr(module, "reduction", None) == "sum" for module in modules)
         batch = [module.batch for module in modules if hasattr(module, "batch")]
-        by_sample = any(isinstance(module, GeneralizedWassersteinDiceLoss) for module in modules)
+        by_sample = any(isinstance(module, _BY_SAMPLE) for module in modules)
         # MONAI's focal loss sums over samples means over voxels
         apart = False in batch or by_sample or (summed and True not in batch)
         count = 1 if apart else len(target)
@@ -199,8 +203,10 @@ class NestedDeepSupervisionLoss(nn.Module):
 
 
 def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The voxels of ``values`` ``(B[, C], ...)`` inside the mask ``(B, ...)``, as ``(1[, C], voxels)``."""
-    return values[kept][None] if values.dim() == kept.dim() else values.movedim(1, -1)[kept].T[None]
+    """The voxels of ``values`` ``(B[, C], ...)`` inside the mask ``(B, ...)``, as an image ``(1[, C], voxels, 1)``."""
+    found = values[kept][None] if values.dim() == kept.dim() else values.movedim(1, -1)[kept].T[None]
+    # some losses take images only
+    return found.unsqueeze(-1)
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

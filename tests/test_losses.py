@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.losses import DiceCELoss, DiceLoss, FocalLoss, GeneralizedWassersteinDiceLoss, TverskyLoss
+from monai.losses import (
+    AsymmetricUnifiedFocalLoss,
+    DiceCELoss,
+    DiceLoss,
+    FocalLoss,
+    GeneralizedWassersteinDiceLoss,
+    TverskyLoss,
+)
 from torch import nn
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet, losses
@@ -178,6 +185,7 @@ LOSSES = {
     "both, of each sample": DiceCELoss(softmax=True, to_onehot_y=True),
     "focal": FocalLoss(to_onehot_y=True),
     "Tversky": TverskyLoss(softmax=True, to_onehot_y=True),
+    "unified focal": AsymmetricUnifiedFocalLoss(to_onehot_y=True, num_classes=3),
     "Wasserstein": GeneralizedWassersteinDiceLoss(torch.ones(3, 3) - torch.eye(3)),
 }
 

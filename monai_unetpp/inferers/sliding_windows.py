@@ -25,7 +25,7 @@ from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.logits import ONLY, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.adaptive import check_several_levels
-from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, mark_changed_weights, weight_types
+from monai_unetpp.inferers.predictors.network_copy import is_nested_unet, mark_changed_weights, weight_types
 from monai_unetpp.inferers.stitching import BatchStitcher, LabelStitcher, LogitStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
@@ -41,6 +41,7 @@ from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, check_axes, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
+from monai_unetpp.networks.hashing import structure_of
 from monai_unetpp.window_layout import AUTO
 
 logger = logging.getLogger(__name__)
@@ -169,6 +170,7 @@ class NestedSlidingWindowInferer(Inferer):
         self.window_sizes: set[tuple[int, ...]] = set()
         self.depths: dict[str, dict[str, int]] = {}
         self._network: Callable[..., Any] | None = None
+        self._structure: tuple[Any, ...] = ()
         self._checksum: tuple[int, ...] = ()
         self._predictors: dict[tuple[Any, ...], Predictor] = {}
         self._logged_bytes = -1
@@ -181,8 +183,9 @@ class NestedSlidingWindowInferer(Inferer):
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         """Segment images.
 
-        The compiled or converted network is kept until this inferer is called with another one; changed weights are
-        noticed at each call, by their sums, also where PyTorch does not count the change.
+        The compiled or converted network is kept until this inferer is called with another one. At each call, changed
+        weights are noticed, by their checksums, also where PyTorch does not count the change; so are replaced modules,
+        hooks, and changed settings of modules of torch, MONAI and this package.
 
         Args:
             inputs: ``(B, C, *spatial)``; the network gets windows as plain tensors. Inputs may be on the CPU and the
@@ -301,7 +304,7 @@ class NestedSlidingWindowInferer(Inferer):
 
     def _outputs(self, network: Any) -> int:
         """Channels of all logits of a window, as far as the network's configuration tells."""
-        if not is_plain_nested_unet(network):
+        if not is_nested_unet(network):
             return 1
         if isinstance(self.levels, str):
             levels = 1 if self.levels in network.levels else len(network.levels)
@@ -323,15 +326,24 @@ class NestedSlidingWindowInferer(Inferer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: all but the kept networks, which are made again at the next call."""
-        return self.__dict__ | {"_network": None, "_predictors": {}, "_most_voxels": None, "timer": None}
+        forgotten: dict[str, Any] = {
+            "_network": None,
+            "_predictors": {},
+            "_structure": (),
+            "_most_voxels": None,
+            "timer": None,
+        }
+        return self.__dict__ | forgotten
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def _infer_within_memory(self, run: WindowRun) -> dict[str, torch.Tensor]:
-        if run.called is not self._network:
+        structure = structure_of(run.called)
+        if run.called is not self._network or structure != self._structure:
             self._predictors.clear()
             self._most_at_once = None
             self._network = run.called
+            self._structure = structure
             self._checksum = ()
         self._checksum = mark_changed_weights(run.called, self._checksum)
         batch_size = self._batch_size(run)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
+from monai_unetpp.inferers.predictors.network_copy import is_nested_unet
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.window_layout import choose_layout
@@ -30,7 +30,7 @@ def choose_windows(
 def downsampling_of(network: Callable[..., Any], axes: int) -> tuple[int, ...]:
     """The factor by which a nested U-Net downsamples each axis; 1 for any other function."""
     # a network for other axes says so itself
-    if not is_plain_nested_unet(network) or network.spatial_dims != axes:
+    if not is_nested_unet(network) or network.spatial_dims != axes:
         return (1,) * axes
     return NestedUNetConfig.check(**network.config).downsampling
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
+from monai_unetpp.inferers.predictors.network_copy import is_nested_unet
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.inferers.windows import WindowGrid
 
@@ -61,7 +61,7 @@ class WindowRun:
     @property
     def out_channels(self) -> int | None:
         """Channels of the logits, if known from the network's configuration."""
-        return int(self.network.config["out_channels"]) if is_plain_nested_unet(self.network) else None
+        return int(self.network.config["out_channels"]) if is_nested_unet(self.network) else None
 
     @functools.cached_property
     def called(self) -> Callable[..., Any]:

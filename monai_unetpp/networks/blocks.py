@@ -203,7 +203,7 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             self.running_mean,
             self.running_var,
             self.training or not self.track_running_stats,
-            self.momentum,  # type: ignore[arg-type]
+            0.0 if self.momentum is None else self.momentum,
             self.eps,
             torch.backends.cudnn.enabled,
         )

@@ -214,6 +214,9 @@ class NestedUNet(nn.Module):
         nn.Module.__init__(pruned)
         pruned._assemble(config, nodes, heads)
         pruned.training = pruned.nodes.training = pruned.heads.training = self.training
+        for name, hooks in vars(self).items():
+            if name.startswith(("_forward_", "_backward_")) and isinstance(hooks, dict):
+                setattr(pruned, name, hooks.copy())
         return pruned
 
     @classmethod

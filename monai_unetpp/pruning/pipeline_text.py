@@ -55,6 +55,15 @@ def describe_settings(value: Any) -> str:
     return json.dumps(_plain(value, ()), sort_keys=True)
 
 
+def describe_network(network: nn.Module) -> str:
+    """Describe what a network computes by the hash of :func:`.hash_network`, and by its hooks as functions.
+
+    Returns:
+        JSON text, the same in every process for the same network.
+    """
+    return json.dumps([hash_network(network), _plain(_hooks(network), ())], sort_keys=True)
+
+
 def _plain(value: Any, parents: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -72,7 +81,12 @@ def _plain(value: Any, parents: tuple[int, ...]) -> Any:
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return np.asarray(value).tolist()
     if isinstance(value, nn.Module):
-        return {type(value).__qualname__: [hash_network(value), _plain(_module_settings(value), within)]}
+        return {
+            type(value).__qualname__: [
+                hash_network(value),
+                *(_plain(part, within) for part in (_module_settings(value), _hooks(value))),
+            ]
+        }
     if isinstance(value, NestedSlidingWindowInferer):
         return {type(value).__qualname__: _plain({key: getattr(value, key) for key in _INFERER_KEYS}, within)}
     if isinstance(value, functools.partial):
@@ -106,6 +120,15 @@ def _module_settings(module: nn.Module) -> dict[str, Any]:
         for key, entry in vars(part).items()
         if not key.startswith("_") and key != "training" and isinstance(entry, _DATA)
     }
+
+
+def _hooks(module: nn.Module) -> dict[str, Any]:
+    """The hooks of a module and of those in it, and a forward of their own."""
+    found = {
+        name: [*part._forward_pre_hooks.values(), *part._forward_hooks.values(), vars(part).get("forward")]
+        for name, part in module.named_modules()
+    }
+    return {name: functions for name, functions in found.items() if functions != [None]}
 
 
 def _referred(function: types.FunctionType) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import monai.networks.blocks
 import pytest
 import torch
 from forked import run_forked
@@ -481,6 +482,33 @@ class TestOpenVINO:
             found = predictor_of(OpenVINOPredictor, network, tmp_path, **settings)(windows)["L2"]
             assert found.shape == (1, 2, *shape), number
         assert len(list(tmp_path.glob("*.xml"))) == (3 if options else 2)
+
+    @pytest.mark.slow
+    def test_a_network_that_its_weights_and_modules_do_not_define_is_kept_apart(self, tmp_path):
+        class Scaled(nn.Module):
+            factor = 5.0
+
+            def forward(self, x):
+                return self.factor * x
+
+        def activation(module):
+            network = small()
+            for block in network.nodes.values():
+                for name, each in list(block.named_modules()):
+                    if isinstance(each, nn.LeakyReLU):
+                        block.get_submodule(name.rpartition(".")[0]).A = module
+            return network
+
+        hooked, swish = small(), monai.networks.blocks.Swish(alpha=5.0)
+        hooked.nodes["x_0_1"].register_forward_hook(lambda _, __, output: 2 * output)
+        windows = torch.rand(1, 1, 8, 8)
+        networks = [hooked, small(), activation(monai.networks.blocks.Swish()), activation(swish), activation(Scaled())]
+        for network in networks:
+            settings = {"batch_size": 1, "window_shape": (8, 8)}
+            found = predictor_of(OpenVINOPredictor, network, tmp_path, **settings)(windows)
+            with torch.no_grad():
+                torch.testing.assert_close(found, network(windows), atol=1e-4, rtol=1e-4)
+        assert len(list(tmp_path.glob("*.xml"))) == 3
 
     @pytest.mark.slow
     def test_networks_that_were_not_used_for_longest_are_removed(self, tmp_path, monkeypatch):

@@ -358,12 +358,56 @@ class TestKeptPredictors:
         used = inferer(**options)
         optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, fused=True)
         net(image).square().mean().backward()
-        for change in (optimizer.step, lambda: net.heads["L2"].bias.data.add_(torch.arange(3.0))):
+        weights = net.heads["L2"].weight
+        for change in (
+            optimizer.step,
+            lambda: net.heads["L2"].bias.data.add_(torch.arange(3.0)),
+            # neither the values nor their sum are others
+            lambda: weights.data.copy_(weights.data.flip(0)),
+            lambda: weights.data.neg_(),
+        ):
             before = used(image, net)
             change()
             found = used(image, net)
             assert not torch.equal(found, before)
             assert torch.equal(found, inferer(**options)(image, net))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("runtime", ["torch", "compile", "openvino"])
+    def test_other_modules_settings_and_hooks_are_seen(self, image, runtime, tmp_path, monkeypatch):
+        if runtime == "openvino" and not has_openvino():
+            pytest.skip("needs the extra openvino")
+        # the traced graph as it is
+        monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+        monkeypatch.setattr("monai_unetpp.inferers.predictors.compiled._check_cpp_compiler", lambda: None)
+        net = NestedUNet(spatial_dims=2, in_channels=1, out_channels=3, features=(4, 8), norm="batch").eval()
+        used = inferer(runtime=runtime, cache_dir=tmp_path)
+        block = net.nodes["x_0_0"].block
+
+        def other_activation():
+            for module in block.modules():
+                if isinstance(module, nn.LeakyReLU):
+                    module.negative_slope = 0.9
+
+        def other_norm():
+            for module in block.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eps = 1.0
+
+        for change in (
+            other_activation,
+            other_norm,
+            lambda: net.nodes["x_0_1"].register_forward_hook(lambda _, __, output: 2 * output),
+            lambda: net.heads.update({"L1": nn.Conv2d(4, 5, 1)}),
+            lambda: net.register_forward_pre_hook(lambda _, images: (images[0] - 3,)),
+            lambda: setattr(net, "forward", lambda x: NestedUNet.forward(net, x) + 1),
+        ):
+            before = used(image, net)
+            change()
+            found = used(image, net)
+            assert found.shape != before.shape or (found - before).abs().max() > 1e-3
+            # of a function nothing is known, so it is called as it is
+            torch.testing.assert_close(found, inferer()(image, lambda x: net(x)), atol=1e-4, rtol=1e-4)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("copied", [copy.deepcopy, lambda used: pickle.loads(pickle.dumps(used))])

@@ -84,7 +84,11 @@ ACTS += [("gelu", {"approximate": "tanh"}), ("softmax", {"dim": 1}), ("logsoftma
 ACTS += [("prelu", {"init": 0.1}), ("leakyrelu", {"negative_slope": 0.3})]
 NORMS = ["instance", "batch", "syncbatch", None, ("group", {"num_groups": 2}), ("batch", {"momentum": None})]
 NORMS += [("instance", {"track_running_stats": True, "eps": 1e-3}), ("group", {"num_groups": 1, "affine": False})]
-NORMS += [("localresponse", {"size": 3, "alpha": 0.5}), ("batch", {"affine": False})]
+NORMS += [
+    ("instance", {"track_running_stats": True, "momentum": None}),
+    ("localresponse", {"size": 3, "alpha": 0.5}),
+    ("batch", {"affine": False}),
+]
 
 
 @pytest.mark.slow

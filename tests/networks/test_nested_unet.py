@@ -187,6 +187,17 @@ class TestPrune:
         assert torch.equal(twice(image), net.prune("L2")(image))
         assert twice.config == net.prune("L2").config
 
+    def test_hooks_go_along(self):
+        net, image = build(2), torch.rand(1, 1, 9, 8)
+        net.register_forward_pre_hook(lambda _, images: (images[0] - 3,))
+        net.nodes["x_0_0"].register_forward_hook(lambda _, __, output: 2 * output)
+        with torch.no_grad():
+            expected = net.forward_levels(image - 3, ["L1"])["L1"]
+            assert torch.equal(net.prune("L1")(image), expected)
+        pruned = net.prune("L1")
+        pruned.register_forward_pre_hook(lambda _, images: (images[0] + 3,))
+        assert len(net._forward_pre_hooks) == 1
+
     @pytest.mark.parametrize("level", ["L0", "L3", "l1", "", 1])
     def test_unknown_levels(self, level):
         with pytest.raises(ValueError, match=r"level must be one of L1, L2, got"):

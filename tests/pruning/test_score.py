@@ -693,6 +693,12 @@ class TestStore:
         first.nodes["x_0_0"].block.conv_0.adn.N.eps = 0.5
         assert hash_network(first) != before
 
+    def test_a_hook_costs_the_scores(self, run):
+        hooked = Thresholds()
+        for factor in (1, 2):
+            hooked.register_forward_hook(lambda module, given, output, factor=factor: factor * output)
+            assert [run(hooked)[1] for _ in range(2)] == [3, 0]
+
     @pytest.mark.slow
     def test_further_checkpoint_does_not_cost_the_scores_of_the_first(self, run):
         run()

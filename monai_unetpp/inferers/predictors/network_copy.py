@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
@@ -11,8 +12,12 @@ from torch import nn
 
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
+from monai_unetpp.networks.hashing import is_altered
 
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+#: Whole numbers of the size of each value, at most half as long as those that they are multiplied in.
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
+#: An odd number whose bits are without order: 2**64 over the golden ratio, as a signed number.
+_SPREAD = -7046029254386353131
 
 
 class NetworkCopy:
@@ -54,9 +59,14 @@ class NetworkCopy:
         return self._copy
 
 
-def is_plain_nested_unet(network: Any) -> TypeGuard[NestedUNet]:
-    """Whether configuration and weights fully define a network; a subclass may compute something else."""
+def is_nested_unet(network: Any) -> TypeGuard[NestedUNet]:
+    """Whether a network has the levels and channels that its configuration says; a subclass may have others."""
     return type(network) is NestedUNet
+
+
+def is_plain_nested_unet(network: Any) -> TypeGuard[NestedUNet]:
+    """Whether its modules and weights fully define what a nested U-Net computes, as neither hooks nor a method do."""
+    return is_nested_unet(network) and not is_altered(network)
 
 
 def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.Module:
@@ -82,8 +92,7 @@ def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:
     """
     tensors = (*network.parameters(), *network.buffers())
     return tuple(
-        (tensor.data_ptr(), int(_sum_of_bits(tensor)) if tensor.is_inference() else tensor._version)
-        for tensor in tensors
+        (tensor.data_ptr(), _checksums([tensor])[0] if tensor.is_inference() else tensor._version) for tensor in tensors
     )
 
 
@@ -96,20 +105,38 @@ def mark_changed_weights(network: Any, known: tuple[int, ...]) -> tuple[int, ...
         known: what the last call returned, or nothing.
 
     Returns:
-        The sum of the bits of each parameter and buffer, which shows changes of the values however they were made.
+        A checksum of each parameter and buffer, which shows changes of the values however they were made.
     """
     tensors = (*network.parameters(), *network.buffers()) if isinstance(network, nn.Module) else ()
-    if not tensors:
-        return ()
-    sums = tuple(torch.stack([_sum_of_bits(tensor).to(tensors[0].device) for tensor in tensors]).tolist())
-    if known and sums != known:
+    found = _checksums(tensors)
+    if known and found != known:
         torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])
-    return sums
+    return found
 
 
-def _sum_of_bits(tensor: torch.Tensor) -> torch.Tensor:
+def _checksums(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    """A checksum of each tensor that depends on all its bits and their places."""
+    found: list[int | torch.Tensor] = [
+        zlib.crc32(_flat(each).view(torch.uint8).numpy().data)
+        if each.device.type == "cpu"
+        else checksum_on_device(each)
+        for each in tensors
+    ]
+    waiting = [each for each in found if isinstance(each, torch.Tensor)]
+    # from the device all at once
+    sums = iter(torch.stack([each.to(waiting[0].device) for each in waiting]).tolist() if waiting else ())
+    return tuple(next(sums) if isinstance(each, torch.Tensor) else each for each in found)
+
+
+def checksum_on_device(tensor: torch.Tensor) -> torch.Tensor:
+    """A checksum of a tensor, as a whole number on its device."""
+    words = _flat(tensor)
+    words = words.view(_WORDS[words.itemsize])
+    # a factor for each place; products and sums overflow
+    factors = torch.arange(1, len(words) + 1, device=words.device) * _SPREAD
+    return (words * ((factors ^ (factors >> 29)) | 1)).sum()
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
     values = tensor.detach().contiguous().flatten()
-    if values.is_complex():
-        values = torch.view_as_real(values).flatten()
-    # whole numbers of the same size, which may overflow: nothing is converted, so this costs little more than reading
-    return values.view(_WORDS[values.itemsize]).sum(dtype=_WORDS[values.itemsize]).long()
+    return torch.view_as_real(values).flatten() if values.is_complex() else values

@@ -22,13 +22,13 @@ from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage, without_warnings_of_torch
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
-from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.networks.hashing import hash_network, is_of_libraries
 from monai_unetpp.openvino_loading import import_openvino, openvino_core
 
 logger = logging.getLogger(__name__)
 
 #: Version of the conversion, to invalidate cached models.
-_CONVERSION = 2
+_CONVERSION = 3
 #: Size limit of the cache: some dozens of the bundles' networks.
 _MOST_BYTES = 2**31
 
@@ -176,7 +176,7 @@ def _load_or_make(
 ) -> Any:
     openvino = import_openvino()
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
-    if folder is None or not is_plain_nested_unet(network):
+    if folder is None or not is_plain_nested_unet(network) or not is_of_libraries(network):
         return _through_a_file(convert())
     path = folder / f"{_key(network, described, openvino.__version__)}.xml"
     weights, checksum = path.with_suffix(".bin"), path.with_suffix(".sha256")

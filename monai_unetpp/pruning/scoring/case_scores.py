@@ -32,8 +32,8 @@ from monai_unetpp.inferers.label_maps import check_finite
 from monai_unetpp.metrics import CaseScorer, LabelScore, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.metrics.uncertainty import Disagreement
-from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.plain_values import from_plain, to_plain
+from monai_unetpp.pruning.pipeline_text import describe_network
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.prediction import EMBEDDED, LevelSource, Network, Pipeline, list_sources
@@ -289,7 +289,7 @@ def _memory(scoring: Scoring, sources: Sequence[LevelSource]) -> FinishedCases |
         # another version may score differently
         settings = json.dumps([__version__, f"{scoring.configuration}{ignoring}", *scored, source.asked])
         depends_on[source.key] = {
-            "weights": hash_network(source.module),
+            "weights": hashlib.sha256(describe_network(source.module).encode()).hexdigest(),
             "configuration": hashlib.sha256(settings.encode()).hexdigest(),
         }
     return FinishedCases(scoring.store, scoring.dataset, depends_on)
