@@ -61,8 +61,8 @@ class ImageRecord:
         constant_surround: whether the image had one.
         lowest: the 0.5th percentile of each channel.
         highest: the 99.5th percentile of each channel.
-        volumes_ml: volume of each label by name; 0 if the case lacks it.
-        area_shares: share of the image that each label covers, 0 to 1, by name; empty for volumes.
+        volumes_ml: volume of each label by name; 0 if the case lacks it; without labels whose volume is unknown.
+        area_shares: share of the image that each label covers, 0 to 1, by name, likewise; empty for volumes.
     """
 
     spacing_mm: tuple[float, ...]
@@ -90,6 +90,7 @@ class TrainingRanges:
         area_shares: share of a 2D image that each label covers, 0 to 1, by name; empty for volumes.
         as_stored: whether the sizes of volumes are by axis as stored, not along R, A and S.
         left_handed: for such volumes, the share of them whose axes are a mirror image of R, A and S.
+        complete: number of the cases in which sizes of labels are known; None if they are in all.
     """
 
     cases: int
@@ -103,6 +104,7 @@ class TrainingRanges:
     area_shares: dict[str, Range] = dataclasses.field(default_factory=dict)
     as_stored: bool = False
     left_handed: float = 0.0
+    complete: int | None = None
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord], modality: str) -> TrainingRanges:
@@ -114,6 +116,8 @@ class TrainingRanges:
         if not records:
             raise ValueError("records must be of at least one case, got none. Measure the training cases.")
         is_volume = len(records[0].size_mm) == 3
+        sizes = [record.volumes_ml if is_volume else record.area_shares for record in records]
+        complete = sum(map(bool, sizes))
         return cls(
             cases=len(records),
             modality=modality,
@@ -122,8 +126,9 @@ class TrainingRanges:
             constant_surround=sum(record.constant_surround for record in records) / len(records),
             lowest=_ranges(record.lowest for record in records),
             highest=_ranges(record.highest for record in records),
-            volumes_ml=_ranges_by_name([record.volumes_ml for record in records]) if is_volume else {},
-            area_shares={} if is_volume else _ranges_by_name([record.area_shares for record in records]),
+            volumes_ml=_ranges_by_name(sizes) if is_volume else {},
+            area_shares={} if is_volume else _ranges_by_name(sizes),
+            complete=None if complete == len(records) else complete,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -274,7 +279,10 @@ class CaseGuard:
             area_shares: share of a 2D image that each label covers, 0 to 1, by label name.
         """
         found = self.ranges.implausible(volumes_ml, area_shares)
-        self._tell(file, f"the result is unlike the labels of the {counted(self.ranges.cases, 'training case')}", found)
+        complete = self.ranges.complete
+        cases = counted(self.ranges.cases if complete is None else complete, "training case")
+        which = "" if complete is None else " whose labels are complete"
+        self._tell(file, f"the result is unlike the labels of the {cases}{which}", found)
 
     def _tell(self, file: str, what: str, found: Sequence[str]) -> None:
         if found:
@@ -320,7 +328,9 @@ def _ranges(rows: Iterable[Sequence[float]]) -> tuple[Range, ...]:
 
 
 def _ranges_by_name(records: Sequence[Mapping[str, float]]) -> dict[str, Range]:
-    return {name: _range(record[name] for record in records) for name in records[0]}
+    """The range of each name over the records that have it."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: _range(record[name] for record in records if name in record) for name in names}
 
 
 def _outside(values: Sequence[float], ranges: Sequence[Range], factor: float) -> bool:

@@ -88,6 +88,22 @@ def test_volumes_far_from_those_of_the_training_are_told():
     assert RANGES.implausible({"a": 0.0, "b": 3.0}) == ["a has 0 ml, not 2 to 3 ml", "b has 3 ml, not 0 to 1 ml"]
 
 
+def test_cases_without_known_volumes_give_none(caplog):
+    unknown = dataclasses.replace(RECORD, volumes_ml={})
+    none = TrainingRanges.of([unknown, unknown], "MR")
+    assert (none.volumes_ml, none.complete) == ({}, 0)
+    assert none.implausible({"a": 1000.0, "b": 0.0}) == []
+    some = TrainingRanges.of([unknown, RECORD, OTHER], "MR")
+    assert (some.volumes_ml, some.complete, some.cases) == (RANGES.volumes_ml, 2, 3)
+    assert TrainingRanges.from_dict(json.loads(json.dumps(some.as_dict()))) == some
+    CaseGuard(some).check_result("x.nii", {"a": 0.0, "b": 0.0})
+    CaseGuard(RANGES).check_result("x.nii", {"a": 0.0, "b": 0.0})
+    assert RANGES.complete is None
+    first, second = caplog.messages
+    assert "unlike the labels of the 2 training cases whose labels are complete: a has 0 ml, not 2 to 3 ml" in first
+    assert "unlike the labels of the 2 training cases: a has 0 ml, not 2 to 3 ml" in second
+
+
 def test_a_look_costs_no_case(caplog):
     guard = CaseGuard(RANGES)
     guard.look("x.nii", torch.zeros(0), np.eye(4))

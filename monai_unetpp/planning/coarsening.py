@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Sequence
 
+from monai_unetpp.errors import counted
 from monai_unetpp.planning.data_rules import ISENSEE, Choice
 from monai_unetpp.planning.fingerprint import CaseFingerprint, Fingerprint
 from monai_unetpp.reporting.numbers import percent
@@ -18,6 +20,8 @@ _FACTORS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 _BLIND = 0.002
 #: The least Dice that a coarser grid must allow: the mean over the labels, and that of the worst one.
 _LIMITS, _LIMITS_IF_BLIND = (0.97, 0.9), (0.92, 0.8)
+#: The extent of a label is unknown in cases where more than this share of its surface borders on ignored voxels.
+_MOST_CUT = 0.05
 
 
 def choose_coarser_spacing(
@@ -34,7 +38,8 @@ def choose_coarser_spacing(
             voxel size.
     """
     spacing_mm = list(fingerprint.median_spacing_mm if usual.value is None else usual.value)
-    extent = _typical_extent(fingerprint)
+    unknown = _cut_labels(fingerprint)
+    extent = math.inf if unknown else _typical_extent(fingerprint)
 
     def is_enough(patch: Sequence[int], seen: float, spacing: Sequence[float]) -> bool:
         is_long = all(edge * mm >= _LENGTHS * extent for edge, mm in zip(patch, spacing, strict=True))
@@ -44,6 +49,8 @@ def choose_coarser_spacing(
     before = _share(patch, shape)
     if is_enough(patch, before, spacing_mm) or not _know_surfaces(fingerprint.cases):
         return usual
+    if unknown:
+        return _because_of_cuts(usual, unknown)
     least_mean, least_worst = _LIMITS_IF_BLIND if before < _BLIND else _LIMITS
     found = None
     for factor in _FACTORS:
@@ -83,16 +90,41 @@ def _know_surfaces(cases: Sequence[CaseFingerprint]) -> bool:
     return bool(labelled) and all(case.faces for case in labelled)
 
 
+def _cut_labels(fingerprint: Fingerprint) -> list[str]:
+    """The labels that some cases have, but of whose surface ignored voxels hide too much in all of these."""
+    cases = fingerprint.cases
+    return [
+        name
+        for name in fingerprint.labels
+        if any(case.voxels.get(name) for case in cases) and not any(_shows(case, name) for case in cases)
+    ]
+
+
+def _shows(case: CaseFingerprint, name: str) -> bool:
+    """Whether a case has a label, and ignored voxels hide hardly any of its surface."""
+    return bool(case.voxels.get(name)) and case.cut.get(name, 0.0) <= _MOST_CUT
+
+
+def _because_of_cuts(usual: Choice, names: Sequence[str]) -> Choice:
+    """The usual voxel size, with why nobody knows whether labels allow a coarser one."""
+    more = f" and {counted(len(names) - 1, 'more label')}" if len(names) > 1 else ""
+    return dataclasses.replace(
+        usual,
+        reason=f"{usual.reason} Whether a coarser grid would cost too much is unknown: in no case can the extent of "
+        f"{names[0]}{more} be measured, as more than {percent(_MOST_CUT)} of the surface borders on ignored voxels.",
+    )
+
+
 def best_dice(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> dict[str, float]:
     """Roughly the mean Dice of each label that segmentations on a grid can reach.
 
     On average, a grid moves surfaces across an axis by a quarter of its voxel size there; what labels already suffer
-    from their own grid is subtracted in squares. Labels without voxels are left out.
+    from their own grid is subtracted in squares. Labels without voxels, or with a hidden surface, are left out.
     """
     return {
         name: statistics.fmean(_dice(case, name, spacing_mm) for case in cases)
         for name in fingerprint.labels
-        if (cases := [case for case in fingerprint.cases if case.voxels.get(name)])
+        if (cases := [case for case in fingerprint.cases if _shows(case, name)])
     }
 
 
@@ -120,6 +152,6 @@ def _typical_extent(fingerprint: Fingerprint) -> float:
             for case in cases
         )
         for name in fingerprint.labels
-        if (cases := [case for case in fingerprint.cases if case.voxels.get(name)])
+        if (cases := [case for case in fingerprint.cases if _shows(case, name)])
     ]
     return max(extents, default=math.inf)

@@ -320,10 +320,15 @@ def choose_class_ratios(fingerprint: Fingerprint, crop_background: bool) -> Choi
 
 
 def _filled(fingerprint: Fingerprint) -> float:
-    """Share of labels in what the constant surround encloses, the median of the cases."""
-    return statistics.median(
-        sum(case.voxels.values()) / ((1 - case.surround_share) * math.prod(case.shape)) for case in fingerprint.cases
-    )
+    """Share of labels in what the constant surround encloses, without ignored voxels, the median of the cases."""
+    known = [
+        (1 - case.surround_share) * math.prod(case.shape) - (1 - case.ignored_in_surround) * case.ignored
+        for case in fingerprint.cases
+    ]
+    shares = [
+        sum(case.voxels.values()) / count for case, count in zip(fingerprint.cases, known, strict=True) if count >= 1
+    ]
+    return statistics.median(shares or [0.0])
 
 
 def choose_class_weights(fingerprint: Fingerprint) -> Choice:

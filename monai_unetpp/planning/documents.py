@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import statistics
 from collections import Counter
@@ -114,7 +115,6 @@ def _data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     cases = fingerprint.cases
     subjects = len({case.subject for case in cases})
     channels = ", ".join(escape(name) for name in plan.channels)
-    ignored = "" if plan.ignore_label is None else f" Voxels with the label {plan.ignore_label} are ignored."
     surround = statistics.fmean(case.constant_surround for case in cases)
     lines = [
         f"{counted(len(cases), 'training case')} of {counted(subjects, 'subject')}{_told_by(plan)} in "
@@ -127,7 +127,7 @@ def _data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         f"{percent(surround)} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
         f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",
-        f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
+        f"Labels: {_labels_text(plan, fingerprint)}.{_ignored_text(plan, fingerprint)}",
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
     return "\n".join(f"- {line}" for line in lines)
@@ -195,6 +195,23 @@ def _labels_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         share = sum(counts) / total
         parts.append(f"{plan.labels[name]} {escape(name)} ({percent(share, '.1f')} of the labelled voxels{lacking})")
     return "; ".join(parts)
+
+
+def _ignored_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
+    """How many voxels nobody labelled, and what is unknown where there are some; empty if no label tells."""
+    if plan.ignore_label is None:
+        return ""
+    text = f" Voxels with the label {plan.ignore_label} are ignored"
+    cases = fingerprint.cases
+    partial = [case for case in cases if case.ignored]
+    if not partial:
+        return f"{text}."
+    share = sum(case.ignored for case in partial) / sum(math.prod(case.shape) for case in cases)
+    compared = "results with the others only" if len(partial) < len(cases) else "no sizes of results with them"
+    return (
+        f"{text}: {percent(share, '.3g')} of all, in {len(partial)} of {counted(len(cases), 'case')}. The sizes of "
+        f"labels in these cases are unknown, so `segment` compares {compared}."
+    )
 
 
 def _intensity_text(name: str, whole: Any) -> str:

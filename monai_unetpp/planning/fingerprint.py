@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +91,11 @@ class CaseFingerprint:
             and in older fingerprints, as if stored in this order.
         tilt_degrees: largest angle between an axis of the array and the one of R, A and S nearest to it; 0 likewise.
         left_handed: whether the axes of the array are a mirror image of R, A and S; False likewise.
+        ignored: number of voxels that nobody labelled, where the data set has a label for these; 0 in older
+            fingerprints.
+        ignored_in_surround: share of these that lie in the constant surround, 0 to 1; 0 likewise.
+        cut: share of the surface of each label that borders on ignored voxels, above 0 and up to 1, by name; other
+            labels are left out. ``faces`` are those of the rest, and ``parts`` may be pieces of one.
     """
 
     name: str
@@ -110,12 +115,20 @@ class CaseFingerprint:
     stored_axes: tuple[int, ...] = ()
     tilt_degrees: float = 0.0
     left_handed: bool = False
+    ignored: int = 0
+    ignored_in_surround: float = 0.0
+    cut: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def volumes_ml(self) -> dict[str, float]:
-        """Volume by label name; 2D images count as 1 mm thick."""
+        """Labelled volume by label name; 2D images count as 1 mm thick."""
         voxel_ml = math.prod(self.spacing_mm, start=1e-3)
         return {name: count * voxel_ml for name, count in self.voxels.items()}
+
+    @property
+    def area_shares(self) -> dict[str, float]:
+        """Share of the image with each label, 0 to 1, by name."""
+        return {name: count / math.prod(self.shape) for name, count in self.voxels.items()}
 
     def as_stored(self) -> CaseFingerprint:
         """The same, with axes in the order of the file."""
@@ -194,9 +207,13 @@ class Fingerprint:
     def ranges(self) -> TrainingRanges:
         """The ranges of the cases, for the guard of a bundle.
 
+        The sizes of labels are those of cases without ignored voxels, as far as these have the labels that others have.
+
         Raises:
             ValueError: there are no cases.
         """
+        complete, partial = ([case for case in self.cases if bool(case.ignored) == has] for has in (False, True))
+        unknown = _labels_in(partial) - _labels_in(complete)
         records = [
             ImageRecord(
                 spacing_mm=case.spacing_mm,
@@ -204,8 +221,8 @@ class Fingerprint:
                 constant_surround=case.constant_surround,
                 lowest=tuple(channel.whole.p0_5 for channel in case.intensity),
                 highest=tuple(channel.whole.p99_5 for channel in case.intensity),
-                volumes_ml=case.volumes_ml,
-                area_shares={name: count / math.prod(case.shape) for name, count in case.voxels.items()},
+                volumes_ml={} if case.ignored else _without(case.volumes_ml, unknown),
+                area_shares={} if case.ignored else _without(case.area_shares, unknown),
             )
             for case in self.cases
         ]
@@ -269,6 +286,14 @@ class Fingerprint:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
+
+
+def _labels_in(cases: Sequence[CaseFingerprint]) -> set[str]:
+    return {name for case in cases for name, count in case.voxels.items() if count}
+
+
+def _without(sizes: Mapping[str, float], names: Set[str]) -> dict[str, float]:
+    return {name: size for name, size in sizes.items() if name not in names}
 
 
 def fingerprint_text(content: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ from monai_unetpp.progress import Progress, counting
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 6
+_VERSION = 7
 """Version of the measurements; increased when they change, so that older caches are not used."""
 #: Without the extremes, which are kept apart: in the sample of all cases they would count as much as other quantiles.
 _QUANTILES = QUANTILES[1:-1]
@@ -81,11 +81,15 @@ class _Measured:
 
 @dataclasses.dataclass(frozen=True)
 class _MeasuredLabel:
-    """One label of a case, with axes as stored; without voxels, it has no box, medians and faces."""
+    """One label of a case, with axes as stored; without voxels, it has no box, medians and faces.
+
+    ``faces`` are between it and other known voxels, ``cut`` between it and ignored ones.
+    """
 
     voxels: int = 0
     box: tuple[tuple[int, int], ...] = ()
     faces: tuple[int, ...] = ()
+    cut: tuple[int, ...] = ()
     parts: int = 0
     medians: tuple[float, ...] = ()
     in_surround: float = 0.0
@@ -195,15 +199,17 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     surround = find_own_surround(torch.from_numpy(voxels))
     hidden = None if surround is None else surround.mask.cpu().numpy()
     inside = np.isin(label.data, list(described.labels.values()))
-    labels = _measure_labels(label.data, described.labels, voxels, hidden)
+    ignored = None if described.ignore_label is None else label.data == described.ignore_label
+    labels = _measure_labels(label.data, described.labels, voxels, hidden, ignored)
     whole = [sample_evenly(channel) for channel in voxels]
     foreground = [_sampled(channel[inside]) if inside.any() else None for channel in voxels]
     content = content_box(voxels.shape[1:], surround)
     order = axes_in_order(image.affine, label.data.ndim)
+    extent = describe_extent(voxels.shape[1:], image.affine, surround)
     record = CaseFingerprint(
         name=case.name,
         subject=case.subject,
-        **dataclasses.asdict(describe_extent(voxels.shape[1:], image.affine, surround)),
+        **dataclasses.asdict(extent),
         voxels={name: found.voxels for name, found in labels.items()},
         parts={name: found.parts for name, found in labels.items()},
         intensity=tuple(
@@ -218,6 +224,9 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
         stored_axes=tuple(order),
         tilt_degrees=tilt_of(image.affine, label.data.ndim),
         left_handed=is_left_handed(image.affine, label.data.ndim),
+        ignored=0 if ignored is None else int(np.count_nonzero(ignored)),
+        ignored_in_surround=_share_in(hidden, ignored),
+        cut={name: _cut_share(found, order, extent.spacing_mm) for name, found in labels.items() if any(found.cut)},
     )
     return _Measured(
         record,
@@ -226,6 +235,22 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
         tuple(None if part is None else part[1] for part in foreground),
         {name: tuple(found.box[axis] for axis in order) for name, found in labels.items() if found.voxels},
     )
+
+
+def _share_in(surround: npt.NDArray[np.bool_] | None, voxels: npt.NDArray[np.bool_] | None) -> float:
+    """The share of some voxels that lie in the surround, 0 to 1; 0 if there are none."""
+    if surround is None or voxels is None or not (count := np.count_nonzero(voxels)):
+        return 0.0
+    return np.count_nonzero(voxels & surround) / count
+
+
+def _cut_share(label: _MeasuredLabel, order: Sequence[int], spacing_mm: Sequence[float]) -> float:
+    """The share of the surface of a label that borders on ignored voxels; ``spacing_mm`` has its axes in an order."""
+    cut, seen = (
+        sum(faces[axis] / edge for axis, edge in zip(order, spacing_mm, strict=True))
+        for faces in (label.cut, label.faces)
+    )
+    return cut / (cut + seen)
 
 
 def _sampled(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
@@ -238,6 +263,7 @@ def _measure_labels(
     values: Mapping[str, int],
     image: npt.NDArray[Any],
     surround: npt.NDArray[np.bool_] | None,
+    ignored: npt.NDArray[np.bool_] | None = None,
 ) -> dict[str, _MeasuredLabel]:
     """Size, connected components (through faces, edges and corners), medians and share in the surround of each label.
 
@@ -249,23 +275,35 @@ def _measure_labels(
         if (box := boxes.get(value)) is None:
             continue
         inside = label[box] == value
-        count = int(np.count_nonzero(inside))
+        faces, cut = _count_faces(label, value, box, ignored)
         found[name] = _MeasuredLabel(
-            voxels=count,
-            faces=_count_faces(label, value, box),
+            voxels=int(np.count_nonzero(inside)),
+            faces=faces,
+            cut=cut,
             box=tuple((part.start, part.stop) for part in box),
             parts=int(ndimage.label(inside, ndimage.generate_binary_structure(label.ndim, label.ndim))[1]),
             medians=tuple(float(np.median(sample_evenly(channel[box][inside]))) for channel in image),
-            in_surround=0.0 if surround is None else np.count_nonzero(inside & surround[box]) / count,
+            in_surround=_share_in(None if surround is None else surround[box], inside),
         )
     return found
 
 
-def _count_faces(label: npt.NDArray[Any], value: int, box: tuple[slice, ...]) -> tuple[int, ...]:
-    """Faces across each axis between voxels of a label in its box and others; the border of the image is none."""
+def _count_faces(
+    label: npt.NDArray[Any], value: int, box: tuple[slice, ...], ignored: npt.NDArray[np.bool_] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Faces across each axis between voxels of a label in its box and others, and those towards ignored ones.
+
+    The border of the image is none.
+    """
     around = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
     inside = label[around] == value
-    return tuple(int(np.count_nonzero(np.diff(inside, axis=axis))) for axis in range(label.ndim))
+    all_faces = [np.diff(inside, axis=axis) for axis in range(label.ndim)]
+    counts = [int(np.count_nonzero(each)) for each in all_faces]
+    if ignored is None:
+        return tuple(counts), (0,) * label.ndim
+    widened = inside | ignored[around]
+    seen = [int(np.count_nonzero(each & np.diff(widened, axis=axis))) for axis, each in enumerate(all_faces)]
+    return tuple(seen), tuple(count - known for count, known in zip(counts, seen, strict=True))
 
 
 def _boxes(label: npt.NDArray[Any], values: Iterable[int]) -> dict[int, tuple[slice, ...]]:
@@ -316,16 +354,25 @@ def _summarise(described: DataSetDescription, measured: Sequence[_Measured]) -> 
 
 
 def _mirrored(measured: Sequence[_Measured]) -> tuple[tuple[str, str], ...]:
-    """Pairs of labels that lie like left and right, by their names as in the data set."""
-    return mirrored_pairs(
-        [
-            {
-                name: [(mm * start, mm * stop) for (start, stop), mm in zip(box, each.case.spacing_mm, strict=True)]
-                for name, box in each.boxes.items()
-            }
-            for each in measured
-        ]
+    """Pairs of labels that lie like left and right, by their names as in the data set.
+
+    Cases with ignored voxels, whose boxes may be too small, count for labels that no other case has both.
+    """
+    complete, partial = (
+        [_boxes_mm(each) for each in measured if bool(each.case.ignored) == has] for has in (False, True)
     )
+    others = [
+        pair for pair in mirrored_pairs(partial) if not any(all(name in boxes for name in pair) for boxes in complete)
+    ]
+    return (*mirrored_pairs(complete), *others)
+
+
+def _boxes_mm(measured: _Measured) -> dict[str, list[tuple[float, float]]]:
+    """By label, where its voxels begin and end along each axis, in mm."""
+    return {
+        name: [(mm * start, mm * stop) for (start, stop), mm in zip(box, measured.case.spacing_mm, strict=True)]
+        for name, box in measured.boxes.items()
+    }
 
 
 def _is_hounsfield(cases: Sequence[CaseFingerprint]) -> bool:

@@ -27,10 +27,12 @@ def fingerprint(
     bounds=((0.0, 100.0),),
     in_surround=None,
     faces=None,
+    ignored=(0,),
+    cut=({},),
 ):
-    """As many cases as there are ``spacings`` or ``whole`` intensities."""
+    """As many cases as there are ``spacings``, ``whole`` intensities or numbers of ``ignored`` voxels."""
     labels = labels or {"organ": 1}
-    count = max(len(spacings), len(whole))
+    count = max(len(spacings), len(whole), len(ignored))
     dims = len(shape)
     spacings = [tuple(spacings[number % len(spacings)])[:dims] for number in range(count)]
     cases = tuple(
@@ -48,6 +50,8 @@ def fingerprint(
             medians=medians or {},
             in_surround=in_surround or {},
             faces=faces or {},
+            ignored=ignored[number % len(ignored)],
+            cut=cut[number % len(cut)],
         )
         for number, spacing in enumerate(spacings)
     )

@@ -1,5 +1,6 @@
 """Grids that are made coarser where patches would show too little, as far as labels allow."""
 
+import dataclasses
 import math
 
 import nibabel as nib
@@ -98,6 +99,30 @@ def test_a_coarser_grid_of_pictures_says_that_volumes_cannot_be_segmented():
 def test_older_fingerprints_keep_the_grid():
     known = {"labels": {"organ": 1}, "voxels": {"organ": 128_000}}
     assert choose_coarser_spacing(fingerprint(**CT, **known), USUAL, patch_at(32_000)) is USUAL
+
+
+def test_surfaces_that_ignored_voxels_cut_keep_the_grid_which_is_told():
+    """Of slices with unlabelled ones between them, faces and volume are not those of the organ."""
+    sparse = {**CT, **ORGAN, "ignored": (27_000_000,), "cut": ({"organ": 0.8},)}
+    choice = choose_coarser_spacing(fingerprint(**sparse), USUAL, patch_at(32_000))
+    assert (choice.value, choice.source) == (USUAL.value, USUAL.source)
+    assert choice.reason == (
+        "The median. Whether a coarser grid would cost too much is unknown: in no case can the extent of organ be "
+        "measured, as more than 5 % of the surface borders on ignored voxels."
+    )
+    # also where parts as small as those slices would count as seen
+    sparse |= {"voxels": {"organ": 27}, "faces": {"organ": (2, 2, 2)}}
+    assert "ignored voxels" in choose_coarser_spacing(fingerprint(**sparse), USUAL, patch_at(32_000)).reason
+
+
+def test_surfaces_count_of_the_cases_that_ignored_voxels_hardly_touch():
+    mixed = {**CT, **ORGAN, "ignored": (0, 27_000_000, 100), "cut": ({}, {"organ": 0.8}, {"organ": 0.04})}
+    data = fingerprint(**mixed)
+    assert choose_coarser_spacing(data, USUAL, patch_at(32_000)).value == [3.0, 3.0, 3.0]
+    slices = dataclasses.replace(data.cases[1], voxels={"organ": 50}, faces={"organ": (1, 1, 0)}, parts={"organ": 9})
+    data = dataclasses.replace(data, cases=(data.cases[0], slices, data.cases[2]))
+    assert choose_coarser_spacing(data, USUAL, patch_at(32_000)).value == [3.0, 3.0, 3.0]
+    assert best_dice(data, [3.0] * 3) == best_dice(fingerprint(**CT, **ORGAN), [3.0] * 3)
 
 
 def test_the_best_dice_is_near_that_of_labels_on_the_coarser_grid(tmp_path):

@@ -236,6 +236,13 @@ def test_no_patches_are_around_a_surround_whose_content_is_labelled():
     assert data_rules.choose_class_ratios(brains, False).value == [0.5, 1.0, 1.0]
     # of the trunk, 3200 of 5600 voxels have a label
     assert data_rules.choose_class_ratios(trunks, True).value == [0.5, 1.0, 1.0]
+    # of 4000 and 5600 voxels inside, 2300 and 4000 are ignored
+    for data, ignored, outside in ((brains, 4600, 0.5), (trunks, 4000, 0.0)):
+        change = {"voxels": {"a": 800, "b": 700}, "ignored": ignored, "ignored_in_surround": outside}
+        partly = dataclasses.replace(data, cases=tuple(dataclasses.replace(case, **change) for case in data.cases))
+        assert data_rules.choose_class_ratios(partly, True).value[0] == 0.0
+    unknown = tuple(dataclasses.replace(case, voxels={"a": 0, "b": 0}, ignored=8000) for case in trunks.cases)
+    assert data_rules.choose_class_ratios(dataclasses.replace(trunks, cases=unknown), True).value[0] > 0
 
 
 def test_rare_labels_weigh_more_and_the_background_least():

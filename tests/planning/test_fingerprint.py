@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import nibabel
 import numpy as np
 import pytest
+from fingerprints import fingerprint
 from PIL import Image
 
 from monai_unetpp.cli import main
@@ -113,6 +115,85 @@ def test_labels_measured_together_are_as_each_by_itself():
                 assert found[name].in_surround == np.count_nonzero(mask & hidden) / np.count_nonzero(mask)
             else:
                 assert found[name] == measuring._MeasuredLabel()
+
+
+@pytest.fixture
+def sparse(tmp_path):
+    """Two cases with a box and a smaller one, of which two coronal slices are annotated, and a complete case."""
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        label = np.zeros((20, 20, 20), np.uint8)
+        label[4:14, 5:15, 5:15] = 1
+        if number < 2:
+            label[16:18, 5:15, 5:15] = 2
+            unlabelled = np.ones(20, bool)
+            unlabelled[2::5] = False
+            label[:, unlabelled] = 3
+        image = np.random.default_rng(number).normal(100, 20, label.shape).astype(np.float32)
+        image[label == 3] = 1000
+        nibabel.save(
+            nibabel.Nifti1Image(image, np.diag([2.0, 1.0, 1.0, 1.0])), tmp_path / f"imagesTr/{number}_0000.nii"
+        )
+        nibabel.save(nibabel.Nifti1Image(label, np.diag([2.0, 1.0, 1.0, 1.0])), tmp_path / f"labelsTr/{number}.nii")
+    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
+    content = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": 3, "file_ending": ".nii"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_ignored_voxels_are_neither_a_label_nor_around_one(sparse):
+    found = take_fingerprint(sparse, ("training", "validation"))
+    cases = sorted(found.cases, key=lambda case: case.name)
+    first, _, complete = cases
+    assert (first.ignored, complete.ignored) == (16 * 400, 0)
+    assert first.voxels == {"organ": 200, "lesion": 40}
+    # across R, A and S, where A is the axis of the slices
+    assert first.faces == {"organ": (40, 0, 40), "lesion": (40, 0, 8)}
+    assert complete.faces["organ"] == (200, 200, 200)
+    # 400 faces of 2 mm², of which the other ones are 40 of 1 mm² and 40 of 2 mm²
+    assert first.cut == pytest.approx({"organ": 800 / 920, "lesion": 160 / 216})
+    assert complete.cut == {}
+    assert first.intensity[0].foreground.p99_5 < 200
+    # as they are where 3 is a label as well
+    content = json.loads((sparse / "dataset.json").read_text())
+    content["labels"]["other"] = content["labels"].pop("ignore")
+    (sparse / "dataset.json").write_text(json.dumps(content))
+    known = take_fingerprint(sparse, ("training", "validation"))
+    first, _, _ = sorted(known.cases, key=lambda case: case.name)
+    assert first.faces["organ"] == (40, 400, 40)
+    assert (first.ignored, first.cut) == (0, {})
+
+
+def test_volumes_are_those_of_complete_labels_alone(sparse, tmp_path):
+    found = take_fingerprint(sparse, ("training", "validation"))
+    cases = sorted(found.cases, key=lambda case: case.name)
+    ranges = dataclasses.replace(found, cases=tuple(cases)).ranges
+    # no complete case has the lesion, of which others have some
+    assert ranges.volumes_ml == {"organ": pytest.approx((2.0, 2.0))}
+    assert (ranges.cases, ranges.complete) == (3, 1)
+    all_sparse = dataclasses.replace(found, cases=tuple(cases[:2]))
+    assert all_sparse.ranges.volumes_ml == {}
+    flat = [dataclasses.replace(case, shape=(20, 20), spacing_mm=(1, 1), size_mm=(20, 20)) for case in cases]
+    pictures = dataclasses.replace(found, spatial_dims=2, cases=tuple(flat))
+    assert (pictures.ranges.volumes_ml, pictures.ranges.area_shares) == ({}, {"organ": (2.5, 2.5)})
+    # those of an older version did not know how many there are
+    found.write(tmp_path / "new.json")
+    content = json.loads((tmp_path / "new.json").read_text())
+    for case in content["cases"]:
+        del case["ignored"], case["ignored_in_surround"], case["cut"]
+    assert Fingerprint.from_dict(content).cases[0].ignored == 0
+
+
+def test_ignored_voxels_in_the_surround_are_counted(folder):
+    path = folder / "sub-2_a_label.nii.gz"
+    _, label = voxels(16)
+    # with the one inside
+    label[0, 0, :3] = 3
+    nibabel.save(nibabel.Nifti1Image(label, AFFINE), path)
+    first, _, last = take_fingerprint(folder).cases
+    assert (first.ignored, first.ignored_in_surround) == (1, 0.0)
+    assert (last.ignored, last.ignored_in_surround) == (4, 0.75)
 
 
 def test_it_is_the_same_from_json_and_without_cases_it_names_none(folder, tmp_path):
@@ -240,6 +321,21 @@ def test_labels_that_mirror_each_other_are_known_by_where_they_lie():
     # in most cases, of those that have both
     assert mirrored_pairs([kidneys, {"A": kidneys["A"]}, {"A": kidneys["A"], "B": kidneys["A"]}]) == ()
     assert mirrored_pairs([]) == ()
+
+
+def test_where_labels_lie_is_known_from_complete_ones_if_there_are_any():
+    lungs = {"A": ((10, 40), (50, 90), (20, 120)), "B": ((70, 110), (45, 90), (10, 115))}
+    cut = {**lungs, "B": ((70, 110), (45, 50), (10, 115))}
+    other = {"C": ((10, 40), (250, 290), (20, 120)), "D": ((70, 110), (245, 290), (10, 115))}
+    case = fingerprint().cases[0]
+
+    def measured(boxes, ignored):
+        return measuring._Measured(dataclasses.replace(case, ignored=ignored), (), (), (), boxes)
+
+    partly = [measured({**cut, **other}, 9)] * 3
+    assert measuring._mirrored([measured(lungs, 0), *partly]) == (("A", "B"), ("C", "D"))
+    assert measuring._mirrored([measured(cut, 0), *[measured(lungs, 9)] * 9]) == ()
+    assert measuring._mirrored(partly) == (("C", "D"),)
 
 
 def test_volumes_whose_labels_mirror_each_other_are_not_mirrored(tmp_path):

@@ -1,5 +1,6 @@
 """From a data set to a bundle that only lacks its weights, and what MONAI makes of it."""
 
+import dataclasses
 import json
 import shutil
 
@@ -16,6 +17,7 @@ from monai_unetpp.bundles import BundleConfig, TrainingRecord, check_bundle, lab
 from monai_unetpp.cli import main
 from monai_unetpp.data import load_datalist
 from monai_unetpp.planning import Fingerprint, Machine, TrainingPlan, load_plan, plan, write_readme
+from monai_unetpp.planning.documents import plan_text, readme_text
 from monai_unetpp.planning.plan_making import make_plan
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.pruning.exposure import record_of
@@ -347,6 +349,29 @@ def test_it_is_told_where_mirroring_confuses_left_and_right(name, caplog):
     caplog.clear()
     made_by_hand(fingerprint(labels={"left x": 1}), **{name: 0}, **TINY)
     assert "cannot tell left x from the other side. Leave this axis out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ignored", "told"),
+    [
+        ((0, 0), " are ignored.\n"),
+        (
+            (0, 131_072),
+            ": 25 % of all, in 1 of 2 cases. The sizes of labels in these cases are unknown, so `segment` com",
+        ),
+        (
+            (250_000,),
+            ": 95.4 % of all, in 1 of 1 case. The sizes of labels in these cases are unknown, so `segment` com",
+        ),
+    ],
+)
+def test_it_is_told_how_much_nobody_labelled(ignored, told):
+    data = dataclasses.replace(fingerprint(ignored=ignored), ignore_label=3)
+    made = made_by_hand(data, **TINY)
+    for text in (plan_text(made, data), readme_text(made, data)):
+        assert f" Voxels with the label 3 are ignored{told.removeprefix(' are ignored')}" in text
+        assert ("compares results with the others only.\n" in text) == (ignored == (0, 131_072))
+        assert ("compares no sizes of results with them.\n" in text) == (ignored == (250_000,))
 
 
 @pytest.mark.parametrize(("spacing_mm", "shape"), [(1e-9, "6.3e"), (0.001, "63001 x 63001 x 63001")])
