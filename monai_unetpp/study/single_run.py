@@ -42,6 +42,7 @@ def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str],
         return None
     config = BundleConfig(bundle, "train.json", values=values)
     config.parse("initialize")
+    config.parse("data_check")
     trainer, curve = config.parse("train#trainer"), config.parse("train#curve")
 
     def tell_step() -> None:

@@ -118,6 +118,7 @@ def fit(
     config = _configure(bundle, {**values, "output_dir": str(folder)}, cases, observed)
     began = time.monotonic()
     config.parse("initialize")
+    config.parse("data_check")
     trainer = config.parse("train#trainer")
     # the cases that are kept in memory are prepared by now
     config.parse("pace").count_preparation(time.monotonic() - began)

@@ -6,12 +6,14 @@ import sys
 import types
 from pathlib import Path
 
+import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from bundle_runs import configs, missing_properties, run_command, run_here, run_torchrun, succeed, training_in_processes
 from monai.bundle import ConfigParser
+from monai.utils import set_determinism
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import BundleConfig, check_bundle
@@ -68,6 +70,18 @@ def test_monai_finds_all_properties_of_a_workflow(bundle, request, tmp_path, wor
     labelled = request.getfixturevalue(data_sets[kind])
     images = labelled if workflow_type == "train" else labelled / "imagesTr"
     assert missing_properties(bundle, workflow_type, dataset_dir=images, output_dir=tmp_path) == []
+
+
+@pytest.mark.slow
+def test_monai_loads_the_network_without_any_data(bundle):
+    try:
+        network = monai.bundle.load(bundle.name, bundle_dir=str(bundle.parent))
+    finally:
+        set_determinism(seed=None)
+    stored = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    weights = network.state_dict()
+    assert isinstance(network, NestedUNet)
+    assert all(torch.equal(weights[name], value) for name, value in stored.items() if isinstance(value, torch.Tensor))
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_data_are_checked_before_any_work(tmp_path, names):
     cases = {"training": [write_case(tmp_path, "good", [17])], "validation": [write_case(tmp_path, "bad", [99])]}
     (tmp_path / "dataset.json").write_text(json.dumps(cases))
     with pytest.raises(RuntimeError, match="check_labelled_data") as caught:
-        parse(tmp_path, *names).get_parsed_content("initialize")
+        parse(tmp_path, *names).get_parsed_content("run#0")
     assert "bad_label.nii.gz: the label must hold 0 and" in str(caught.value.__cause__)
 
 

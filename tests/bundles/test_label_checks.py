@@ -109,11 +109,11 @@ def test_data_are_checked_before_any_work(parsed, tmp_path, names):
     list_cases(tmp_path, names_of(parser), [good], [bad])
     # MONAI wraps the errors of what it calls
     with pytest.raises(RuntimeError, match="check_labelled_data") as caught:
-        parser.get_parsed_content("initialize")
+        parser.get_parsed_content("run#0")
     message = str(caught.value.__cause__)
     assert "dataset.json: cases must be sound, got 1 of" in message
     assert "bad_label.nii.gz: the label must hold 0 and" in message
-    parsed(*names, check_data=False).get_parsed_content("initialize")
+    parsed(*names, check_data=False).get_parsed_content("run#0")
 
 
 def test_what_is_ignored_takes_no_part_in_loss_and_scores(parsed, tmp_path):
@@ -130,7 +130,7 @@ def test_what_is_ignored_takes_no_part_in_loss_and_scores(parsed, tmp_path):
 
     entry, true = write(tmp_path, parser, "a", label=partly)
     list_cases(tmp_path, names_of(parser, ignore=200), [entry], [entry])
-    parser.get_parsed_content("initialize")
+    parser.get_parsed_content("run#0")
     label = parser.get_parsed_content("preprocessing")(entry)["label"].as_tensor()
     assert set(label.unique().tolist()) == {*range(classes), 200}
     logits = torch.randn(1, classes, *label.shape[1:], generator=torch.Generator().manual_seed(0))

@@ -112,8 +112,8 @@ def check_labelled_data(
 ) -> dict[str, str | None]:
     """Refuse a data set that a network cannot be trained or scored on, and warn about what looks doubtful.
 
-    For ``initialize`` of a configuration: every image and label is read once, before any work. In a process group
-    (``torchrun``) each process reads its share; if there is a problem all of them end, and process 0 reports it.
+    For the beginning of ``run`` of a configuration: every image and label is read once, before any work. In a process
+    group (``torchrun``) each process reads its share; if there is a problem all of them end, and process 0 reports it.
 
     Args:
         dataset_dir: folder with ``dataset.json``.
