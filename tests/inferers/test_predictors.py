@@ -24,6 +24,7 @@ from monai_unetpp.inferers.predictors import (
     openvino_runtime,
     resolve_runtime,
 )
+from monai_unetpp.inferers.predictors.network_copy import checksum_on_device, checksums
 
 SHAPE = (9, 8, 12)
 needs_openvino = pytest.mark.skipif(not openvino_loading.has_openvino(), reason="needs the extra openvino")
@@ -325,6 +326,18 @@ class TestChoice:
 
 def _missing(name):
     raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.complex64])
+@pytest.mark.parametrize("checksum", [lambda x: int(checksum_on_device(x)), lambda x: checksums([x])[0]])
+def test_a_checksum_sees_values_and_their_places(checksum, dtype):
+    values = (100 * torch.randn(4, 512, generator=torch.Generator().manual_seed(0))).to(dtype)
+    changed = values.clone()
+    changed[3, 511] += 1
+    others = [values.flip(0), values.flip(1), values.roll(1), -values, 2 * values, changed]
+    assert len({checksum(each) for each in [values, *others]}) == 7
+    assert checksum(values.clone()) == checksum(values.T.contiguous().T) == checksum(values)
+    assert checksum(values[:0]) == 0
 
 
 class TestCompiled:

@@ -92,7 +92,7 @@ def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:
     """
     tensors = (*network.parameters(), *network.buffers())
     return tuple(
-        (tensor.data_ptr(), _checksums([tensor])[0] if tensor.is_inference() else tensor._version) for tensor in tensors
+        (tensor.data_ptr(), checksums([tensor])[0] if tensor.is_inference() else tensor._version) for tensor in tensors
     )
 
 
@@ -108,13 +108,13 @@ def mark_changed_weights(network: Any, known: tuple[int, ...]) -> tuple[int, ...
         A checksum of each parameter and buffer, which shows changes of the values however they were made.
     """
     tensors = (*network.parameters(), *network.buffers()) if isinstance(network, nn.Module) else ()
-    found = _checksums(tensors)
+    found = checksums(tensors)
     if known and found != known:
         torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])
     return found
 
 
-def _checksums(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
+def checksums(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
     """A checksum of each tensor that depends on all its bits and their places."""
     found: list[int | torch.Tensor] = [
         zlib.crc32(_flat(each).view(torch.uint8).numpy().data)
