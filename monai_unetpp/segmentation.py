@@ -18,10 +18,12 @@ from typing import Any
 from ignite.engine import Events
 from monai.utils import CommonKeys, ensure_tuple
 
-from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
+from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata, read_network_names
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.chaining import Chain
+from monai_unetpp.data.datasets.cases import expand_home
 from monai_unetpp.data.datasets.dataset import CaseDataset
+from monai_unetpp.data.datasets.network_names import check_channel_order, find_channel_names
 from monai_unetpp.data.formats.dicom_seg import (
     SIDES,
     DicomSegSaved,
@@ -218,6 +220,7 @@ def _prepared(chosen: SegmentationOptions, shard: tuple[int, int]) -> _Run:
     """Load the network, find the cases of the shard, and check the output folder."""
     folder = find_bundle(chosen.bundle)
     given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix, chosen.list_key)
+    _check_channels(folder if chosen.within is None else find_bundle(chosen.within), given.paths)
     chain = Chain.load(folder, chosen, given)
     own_totals = chain.totals if chain.pair is None else {}
     output_dir = make_output_dir(given.output_dir)
@@ -228,6 +231,17 @@ def _prepared(chosen: SegmentationOptions, shard: tuple[int, int]) -> _Run:
     run = _Run(chain, results, _described(chosen, chain))
     run.arrange(given, chosen)
     return run
+
+
+def _check_channels(bundle: Path, paths: Sequence[str]) -> None:
+    """Refuse data sets with the channels of the bundle in another order."""
+    names = read_network_names(bundle)
+    for path in map(expand_home, paths):
+        found: list[str] = []
+        # what is wrong with the file is told where its cases are read
+        with contextlib.suppress(OSError, ValueError):
+            found = find_channel_names(path)
+        check_channel_order(path / "dataset.json", found, names)
 
 
 class _Run:

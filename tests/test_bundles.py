@@ -26,8 +26,10 @@ from monai_unetpp.bundles import (
     load_network,
     read_metadata,
     read_network_def,
+    read_network_names,
     weights_entry,
 )
+from monai_unetpp.data.datasets.network_names import NetworkNames
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -180,6 +182,21 @@ class TestRead:
         edit_json(tiny_bundle / "configs" / "metadata.json", labels=labels)
         with pytest.raises(ValueError, match=r"metadata\.json: labels must map values to names"):
             label_names(tiny_bundle)
+
+    def test_names_of_labels_and_channels_for_a_comparison(self, tiny_bundle: Path, tmp_path: Path) -> None:
+        def edit(content: dict[str, Any]) -> None:
+            form = content["network_data_format"]
+            form["inputs"]["image"]["channel_def"] = {"1": "T2", "0": "T1"}
+            form["outputs"]["pred"]["channel_def"] = {"0": "background", "1": "one", "2": "two"}
+
+        path = tiny_bundle / "configs" / "metadata.json"
+        edit_json(path, edit)
+        # values 7 and 8 are one class, 9 is background, and 200 is ignored
+        names = read_network_names(tiny_bundle, [10, 7, 8, 9, 200], [1, 2, 2, 0, 3])
+        assert names == NetworkNames(str(path), {"one": [10], "two": [7, 8]}, ["T1", "T2"])
+        edit_json(path, network_data_format={"inputs": [], "outputs": {"pred": {"channel_def": {"1": "one"}}}})
+        assert read_network_names(tiny_bundle, [10], [1]) == NetworkNames(str(path), {}, [])
+        assert read_network_names(tmp_path / "none", [10], [1]).labels == {}
 
     def test_network_def_with_references(self, tiny_bundle: Path) -> None:
         assert read_network_def(tiny_bundle) == NETWORK

@@ -22,6 +22,7 @@ from monai_unetpp.failures.examined_cases import CaseArrays, choose_labels, scor
 from monai_unetpp.failures.kinds import kinds_of
 from monai_unetpp.failures.sheet import error_window
 from monai_unetpp.reporting.markdown import escape
+from monai_unetpp.results.colour_tables import slicer_table
 
 
 def save(path, array, affine=None):
@@ -310,6 +311,26 @@ def test_numbered_objects(cells, tmp_path):
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg", instances=True)
     assert by_name(report)["half"].score.foreground_iou == pytest.approx(50 / 125)
     assert report.labels == {"nucleus": 1}
+
+
+def test_names_beside_the_segmentations_that_have_other_values_are_told(cells, tmp_path, caplog, edit_dataset):
+    edit_dataset(labels={"0": "background", "1": "Cell nucleus", "2": "wall"})
+    table = tmp_path / "seg" / "labels.ctbl"
+    for names, told in (({1: "cell nucleus", 2: "wall"}, 0), ({1: "wall", 2: "cell nucleus"}, 1), ({2: "other"}, 0)):
+        caplog.clear()
+        table.write_text(slicer_table(names), encoding="utf-8")
+        find_failures(cells, tmp_path / "out", tmp_path / "seg")
+        lines = [record.getMessage() for record in caplog.records if "labels.ctbl" in record.getMessage()]
+        assert len(lines) == told
+        assert (
+            lines[:1]
+            == [
+                f"{table}: 'Cell nucleus' has the value 2, but 1 in {cells / 'dataset.json'}: different structures are "
+                "compared. Give it one value."
+            ][:told]
+        )
+    table.write_bytes(b"\xff\n1")
+    find_failures(cells, tmp_path / "out", tmp_path / "seg")
 
 
 @pytest.mark.slow

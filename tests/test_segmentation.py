@@ -200,6 +200,21 @@ def test_an_output_folder_is_made_and_left_empty(tmp_path):
     assert make_output_dir(folder) == folder
 
 
+def test_channels_of_a_data_set_in_another_order_are_refused(tmp_path):
+    bundle, data = make_tiny_bundle(tmp_path / "tiny"), tmp_path / "data"
+    with_names = {"modality": {"0": "T2", "1": "t1"}, "labels": {"0": "background", "1": "a"}, "test": ["a.nii.gz"]}
+    data.mkdir()
+    (data / "dataset.json").write_text(json.dumps(with_names))
+
+    def edit(content):
+        content["network_data_format"]["inputs"]["image"]["channel_def"] = {"0": "T1", "1": "T2"}
+
+    edit_json(bundle / "configs" / "metadata.json", edit)
+    with pytest.raises(ValueError, match=r"data/dataset\.json: channels must .* got T2, t1; .* names T1, T2\. Reorder"):
+        segment_files(data, tmp_path / "out", bundle, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_label_names_leave_out_the_background(hippocampus_bundle):
     assert label_names(hippocampus_bundle) == {1: "anterior", 2: "posterior"}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         read_metadata,
         read_metadata_entry,
         read_network_def,
+        read_network_names,
     )
     from monai_unetpp.bundles.overview import BundleLevel, BundleOverview, list_overviews
     from monai_unetpp.bundles.training_record import TrainingRecord, read_training_record, write_training_record
@@ -30,7 +31,14 @@ _HOMES = {
     ".configuration": ("BundleConfig", "bundle_code"),
     ".finding": ("BUNDLES_VARIABLE", "find_bundle", "list_bundles"),
     ".integrity": ("WEIGHTS_FILE", "weights_entry"),
-    ".loading": ("label_names", "load_network", "read_metadata", "read_metadata_entry", "read_network_def"),
+    ".loading": (
+        "label_names",
+        "load_network",
+        "read_metadata",
+        "read_metadata_entry",
+        "read_network_def",
+        "read_network_names",
+    ),
     ".overview": ("BundleLevel", "BundleOverview", "list_overviews"),
     ".training_record": ("TrainingRecord", "read_training_record", "write_training_record"),
     "monai_unetpp.files": ("hash_file",),
@@ -54,6 +62,7 @@ __all__ = [
     "read_metadata",
     "read_metadata_entry",
     "read_network_def",
+    "read_network_names",
     "read_training_record",
     "weights_entry",
     "write_training_record",

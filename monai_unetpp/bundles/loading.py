@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigComponent
 
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
+from monai_unetpp.data.datasets.network_names import NetworkNames
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.config import NestedUNetConfig
@@ -125,6 +126,42 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
             f'{{"0": "background"}}, got {names!r:.80}. Correct it, or copy the bundle again.'
         )
     return {int(value): str(name) for value, name in names.items() if int(value) > 0}
+
+
+def read_network_names(
+    bundle: str | PathLike[str], values: Sequence[int] = (), classes: Sequence[int] = ()
+) -> NetworkNames:
+    """How a bundle's metadata names labels and input channels, to be compared with a data set.
+
+    What the metadata do not name is left out, and so are all names if there are no metadata.
+
+    Args:
+        bundle: the folder of the bundle.
+        values: the values that label maps may have besides 0.
+        classes: the class, an output channel, that each of ``values`` stands for.
+
+    Raises:
+        ValueError: the metadata are not a JSON object.
+    """
+    path = Path(bundle) / METADATA_FILE
+    metadata = read_metadata(bundle) if path.is_file() else {}
+    labels: dict[str, list[int]] = {}
+    named = _channel_names(metadata, "outputs", "pred")
+    for value, number in zip(values, classes, strict=False):
+        # the number after the last class is that of voxels to ignore
+        if 0 < number < len(named):
+            labels.setdefault(named[number], []).append(value)
+    return NetworkNames(str(path), labels, _channel_names(metadata, "inputs", "image"))
+
+
+def _channel_names(metadata: Mapping[str, Any], *keys: str) -> list[str]:
+    """The entry ``channel_def`` of an input or output as a list; empty if there is none for the channels 0 and up."""
+    entry: Any = metadata
+    for key in ("network_data_format", *keys, "channel_def"):
+        entry = entry.get(key) if isinstance(entry, Mapping) else None
+    names = entry if isinstance(entry, Mapping) else {}
+    numbers = [str(number) for number in range(len(names))]
+    return [str(names[number]) for number in numbers] if set(numbers) == set(names) else []
 
 
 def read_brain_mask(bundle: str | PathLike[str], names: Mapping[int, str]) -> tuple[int, ...]:

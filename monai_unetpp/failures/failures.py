@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -30,6 +32,9 @@ from monai_unetpp.files import make_output_dir, write_json, write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.reporting.figures import check_drawing
+from monai_unetpp.results.colour_tables import TABLE_FILES, read_slicer_table
+
+logger = logging.getLogger(__name__)
 
 _PICTURE = "failures.png"
 
@@ -71,6 +76,8 @@ def find_failures(
     listed = _listed(chosen)
     scored = choose_labels(dataset_dir, chosen.labels, chosen.instances)
     folder = make_output_dir(output_dir)
+    if chosen.folder is not None and scored.allowed is not None:
+        _tell_other_names(chosen.folder / TABLE_FILES["slicer"], Path(dataset_dir) / "dataset.json", scored)
     examined, checked, failures = _examine(listed, chosen.folder, scored, progress)
     named = None if scored.allowed is None else LabelNames(scored.named, scored.ignore)
     tell_doubtful(Path(dataset_dir) / "dataset.json", chosen.list_key, checked, named)
@@ -81,6 +88,23 @@ def find_failures(
     report = _report(chosen, scored, ranked_by, examined, wrong, failures)
     _write(report, folder, _pick(wrong, report.case_kinds, min(chosen.worst, MOST_PICTURES)), _reader(listed, scored))
     return report
+
+
+def _tell_other_names(table: Path, dataset: Path, labels: ScoredLabels) -> None:
+    """Warn where the colour table beside the segmentations gives the name of a label to another value."""
+    named: dict[str, int] = {}
+    # people may edit it
+    with contextlib.suppress(OSError, UnicodeError):
+        named = read_slicer_table(table.read_text(encoding="utf-8"))
+    found = {name.casefold(): value for name, value in named.items()}
+    for name, value in labels.named.items():
+        other = found.get("_".join(name.casefold().split()), value)
+        if other != value:
+            logger.warning(
+                "%s: %r has the value %d, but %d in %s: different structures are compared. Give it one value.",
+                *(table, name, other, value, dataset),
+            )
+            return
 
 
 def _report(

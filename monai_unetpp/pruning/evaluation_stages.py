@@ -181,6 +181,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     inference = preflight.check_write(pipeline, plan.outputs)
     entries, training = _entries(plan, given), _training_entries(plan.data)
     ignore_labels = preflight.check_label_names(plan)
+    preflight.check_channel_names(plan)
     if rank() == 0:
         for doubt in doubts_of_names(pipeline.labels, plan.data.folders):
             logger.warning("%s", doubt)

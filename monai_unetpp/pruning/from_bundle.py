@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
-from monai_unetpp.bundles import BundleConfig, find_bundle
+from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import own_device
 from monai_unetpp.pruning.evaluation import prune
@@ -49,9 +51,7 @@ def prune_bundle(
     folder = find_bundle(bundle)
     missing = next((name for name in _CONFIGS if not (folder / "configs" / name).is_file()), None)
     if missing is not None:
-        raise FileNotFoundError(
-            f"{folder / 'configs' / missing}: no such file. Only a bundle with train.json and prune.json can be pruned."
-        )
+        raise FileNotFoundError(_not_to_prune(folder, missing))
     config = BundleConfig(folder, *_CONFIGS)
     if "plan" not in config:
         raise ValueError(f"{config.files[-1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
@@ -79,6 +79,18 @@ def prune_bundle(
             f"{config.files[-1]}: plan must be a monai_unetpp.pruning.PruningPlan, got {type(plan).__name__}."
         )
     return prune(plan.with_fields(**changes))
+
+
+def _not_to_prune(folder: Path, missing: str) -> str:
+    """Why a bundle without one of the configurations cannot be pruned."""
+    path = folder / METADATA_FILE
+    origin = read_metadata(folder).get("pruned_from") if path.is_file() else None
+    if isinstance(origin, dict) and "level" in origin:
+        return (
+            f"{folder}: this bundle was pruned already, to level {origin['level']} of {origin.get('name')}, and holds "
+            "no other level. Name the bundle that it was cut out of."
+        )
+    return f"{folder / 'configs' / missing}: no such file. Only a bundle with train.json and prune.json can be pruned."
 
 
 def _subjects_of_training(planned: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

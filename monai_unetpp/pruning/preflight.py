@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.bundles import load_network
+from monai_unetpp.bundles import load_network, read_network_names
 from monai_unetpp.data.datasets.case_check import CheckedCase, repeated_images, same_image
 from monai_unetpp.data.datasets.label_names import find_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.datasets.network_names import check_channel_order, check_label_values, find_channel_names
 from monai_unetpp.installing import install_command
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
@@ -81,18 +82,19 @@ def check_label_names(plan: PruningPlan) -> dict[str, int | None]:
         By data set, the label value that is not scored, if any.
     """
     named = {name: find_label_names(folder) for name, folder in zip(plan.data.names, plan.data.folders, strict=True)}
+    labels = {label: [value] for label, value in plan.pipeline.labels.items()}
     for folder, names in zip(plan.data.folders, named.values(), strict=True):
-        for label, value in plan.pipeline.labels.items():
-            found = {} if names is None else names.foreground
-            same = {name: each for name, each in found.items() if name.casefold() == label.casefold()}
-            if same and value not in same.values():
-                name = next(iter(same))
-                raise ValueError(
-                    f"{folder / 'dataset.json'}: labels must have the values that the network gives them, got "
-                    f"{same[name]} for {name!r} instead of {value}. Give it this value in the label maps and there, "
-                    "or, if it is another structure, another name."
-                )
+        check_label_values(folder / "dataset.json", names, labels)
     return {dataset: None if names is None else names.ignore for dataset, names in named.items()}
+
+
+def check_channel_names(plan: PruningPlan) -> None:
+    """Refuse data sets with the channels of the bundle in another order."""
+    if plan.pipeline.bundle is None:
+        return
+    names = read_network_names(plan.pipeline.bundle)
+    for folder in plan.data.folders:
+        check_channel_order(folder / "dataset.json", find_channel_names(folder), names)
 
 
 def check_data_sets(

@@ -41,6 +41,16 @@ def slicer_table(names: Mapping[int, str]) -> str:
     return "\n".join([f"# written by {MARK}: colour table of 3D Slicer", "0 background 0 0 0 0", *lines, ""])
 
 
+def read_slicer_table(text: str) -> dict[str, int]:
+    """The value of each name in a colour table of 3D Slicer, whose names have ``_`` for spaces; other lines are none.
+
+    Args:
+        text: content of the file.
+    """
+    rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    return {row[1]: int(row[0]) for row in rows if len(row) > 1 and row[0].isascii() and row[0].isdecimal()}
+
+
 def bids_table(names: Mapping[int, str]) -> str:
     """A table of BIDS: number, name and colour.
 

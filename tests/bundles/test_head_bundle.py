@@ -121,6 +121,25 @@ def test_data_are_checked_before_any_work(tmp_path, names):
     assert "bad_label.nii.gz: the label must hold 0 and" in str(caught.value.__cause__)
 
 
+def test_names_must_have_numbers_of_their_class(tmp_path):
+    case = write_case(tmp_path, "good", [17, 53])
+    for labels, is_wrong in (
+        ({"Left hippocampus": 17, "right hippocampus": 53}, False),
+        ({"fluid": 85}, False),
+        ({"Left-Hippocampus": 17, "hippocampus": 53}, False),
+        ({"left hippocampus": 53, "right hippocampus": 17}, True),
+    ):
+        content = {"labels": labels, "training": [case], "validation": [case]}
+        (tmp_path / "dataset.json").write_text(json.dumps(content))
+        parser = parse(tmp_path, "evaluate")
+        if not is_wrong:
+            parser.get_parsed_content("data_check")
+            continue
+        with pytest.raises(RuntimeError, match="check_labelled_data") as caught:
+            parser.get_parsed_content("data_check")
+        assert "got 53 for 'left hippocampus' instead of 17. Give it" in str(caught.value.__cause__)
+
+
 def test_air_is_cropped_away_also_of_integers_which_hosts_hand_over():
     transforms = ConfigParser(read("inference.json")).get_parsed_content("preprocessing").transforms
     [crop] = [transform for transform in transforms if type(transform).__name__ == "CropForegroundd"]

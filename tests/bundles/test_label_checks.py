@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from monai_unetpp.bundles import label_names
 from monai_unetpp.data import describe_failure
 
 SHAPES = {2: (48, 40), 3: (40, 48, 40)}
@@ -114,6 +115,23 @@ def test_data_are_checked_before_any_work(parsed, tmp_path, names):
     assert "dataset.json: cases must be sound, got 1 of" in message
     assert "bad_label.nii.gz: the label must hold 0 and" in message
     parsed(*names, check_data=False).get_parsed_content("run#0")
+
+
+@pytest.mark.parametrize("names", [(), ("finetune",), ("evaluate",)])
+def test_names_of_labels_must_have_the_values_of_the_bundle(parsed, bundle, tmp_path, names):
+    parser = parsed(*names)
+    case, _ = write(tmp_path, parser, "good")
+    values = {name: value for value, name in label_names(bundle).items()}
+    swapped = dict(zip(values, [*list(values.values())[1:], 1], strict=True)) if len(values) > 1 else {}
+    for labels in (values, {name.upper(): value for name, value in values.items()}):
+        list_cases(tmp_path, labels, [case], [case])
+        parser.get_parsed_content("data_check")
+    if not swapped:
+        return
+    list_cases(tmp_path, swapped, [case], [case])
+    with pytest.raises(RuntimeError, match="check_labelled_data") as caught:
+        parsed(*names).get_parsed_content("data_check")
+    assert "dataset.json: labels must have the values that the network gives them" in str(caught.value.__cause__)
 
 
 def test_what_is_ignored_takes_no_part_in_loss_and_scores(parsed, tmp_path):

@@ -19,6 +19,7 @@ from monai_unetpp.data import check_dataset, check_labelled_data
 from monai_unetpp.data.datasets import case_check
 from monai_unetpp.data.datasets import check as check_module
 from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.datasets.network_names import NetworkNames
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
@@ -417,6 +418,24 @@ class TestBeforeWork:
         (folder / "dataset.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=found):
             check_labelled_data(folder, classes=classes)
+
+    def test_names_that_contradict_the_network(self, folder: Path) -> None:
+        check_labelled_data(folder, values=[1, 2], network_names=NetworkNames("m", {"front": [1]}, ["T1"]))
+        with pytest.raises(ValueError, match=r"dataset\.json: labels must .* got 2 for 'back' instead of 1"):
+            check_labelled_data(folder, values=[1, 2], network_names=NetworkNames("m", {"back": [1]}))
+        change(folder, modality={"0": "T2", "1": "T1"})
+        with pytest.raises(ValueError, match=r"dataset\.json: channels must .* got T2, T1; m names T1, T2"):
+            check_labelled_data(folder, values=[1, 2], network_names=NetworkNames("m", {}, ["T1", "T2"]))
+
+    def test_voxels_to_ignore_in_a_run_that_ignores_none(self, folder: Path) -> None:
+        change(folder, labels={"background": 0, "front": 1, "back": 2, "ignore": 3})
+        check_labelled_data(folder, values=[1, 2])
+        fill(np.uint8(3))(folder / "labels" / "b.nii.gz")
+        check_labelled_data(folder, values=[1, 2, 3])
+        with pytest.raises(ValueError, match=r"'ignore' is 3, but .* 1 case of 3 .*b\.nii\.gz\. Give --ignore_label 3"):
+            check_labelled_data(folder, values=[1, 2])
+        with pytest.raises(ValueError, match=r"labels must give 'ignore' a value .* got 3, which is 'top'"):
+            check_labelled_data(folder, values=[1, 2, 3], network_names=NetworkNames("m", {"top": [3]}))
 
     @pytest.mark.slow
     def test_long_listings_are_cut(self, folder: Path) -> None:

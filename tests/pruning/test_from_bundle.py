@@ -185,6 +185,25 @@ def test_bundle_that_cannot_be_pruned_is_refused(bundle, few_boxes, tmp_path):
         prune_bundle(tmp_path / "nobundle", few_boxes, tmp_path / "out")
 
 
+def test_a_bundle_that_was_pruned_already_is_told_as_one(bundle, few_boxes, tmp_path):
+    pruned = write_pruned_bundle(bundle, "L1", tmp_path / "pruned")
+    message = rf"{pruned}: this bundle was pruned already, to level L1 of tiny, and holds no other level\. Name"
+    with pytest.raises(FileNotFoundError, match=message):
+        prune_bundle(pruned, few_boxes, tmp_path / "out")
+
+
+def test_channels_in_another_order_than_the_bundles_are_refused(bundle, few_boxes, tmp_path):
+    other, data = (Path(shutil.copytree(each, tmp_path / each.name)) for each in (bundle, few_boxes))
+    edit_json(other / "configs" / "metadata.json", swap_channels)
+    edit_json(data / "dataset.json", modality={"0": "T1", "1": "T2"})
+    with pytest.raises(ValueError, match=r"dataset\.json: channels must .* got T1, T2; .*metadata\.json names T2, T1"):
+        prune_bundle(other, data, tmp_path / "out", device="cpu")
+
+
+def swap_channels(metadata):
+    metadata["network_data_format"]["inputs"]["image"]["channel_def"] = {"0": "T2", "1": "T1"}
+
+
 def test_errors_come_out_as_they_are(bundle, few_boxes, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere/dataset\.json: no such file") as caught:
         prune_bundle(bundle, tmp_path / "nowhere", tmp_path / "out")

@@ -20,8 +20,15 @@ from monai_unetpp.data.datasets.datalist import (
     read_entry,
     read_form,
 )
-from monai_unetpp.data.datasets.label_names import LabelNames, name_values, read_label_names
+from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, name_values, read_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.datasets.network_names import (
+    NetworkNames,
+    check_channel_order,
+    check_ignored,
+    check_label_values,
+    read_channel_names,
+)
 from monai_unetpp.data.datasets.voxel_hash import keep_hash
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.distributed import gather, rank, share
@@ -106,6 +113,7 @@ def check_labelled_data(
     in_channels: int | None = None,
     values: Sequence[int] | None = None,
     names: LabelNames | None = None,
+    network_names: NetworkNames | None = None,
     refuse_repeats: bool = False,
     progress: Progress = None,
     **subjects: Any,
@@ -123,6 +131,8 @@ def check_labelled_data(
         in_channels: input channels of the network.
         values: label values allowed besides 0, if they are not the classes themselves.
         names: of the labels; None takes those of ``dataset.json``.
+        network_names: how the network names labels and channels. The data set must not give the same names to other
+            values, or in another order; None compares none.
         refuse_repeats: whether cases with the same image or the same name are problems, as they are to a verdict, or
             are warned about.
         progress: how progress is shown, in a process group by process 0 for its own share.
@@ -133,18 +143,26 @@ def check_labelled_data(
 
     Raises:
         FileNotFoundError: there is no ``dataset.json``.
-        ValueError: it cannot be read, or cases have problems.
+        ValueError: it cannot be read, names contradict those of the network, or cases have problems.
     """
     path = Path(dataset_dir) / "dataset.json"
-    labels = read_content(path).get("labels")
-    if names is None and labels is not None:
-        names = read_label_names(path, labels)
+    content = read_content(path)
+    if names is None and content.get("labels") is not None:
+        names = read_label_names(path, content["labels"])
+    if network_names is not None:
+        check_label_values(path, names, network_names.labels)
+        check_ignored(path, names, network_names.labels)
+        check_channel_order(path, read_channel_names(content), network_names)
     found = {key: list_cases(load_datalist(dataset_dir, key, **subjects)) for key in lists}
     cases = list(_once(found))
     logger.info("Checking %d labelled cases of %s ...", len(cases), path)
     allowed = _allowed(names, classes) if values is None else values
-    rules = {"values": allowed, "spatial_dims": spatial_dims, "in_channels": in_channels}
+    unknown = None if values is None or names is None or names.ignore in values else names.ignore
+    known = allowed if unknown is None else [*(allowed or ()), unknown]
+    rules = {"values": known, "spatial_dims": spatial_dims, "in_channels": in_channels}
     checked = gather(_check_cases(share(cases), progress if rank() == 0 else None, **rules))
+    if unknown is not None:
+        _refuse_ignored(path, unknown, checked)
     for case in cases:
         if (voxels := checked[case].voxels) is not None:
             keep_hash(case.image, voxels)
@@ -158,6 +176,16 @@ def check_labelled_data(
         lines = "" if rank() else ":\n" + "\n".join(f"- {line}" for line in _shortened(problems))
         raise ValueError(f"{told}{lines}\nCorrect them, or leave these cases out.")
     return {case.name: checked[case].label for case in cases}
+
+
+def _refuse_ignored(path: Path, value: int, checked: _Checked) -> None:
+    """Refuse label maps with voxels to ignore, for a run that does not."""
+    if found := [case for case, each in checked.items() if value in each.values]:
+        raise ValueError(
+            f"{path}: {IGNORE!r} is {value}, but this run ignores no voxels, and {counted(len(found), 'case')} of "
+            f"{len(checked)} have some, such as {found[0].label}. Give --ignore_label {value}, or, where the bundle's "
+            "train.json has no ignore_label, leave these cases out."
+        )
 
 
 def tell_doubtful(where: str | PathLike[str], key: str, checked: _Checked, names: LabelNames | None) -> None:

@@ -14,6 +14,7 @@ from monai_unetpp.data.datasets.case_check import label_values
 from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content, read_form
 from monai_unetpp.data.datasets.forms import Form
 from monai_unetpp.data.datasets.label_names import LabelNames, name_values, read_label_names
+from monai_unetpp.data.datasets.network_names import UNNAMED, read_channel_names
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.nifti import open_nifti
 from monai_unetpp.data.formats.pictures import has_colours, is_coloured
@@ -32,8 +33,6 @@ _CT = re.compile(_WORDS.format("CT|CBCT|computed tomography"), re.IGNORECASE)
 _MR = re.compile(_WORDS.format(r"MRI?|T1\w*|T2\w*|FLAIR|PD|DWI|ADC|magnetic resonance"), re.IGNORECASE)
 #: Channels of pictures in a data set that does not name them.
 _COLOUR_NAMES = ("red", "green", "blue")
-#: Names that nnU-Net and this package write for channels without a known modality.
-_UNNAMED = re.compile(r"noNorm|zscore|rescale_to_0_1|rgb_to_0_1|channel_[0-9]+|[0-9]+", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> Data
     else:
         names = read_label_names(path, content.get("labels"))
     spatial_dims = _spatial_dims(training)
-    images, named = [case["image"] for case in cases], _names(content.get("modality") or content.get("channel_names"))
+    images, named = [case["image"] for case in cases], read_channel_names(content)
     channels = _colour_channels(path, named, images) or _channels(path, named, images[0], spatial_dims)
     return DataSetDescription(
         form=form,
@@ -153,20 +152,8 @@ def _channels(path: Path, names: Sequence[str], image: Any, spatial_dims: int) -
     return tuple(f"channel_{number}" for number in range(count))
 
 
-def _names(entry: Any) -> list[str]:
-    """The names of channels, which may be given by number, in a list, or as a single one."""
-    if isinstance(entry, Mapping):
-        return [str(name) for _, name in sorted(entry.items(), key=_number)]
-    return [str(name) for name in ([entry] if isinstance(entry, str) else entry if isinstance(entry, list) else [])]
-
-
-def _number(item: tuple[Any, Any]) -> tuple[int, str]:
-    key = str(item[0])
-    return (int(key), key) if key.isdecimal() else (0, key)
-
-
 def _modality(channels: Sequence[str]) -> Modality | None:
-    if all(_UNNAMED.fullmatch(name) for name in channels):
+    if all(UNNAMED.fullmatch(name) for name in channels):
         return None
     for modality, pattern in (("CT", _CT), ("MR", _MR)):
         if all(pattern.search(name) for name in channels):

@@ -142,7 +142,8 @@ def _check_cases(
     checked = how.checked or check_cases(cases, how.label_values, how.spatial_dims, in_channels)
     found = {case.name: checked[case.name] for case in cases}
     if not how.exclude_problems:
-        refuse_problems({how.dataset: found}, f"of {how.dataset!r}", "or set exclude_problems to leave them out.")
+        remedy = "or set exclude_problems (--exclude_problems) to leave them out."
+        refuse_problems({how.dataset: found}, f"of {how.dataset!r}", remedy)
     sound = [case for case in cases if found[case.name].problem is None]
     if rank() == 0:
         names_of_labels = LabelNames(dict(how.labels), how.ignore_label)
@@ -178,7 +179,7 @@ def _check_failures(
             f"cases of {dataset!r} must all be scored, got {counted(len(lines), 'failure')} on {count} cases:\n"
             + "\n".join(lines)
             + "\nFinished cases are kept if a store is given. Correct the cause and run again, or set "
-            "exclude_problems to leave out these cases and further checkpoints."
+            "exclude_problems (--exclude_problems) to leave out these cases and further checkpoints."
         )
 
 
