@@ -444,7 +444,7 @@ class TestProblems:
             assert f"- dataset, {case}: " in str(caught.value)
             assert message in str(caught.value)
             assert f"{case}.nii.gz" in str(caught.value)
-        assert "exclude_problems" in str(caught.value)
+        assert "(--exclude_problems) to leave" in str(caught.value)
         assert network.calls == 0
 
     def test_left_out_with_the_flag(self, broken, caplog):
