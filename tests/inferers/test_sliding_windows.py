@@ -359,13 +359,8 @@ class TestKeptPredictors:
         optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, fused=True)
         net(image).square().mean().backward()
         weights = net.heads["L2"].weight
-        for change in (
-            optimizer.step,
-            lambda: net.heads["L2"].bias.data.add_(torch.arange(3.0)),
-            # neither the values nor their sum are others
-            lambda: weights.data.copy_(weights.data.flip(0)),
-            lambda: weights.data.neg_(),
-        ):
+        # in the second, neither the values nor their sum are others
+        for change in (optimizer.step, lambda: weights.data.copy_(weights.data.flip(0))):
             before = used(image, net)
             change()
             found = used(image, net)
@@ -394,14 +389,16 @@ class TestKeptPredictors:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eps = 1.0
 
-        for change in (
+        changes = (
             other_activation,
-            other_norm,
             lambda: net.nodes["x_0_1"].register_forward_hook(lambda _, __, output: 2 * output),
             lambda: net.heads.update({"L1": nn.Conv2d(4, 5, 1)}),
+            other_norm,
             lambda: net.register_forward_pre_hook(lambda _, images: (images[0] - 3,)),
             lambda: setattr(net, "forward", lambda x: NestedUNet.forward(net, x) + 1),
-        ):
+        )
+        # each takes OpenVINO a second
+        for change in changes[:3] if runtime == "openvino" else changes:
             before = used(image, net)
             change()
             found = used(image, net)
