@@ -12,8 +12,6 @@ from torch import nn
 
 #: Packages whose code is known from their version.
 _LIBRARIES = ("torch", "monai", "monai_unetpp")
-#: What a module holds beside settings, by the names of its attributes.
-_INTERNAL = ("_parameters", "_buffers", "_modules", "training")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic)
 
 
@@ -39,9 +37,17 @@ def hash_network(network: nn.Module) -> str:
 
 def is_altered(network: nn.Module) -> bool:
     """Whether a module of a network computes more or other than its class: it has forward hooks, or its own forward."""
-    return any(
-        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module) for module in network.modules()
-    )
+    return any(map(hooks_of, network.modules()))
+
+
+def hooks_of(module: nn.Module) -> dict[str, list[Any]]:
+    """The functions that a module calls before, after or instead of its class's ``forward``; empty without any."""
+    found = {
+        "before": [*module._forward_pre_hooks.values()],
+        "after": [*module._forward_hooks.values()],
+        "instead": [vars(module)["forward"]] if "forward" in vars(module) else [],
+    }
+    return {when: functions for when, functions in found.items() if functions}
 
 
 def is_of_libraries(network: nn.Module) -> bool:
@@ -62,11 +68,9 @@ def structure_of(network: Any) -> tuple[Any, ...]:
 def _state_beside_values(module: nn.Module) -> Iterator[Any]:
     tensors = {**module._parameters, **module._buffers}
     yield tuple((name, None if each is None else (each.shape, each.dtype)) for name, each in tensors.items())
-    yield tuple(map(id, module._forward_hooks.values())), tuple(map(id, module._forward_pre_hooks.values()))
-    yield id(vars(module).get("forward"))
+    yield tuple((when, *map(id, functions)) for when, functions in hooks_of(module).items())
     if _is_of_library(module):
-        settings = {key: value for key, value in vars(module).items() if key not in _INTERNAL}
-        yield tuple((key, value) for key, value in settings.items() if isinstance(value, _PLAIN))
+        yield tuple((key, each) for key, each in vars(module).items() if key != "training" and isinstance(each, _PLAIN))
 
 
 def _is_of_library(module: nn.Module) -> bool:

@@ -17,7 +17,7 @@ from monai.bundle import ReferenceResolver
 from torch import nn
 
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.networks.hashing import hash_network, hooks_of
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 #: What the results of a NestedSlidingWindowInferer depend on; its other attributes only affect speed.
@@ -123,12 +123,8 @@ def _module_settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _hooks(module: nn.Module) -> dict[str, Any]:
-    """The hooks of a module and of those in it, and a forward of their own."""
-    found = {
-        name: [*part._forward_pre_hooks.values(), *part._forward_hooks.values(), vars(part).get("forward")]
-        for name, part in module.named_modules()
-    }
-    return {name: functions for name, functions in found.items() if functions != [None]}
+    """The hooks of a module and of those in it, by the names of the modules that have some."""
+    return {name: hooks for name, part in module.named_modules() if (hooks := hooks_of(part))}
 
 
 def _referred(function: types.FunctionType) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer, window_memory
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.pruning.pipeline_text import describe_network
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.levels import Scores, evaluate_levels
@@ -698,6 +699,12 @@ class TestStore:
         for factor in (1, 2):
             hooked.register_forward_hook(lambda module, given, output, factor=factor: factor * output)
             assert [run(hooked)[1] for _ in range(2)] == [3, 0]
+
+    def test_the_same_hook_before_and_after_is_not_the_same(self):
+        before, after = Thresholds(), Thresholds()
+        before.register_forward_pre_hook(print)
+        after.register_forward_hook(print)
+        assert len(set(map(describe_network, (before, after, Thresholds())))) == 3
 
     @pytest.mark.slow
     def test_further_checkpoint_does_not_cost_the_scores_of_the_first(self, run):
