@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import logging
@@ -19,7 +18,8 @@ from torch import nn
 
 from monai_unetpp.files import atomic_path, hash_file, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
-from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage, without_warnings_of_torch
+from monai_unetpp.inferers.predictors.openvino_operations import openvino_graph
+from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.hashing import hash_network, is_of_libraries
@@ -56,43 +56,16 @@ def _converted(
 ) -> Any:
     """Convert a graph with inputs of these shapes."""
     import_openvino()
-    _fit_pooling(program)
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     frontend = FrontEndManager().load_by_framework("pytorch")
-    with without_warnings_of_torch():
-        whole = program.run_decompositions(_decompositions()).module()
-    decoder = TorchFXPythonDecoder(whole, dynamic_shapes=dynamic_batch)
+    decoder = TorchFXPythonDecoder(openvino_graph(program), dynamic_shapes=dynamic_batch)
     # the decoder must live until the model is converted
     model = frontend.convert(frontend.load(decoder))
     if not dynamic_batch:
         model.reshape({number: list(shape) for number, shape in enumerate(shapes)})
     return model
-
-
-@functools.cache
-def _decompositions() -> dict[Any, Any]:
-    """What torch puts in place of operations that OpenVINO does not know; to list it takes a tenth of a second."""
-    from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
-    from torch.export.decomp_utils import CustomDecompTable
-
-    # do not decompose instance norm, which would cost several passes in another memory layout: whole, it becomes one
-    # operation together with the activation
-    kept = {*ops_to_not_decompose(), torch.ops.aten.instance_norm.default}
-    return {operation: found for operation, found in CustomDecompTable().items() if operation not in kept}
-
-
-def _fit_pooling(program: torch.export.ExportedProgram) -> None:
-    """Shorten kernels of max pooling to their axes, as OpenVINO takes no longer ones; the results are the same."""
-    pooling = (torch.ops.aten.max_pool2d.default, torch.ops.aten.max_pool3d.default)
-    for node in program.graph.nodes:
-        # only with ceil_mode, the last argument, does torch take longer ones
-        if node.target in pooling and len(node.args) == 6:
-            data, kernel, stride, padding, *rest = node.args
-            sizes = data.meta["val"].shape[2:]
-            if len(kernel) == len(sizes) and not any(padding):
-                node.args = (data, list(map(min, kernel, sizes)), stride, padding, *rest)
 
 
 def default_cache_dir() -> Path | None:
