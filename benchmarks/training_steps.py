@@ -26,8 +26,7 @@ from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.reporting.numbers import join_shape
 from monai_unetpp.training import accelerate
-from monai_unetpp.training.depth_padding import DepthPaddedConv3d
-from monai_unetpp.training.freed_memory import keep_freed_memory, return_freed_memory
+from monai_unetpp.training.acceleration import DepthPaddedConv3d, keep_freed_memory, return_freed_memory
 
 _MEMORY, _DEPTH = "memory", "depth"
 #: By means: how a step is without it, and with it.

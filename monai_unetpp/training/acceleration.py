@@ -1,17 +1,27 @@
-"""Faster training steps: memory format of the weights, torch.compile, and memory that is kept."""
+"""Faster training steps: memory format and convolutions of the network, torch.compile, and memory that is kept."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from monai_unetpp.distributed import unwrapped
-from monai_unetpp.training.depth_padding import pad_depth
-from monai_unetpp.training.freed_memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
+
+#: Output channels up to which it was faster for inputs of any size, and up to which for small ones, and how many voxels
+#: a small batch has at most.
+_FEW_CHANNELS, _SOME_CHANNELS, _SMALL_VOXELS = 8, 16, 2**15
+
+#: Parameters of ``mallopt`` in glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+#: Values up to which glibc by itself raises the thresholds, and its default for the number of mappings.
+_TRIM_BYTES, _MMAP_BYTES, _MMAPS = 2**26, 2**25, 65536
 
 
 def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = False) -> nn.Module:
@@ -48,7 +58,7 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
 
 def _can_compile(device: torch.device) -> bool:
     try:
-        torch.compile(_double)(torch.ones(2, device=device))
+        torch.compile(lambda x: 2 * x)(torch.ones(2, device=device))
     except Exception as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         logger.warning("The network is trained without torch.compile, which does not work here (%s).", reason)
@@ -56,5 +66,68 @@ def _can_compile(device: torch.device) -> bool:
     return True
 
 
-def _double(x: torch.Tensor) -> torch.Tensor:
-    return 2 * x
+class DepthPaddedConv3d(nn.Conv3d):
+    """A convolution that pads the first axis of its input itself, and leaves the others to the library.
+
+    oneDNN has a fast gradient of the weights for AVX2 only where the first axis needs no padding. Otherwise it unfolds
+    the input into a matrix, which is slow where the output has few channels. Results are the same but for rounding.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Convolve ``(B, C, D, H, W)``."""
+        if self.out_channels > _FEW_CHANNELS and input.numel() > _SMALL_VOXELS * self.in_channels:
+            return super().forward(input)
+        depth, *others = map(int, self.padding)
+        padded = functional.pad(input, (0, 0, 0, 0, depth, depth))
+        return functional.conv3d(padded, self.weight, self.bias, self.stride, (0, *others), self.dilation, self.groups)
+
+
+def pad_depth(network: nn.Module) -> nn.Module:
+    """Let the convolutions of a network pad the first axis themselves where that makes training faster.
+
+    That is so on processors with AVX2 and no AVX-512, for padded 3D convolutions with few output channels. The network,
+    on a CPU and with channels last, is changed in place and returned; its weights and their names stay the same.
+    """
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        for module in network.modules():
+            if _may_gain(module):
+                module.__class__ = DepthPaddedConv3d
+    return network
+
+
+def _may_gain(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Conv3d
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and module.padding[0] > 0
+        and module.out_channels <= _SOME_CHANNELS
+    )
+
+
+def keep_freed_memory() -> bool:
+    """Keep the memory that large tensors free for the next ones, which makes training steps on a CPU faster.
+
+    Otherwise the C library gives it back to the system in every step, and the system clears each page that it hands
+    out again. It holds for the whole process, until :func:`return_freed_memory`. Returns whether this is possible: only
+    with the GNU C library, thus on most Linux systems.
+    """
+    library = _gnu_library()
+    # no mappings of their own for large tensors, and nothing cut off at the end of the heap
+    return library is not None and bool(library.mallopt(_MMAP_MAX, 0) and library.mallopt(_TRIM_THRESHOLD, -1))
+
+
+def return_freed_memory() -> None:
+    """Give the memory that is free back to the system, and from now on as soon as it is freed."""
+    library = _gnu_library()
+    if library is not None:
+        library.mallopt(_MMAP_MAX, _MMAPS)
+        library.mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
+        library.mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
+        library.malloc_trim(0)
+
+
+def _gnu_library() -> ctypes.CDLL | None:
+    """The C library of this process, if it is the GNU one."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "gnu_get_libc_version") else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -16,13 +17,13 @@ from monai.data import CacheDataset
 
 from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import rank
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_figure, write_text
 from monai_unetpp.inferers.window_memory import free_memory_bytes
+from monai_unetpp.installing import install_command
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.spreadsheet import format_csv
 from monai_unetpp.training.budget import TrainingBudget
-from monai_unetpp.training.curves import draw_training
 from monai_unetpp.training.steps import StepCurve
 
 logger = logging.getLogger(__name__)
@@ -217,10 +218,8 @@ class LevelCurves:
 def dice_of_classes(logits: torch.Tensor, label: torch.Tensor, ignored: int | None) -> list[float]:
     """Dice of the foreground classes that the label or the prediction has, in the order of the classes.
 
-    Args:
-        logits: ``(C, H, W[, D])``; a single channel is foreground against background.
-        label: class of every voxel, ``(H, W[, D])``.
-        ignored: class of the label whose voxels do not count; None counts all.
+    ``logits`` are ``(C, H, W[, D])``, where a single channel is foreground against background, and ``label`` has the
+    class of every voxel, ``(H, W[, D])``; voxels of the class ``ignored`` do not count.
     """
     classes = max(logits.shape[0], 2)
     found = logits.argmax(0) if len(logits) > 1 else (logits[0] > 0).long()
@@ -228,3 +227,44 @@ def dice_of_classes(logits: torch.Tensor, label: torch.Tensor, ignored: int | No
     pairs = torch.bincount(label[counted] * classes + found[counted], minlength=classes**2).reshape(classes, classes)
     sizes = pairs.sum(0) + pairs.sum(1)
     return [float(2 * pairs[n, n] / sizes[n]) for n in range(1, classes) if sizes[n] > 0]
+
+
+def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]], picture: str | PathLike[str]) -> None:
+    """Draw the loss of every step, smoothed, and the Dice of every level.
+
+    Args:
+        losses: the losses of step 1, 2, ...
+        levels: rows with ``step`` and the mean Dice of levels by name, as far as they have one; without any, only the
+            loss is drawn.
+        picture: the image to write, such as ``training.png``.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message has the command that installs it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise ImportError(f"{e}. Drawing curves needs: {install_command('report')}") from e
+    panels = 2 if levels else 1
+    figure = Figure(figsize=(4 * panels, 3), layout="constrained", facecolor="white")
+    loss_axes, *others = figure.subplots(1, panels, squeeze=False)[0]
+    steps, means = thinned(losses)
+    loss_axes.plot(steps, means, color="tab:gray")
+    loss_axes.set_title("training loss")
+    for axes in others:
+        for name in sorted({key for row in levels for key in row} - {"step"}):
+            known = [(row["step"], row[name]) for row in levels if name in row]
+            axes.plot(*zip(*known, strict=True), marker=".", label=name)
+        axes.set_title("mean Dice on validation cases")
+        axes.legend(frameon=False)
+    for axes in (loss_axes, *others):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    write_figure(picture, figure, dpi=120)
+
+
+def thinned(losses: Sequence[float], most: int = 200) -> tuple[list[int], list[float]]:
+    """The last steps of at most ``most`` equal parts of a curve, and the mean loss of each."""
+    width = max(1, -(-len(losses) // most))
+    parts = [losses[start : start + width] for start in range(0, len(losses), width)]
+    return [min(len(losses), (n + 1) * width) for n in range(len(parts))], list(map(statistics.fmean, parts))

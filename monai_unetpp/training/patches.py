@@ -92,15 +92,11 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
 
 def _drawn(augmentation: Compose, case: Mapping[str, Any]) -> Any:
     """A patch of a prepared case, which stays as it is although transforms may work in place."""
-    cuts = _cuts_first(augmentation)
-    # copying what was cut is faster than copying the whole case
-    found = augmentation(case, end=1) if cuts else case
-    return augmentation(deepcopy(found), start=1) if cuts else augmentation(deepcopy(found))
-
-
-def _cuts_first(augmentation: Compose) -> bool:
     first = next(iter(augmentation.transforms), None)
-    return not augmentation.lazy and isinstance(first, (Cropd, MultiSampleTrait))
+    if augmentation.lazy or not isinstance(first, (Cropd, MultiSampleTrait)):
+        return augmentation(deepcopy(case))
+    # copying what was cut is faster than copying the whole case
+    return augmentation(deepcopy(augmentation(case, end=1)), start=1)
 
 
 class RemainingPatches(Sampler[int]):
@@ -139,11 +135,8 @@ class RemainingPatches(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         done = 0 if self._engine is None else self._engine.state.iteration * self.batch_size
+        late_share, budget = self.late_share, self.budget
         for number in range(done, self.length):
             whole = number * process_count() + rank()
-            yield LateNumber(whole) if self._is_late(number) else whole
-
-    def _is_late(self, number: int) -> bool:
-        if self.budget is None or not self.late_share:
-            return False
-        return self.budget.is_late(self.late_share, number // self.batch_size)
+            late = late_share and budget is not None and budget.is_late(late_share, number // self.batch_size)
+            yield LateNumber(whole) if late else whole

@@ -24,11 +24,7 @@ from monai.utils import get_seed
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from monai_unetpp.bundles.training_record import (
-    BEST_ON_VALIDATION,
-    TrainingRecord,
-    save_training_record,
-)
+from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION, LAST, TrainingRecord, save_training_record
 from monai_unetpp.distributed import unwrapped
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.seeds import mix_seeds
@@ -42,30 +38,36 @@ _KEPT = 2
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step", "lr_lambdas")
 
 
-def record_cases(
-    weights: Path,
-    cases: Sequence[Mapping[str, Any]],
-    selecting: Sequence[Mapping[str, Any]] = (),
-    *,
-    rule: str,
-    started_from: str | PathLike[str] | None = None,
-) -> None:
-    """Record the cases behind a file of weights beside it, or tell which one cannot be read.
+class ModelSaver:
+    """Writes weights, and records beside them the cases behind them, or tells which one cannot be read."""
 
-    Args:
-        weights: the file, which exists.
-        cases: the training cases.
-        selecting: the cases that selected the weights.
-        rule: which weights these are.
-        started_from: the bundle or checkpoint whose weights the training started from.
-    """
-    try:
-        save_training_record(weights, TrainingRecord.of(cases, selecting, rule=rule, started_from=started_from))
-    except (OSError, ValueError) as e:
-        logger.warning("%s: the training cases were not recorded (%s).", weights, e)
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str | PathLike[str],
+        cases: Sequence[Mapping[str, Any]] | None = None,
+        rule: str = LAST,
+        started_from: str | PathLike[str] | None = None,
+    ) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.cases = cases
+        self.rule = rule
+        self.started_from = started_from
+
+    def _save(self, weights: Mapping[str, Any], selecting: Sequence[Mapping[str, Any]] = ()) -> None:
+        with atomic_path(self.path) as temporary:
+            torch.save(weights, temporary)
+        if self.cases is None:
+            return
+        try:
+            record = TrainingRecord.of(self.cases, selecting, rule=self.rule, started_from=self.started_from)
+            save_training_record(self.path, record)
+        except (OSError, ValueError) as e:
+            logger.warning("%s: the training cases were not recorded (%s).", self.path, e)
 
 
-class BestModelSaver:
+class BestModelSaver(ModelSaver):
     """Keep the weights of the best validation so far, even if training is interrupted and resumed.
 
     MONAI's ``CheckpointSaver`` forgets the best metric when training resumes, and may then overwrite the best model
@@ -91,12 +93,8 @@ class BestModelSaver:
         rule: str = BEST_ON_VALIDATION,
         started_from: str | PathLike[str] | None = None,
     ) -> None:
-        self.network = network
-        self.path = Path(path)
-        self.cases = cases
+        super().__init__(network, path, cases, rule, started_from)
         self.selecting = selecting
-        self.rule = rule
-        self.started_from = started_from
         self.best_metric: float | None = None
         self.best_epoch = 0
 
@@ -116,10 +114,7 @@ class BestModelSaver:
         self.best_metric, self.best_epoch = metric, engine.state.epoch
         if idist.get_rank() > 0:
             return
-        with atomic_path(self.path) as temporary:
-            torch.save(unwrapped(self.network).state_dict(), temporary)
-        if self.cases is not None:
-            record_cases(self.path, self.cases, self.selecting, rule=self.rule, started_from=self.started_from)
+        self._save(unwrapped(self.network).state_dict(), self.selecting)
         logger.info("Best %s so far: %.4f at epoch %d.", name, metric, self.best_epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -245,12 +240,8 @@ class TrainingCheckpoint:
 
     def _found(self) -> list[Path]:
         """The checkpoints in the folder, oldest epoch first."""
-        found = []
-        for path in self.folder.glob("*.pt"):
-            match = re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name)
-            if match:
-                found.append((int(match[1]), path))
-        return [path for _, path in sorted(found)]
+        named = [(re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name), path) for path in self.folder.glob("*.pt")]
+        return [path for _, path in sorted((int(match[1]), path) for match, path in named if match)]
 
 
 class _ScalerOf:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
 
-from monai_unetpp.bundles.training_record import LAST
 from monai_unetpp.distributed import rank, unwrapped
-from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.files import write_text
 from monai_unetpp.spreadsheet import format_csv
-from monai_unetpp.training.recording import record_cases
+from monai_unetpp.training.recording import ModelSaver
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +119,7 @@ class StepCurve:
         write_text(self.path, format_csv(["step", "loss", "learning_rate", "seconds"], rows))
 
 
-class LastModelSaver:
+class LastModelSaver(ModelSaver):
     """Keep the weights after the last step, for trainings without model selection, and record their cases beside them.
 
     The record, ``training_record.json``, lets ``prune`` refuse training cases as judging ones. A case that cannot be
@@ -137,20 +135,6 @@ class LastModelSaver:
             are recorded as well.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        path: str | PathLike[str],
-        cases: Sequence[Mapping[str, Any]] | None = None,
-        rule: str = LAST,
-        started_from: str | PathLike[str] | None = None,
-    ) -> None:
-        self.network = network
-        self.path = Path(path)
-        self.cases = cases
-        self.rule = rule
-        self.started_from = started_from
-
     def attach(self, engine: Engine) -> None:
         """Save at the end of the trainer ``engine``."""
         engine.add_event_handler(Events.COMPLETED, self)
@@ -162,7 +146,4 @@ class LastModelSaver:
         weights = unwrapped(self.network).state_dict()
         for key, value in weights.items():
             weights[key] = value.contiguous()
-        with atomic_path(self.path) as temporary:
-            torch.save(weights, temporary)
-        if self.cases is not None:
-            record_cases(self.path, self.cases, rule=self.rule, started_from=self.started_from)
+        self._save(weights)

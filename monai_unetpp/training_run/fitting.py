@@ -21,7 +21,7 @@ from monai_unetpp.errors import counted
 from monai_unetpp.files import read_json_object, write_json
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.plain_values import from_plain
-from monai_unetpp.training.freed_memory import return_freed_memory
+from monai_unetpp.training.acceleration import return_freed_memory
 
 _SUMMARY = "training.json"
 _WEIGHTS = "model.pt"
@@ -92,13 +92,13 @@ def fit(
     """Train the network of a bundle, resuming after an interruption. Under ``torchrun`` all processes train.
 
     Args:
-        bundle: the folder of the bundle.
+        bundle: with ``train.json``.
         folder: for checkpoints, curves and weights.
-        values: values for keys of ``train.json``, such as ``minutes``.
+        values: by key of ``train.json``, such as ``minutes``.
         tell: called with lines of step, loss and remaining time.
-        name: name of this training in these lines.
-        cases: cases to train on instead of the training list.
-        observed: cases to observe, the first of them, instead of the validation list.
+        name: of this training in these lines.
+        cases: to train on instead of the training list.
+        observed: of which the first are observed, instead of the validation list.
 
     Raises:
         FileNotFoundError: the weights that an unfinished training began with are gone.
@@ -125,8 +125,16 @@ def fit(
     if rank() == 0:
         _tell_progress(trainer, config, tell, name)
     _run(config, name)
-    fitted = _summarise(folder, config, trainer)
-    network = config.parse("network")
+    transfer, network = config.parse("transfer"), config.parse("network")
+    fitted = Fitted(
+        folder=folder,
+        steps=int(trainer.state.iteration),
+        seconds=round(config.parse("pace").seconds, 1),
+        loss=config.parse("train#curve").recent_loss(50),
+        averaged=config.parse("ema") is not None,
+        transfer=None if transfer is None else str(transfer),
+        processes=process_count(),
+    )
     if isinstance(network, DistributedDataParallel):
         release(network)
     return by_first(lambda: _finished(fitted))
@@ -185,22 +193,10 @@ def _tell_progress(trainer: Engine, config: BundleConfig, tell: Callable[[str], 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, tell_step)
 
 
-def _summarise(folder: Path, config: BundleConfig, trainer: Any) -> Fitted:
-    transfer = config.parse("transfer")
-    return Fitted(
-        folder=folder,
-        steps=int(trainer.state.iteration),
-        seconds=round(config.parse("pace").seconds, 1),
-        loss=config.parse("train#curve").recent_loss(50),
-        averaged=config.parse("ema") is not None,
-        transfer=None if transfer is None else str(transfer),
-        processes=process_count(),
-    )
-
-
 def _finished(fitted: Fitted) -> Fitted:
     """Write down that the training is complete, and remove its checkpoints."""
-    content = {key: value for key, value in dataclasses.asdict(fitted).items() if key != "folder"}
+    content = dataclasses.asdict(fitted)
+    del content["folder"]
     write_json(fitted.folder / _SUMMARY, content, indent=1)
     for path in fitted.folder.glob("checkpoint_*.pt*"):
         path.unlink()

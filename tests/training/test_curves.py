@@ -1,7 +1,6 @@
 import pytest
 
-from monai_unetpp.training import load_observed
-from monai_unetpp.training.curves import draw_training
+from monai_unetpp.training import draw_training, load_observed
 
 
 def test_the_loss_is_drawn_also_where_no_cases_are_looked_at(tmp_path):

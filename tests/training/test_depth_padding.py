@@ -8,7 +8,7 @@ from torch import nn
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.training import accelerate
-from monai_unetpp.training.depth_padding import DepthPaddedConv3d, pad_depth
+from monai_unetpp.training.acceleration import DepthPaddedConv3d, pad_depth
 
 
 @pytest.fixture

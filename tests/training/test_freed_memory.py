@@ -11,7 +11,7 @@ import json, resource, sys
 import torch
 from monai_unetpp import NestedUNet
 from monai_unetpp.training import accelerate
-from monai_unetpp.training.freed_memory import keep_freed_memory, return_freed_memory
+from monai_unetpp.training.acceleration import keep_freed_memory, return_freed_memory
 
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -34,8 +34,7 @@ from monai_unetpp.planning import Fingerprint, load_plan, plan
 from monai_unetpp.planning.plan_making import plan_checked
 from monai_unetpp.pruning import evaluate_levels, prune_bundle
 from monai_unetpp.pruning.scoring.case_scores import CaseEvaluation
-from monai_unetpp.training import NumberedPatches, TrainingBudget
-from monai_unetpp.training.recording import record_cases
+from monai_unetpp.training import LastModelSaver, NumberedPatches, TrainingBudget
 from monai_unetpp.training_run import TrainOptions, timing, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import _configure, fit
@@ -320,12 +319,12 @@ def test_what_was_recorded_of_files_changed_while_training_is_not_kept(discs_dir
     image = Path(load_datalist(root, "training")[0]["image"])
     kept = image.read_bytes()
 
-    def changed(*given, **options):
+    def changed(*given, _save=LastModelSaver._save):
         volume = nib.load(image)
         nib.save(nib.Nifti1Image(volume.get_fdata()[:, ::-1].copy(), volume.affine), image)
-        record_cases(*given, **options)
+        _save(*given)
 
-    monkeypatch.setattr("monai_unetpp.training.steps.record_cases", changed)
+    monkeypatch.setattr(LastModelSaver, "_save", changed)
     plan(root, bundle, settings={**TINY, "steps": 1}, device="cpu", measure=slow_machine)
     with pytest.raises(ValueError, match="must stay as they were"):
         train(options(root, bundle))
