@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.variants import REFERENCE, StudyRow
+from monai_unetpp.training.observing import thinned
 
 COMPARED = ("iou", "dice")
 """The metrics that are compared, the first of them also with the reference."""
@@ -29,7 +29,6 @@ CaseMetrics = dict[str, dict[str, dict[str, float | None]]]
 """Metrics by case, then label, then name; None where neither truth nor segmentation has the label."""
 
 _ALPHA = 0.025  # on each side
-_CURVE_POINTS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +83,11 @@ def compare_cases(
     Args:
         mine: metrics of the cases by seed.
         theirs: the same of the network to compare with.
-        metric: name of a metric of which more is better, such as ``"iou"``.
-        subjects: subject by case; other cases are subjects of their own.
+        metric: of which more is better, such as ``"iou"``.
+        subjects: by case; other cases are subjects of their own.
 
     Returns:
-        ``mean`` (positive if ``mine`` is better), ``lower``, ``upper``, ``confidence``, ``cases``, ``subjects`` and
-        ``seeds``; None with fewer than two subjects in common.
+        Among others ``mean``, positive if ``mine`` is better; None with fewer than two subjects in common.
     """
     seeds = [seed for seed in mine if seed in theirs]
     by_case: dict[str, list[float]] = {}
@@ -139,13 +137,13 @@ def summarise(
     """All numbers of the study, ready for JSON.
 
     Args:
-        rows: rows of the table; those without a result are listed as missing.
+        rows: of the table; those without a result are listed as missing.
         results: of the finished runs.
         latencies: by name of the row.
         settings: shared by all runs.
-        cases: the data set, from ``StudyCases.as_dict``.
+        cases: from ``StudyCases.as_dict``.
         environment: where the latencies were measured.
-        subjects: subject of each scored case; other cases are subjects of their own.
+        subjects: by case; other cases are subjects of their own.
     """
     runs: dict[str, dict[int, RunResult]] = {}
     for result in sorted(results, key=lambda each: each.seed):
@@ -163,7 +161,7 @@ def summarise(
         "missing": [row.name for row in rows if row.variant not in runs],
         "scores": {name: {str(seed): of for seed, of in by_seed.items()} for name, by_seed in scores.items()},
         "curves": {
-            variant: {str(seed): _thinned(run.curve) for seed, run in runs[variant].items()}
+            variant: {str(seed): _curve(run.curve) for seed, run in runs[variant].items()}
             for variant in dict.fromkeys(row.variant for row in present)
         },
     }
@@ -228,15 +226,9 @@ def _pairs(rows: Sequence[StudyRow], scores: _Scores, subjects: Mapping[str, str
     ]
 
 
-def _thinned(curve: Sequence[float]) -> dict[str, list[float]]:
-    """The curve as means of consecutive parts, each at the last step of its part."""
-    size = max(1, math.ceil(len(curve) / _CURVE_POINTS))
-    parts = [
-        (start + len(part), statistics.fmean(part))
-        for start in range(0, len(curve), size)
-        if (part := curve[start : start + size])
-    ]
-    return {"step": [step for step, _ in parts], "loss": [round(loss, 6) for _, loss in parts]}
+def _curve(losses: Sequence[float]) -> dict[str, list[float]]:
+    steps, means = thinned(losses)
+    return {"step": list(steps), "loss": [round(loss, 6) for loss in means]}
 
 
 def measured_where(study: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from monai_unetpp.files import write_json
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.measuring.environment import Environment
@@ -19,33 +18,28 @@ from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.plain_values import from_plain, to_plain
+from monai_unetpp.plain_values import from_plain
 from monai_unetpp.study.variants import MEAN_OF_HEADS
 
 
 @dataclasses.dataclass(frozen=True)
 class RowLatency:
-    """How long one window takes.
-
-    Attributes:
-        seconds: time for one window.
-        ratio: to the reference in the same round; None without a reference.
-    """
+    """How long one window takes, and its ratio to the reference in the same round, if there is one."""
 
     seconds: Quartiles
     ratio: Quartiles | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Latencies:
+    """The latency of each row by name, and the environment in which they were measured."""
+
+    environment: Environment
+    rows: dict[str, RowLatency]
+
+
 class MeanOfHeads(nn.Module):
-    """A nested U-Net with one more level: the mean of all heads, as ``segment`` takes it.
-
-    Args:
-        network: with deep supervision.
-
-    Attributes:
-        config: that of the network.
-        levels: those of the network, and :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
-    """
+    """A nested U-Net with deep supervision and one more level: the mean of all heads, as ``segment`` takes it."""
 
     def __init__(self, network: NestedUNet) -> None:
         super().__init__()
@@ -70,9 +64,7 @@ class MeanOfHeads(nn.Module):
 
 def cut_network(network: NestedUNet, level: str) -> nn.Module:
     """The part of ``network`` that ``level`` needs: one head and its nodes, or everything for the mean of heads."""
-    if level == MEAN_OF_HEADS:
-        return MeanOfHeads(network).eval()
-    return network.prune(level).eval()
+    return (MeanOfHeads(network) if level == MEAN_OF_HEADS else network.prune(level)).eval()
 
 
 def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -> dict[str, int]:
@@ -97,17 +89,9 @@ def measure_latencies(
     repeats: int = 15,
     warm_up: int = 2,
 ) -> dict[str, RowLatency]:
-    """Time one window with every network, in rounds of shuffled order, so that noise affects all of them alike.
+    """Time one window ``(H, W[, D])`` with every network, in rounds of shuffled order, so that noise affects all alike.
 
-    Args:
-        networks: by name of their row, in eval mode.
-        in_channels: channels of the window.
-        window_shape: ``(H, W[, D])``.
-        reference: name of the row that ratios refer to, or None.
-        device: where to measure.
-        precision: such as ``"bf16"``.
-        repeats: measured rounds.
-        warm_up: unmeasured rounds before them.
+    ``networks`` are in eval mode, by name of their row; ratios are to that of the row ``reference``, if there is one.
     """
     inferer = PrecisionInferer(precision=precision)
     window = torch.randn((1, in_channels, *window_shape), generator=torch.Generator().manual_seed(0)).to(device)
@@ -123,23 +107,12 @@ def measure_latencies(
     }
 
 
-def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment: Environment) -> None:
-    """Write the latencies and the environment in which they were measured."""
-    write_json(path, to_plain({"environment": environment, "rows": latencies}), indent=1)
-
-
-def read_latencies(
-    path: Path, names: Sequence[str], environment: Environment
-) -> tuple[dict[str, RowLatency], Environment] | None:
-    """What :func:`write_latencies` wrote; None if it is missing or damaged, or of other rows or another environment."""
-    if not path.is_file():
-        return None
+def read_latencies(path: Path, names: Sequence[str], environment: Environment) -> Latencies | None:
+    """The latencies in a JSON file; None if it is missing or damaged, or of other rows or another environment."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        before = from_plain(Environment, content["environment"], "environment")
-        latencies = {name: from_plain(RowLatency, row, name) for name, row in content["rows"].items()}
-    except (ValueError, TypeError, LookupError, AttributeError):
+        found = from_plain(Latencies, json.loads(path.read_text(encoding="utf-8")), path.name)
+    except (FileNotFoundError, ValueError):
         return None
     # measured at another time in the same way
-    same = dataclasses.replace(before, date=environment.date) == environment
-    return (latencies, before) if same and list(latencies) == list(names) else None
+    same = dataclasses.replace(found.environment, date=environment.date) == environment
+    return found if same and list(found.rows) == list(names) else None

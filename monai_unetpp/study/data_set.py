@@ -53,7 +53,7 @@ class StudyCases(DataSetDescription):
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of all files of images and labels, wherever they are."""
+        """SHA-256 of all files of images and labels, wherever they are; empty if one cannot be read."""
         try:
             return hash_files([file for case in list_cases([*self.training, *self.validation]) for file in case.files])
         except OSError:  # told with the other problems when the cases are checked
@@ -88,10 +88,8 @@ class StudyCases(DataSetDescription):
 def find_study_cases(dataset_dir: str | PathLike[str], **subjects: Any) -> StudyCases:
     """Read the description of a data set, and the number of axes and channels from its first case.
 
-    Args:
-        dataset_dir: folder for :func:`monai_unetpp.data.load_datalist`. Without a ``validation`` list, a fifth of the
-            training cases is drawn for it, always the same ones, whole subjects.
-        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
+    Without a ``validation`` list, a fifth of the training cases is drawn for it, always the same ones, whole subjects.
+    ``subjects`` are the arguments of :func:`monai_unetpp.data.load_datalist` that find them.
 
     Raises:
         FileNotFoundError: no ``dataset.json``.

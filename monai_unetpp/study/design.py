@@ -218,8 +218,7 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not a JSON object.
     """
-    remedy = 'config must name a JSON file of settings, such as {"budget": 1000}.'
-    return read_json_object(path, remedy)
+    return read_json_object(path, 'config must name a JSON file of settings, such as {"budget": 1000}.')
 
 
 def _is_list(value: Any) -> bool:

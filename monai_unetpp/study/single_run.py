@@ -24,13 +24,13 @@ _TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer needs and the study
 
 
 def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str], None]) -> Any:
-    """Train a network by a bundle's ``train.json``, or continue an interrupted training.
+    """Train a network by the study's bundle, or continue an interrupted training.
 
-    The weights after the last step are kept; none are selected.
+    The weights after the last step are kept; none are selected. All networks with the same seed get the same patches.
 
     Args:
-        bundle: the study's bundle.
-        values: of this run, by key of the configuration. All networks with the same seed get the same patches.
+        bundle: of the study.
+        values: of this run, by key of ``train.json``.
         tell: called at every checkpoint with the step and the mean loss of the last steps.
 
     Returns:
@@ -63,18 +63,11 @@ def score_network(
     cases: StudyCases,
     settings: StudySettings,
 ) -> tuple[NestedUNet, dict[str, CaseMetrics]]:
-    """IoU and Dice of every case and foreground class, on the grid of the label file.
+    """The trained network, and by level IoU and Dice of every validation case and foreground class.
 
-    Args:
-        bundle: the study's bundle, whose ``evaluate.json`` prepares the images and gives the inferer.
-        values: of this run, as in training.
-        levels: of the network, or :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
-        cases: the data set, of which the validation list is scored.
-        settings: settings of the study.
-
-    Returns:
-        The trained network, and the metrics by level. A missed or false positive class scores 0, see
-        :data:`monai_unetpp.metrics.RULES`.
+    They are on the grid of the label file. A missed or false positive class scores 0, see
+    :data:`monai_unetpp.metrics.RULES`. One of the ``levels`` may be
+    :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`; ``values`` are those of the training.
 
     Raises:
         ValueError: cases that cannot be read or scored.

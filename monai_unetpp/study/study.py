@@ -18,21 +18,15 @@ from monai_unetpp.data import check_labelled_data, describe_failure
 from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.distributed import gathered, own_device
 from monai_unetpp.files import claimed, write_json, write_text
-from monai_unetpp.measuring.environment import Environment, describe_environment, measuring_device
+from monai_unetpp.measuring.environment import describe_environment, measuring_device
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.options import option_names
+from monai_unetpp.plain_values import to_plain
 from monai_unetpp.planning.sides import sided
 from monai_unetpp.progress import Progress, teller
 from monai_unetpp.reporting.figures import check_drawing
 from monai_unetpp.study.accuracy_table import RunResult, format_study, summarise
-from monai_unetpp.study.costs import (
-    RowLatency,
-    cut_network,
-    measure_latencies,
-    network_size,
-    read_latencies,
-    write_latencies,
-)
+from monai_unetpp.study.costs import Latencies, cut_network, measure_latencies, network_size, read_latencies
 from monai_unetpp.study.data_set import StudyCases, find_study_cases
 from monai_unetpp.study.design import RunOptions, StudySettings, flip_axes_with_sides, read_config
 from monai_unetpp.study.single_run import score_network, train_network
@@ -290,9 +284,10 @@ class _Study:
         folder = self.folder.path
         if not results:
             raise ValueError(f"output_dir must hold a finished run, got {folder} without one. Train first.")
-        latencies, environment = self._latencies(rows, results)
-        known, subjects = self.cases.as_dict(), self.cases.subjects
-        content = summarise(rows, results, latencies, self.settings, known, environment, subjects)
+        measured, known = self._latencies(rows, results), self.cases.as_dict()
+        content = summarise(
+            rows, results, measured.rows, self.settings, known, measured.environment, self.cases.subjects
+        )
         write_json(folder / "study.json", content, indent=1)
         draw_accuracy(content, folder / "accuracy.png")
         draw_learning_curves(content, folder / "curves.png")
@@ -345,19 +340,17 @@ class _Study:
             "record_cases": False,  # settings.json names them
         }
 
-    def _latencies(
-        self, rows: Sequence[StudyRow], results: Sequence[RunResult]
-    ) -> tuple[dict[str, RowLatency], Environment]:
+    def _latencies(self, rows: Sequence[StudyRow], results: Sequence[RunResult]) -> Latencies:
         """The latencies on disk if they are of the same networks and machine, else measured now."""
         configs = {result.variant: result.config for result in results}
         present = [row for row in rows if row.variant in configs]
         environment = describe_environment(self.device, self.settings.precision)
-        known = read_latencies(self.folder.path / "latency.json", [row.name for row in present], environment)
-        if known is not None:
+        path = self.folder.path / "latency.json"
+        if known := read_latencies(path, [row.name for row in present], environment):
             return known
         self.tell(f"measuring the latency of {len(present)} networks")
         networks = {row.name: cut_network(NestedUNet(**configs[row.variant]), row.level) for row in present}
-        latencies = measure_latencies(
+        measured = measure_latencies(
             networks,
             self.cases.in_channels,
             self.settings.patch_size,
@@ -365,5 +358,5 @@ class _Study:
             device=self.device,
             precision=self.settings.precision,
         )
-        write_latencies(self.folder.path / "latency.json", latencies, environment)
-        return latencies, environment
+        write_json(path, to_plain(Latencies(environment, measured)), indent=1)
+        return Latencies(environment, measured)

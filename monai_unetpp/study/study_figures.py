@@ -76,7 +76,8 @@ def draw_learning_curves(study: Mapping[str, Any], path: str | PathLike[str]) ->
             dashes = ("-", "--", ":")[number // len(PALETTE) % 3]
             axes.plot(
                 curves[0]["step"][: len(loss)],
-                _smoothed(loss),
+                # the moving average over each value and up to four before it
+                [statistics.fmean(loss[max(0, at - 4) : at + 1]) for at in range(len(loss))],
                 color=PALETTE[number % len(PALETTE)],
                 linestyle=dashes,
                 linewidth=1.5,
@@ -108,11 +109,6 @@ def _draw_points(axes: Axes, rows: Sequence[Mapping[str, Any]], costs: Sequence[
             str(number), (cost, mean), xytext=offset, textcoords="offset points", fontsize=7.5, ha="center", va="center"
         )
     axes.margins(0.08, 0.1)
-
-
-def _smoothed(values: Sequence[float], width: int = 5) -> list[float]:
-    """The moving average over each value and up to ``width - 1`` before it."""
-    return [statistics.fmean(values[max(0, at - width + 1) : at + 1]) for at in range(len(values))]
 
 
 def _save(figure: Figure, study: Mapping[str, Any], path: str | PathLike[str]) -> None:

@@ -21,13 +21,10 @@ State = Literal["finished", "failed", "interrupted", "open"]
 
 @dataclasses.dataclass(frozen=True)
 class StudyFolder:
-    """An output folder for runs with the same settings and data set.
+    """An output folder, which need not exist yet, for runs with the same settings and data set.
 
     It holds ``settings.json``, the bundle that trains every run, and ``runs/<variant>/seed_<n>/`` with the
     checkpoints or weights of a run, its ``curve.csv``, and ``result.json`` or ``failure.txt``.
-
-    Attributes:
-        path: the folder; it need not exist yet.
     """
 
     path: Path
@@ -63,15 +60,12 @@ class StudyFolder:
         return stored
 
     def compare(self, settings: StudySettings, cases: StudyCases) -> str:
-        """Compare settings and cases with those in the folder, and write nothing.
-
-        Returns:
-            The fingerprint of settings and cases, which every result carries.
+        """The fingerprint of settings and cases, which every result carries; nothing is written.
 
         Raises:
             ValueError: the folder holds runs of other settings or cases.
         """
-        terms = {**settings.as_dict(), "cases": cases.as_dict()}
+        terms = _terms(settings, cases)
         stored = self._stored()
         before = terms if stored is None else stored
         changed = [name for name in {**before, **terms} if before.get(name) != terms.get(name)]
@@ -89,12 +83,9 @@ class StudyFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusively(self.path, by_file=True):
             self.compare(settings, cases)
-            values = settings.as_dict()
-            values["steps"] = values["budget"]
-            write_template(self.bundle, {**values, **cases.network_data()})
+            write_template(self.bundle, {**settings.as_dict(), "steps": settings.budget, **cases.network_data()})
             if not self.settings_file.is_file():
-                terms = {**settings.as_dict(), "cases": cases.as_dict()}
-                write_json(self.settings_file, terms, indent=2)
+                write_json(self.settings_file, _terms(settings, cases), indent=2)
 
     def state(self, variant: str, seed: int) -> State:
         """The state of a run."""
@@ -108,9 +99,9 @@ class StudyFolder:
 
     def write_result(self, result: RunResult) -> None:
         """Write the result of a finished run, without the curve, which has its own file."""
-        content = {name: value for name, value in dataclasses.asdict(result).items() if name != "curve"}
-        path = self.run(result.variant, result.seed) / "result.json"
-        write_json(path, content, indent=1)
+        content = dataclasses.asdict(result)
+        del content["curve"]
+        write_json(self.run(result.variant, result.seed) / "result.json", content, indent=1)
 
     def read_results(self, fingerprint: str) -> Iterator[RunResult]:
         """The results of all finished runs.
@@ -125,8 +116,7 @@ class StudyFolder:
                     f"{path}: must be a run of the settings and cases of this study, got one of others. Remove it "
                     "from the folder."
                 )
-            curve = read_curve(path.parent)
-            yield RunResult(**content, curve=[row["loss"] for row in curve])
+            yield RunResult(**content, curve=[row["loss"] for row in read_curve(path.parent)])
 
     def _stored(self) -> dict[str, Any] | None:
         """The content of the file of settings; None if there is none yet."""
@@ -145,6 +135,11 @@ def read_curve(run: Path) -> list[dict[str, float]]:
     """The steps of a run from its ``curve.csv``."""
     with (run / "curve.csv").open(newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _terms(settings: StudySettings, cases: StudyCases) -> dict[str, Any]:
+    """What all runs of the folder must share."""
+    return {**settings.as_dict(), "cases": cases.as_dict()}
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

@@ -218,11 +218,7 @@ def _parameter_polynomial(features: Sequence[int], common: Mapping[str, Any]) ->
     """The number of parameters as a function of the features, without building each network.
 
     It is a polynomial of second degree, whose mixed terms join neighbouring resolutions only, as a convolution has
-    inputs of its own and of one other resolution. So a few networks determine it.
-
-    Args:
-        features: point of the expansion, which is exact everywhere.
-        common: the other arguments of :class:`~monai_unetpp.NestedUNet`.
+    inputs of its own and of one other resolution. So a few networks, with about these ``features``, determine it.
     """
     count = len(features)
 

@@ -6,17 +6,19 @@ import pytest
 import torch
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.files import write_json
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.plain_values import to_plain
 from monai_unetpp.study.costs import (
+    Latencies,
     MeanOfHeads,
     RowLatency,
     cut_network,
     measure_latencies,
     network_size,
     read_latencies,
-    write_latencies,
 )
 
 
@@ -69,9 +71,10 @@ def test_latencies_are_kept_for_the_same_rows_on_the_same_machine(tmp_path):
     seconds = Quartiles(2.0, 1.0, 3.0, 15)
     latencies = {"a": RowLatency(seconds, None), "b": RowLatency(seconds, Quartiles(1.0, 1.0, 1.0, 15))}
     assert read_latencies(path, ["a", "b"], here) is None
-    write_latencies(path, latencies, here)
+    measured = Latencies(here, latencies)
+    write_json(path, to_plain(measured))
     later = dataclasses.replace(here, date="2026-01-03")
-    assert read_latencies(path, ["a", "b"], later) == (latencies, here)
+    assert read_latencies(path, ["a", "b"], later) == measured
     assert read_latencies(path, ["a"], here) is None
     for changed in ({"threads": 2}, {"runtime": "openvino"}, {"versions": {"torch": "3"}}):
         assert read_latencies(path, ["a", "b"], dataclasses.replace(here, **changed)) is None
