@@ -67,11 +67,7 @@ def has_trained(folder: Path) -> bool:
 
 
 def check_free(bundle: str | PathLike[str]) -> None:
-    """Refuse a folder that contains anything but an earlier plan, for which no training has saved anything.
-
-    Raises:
-        FileExistsError: the folder contains something else.
-    """
+    """Refuse, by a ``FileExistsError``, a folder with anything but an earlier plan by which no training has begun."""
     root = Path(bundle)
     # of planning that was killed
     remove_leftovers(root / "training")
@@ -93,11 +89,16 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     check_free(bundle)
     root = Path(bundle)
     fingerprint = _by_orientation(plan, fingerprint)
-    inference, train, evaluate = _inference(plan), _training(plan), _evaluation()
-    configs = {"inference": inference, "train": train, "evaluate": evaluate, "prune": _read("prune")}
-    configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _read("finetune")}
-    configs["prune"]["flips"] = plan["flips"]
-    configs["finetune"]["learning_rate"] = _FINETUNING_RATE * plan["learning_rate"]
+    evaluate = _read("evaluate", _TRAINING)
+    configs = {
+        "inference": _inference(plan),
+        "train": _training(plan),
+        # the entries that train.json lacks
+        "evaluate": {name: evaluate[name] for name in evaluate if name not in ("validate", "postprocessing")},
+        "prune": {**_read("prune"), "flips": plan["flips"]},
+        "multi_gpu_train": _read("multi_gpu_train", _TRAINING),
+        "finetune": {**_read("finetune"), "learning_rate": _FINETUNING_RATE * plan["learning_rate"]},
+    }
     for name in (PLAN_FILE, TIME_FILE):
         (root / name).unlink(missing_ok=True)
     for name, content in configs.items():
@@ -203,12 +204,6 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
         "output": "logits",
     }
     return content
-
-
-def _evaluation() -> dict[str, Any]:
-    """``evaluate.json``: the entries that ``train.json`` lacks."""
-    content = _read("evaluate", _TRAINING)
-    return {name: value for name, value in content.items() if name not in ("validate", "postprocessing")}
 
 
 def _inference(plan: TrainingPlan) -> dict[str, Any]:

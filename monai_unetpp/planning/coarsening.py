@@ -31,14 +31,16 @@ def choose_coarser_spacing(
 ) -> Choice:
     """A coarser voxel size if patches would see too little at the usual one, and labels allow it; else the usual one.
 
-    Args:
-        fingerprint: of the data.
-        usual: the usual voxel size, where None keeps the images' own grids, and its reason.
-        patch_at: returns the typical shape of an image and the patch that time and memory allow, both in voxels, at a
-            voxel size.
+    ``patch_at`` returns the typical shape of an image, and the patch that time and memory allow, both in voxels, at a
+    voxel size, where None keeps the images' own grids.
     """
     spacing_mm = list(fingerprint.median_spacing_mm if usual.value is None else usual.value)
-    unknown = _cut_labels(fingerprint)
+    # labels that some cases have, but of whose surface ignored voxels hide too much in all of these
+    unknown = [
+        name
+        for name, shown in _cases_showing(fingerprint).items()
+        if not shown and any(case.voxels.get(name) for case in fingerprint.cases)
+    ]
     extent = math.inf if unknown else _typical_extent(fingerprint)
 
     def is_enough(patch: Sequence[int], seen: float, spacing: Sequence[float]) -> bool:
@@ -90,19 +92,12 @@ def _know_surfaces(cases: Sequence[CaseFingerprint]) -> bool:
     return bool(labelled) and all(case.faces for case in labelled)
 
 
-def _cut_labels(fingerprint: Fingerprint) -> list[str]:
-    """The labels that some cases have, but of whose surface ignored voxels hide too much in all of these."""
-    cases = fingerprint.cases
-    return [
-        name
+def _cases_showing(fingerprint: Fingerprint) -> dict[str, list[CaseFingerprint]]:
+    """By label, the cases that have it and in which ignored voxels hide hardly any of its surface."""
+    return {
+        name: [case for case in fingerprint.cases if case.voxels.get(name) and case.cut.get(name, 0.0) <= _MOST_CUT]
         for name in fingerprint.labels
-        if any(case.voxels.get(name) for case in cases) and not any(_shows(case, name) for case in cases)
-    ]
-
-
-def _shows(case: CaseFingerprint, name: str) -> bool:
-    """Whether a case has a label, and ignored voxels hide hardly any of its surface."""
-    return bool(case.voxels.get(name)) and case.cut.get(name, 0.0) <= _MOST_CUT
+    }
 
 
 def _because_of_cuts(usual: Choice, names: Sequence[str]) -> Choice:
@@ -123,8 +118,8 @@ def best_dice(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> dict[str
     """
     return {
         name: statistics.fmean(_dice(case, name, spacing_mm) for case in cases)
-        for name in fingerprint.labels
-        if (cases := [case for case in fingerprint.cases if _shows(case, name)])
+        for name, cases in _cases_showing(fingerprint).items()
+        if cases
     }
 
 
@@ -151,7 +146,7 @@ def _typical_extent(fingerprint: Fingerprint) -> float:
             (case.voxels[name] * math.prod(case.spacing_mm) / case.parts[name]) ** (1 / fingerprint.spatial_dims)
             for case in cases
         )
-        for name in fingerprint.labels
-        if (cases := [case for case in fingerprint.cases if _shows(case, name)])
+        for name, cases in _cases_showing(fingerprint).items()
+        if cases
     ]
     return max(extents, default=math.inf)

@@ -43,12 +43,12 @@ def check_data(
     In a process group each process reads its share. Nothing is read if no file has changed since the last check passed.
 
     Args:
-        dataset_dir: folder of the data set.
+        dataset_dir: of the data.
         described: axes, channels and labels that all cases must have.
         bundle: its folder, which remembers what passed.
         folds: trainings for cross-fitting, each of which needs a subject; 0 for none.
         progress: how progress is shown, in a process group by the first process.
-        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
+        **subjects: how ``load_datalist`` finds them.
 
     Raises:
         FileNotFoundError: no such data set.
@@ -81,7 +81,13 @@ def check_data(
         progress=progress,
         **subjects,
     )
-    found = {"lists": listed, "label_maps": labels, **_of_images(cases)}
+    found = {
+        "lists": listed,
+        "label_maps": labels,
+        "voxels": {case.name: hash_voxels(case.image) for case in cases},
+        # edges of a voxel in mm, rounded, as files may hold them in two ways
+        "axes": {case.name: read_geometry(case.image[0]).affine[:3, :3].round(3).tolist() for case in cases},
+    }
     if has_trained(passed.parent) and any(before.get(name, value) != value for name, value in found.items()):
         raise ValueError(
             f"{dataset_dir}: the cases, their voxel sizes, label maps, lists or subjects must stay as they were when "
@@ -90,14 +96,6 @@ def check_data(
         )
     if rank() == 0:
         write_json(passed, {**state, **found})
-
-
-def _of_images(cases: Sequence[LabelledCase]) -> dict[str, dict[str, Any]]:
-    """Hashes of the voxels by case, and their edges in mm, rounded, as files may hold them in two ways."""
-    return {
-        "voxels": {case.name: hash_voxels(case.image) for case in cases},
-        "axes": {case.name: read_geometry(case.image[0]).affine[:3, :3].round(3).tolist() for case in cases},
-    }
 
 
 def _tell_shared(dataset_dir: str | PathLike[str], lists: Mapping[str, Sequence[LabelledCase]]) -> None:

@@ -60,13 +60,7 @@ CROP_MARGIN = 4
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A value chosen by a rule.
-
-    Attributes:
-        value: the value, as in JSON.
-        reason: one sentence.
-        source: where the rule comes from.
-    """
+    """A value chosen by a rule, as in JSON, with the reason as a sentence, and where the rule comes from."""
 
     value: Any
     reason: str
@@ -77,13 +71,13 @@ def choose_orientation(fingerprint: Fingerprint) -> Choice:
     """The order and direction of axes to which volumes are brought; None takes them as they are stored."""
     if fingerprint.spatial_dims == 2:
         return Choice(None, "Pictures are taken as they are stored.")
-
-    def is_thick(case: CaseFingerprint) -> bool:
-        return is_anisotropic(case.spacing_mm) is not None
-
     tilted = [case for case in fingerprint.cases if case.tilt_degrees >= _TILTED]
     thick, stored = (
-        Counter((is_anisotropic(case.spacing_mm), in_file and case.left_handed) for case in cases if is_thick(case))
+        Counter(
+            (axis, in_file and case.left_handed)
+            for case in cases
+            if (axis := is_anisotropic(case.spacing_mm)) is not None
+        )
         for in_file, cases in ((False, tilted), (True, [case.as_stored() for case in fingerprint.cases]))
     )
     count = sum(thick.values())
@@ -125,10 +119,12 @@ def choose_crop_background(fingerprint: Fingerprint) -> Choice:
     if share < _MOST:
         return Choice(False, f"Only {percent(share)} of the cases have a constant value around their content.")
     if hidden:
+        parts = [f"{percent(part)} of {name}" for name, part in hidden.items()]
+        listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
         return Choice(
             False,
-            f"{percent(share)} of the cases have a constant value around their content, but {_listed(hidden)} lie in "
-            "it and would never be found if it were background.",
+            f"{percent(share)} of the cases have a constant value around their content, but {listed} lie in it and "
+            "would never be found if it were background.",
         )
     return Choice(
         True,
@@ -140,12 +136,6 @@ def choose_crop_background(fingerprint: Fingerprint) -> Choice:
 def hidden_labels(fingerprint: Fingerprint, least: float = _HIDDEN) -> dict[str, float]:
     """The labels with voxels in the constant surround, and their mean share of these, 0 to 1."""
     return {name: share for name, share in fingerprint.in_surround.items() if share >= least}
-
-
-def _listed(hidden: dict[str, float]) -> str:
-    """Such as ``"3 % of a and 40 % of b"``."""
-    parts = [f"{percent(share)} of {name}" for name, share in hidden.items()]
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def _is_never_cropped(fingerprint: Fingerprint) -> bool:
@@ -215,7 +205,7 @@ def choose_clip_percentiles(fingerprint: Fingerprint, normalization: str, crop_b
 def _labels_beyond(fingerprint: Fingerprint, normalization: str, crop_background: bool) -> tuple[list[str], list[str]]:
     """The labels whose median is below, and those whose median is above the usual bounds, in many of their cases."""
     beyond: tuple[list[str], list[str]] = ([], [])
-    for name in sorted(fingerprint.labels, key=lambda name: fingerprint.labels[name]):
+    for name in fingerprint.label_names:
         cases = [case for case in fingerprint.cases if name in case.medians]
         bounds = [_usual_bounds(fingerprint, case, normalization, crop_background) for case in cases]
         for names, sign, end in zip(beyond, (-1, 1), (0, 1), strict=True):
@@ -233,8 +223,7 @@ def _usual_bounds(
 ) -> list[tuple[float, float]]:
     """By channel, the intensities to which a case is clipped by default."""
     if normalization == "range":
-        pairs = [_inside_labels(fingerprint, _CLIPPED, channel) for channel in range(len(fingerprint.channels))]
-        return [(low, high) for low, high in pairs]
+        return [_inside_labels(fingerprint, _CLIPPED, channel) for channel in range(len(fingerprint.channels))]
     if crop_background:
         return list(case.bounds)
     return [(channel.whole.p0_5, channel.whole.p99_5) for channel in case.intensity]
@@ -252,9 +241,10 @@ def choose_intensity_range(
     return Choice([_rounded(value) for value in found], "Measured inside the labels of the cases.", ISENSEE)
 
 
-def _inside_labels(fingerprint: Fingerprint, percentiles: Sequence[float], channel: int = 0) -> tuple[float, ...]:
-    """The intensities of a channel inside the labels at some percentiles."""
-    return tuple(float(value) for value in np.interp(percentiles, QUANTILES, fingerprint.quantiles[channel]))
+def _inside_labels(fingerprint: Fingerprint, percentiles: Sequence[float], channel: int = 0) -> tuple[float, float]:
+    """The intensities of a channel inside the labels at two percentiles."""
+    low, high = np.interp(percentiles, QUANTILES, fingerprint.quantiles[channel])
+    return float(low), float(high)
 
 
 def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
@@ -350,8 +340,7 @@ def _emphases(fingerprint: Fingerprint) -> list[float]:
 
     Labels without a voxel weigh as little as the most frequent one.
     """
-    names = sorted(fingerprint.labels, key=lambda name: fingerprint.labels[name])
-    counts = [sum(case.voxels.get(name, 0) for case in fingerprint.cases) for name in names]
+    counts = [sum(case.voxels.get(name, 0) for case in fingerprint.cases) for name in fingerprint.label_names]
     return [min(_MOST_OFTEN, (max(counts) / count) ** 0.25) if count else 1.0 for count in counts]
 
 

@@ -12,7 +12,6 @@ from importlib import metadata as installed
 from os import PathLike
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data.transforms.image_kinds import Kind, weigh_kinds
@@ -41,6 +40,8 @@ _NORMALIZED = {
     "unit": "Each image is scaled to 0 to 1.",
     "inside": "Each image is normalised to mean 0 and deviation 1 inside its constant surround.",
 }
+#: What becomes of the colours of pictures, by the number of channels.
+_COLOURS = {1: "averaged to one channel", 3: "three channels, where a case is a single picture"}
 #: What every README says of the licence, below the properties of the data, to be filled in.
 _LICENCE = (
     "**Licence of the data:** to be filled in, here and in `data_license.txt`. Its terms apply to the weights as well."
@@ -116,20 +117,26 @@ def _data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     subjects = len({case.subject for case in cases})
     channels = ", ".join(escape(name) for name in plan.channels)
     surround = statistics.fmean(case.constant_surround for case in cases)
+    colours = _COLOURS.get(len(plan.channels)) if plan.spatial_dims == 2 else None
     lines = [
         f"{counted(len(cases), 'training case')} of {counted(subjects, 'subject')}{_told_by(plan)} in "
         f"{code(os.path.basename(plan.dataset_dir))}, "
         f"{plan.spatial_dims}D, {counted(len(plan.channels), 'channel')} ({channels}), modality: {plan.modality}.",
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         _voxels_text(fingerprint),
-        *_colours_text(plan),
+        *([f"Colours of pictures are {colours}."] if colours else []),
         *_kinds_text(plan, fingerprint),
         f"{percent(surround)} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
         f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{_ignored_text(plan, fingerprint)}",
-        *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
+    for name, channel in zip(plan.channels, fingerprint.intensity, strict=True):
+        whole = channel.whole
+        lines.append(
+            f"Intensities of {escape(name)}: mean {whole.mean:.4g}, standard deviation {whole.sd:.4g}, 0.5th to 99.5th "
+            f"percentile {whole.p0_5:.4g} to {whole.p99_5:.4g}."
+        )
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -138,13 +145,6 @@ def _voxels_text(fingerprint: Fingerprint) -> str:
     if fingerprint.spatial_dims == 2 and {edge for spacing in spacings for edge in spacing} == {1.0}:
         return "Pixel sizes: 1 mm, or unknown, as in pictures, whose pixels count as 1 mm in all lengths below."
     return f"Voxel sizes: {_range_text(spacings)} mm, median {_joined(fingerprint.median_spacing_mm)} mm."
-
-
-def _colours_text(plan: TrainingPlan) -> list[str]:
-    """What becomes of colours of pictures."""
-    texts = {1: "averaged to one channel", 3: "three channels, where a case is a single picture"}
-    text = texts.get(len(plan.channels)) if plan.spatial_dims == 2 else None
-    return [] if text is None else [f"Colours of pictures are {text}."]
 
 
 def _kinds_text(plan: TrainingPlan, fingerprint: Fingerprint) -> list[str]:
@@ -211,13 +211,6 @@ def _ignored_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     return (
         f"{text}: {percent(share, '.3g')} of all, in {len(partial)} of {counted(len(cases), 'case')}. The sizes of "
         f"labels in these cases are unknown, so `segment` compares {compared}."
-    )
-
-
-def _intensity_text(name: str, whole: Any) -> str:
-    return (
-        f"Intensities of {escape(name)}: mean {whole.mean:.4g}, standard deviation {whole.sd:.4g}, 0.5th to 99.5th "
-        f"percentile {whole.p0_5:.4g} to {whole.p99_5:.4g}."
     )
 
 
@@ -289,16 +282,12 @@ def write_readme(
     path, plan = root / "docs" / "README.md", load_plan(root)
     if folds is not None:
         plan = dataclasses.replace(plan, folds=folds)
-    licence = _licence_in(path)
-    write_text(path, readme_text(plan, fingerprint, training=training, performance=performance, licence=licence))
-    return path
-
-
-def _licence_in(path: Path) -> str:
-    """What a README says below the properties of the data, about their licence, which may have been filled in."""
+    # below the properties of the data, where it may have been filled in
     earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
     section, found, _ = earlier.partition("## Data\n\n")[2].partition("\n### Preprocessing\n")
-    return (found and section.partition("\n\n")[2].strip()) or _LICENCE
+    licence = (found and section.partition("\n\n")[2].strip()) or _LICENCE
+    write_text(path, readme_text(plan, fingerprint, training=training, performance=performance, licence=licence))
+    return path
 
 
 def readme_text(
@@ -352,22 +341,19 @@ def _heads(plan: TrainingPlan) -> str:
     return heads + (f", with self-distillation weighted {plan['distillation']:g}" if plan["distillation"] else "")
 
 
-def _mirroring(axes: list[int]) -> str:
-    if not axes:
-        return "; not mirrored"
-    return f"; mirrored along {'axis' if len(axes) == 1 else 'the axes'} {in_words(axes)}"
-
-
-def _inverting(plan: TrainingPlan) -> str:
-    if not plan["invert_bright_background"] or plan["augmentation"] == "none":
-        return ""
-    return "; one patch in twenty inverted, as the background of a crowded image can be mistaken"
+def _augmentation(plan: TrainingPlan) -> str:
+    strength, axes = plan["augmentation"], plan["flip_axes"]
+    text = f"{'no' if strength == 'none' else strength} augmentation"
+    if strength == "strong" and plan["late_share"]:
+        text += f", light in the last {percent(plan['late_share'])} of the training"
+    along = f"mirrored along {'axis' if len(axes) == 1 else 'the axes'} {in_words(axes)}"
+    text += f"; {along if axes else 'not mirrored'}"
+    if plan["invert_bright_background"] and strength != "none":
+        text += "; one patch in twenty inverted, as the background of a crowded image can be mistaken"
+    return text
 
 
 def _configuration(plan: TrainingPlan) -> str:
-    augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
-    late = plan["late_share"] if plan["augmentation"] == "strong" else 0
-    settling = f", light in the last {percent(late)} of the training" if late else ""
     norm = plan["norm"] if isinstance(plan["norm"], str) else plan["norm"][0]
     dropout = f", dropout of {plan['dropout']:g}" if plan["dropout"] else ""
     lines = [
@@ -376,7 +362,7 @@ def _configuration(plan: TrainingPlan) -> str:
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} per batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
         f"AdamW with a learning rate of {plan['learning_rate']:g} and a cosine schedule;",
-        f"{augmentation[plan['augmentation']]}{settling}{_mirroring(plan['flip_axes'])}{_inverting(plan)};",
+        f"{_augmentation(plan)};",
         f"at inference, windows of {' x '.join(map(str, plan['window_shape']))} voxels with Gaussian weights.",
     ]
     return "\n".join(f"- {line}" for line in lines)
@@ -393,9 +379,7 @@ def bundle_metadata(plan: TrainingPlan) -> str:
     labels = ["background", *map(safe_name, plan.label_names)]
     repeated = {name for name, count in Counter(labels).items() if count > 1}
     classes = {str(number): f"{name} {number}" if name in repeated else name for number, name in enumerate(labels)}
-    named = ", ".join(
-        f"{value} is {safe_name(name)}" for name, value in sorted(plan.labels.items(), key=lambda e: e[1])
-    )
+    named = ", ".join(f"{plan.labels[name]} is {safe_name(name)}" for name in plan.label_names)
     content |= {
         "name": safe_name(plan.name),
         "task": safe_name(f"Segmentation of {', '.join(labels[1:])}"),

@@ -195,11 +195,16 @@ class Fingerprint:
         )
 
     @property
+    def label_names(self) -> list[str]:
+        """Names of the labels, in the order of their values."""
+        return sorted(self.labels, key=self.labels.__getitem__)
+
+    @property
     def in_surround(self) -> dict[str, float]:
         """Mean share of the voxels of each label in the constant surround, 0 to 1, over the cases that have it."""
         shares = {
             name: [case.in_surround.get(name, 0.0) for case in self.cases if case.voxels.get(name)]
-            for name in sorted(self.labels, key=lambda name: self.labels[name])
+            for name in self.label_names
         }
         return {name: statistics.fmean(found) for name, found in shares.items() if found}
 

@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,8 @@ _MOST_WINDOW_BYTES = 4 * 2**30
 _WINDOW_SHARE = 0.25
 #: Images to look at, and lengths along an axis to try.
 _MOST_SHAPES, _MOST_LENGTHS = 100, 64
-#: What a plan follows in the network whose weights its training starts from.
-_FOLLOWED = ("features", "strides", "kernel_size", "norm")
+#: What a plan follows in the network whose weights its training starts from, beside its norm.
+_FOLLOWED = ("features", "strides", "kernel_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +94,8 @@ class Source:
     def reasons(self, values: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         """Reason and source of the values that are those of this network, as far as both have them."""
         reason = f"As in {self.name}, so that its weights fit: the training starts from them."
-        return {name: (reason, "--init") for name in _FOLLOWED if self._agrees(name, values[name])}
-
-    def _agrees(self, name: str, value: Any) -> bool:
-        own = getattr(self, name)
-        if name == "norm":
-            return bool(own == value)
-        common = min(len(own), len(value))
-        return bool(own[:common] == value[:common])
+        agreeing = [name for name in _FOLLOWED if all(map(operator.eq, getattr(self, name), values[name]))]
+        return dict.fromkeys([*agreeing, *(["norm"] if self.norm == values["norm"] else [])], (reason, "--init"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +134,9 @@ def choose_network(
 ) -> dict[str, Choice]:
     """Patch, strides, kernels, features, norm, batch and steps: the most expensive that memory and time allow.
 
-    Args:
-        task: the task of the network.
-        machine: the class of the machine.
-        count: returns the cost of a step, like :func:`monai_unetpp.planning.machine.count_step`.
-        given: values set by hand, to which the others are adapted.
-        check: whether to refuse what cannot be afforded, and to warn if the time is too short.
+    They are adapted to the ``given`` values, set by hand. ``count`` returns the cost of a step, like
+    :func:`monai_unetpp.planning.machine.count_step`. With ``check``, what cannot be afforded is refused, and short time
+    warned of.
 
     Raises:
         ValueError: values that no memory allows, patches of one voxel at the lowest resolution, or a network to start
@@ -203,11 +195,7 @@ def choose_network(
 
 
 def check_size(name: str, size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:
-    """Refuse patches or windows that leave one voxel at the lowest resolution, where norms have nothing to compare.
-
-    Raises:
-        ValueError: they are too small.
-    """
+    """Refuse patches or windows that leave one voxel at the lowest resolution, where norms have nothing to compare."""
     steps = [math.prod(along) for along in zip(*strides, strict=True)]
     if all(edge <= step for edge, step in zip(size, steps, strict=True)):
         raise ValueError(
@@ -252,8 +240,10 @@ def training_minutes(minutes: float, folds: int) -> float:
 
 def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Candidate networks, the most expensive first; values set by hand are the same in all."""
-    source = task.source
-    for width, edge in _series(task):
+    source, series = task.source, _CANDIDATES[task.spatial_dims]
+    if source:
+        series = tuple((source.features[0], edge) for edge in dict.fromkeys(edge for _, edge in series))
+    for width, edge in series:
         patch = list(given.get("patch_size") or patch_of(task, edge, given.get("strides")))
         most = len(given["features"]) - 1 if "features" in given else MOST_LEVELS
         # as many steps down as the features ask for; where the patch is too small for them, check_size says so
@@ -271,14 +261,6 @@ def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[st
             "features": given.get("features") or (source.begin("features", features) if source else features),
             "batch_size": given.get("batch_size") or batch,
         }
-
-
-def _series(task: NetworkTask) -> Sequence[tuple[int, int]]:
-    """Width and edge of the candidates; the width is that of the source, if there is one."""
-    series = _CANDIDATES[task.spatial_dims]
-    if task.source is None:
-        return series
-    return [(task.source.features[0], edge) for edge in dict.fromkeys(edge for _, edge in series)]
 
 
 def _strides(patch: Sequence[int], task: NetworkTask) -> list[list[int]]:

@@ -60,6 +60,7 @@ _RECIPE = {
     "gamma": Choice(1.0, "Intensities are kept in proportion; below 1 it lifts faint structures, above 1 bright ones."),
     "overlap": Choice(OVERLAP, "Enough for smooth transitions between windows with Gaussian weights."),
     "flips": Choice([], "Test-time flips take several times as long for little gain."),
+    "channels_last": Choice(True, "Convolutions are faster with the channels of a voxel adjacent in memory."),
 }
 #: Bytes per voxel of the label and of each channel of a cached case; share of the memory for the cache.
 _LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.5
@@ -139,8 +140,7 @@ def plan_checked(
 ) -> TrainingPlan:
     """Plan for data that have passed :func:`~monai_unetpp.planning.data_check.check_data`, in a free folder.
 
-    Raises:
-        BlockingIOError: another process plans or trains there.
+    A ``BlockingIOError`` says that another process plans or trains there.
     """
     folder = Path(options.output_dir)
     source = None if options.init is None else read_source(options.init)
@@ -177,7 +177,7 @@ def make_plan(
     """Choose by rules all values that are not set by hand.
 
     Args:
-        fingerprint: the properties of the data.
+        fingerprint: of the data.
         options: the limits, and the values set by hand.
         machine: the class of the machine.
         validation: the validation cases, in words.
@@ -235,12 +235,9 @@ def make_plan(
     )
     choices.settle("window_shape", window)
     check_size("window_shape", choices["window_shape"], choices["strides"])
-    for name, choice in {
-        **_RECIPE,
-        **_choose_for_machine(fingerprint, shapes, machine),
-        **_choose_for_speed(options),
-    }.items():
+    for name, choice in {**_RECIPE, **_choose_for_machine(fingerprint, shapes, machine)}.items():
         choices.settle(name, choice)
+    choices.settle("compile", _choose_compilation(options))
     _warn_of_mirrored_sides(choices, fingerprint)
     return TrainingPlan(
         dataset_dir=os.path.abspath(options.dataset_dir),
@@ -380,15 +377,11 @@ def _choose_for_machine(
     }
 
 
-def _choose_for_speed(options: PlanOptions) -> dict[str, Choice]:
-    """Memory format of the network, and whether it is compiled."""
+def _choose_compilation(options: PlanOptions) -> Choice:
     minutes = training_minutes(options.budget_minutes, options.fold_count)
     worth = minutes >= _WORTH_COMPILING
-    return {
-        "channels_last": Choice(True, "Convolutions are faster with the channels of a voxel adjacent in memory."),
-        "compile": Choice(
-            worth,
-            f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.0f} minutes is "
-            f"{'long enough' if worth else 'too short'} to benefit. Without a compiler, it is skipped.",
-        ),
-    }
+    return Choice(
+        worth,
+        f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.0f} minutes is "
+        f"{'long enough' if worth else 'too short'} to benefit. Without a compiler, it is skipped.",
+    )

@@ -101,9 +101,7 @@ def sided(names: Iterable[str]) -> list[str]:
 def _side_of(name: str, alone: bool = False) -> tuple[str | None, str]:
     """``"left"`` or ``"right"``, and the name without it; None if it names no side.
 
-    Args:
-        name: the name of a label.
-        alone: whether a letter that can mean a vertebra names no side, as there may be no other to compare with.
+    With ``alone``, as there may be no other name to compare with, a letter that can mean a vertebra names none.
     """
     # also names in camel case, such as LeftKidney
     words = [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", name)]

@@ -20,19 +20,12 @@ from monai_unetpp.planning.training_plan import TrainingPlan
 
 
 def find_start(init: str | PathLike[str]) -> Path:
-    """The file of weights, or the folder of the bundle, that ``init`` names.
-
-    Raises:
-        FileNotFoundError: no such file or bundle.
-    """
+    """The file of weights, or the folder of the bundle, that ``init`` names; a ``FileNotFoundError`` without either."""
     return Path(init).resolve() if Path(init).is_file() else find_bundle(init)
 
 
 def read_source(init: str | PathLike[str]) -> Source | None:
-    """The network of the weights in a bundle or checkpoint: as the file says, or as the shapes of the weights tell.
-
-    Returns:
-        None where neither tells.
+    """The network of the weights in a bundle or checkpoint, as the file says or as their shapes tell; None if neither.
 
     Raises:
         FileNotFoundError: no such file or bundle.

@@ -30,25 +30,31 @@ def _transform(name: str, keys: Any, **arguments: Any) -> _Config:
     return {"_target_": name, "keys": keys, **arguments}
 
 
-def _reader(plan: TrainingPlan, **arguments: Any) -> _Config:
-    return {"_target_": "monai_unetpp.data.VolumeReader", "spatial_dims": plan.spatial_dims, **arguments}
-
-
 def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
     """Load an image, and its label if there is one, and bring them to a common grid and intensity scale."""
     allow = {"allow_missing_keys": True} if labelled else {}
     keys: Any = _BOTH if labelled else "@image"
     mode: Any = ["bilinear", "nearest"] if labelled else "bilinear"
-    reader = _reader(plan, channels=len(plan.channels))
+    dims = [2, 3] if not labelled and takes_slices(plan) else plan.spatial_dims
+    reader = {"_target_": "monai_unetpp.data.VolumeReader", "spatial_dims": dims, "channels": len(plan.channels)}
     if plan.spatial_dims == 2:
         # empty fields of view are common in microscopy
         reader["allow_constant"] = True
-    if not labelled and takes_slices(plan):
-        reader["spatial_dims"] = [2, 3]
     # separate from loading, because hosts that load images themselves remove LoadImaged
     chain = [_transform("LoadImaged", "@image", reader=reader), _transform("EnsureChannelFirstd", "@image")]
     if labelled:
-        chain += _label_loading(plan)
+        truth = {**reader, "channels": 1, "allow_constant": True, "labels": True}
+        chain += [
+            _transform("LoadImaged", "@label", reader=truth, ensure_channel_first=True, **allow),
+            _transform(
+                "monai_unetpp.data.CheckLabelsd",
+                "@label",
+                image_key="@image",
+                classes="@label_values",
+                ignore_label="@ignore_label",
+                **allow,
+            ),
+        ]
     if plan.spatial_dims == 3 and plan["orientation"] is not None:
         chain.append(_transform("Orientationd", keys, axcodes=plan["orientation"], labels=None, **allow))
     if plan["crop_background"] or plan["normalization"] == "inside":
@@ -72,21 +78,6 @@ def takes_slices(plan: TrainingPlan) -> bool:
 def tells_objects(plan: TrainingPlan) -> bool:
     """Whether the result can be split into numbered objects: one label in 2D images such as those of microscopes."""
     return plan.spatial_dims == 2 and len(plan.labels) == 1 and plan.modality == "other"
-
-
-def _label_loading(plan: TrainingPlan) -> list[_Config]:
-    reader = _reader(plan, channels=1, allow_constant=True, labels=True)
-    return [
-        _transform("LoadImaged", "@label", reader=reader, ensure_channel_first=True, allow_missing_keys=True),
-        _transform(
-            "monai_unetpp.data.CheckLabelsd",
-            "@label",
-            image_key="@image",
-            classes="@label_values",
-            ignore_label="@ignore_label",
-            allow_missing_keys=True,
-        ),
-    ]
 
 
 def _intensities(plan: TrainingPlan) -> list[_Config]:
@@ -140,12 +131,7 @@ def preparation() -> list[_Config]:
 
 
 def augmentation(plan: TrainingPlan, late: bool = False) -> list[_Config]:
-    """Draw a patch and augment it.
-
-    Args:
-        plan: the plan.
-        late: for the end of the training, with light augmentation at most.
-    """
+    """Draw a patch and augment it; ``late``, at the end of the training, with light augmentation at most."""
     strength = "light" if late and plan["augmentation"] == "strong" else plan["augmentation"]
     larger = strength != "none"
     # as much on both sides, so that a patch in the middle needs no interpolation
@@ -227,39 +213,33 @@ def _affine(plan: TrainingPlan, strength: str, room: list[int]) -> _Config:
 
 
 def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
-    upsample = "trilinear" if plan.spatial_dims == 3 else "bilinear"
     if strength == "none":
         return []
-    inverted = _inverted(plan) if plan["invert_bright_background"] else []
-    bias = [_transform("RandBiasFieldd", "@image", prob=0.2, coeff_range=[0.0, 0.3])] if plan["bias_field"] else []
-    light = [
+    changes = []
+    if plan["invert_bright_background"]:
+        # as if the background of an image had been mistaken, as that of one crowded with objects is
+        func = "$functools.partial(operator.sub, 1.0)" if plan["normalization"] == "unit" else "$operator.neg"
+        changes.append(_transform("RandLambdad", "@image", prob=_INVERTED, func=func))
+    if plan["bias_field"]:
+        changes.append(_transform("RandBiasFieldd", "@image", prob=0.2, coeff_range=[0.0, 0.3]))
+    if strength == "strong":
+        # the mean of voxels, as the nearest one lies to one side, which moves the image against its label
+        modes = {"downsample_mode": "area", "upsample_mode": "trilinear" if plan.spatial_dims == 3 else "bilinear"}
+        changes.append(_transform("RandSimulateLowResolutiond", "@image", prob=0.2, **modes, zoom_range=[0.5, 1.0]))
+    return [
+        *changes,
         _transform("RandGaussianNoised", "@image", prob=0.2, std=0.15),
         _transform("RandAdjustContrastd", "@image", prob=0.3, gamma=[0.7, 1.5], retain_stats=True),
         _transform("RandScaleIntensityd", "@image", prob=0.4, factors=0.25),
         _transform("RandShiftIntensityd", "@image", prob=0.4, offsets=0.2),
     ]
-    if strength == "light":
-        return [*inverted, *bias, *light]
-    # the mean of voxels, as the nearest one lies to one side, which moves the image against its label
-    modes = {"downsample_mode": "area", "upsample_mode": upsample}
-    coarse = _transform("RandSimulateLowResolutiond", "@image", prob=0.2, **modes, zoom_range=[0.5, 1.0])
-    return [*inverted, *bias, coarse, *light]
-
-
-def _inverted(plan: TrainingPlan) -> list[_Config]:
-    """Some patches as if the background of their image had been mistaken, as that of one crowded with objects is."""
-    func = "$functools.partial(operator.sub, 1.0)" if plan["normalization"] == "unit" else "$operator.neg"
-    return [_transform("RandLambdad", "@image", prob=_INVERTED, func=func)]
 
 
 def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False, objects: bool = False) -> list[_Config]:
     """Turn the network's output into a label map with the values of the data set, on the input's grid.
 
-    Args:
-        plan: the plan.
-        discrete: whether the input is logits, not classes.
-        smooth: whether the key ``smooth`` can choose to resample probabilities.
-        objects: whether the key ``instances`` can choose to number the objects.
+    With ``discrete``, the output is logits, else classes. With ``smooth``, the key of this name can choose to resample
+    probabilities, and with ``objects``, the key ``instances`` to number the objects.
     """
     chain = []
     if plan["crop_background"]:
