@@ -19,12 +19,9 @@ Box = tuple[slice, ...]
 
 
 def find_crop(region: Mask, affine: Any, margin_mm: float) -> Box | None:
-    """Find the box around a region with a margin, within the scan; None if the region is empty.
+    """The box around a region ``(H, W, D)`` with a least margin on each side, within the scan; None if it is empty.
 
-    Args:
-        region: ``(H, W, D)``.
-        affine: ``(4, 4)``, from voxels to mm.
-        margin_mm: minimum margin on each side.
+    ``affine`` is ``(4, 4)``, from voxels to mm.
     """
     if not region.any():
         return None

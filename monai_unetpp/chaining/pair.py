@@ -108,15 +108,10 @@ def read_pair(
             return read_brain_mask(within, within_labels)
         return label_values(path, f"crop {crop!r} within {name}", listed, within_labels)
 
-    return Pair(
-        tuple(
-            CropRule(key, values(key, crop.get("labels")), bool(crop.get("mirrored", False)))
-            for key, crop in crops.items()
-        ),
-        margin_mm,
-        read_brain_mask(within, within_labels) if masked else (),
-        dict(labels),
-    )
+    rules = [
+        CropRule(key, values(key, crop.get("labels")), bool(crop.get("mirrored", False))) for key, crop in crops.items()
+    ]
+    return Pair(tuple(rules), margin_mm, read_brain_mask(within, within_labels) if masked else (), dict(labels))
 
 
 def _read_entry(path: Path, pairs: Any, name: str) -> Any:

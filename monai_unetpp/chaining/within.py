@@ -65,11 +65,7 @@ class SegmentWithind(MapTransform):
         self.preprocessing = preprocessing
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Segment one scan.
-
-        Raises:
-            ImageFileError: the first bundle found none of the labels.
-        """
+        """Segment one scan; an ``ImageFileError`` says that the first bundle found none of the labels."""
         d = dict(data)
         scan: MetaTensor = d[SCAN]
         file = str(scan.meta.get(ImageMetaKey.FILENAME_OR_OBJ, CommonKeys.IMAGE))
@@ -82,12 +78,11 @@ class SegmentWithind(MapTransform):
 
     def _note_found(self, found: _Array, scan: MetaTensor, file: str) -> None:
         counts, size_ml = np.bincount(found.ravel()), voxel_ml(scan.affine.cpu())
-        self.found[file] = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}, size_ml
+        sizes = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+        self.found[file] = sizes, size_ml
         if self.first.guard is not None:
-            sizes = self.found[file][0]
-            self.first.guard.check_result(
-                file, {name: sizes.get(value, 0) * size_ml for value, name in self.first.labels.items()}
-            )
+            volumes = {name: sizes.get(value, 0) * size_ml for value, name in self.first.labels.items()}
+            self.first.guard.check_result(file, volumes)
 
     def _segment(self, found: _Array, scan: MetaTensor, file: str) -> _Array:
         # torch has few operations for uint16

@@ -25,7 +25,6 @@ from monai_unetpp.pruning.report.result_tables import UNSCORED, accuracy_table, 
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import data_sets, summarise
 from monai_unetpp.reporting.markdown import escape
-from monai_unetpp.reporting.tables import Table
 from monai_unetpp.training_run.fitting import Fitted
 
 #: Files of a training that are copied to the bundle's docs.
@@ -35,11 +34,8 @@ _SHOWN = ("curve.csv", "levels.csv", "training.png")
 def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, Any]], init: str | None = None) -> None:
     """Copy the weights of a training into the bundle, and record their origin in its metadata.
 
-    Args:
-        bundle: the folder of the bundle.
-        fitted: the training.
-        cases: the training cases. There is no model selection: the weights are those after the last step.
-        init: the bundle or checkpoint that the training started from.
+    There is no model selection: the weights are those after the last step on ``cases``, the training cases. The
+    training started from ``init``, a bundle or checkpoint.
     """
     with atomic_path(bundle / WEIGHTS_FILE) as temporary:
         shutil.copyfile(fitted.weights, temporary)
@@ -58,15 +54,9 @@ def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, A
 
 
 def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: PruningResult | None = None) -> None:
-    """Rewrite the bundle's README: how it was trained and, after the verdict, its results.
+    """Rewrite the bundle's README: how it was trained, on how many cases, and with how many folds.
 
-    Args:
-        bundle: the folder of the bundle.
-        fitted: the training.
-        cases: number of training cases.
-        folds: number of trainings for cross-fitting.
-        result: the result of pruning, whose scores are also written to the metadata if a case has a label; None before
-            the verdict.
+    After the verdict, it has the ``result`` too, whose scores are also written to the metadata if a case has a label.
     """
     performance = None
     if result is not None:
@@ -109,21 +99,18 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
 def _performance(bundle: Path, result: PruningResult) -> str:
     summary = summarise(result)
     parts = [" ".join(filter(None, [escape(verdict(result).summary), escape(result.settings.get(UNSCORED, ""))]))]
-    parts += [_below(accuracy_table(result, summary, name)) for name in data_sets(result)]
-    worst = worst_cases_table(result, summary)
-    if worst is not None:
-        parts.append(_below(worst))
+    tables = [
+        *(accuracy_table(result, summary, name) for name in data_sets(result)),
+        worst_cases_table(result, summary),
+    ]
+    # with headings one level below that of the section
+    parts += [f"##{table.markdown()}" for table in tables if table is not None]
     parts += [f"![One of the worst cases]({name})" for name in _copy_pictures(bundle, result)]
     parts.append(
         "All figures, with costs and methods, are in `pruning/report.html` of the unpruned bundle, unless that folder "
         "was removed before sharing."
     )
     return "\n\n".join(parts)
-
-
-def _below(table: Table) -> str:
-    """A table with its heading one level below that of the section."""
-    return f"##{table.markdown()}"
 
 
 def _copy_pictures(bundle: Path, result: PruningResult) -> list[str]:

@@ -36,12 +36,7 @@ _Entries = Sequence[Mapping[str, Any]]
 
 
 def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
-    """The pruning plan of a bundle's ``prune.json``, with some keys overridden.
-
-    Args:
-        bundle: the folder of the bundle.
-        **values: such as ``dataset_dir``, ``device`` and ``checkpoint``, or the ``network`` itself.
-    """
+    """The pruning plan of a bundle's ``prune.json``, with keys such as ``dataset_dir`` or ``network`` overridden."""
     plan: PruningPlan = BundleConfig(bundle, "train.json", "prune.json", values=values).parse("plan")
     return plan
 
@@ -51,20 +46,20 @@ def fold_dir(bundle: Path, number: int) -> Path:
     return bundle / "training" / f"fold_{number}"
 
 
-def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mapping[str, Any]]]:
-    """The cases of each fold; all cases of a subject are in the same fold.
+def _by_subject(entries: _Entries) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for case, entry in zip(list_cases(entries), entries, strict=True):
+        found[case.subject].append(entry)
+    return found
 
-    Args:
-        entries: all cases.
-        count: number of folds.
-        seed: for the order of the subjects.
+
+def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mapping[str, Any]]]:
+    """The cases of each fold, with all of a subject in the same one; ``seed`` is for the order of the subjects.
 
     Raises:
         ValueError: fewer subjects than folds.
     """
-    by_subject: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for case, entry in zip(list_cases(entries), entries, strict=True):
-        by_subject[case.subject].append(entry)
+    by_subject = _by_subject(entries)
     if len(by_subject) < count:
         raise ValueError(f"folds must not be more than subjects, got {count} for {len(by_subject)}. Use fewer, or 0.")
     subjects = sorted(by_subject)
@@ -76,18 +71,13 @@ def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mappi
 
 
 def spread_cases(entries: _Entries, count: int) -> list[Mapping[str, Any]]:
-    """At most some cases: all of the subjects that are evenly spread over the list, as many as fit.
+    """At most ``count`` cases: all of the subjects that are evenly spread over the list, as many as fit.
 
-    Args:
-        entries: all cases.
-        count: how many at most; one subject that has more is cut short.
+    A single subject that has more is cut short.
     """
     if len(entries) <= count:
         return list(entries)
-    by_subject: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for case, entry in zip(list_cases(entries), entries, strict=True):
-        by_subject[case.subject].append(entry)
-    subjects = list(by_subject.values())
+    subjects = list(_by_subject(entries).values())
     for kept in range(min(count, len(subjects)), 0, -1):
         found = [entry for number in range(kept) for entry in subjects[number * len(subjects) // kept]]
         if len(found) <= count:
@@ -98,10 +88,7 @@ def spread_cases(entries: _Entries, count: int) -> list[Mapping[str, Any]]:
 def thin_folds(folds: Sequence[_Entries], entries: _Entries, count: int) -> list[list[Mapping[str, Any]]]:
     """The cases of each fold that are scored: those of :func:`spread_cases`, at least one of each.
 
-    Args:
-        folds: the cases of each fold.
-        entries: all of them, in the order of their lists.
-        count: how many in all.
+    ``entries`` are the cases of all folds in the order of their lists, and ``count`` is how many are scored in all.
     """
     kept = {id(entry) for entry in spread_cases(entries, count)}
     return [[entry for entry in fold if id(entry) in kept] or list(fold[:1]) for fold in folds]
@@ -119,10 +106,10 @@ def score_fold(
     They are written to ``per_case.csv`` too, from where ``monai-unetpp prune --scores`` reads them.
 
     Args:
-        bundle: the folder of the bundle.
+        bundle: with the configurations.
         entries: the cases.
-        folder: folder of the fold's training.
-        values: overrides of the bundle's configurations, such as ``dataset_dir`` and ``device``.
+        folder: of the fold's training.
+        values: overrides of the configurations, such as ``dataset_dir`` and ``device``.
         progress: called with the number of finished cases and the total.
     """
     plan = pruning_plan(bundle, **values, checkpoint=str(folder / "model.pt"))
@@ -165,10 +152,10 @@ def judge_bundle(
     A case that cannot be scored is left out. What is wrong with the data was told before the training.
 
     Args:
-        bundle: the folder of the bundle.
+        bundle: with the configurations.
         folds: scores of all cases by networks that have never seen them; if empty, the validation cases are scored.
         fields: of the pruning plan: what there is time for.
-        values: overrides of the bundle's configurations.
+        values: overrides of the configurations.
         tell: called with lines about the progress.
     """
     plan = _final_plan(bundle, values).with_fields(**fields, exclude_problems=True, progress=tell)
@@ -180,13 +167,7 @@ def judge_bundle(
 
 
 def tell_few_subjects(training: _Entries, validation: _Entries, tell: Callable[[str], None]) -> None:
-    """Tell where validation cases are too few for a verdict, before the time is spent.
-
-    Args:
-        training: the training cases.
-        validation: those that are to judge.
-        tell: called with a line.
-    """
+    """Tell where validation cases are too few for a verdict, before the time is spent."""
     judging = len({case.subject for case in list_cases(validation)})
     if judging < MIN_SUBJECTS:
         subjects = len({case.subject for case in list_cases([*training, *validation])})
@@ -203,16 +184,10 @@ def check_start(
     folds: int,
     tell: Callable[[str], None],
 ) -> None:
-    """Look for cases that the initial weights were trained on or selected by among those that are to judge.
-
-    Args:
-        init: file or bundle with the initial weights; None for random ones.
-        judging: the cases to score.
-        folds: trainings for cross-fitting, none of which may have seen its cases.
-        tell: called with a line where the verdict will be withdrawn.
+    """Tell of cases among those that are to judge that the initial weights were trained on or selected by.
 
     Raises:
-        ValueError: with ``folds``, there are such cases.
+        ValueError: there are some, with ``folds`` for cross-fitting, none of which may have seen its cases.
     """
     try:
         start = None if init is None else find_start(init)
@@ -243,9 +218,6 @@ def check_start(
 def check_targets(bundle: Path) -> None:
     """Refuse a place where the pruned bundle of any level cannot be written, before the training.
 
-    Args:
-        bundle: the folder of the planned bundle.
-
     Raises:
         FileExistsError: see :func:`check_target`.
         PermissionError: nothing can be written beside the bundle.
@@ -262,11 +234,7 @@ def check_targets(bundle: Path) -> None:
 
 
 def check_target(bundle: Path, level: str) -> Path:
-    """Where the bundle that is pruned to a level belongs.
-
-    Args:
-        bundle: the folder of the whole bundle.
-        level: such as ``"L2"``.
+    """Where the bundle that is pruned to a level, such as ``"L2"``, belongs.
 
     Raises:
         FileExistsError: something else is there than a bundle that was cut out of the weights of this one.
@@ -287,11 +255,6 @@ def check_target(bundle: Path, level: str) -> Path:
 
 def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -> Path | None:
     """Write the pruned bundle beside the unpruned one, unless it is there; None if the verdict is not to prune.
-
-    Args:
-        bundle: the folder of the bundle.
-        result: the result of pruning.
-        values: overrides of the bundle's configurations.
 
     Raises:
         FileExistsError: something else is in its place; see :func:`check_target`.

@@ -94,11 +94,9 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
 
 def _settled(made: TrainingPlan, options: TrainOptions) -> dict[str, Any]:
     """Minutes, folds and initial weights: those given, else those that the training began with, or else the plan's."""
-    given = {
-        "minutes": None if options.minutes is None else float(options.minutes),
-        "folds": options.folds,
-        "init": None if options.init is None else str(find_start(options.init)),
-    }
+    minutes = None if options.minutes is None else float(options.minutes)
+    init = None if options.init is None else str(find_start(options.init))
+    given = {"minutes": minutes, "folds": options.folds, "init": init}
     path = Path(options.output_dir) / TIME_FILE
     began = read_shares(path).began if path.is_file() else {}
     for name, kept in began.items():
@@ -120,8 +118,8 @@ def check_kept(bundle: Path) -> None:
     Raises:
         FileExistsError: it has.
     """
-    weights, trained = bundle / WEIGHTS_FILE, bundle / "training" / "model.pt"
-    if weights.is_file() and not trained.is_file():
+    trained = bundle / "training" / "model.pt"
+    if (bundle / WEIGHTS_FILE).is_file() and not trained.is_file():
         raise FileExistsError(
             f"{bundle}: has {WEIGHTS_FILE}, but the training would begin again without {trained}. Copy the weights "
             "there, so that other lost files are made again, or use another folder."

@@ -169,13 +169,8 @@ class TimeShares:
         others again for every patch would leave too few steps: then evenly spread ones, which are kept as far as there
         is memory; every label that a case has is in two of these, or in all that have it.
 
-        Args:
-            cases: the training cases.
-            minutes: time for the training.
-            cache_rate: the share of the cases for which there is memory.
-            workers: how many are prepared at once, which hinder each other.
-            batch_size: patches per step.
-            labels: names of the labels that each case has; without them, no label is looked after.
+        ``cache_rate`` is the share of the cases for which there is memory; ``workers`` cases are prepared at once, and
+        hinder each other; ``labels`` are the names of those that each case has, without which none is looked after.
         """
         cache_rate = min(cache_rate, _fitting(round(_SLACK * self.cache_bytes), len(cases) * self.case_bytes))
         each_s, seconds = self.prepare_s * 2 / (workers + 1), 60 * minutes
@@ -215,11 +210,7 @@ def kept_shares(path: Path) -> TimeShares | None:
 
 
 def read_shares(path: Path) -> TimeShares:
-    """The shares in a file of :func:`share_time`.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """The shares in a file of :func:`share_time`, or a ``ValueError`` where it cannot be read."""
     content = read_json_object(path, "Delete it: the time is then divided anew.")
     return from_plain(TimeShares, content, str(path))
 
@@ -239,18 +230,18 @@ def share_time(
     """Divide the time, and save the shares, so that a resumed training keeps its schedule.
 
     Where the verdict would take more than half of the time that is left, it draws and measures less, and where that is
-    not enough, it scores some of the cases.
+    not enough, it scores some of the ``cases``; all are scored where steps end the trainings instead of the time.
 
     Args:
         path: the file for the shares; see :func:`kept_shares`.
-        minutes: time for everything.
-        started: ``time.monotonic()`` at the start.
+        minutes: for everything, from ``started`` on, by ``time.monotonic()``.
+        started: see ``minutes``.
         case: the time that one case takes.
-        cases: number of cases to score, each of which is checked before.
-        levels: number of levels of the network.
-        folds: number of folds.
+        cases: how many there are to score.
+        levels: how many the network has.
+        folds: how many there are.
         init: file or bundle with the initial weights.
-        by_steps: whether steps end the trainings instead of the time; then all cases are scored.
+        by_steps: whether steps end the trainings.
     """
     total_s, used_s = 60 * minutes, time.monotonic() - started
     rest_s = max(total_s - used_s, 0.0)

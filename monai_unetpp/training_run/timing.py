@@ -40,11 +40,8 @@ def time_case(
 ) -> tuple[CaseTime, int]:
     """The time that a case takes, measured with an untrained network, and the number of levels.
 
-    Args:
-        bundle: the folder of the bundle.
-        entry: a case that is scored.
-        values: overrides of its configurations.
-        trained: a training case, for the time and memory of preparing it; by default the same.
+    ``entry`` is scored, and ``trained``, by default the same, prepared for training; ``values`` override those of the
+    bundle's configurations.
 
     Raises:
         ImportError: the packages that draw the report are not installed.
