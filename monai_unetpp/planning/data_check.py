@@ -40,15 +40,11 @@ def check_data(
 ) -> None:
     """Refuse data that the training or its verdict would refuse later; all problems of both lists are named.
 
-    In a process group each process reads its share. Nothing is read if no file has changed since the last check passed.
+    In a process group each process reads its share, and the first one shows the progress. Nothing is read if no file
+    has changed since the last check passed, which ``bundle`` remembers.
 
-    Args:
-        dataset_dir: of the data.
-        described: axes, channels and labels that all cases must have.
-        bundle: its folder, which remembers what passed.
-        folds: trainings for cross-fitting, each of which needs a subject; 0 for none.
-        progress: how progress is shown, in a process group by the first process.
-        **subjects: how ``load_datalist`` finds them.
+    All cases must have the axes, channels and labels ``described``, and each of the ``folds`` for cross-fitting needs a
+    subject; ``subjects`` are the arguments of ``load_datalist`` that find them.
 
     Raises:
         FileNotFoundError: no such data set.

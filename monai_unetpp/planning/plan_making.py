@@ -176,12 +176,8 @@ def make_plan(
 ) -> TrainingPlan:
     """Choose by rules all values that are not set by hand.
 
-    Args:
-        fingerprint: of the data.
-        options: the limits, and the values set by hand.
-        machine: the class of the machine.
-        validation: the validation cases, in words.
-        source: the network whose weights the training starts from; None starts from random ones.
+    ``validation`` are the validation cases, in words, and ``source`` is the network whose weights the training starts
+    from, if any.
 
     Raises:
         TypeError: a setting of the wrong kind.

@@ -136,14 +136,8 @@ def summarise(
 ) -> dict[str, Any]:
     """All numbers of the study, ready for JSON.
 
-    Args:
-        rows: of the table; those without a result are listed as missing.
-        results: of the finished runs.
-        latencies: by name of the row.
-        settings: shared by all runs.
-        cases: from ``StudyCases.as_dict``.
-        environment: where the latencies were measured.
-        subjects: by case; other cases are subjects of their own.
+    Rows without a result are listed as missing. ``latencies`` are by name of the row, measured in ``environment``,
+    ``cases`` from ``StudyCases.as_dict``, and ``subjects`` by case; other cases are subjects of their own.
     """
     runs: dict[str, dict[int, RunResult]] = {}
     for result in sorted(results, key=lambda each: each.seed):

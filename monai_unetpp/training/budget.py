@@ -81,9 +81,9 @@ class TrainingBudget:
         return 0.0 if self.minutes is None else self.steps * seconds / (60 * self.minutes - self._prepared)
 
     def is_late(self, late_share: float, step: int | None = None) -> bool:
-        """Whether the step after so many others is in the last part of the training, a share of it.
+        """Whether the step after ``step`` others is in the last ``late_share`` of the training.
 
-        By default it is the trainer's current one, and without a trainer none is late.
+        By default it is the trainer's current one; without a trainer none is late.
         """
         if step is None:
             if self._engine is None:

@@ -91,14 +91,9 @@ def fit(
 ) -> Fitted:
     """Train the network of a bundle, resuming after an interruption. Under ``torchrun`` all processes train.
 
-    Args:
-        bundle: with ``train.json``.
-        folder: for checkpoints, curves and weights.
-        values: by key of ``train.json``, such as ``minutes``.
-        tell: called with lines of step, loss and remaining time.
-        name: of this training in these lines.
-        cases: to train on instead of the training list.
-        observed: of which the first are observed, instead of the validation list.
+    ``folder`` receives checkpoints, curves and weights; ``values`` are for keys of ``train.json``, such as ``minutes``.
+    ``tell`` is called with lines of ``name``, step, loss and remaining time. ``cases`` are trained on instead of the
+    training list, and the first of ``observed`` are observed instead of the validation list.
 
     Raises:
         FileNotFoundError: the weights that an unfinished training began with are gone.

@@ -103,14 +103,8 @@ def score_fold(
 ) -> Scores:
     """Score a fold's cases with the network that has never seen them; finished ones are kept, failed ones left out.
 
-    They are written to ``per_case.csv`` too, from where ``monai-unetpp prune --scores`` reads them.
-
-    Args:
-        bundle: with the configurations.
-        entries: the cases.
-        folder: of the fold's training.
-        values: overrides of the configurations, such as ``dataset_dir`` and ``device``.
-        progress: called with the number of finished cases and the total.
+    They are written to ``per_case.csv`` too, from where ``monai-unetpp prune --scores`` reads them. ``folder`` is that
+    of the fold's training, and ``values``, such as ``dataset_dir``, override those of the bundle's configurations.
     """
     plan = pruning_plan(bundle, **values, checkpoint=str(folder / "model.pt"))
     pipeline = plan.pipeline
@@ -151,12 +145,8 @@ def judge_bundle(
 
     A case that cannot be scored is left out. What is wrong with the data was told before the training.
 
-    Args:
-        bundle: with the configurations.
-        folds: scores of all cases by networks that have never seen them; if empty, the validation cases are scored.
-        fields: of the pruning plan: what there is time for.
-        values: overrides of the configurations.
-        tell: called with lines about the progress.
+    ``folds`` are scores of all cases by networks that have never seen them; without any, the validation cases are
+    scored. ``fields`` of the pruning plan say what there is time for, and ``values`` override those of configurations.
     """
     plan = _final_plan(bundle, values).with_fields(**fields, exclude_problems=True, progress=tell)
     if not folds:

@@ -69,10 +69,6 @@ class Planned:
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
     """Plan the bundle unless it is planned. Under ``torchrun`` the first process plans, and the others wait.
 
-    Args:
-        options: the options.
-        tell: called with lines about the progress.
-
     Raises:
         ValueError: the folder was planned for other data or with other values by hand, its plan was edited, its
             training began with other options, or data with problems.
