@@ -41,10 +41,8 @@ def check_data(
     """Refuse data that the training or its verdict would refuse later; all problems of both lists are named.
 
     In a process group each process reads its share, and the first one shows the progress. Nothing is read if no file
-    has changed since the last check passed, which ``bundle`` remembers.
-
-    All cases must have the axes, channels and labels ``described``, and each of the ``folds`` for cross-fitting needs a
-    subject; ``subjects`` are the arguments of ``load_datalist`` that find them.
+    has changed since the last check passed, which ``bundle`` remembers. All cases must have the axes, channels and
+    labels ``described``, and each of the ``folds`` for cross-fitting needs one of the ``subjects``.
 
     Raises:
         FileNotFoundError: no such data set.
