@@ -254,16 +254,14 @@ def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False, 
         chain.append({"_disabled_": "$not @smooth", **exact})
     elif plan.spatial_dims == 3 or plan["spacing_mm"] is not None or plan["crop_background"]:
         chain.append(_transform("Invertd", "pred", **back, nearest_interp=True, to_tensor=True))
-    if plan.label_values != list(range(1, plan.out_channels)):
-        chain.append(
-            _transform(
-                "MapLabelValued",
-                "pred",
-                orig_labels="$list(range(1, @out_channels))",
-                target_labels="@label_values",
-                dtype="$torch.int32",
-            )
-        )
+    values = _transform(
+        "MapLabelValued",
+        "pred",
+        orig_labels="$list(range(1, @out_channels))",
+        target_labels="@label_values",
+        dtype="$torch.int32",
+    )
+    chain.append({"_disabled_": "$@label_values == list(range(1, @out_channels))", **values})
     if objects:
         split = _transform("monai_unetpp.data.SplitInstancesd", "pred", min_size="@min_instance_size")
         chain.append({"_disabled_": "$not @instances", **split})

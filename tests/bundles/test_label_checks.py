@@ -162,3 +162,17 @@ def test_what_is_ignored_takes_no_part_in_loss_and_scores(parsed, tmp_path):
     assert torch.equal(*found)
     assert int(found[0].sum()) == int((label != 200).sum())
     assert dims == true.ndim
+
+
+def test_predictions_have_the_values_of_the_label_maps_that_they_are_compared_with(parsed, tmp_path):
+    parser = parsed()
+    classes = number(parser, "out_channels")
+    parser = parsed("evaluate", label_values=[10 * value for value in range(1, classes)])
+    case, _ = write(tmp_path, parser, "a")
+    image = parser.get_parsed_content("preprocessing")({"image": case["image"]})["image"]
+    logits = image.new_zeros((classes, *image.shape[1:]))
+    logits[1] = 1
+    found = parser.get_parsed_content("postprocessing")({"image": image, "pred": logits})["pred"]
+    values = set(found.unique().tolist())
+    assert 10 in values
+    assert values <= {0, 10}
