@@ -52,10 +52,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """A budget from its text on the command line.
-
-    Args:
-        text: ``"latency_ms=50"``; for the keys see :data:`COST_KEYS`.
+    """A budget from a text such as ``"latency_ms=50"``; for the keys see :data:`COST_KEYS`.
 
     Example:
         >>> parse_budget("parameters=2e6")

@@ -58,13 +58,13 @@ def measure_costs(
 
     Args:
         networks: by name of their operating point, pruned and in eval mode; they are moved to ``device``.
-        window_shape: spatial shape of one window, ``(H, W[, D])``.
-        volume_shape: spatial shape of a whole volume.
+        window_shape: ``(H, W[, D])``.
+        volume_shape: ``(H, W[, D])`` of a whole volume.
         inferer: runs a network over a volume, such as a ``SlidingWindowInferer``; its own precision is ignored. The
             runtime of a ``NestedSlidingWindowInferer`` applies to windows too.
         device: a CPU or a CUDA device.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        repeats: measured runs of each network; more give a narrower spread.
+        repeats: measured runs of each network.
         warm_up: unmeasured runs before them.
         seed: of the inputs, and of the order within the rounds.
         full_network: the network that was scored, for the self-check; None skips the check.
@@ -93,21 +93,21 @@ def measure_costs(
     checks = {}
     if full_network is not None:
         checks = check_pruned_networks(full_network, networks, window, levels=levels, device=run.device, seed=seed)
-    return _point_costs(run, networks, inferers, (window, volume), memory, checks)
+    return _point_costs(run, networks, inferers, window, volume, memory, checks)
 
 
 def _point_costs(
     run: _Measurement,
     networks: Mapping[str, NestedUNet],
     inferers: Mapping[str, PrecisionInferer | NestedSlidingWindowInferer],
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    window: tuple[int, ...],
+    volume: tuple[int, ...],
     memory: Mapping[str, int],
     checks: Mapping[str, SelfCheck],
 ) -> dict[str, PointCost]:
-    window, volume = shapes
     tasks = {}
     for point, network in networks.items():
-        tasks[point, "window"] = run.task(_over_one_window(inferers[point], window), network, window)
+        tasks[point, "window"] = run.window_task(inferers[point], network, window)
         tasks[point, "volume"] = run.task(inferers[point], network, volume)
     seconds = run.seconds(tasks)
     energy = run.energy({point: tasks[point, "volume"] for point in networks})
@@ -180,7 +180,14 @@ def measure_setting_costs(
         network.to(run.device)
     # one after the other, since the tasks of the first keep their compiled or converted networks
     volumes = run.seconds(_volume_tasks(run, networks, points, inferer, level_costs))
-    windows = run.seconds(_window_tasks(run, networks, measured, inferer, level_costs))
+    windows = run.seconds(
+        {
+            name: run.window_task(
+                with_setting(inferer, _setting_of(point)), networks[point.level], level_costs[point.level].window_shape
+            )
+            for name, point in measured.items()
+        }
+    )
     costs = {point.name: _at_point(point, level_costs, volumes, windows, memory) for point in points}
     return costs, {name: Quartiles.of_ratios(volumes[name], volumes[reference]) for name in names}
 
@@ -201,21 +208,6 @@ def _volume_tasks(
         )
         for point in points
     }
-
-
-def _window_tasks(
-    run: _Measurement,
-    networks: Mapping[str, NestedUNet],
-    measured: Mapping[str, OperatingPoint],
-    inferer: NestedSlidingWindowInferer,
-    level_costs: Mapping[str, PointCost],
-) -> dict[str, Callable[[], Any]]:
-    tasks = {}
-    for name, point in measured.items():
-        shape = level_costs[point.level].window_shape
-        over_window = _over_one_window(with_setting(inferer, _setting_of(point)), shape)
-        tasks[name] = run.task(over_window, networks[point.level], shape)
-    return tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +232,11 @@ class _Measurement:
 
     def task(self, inferer: Callable[..., Any], network: NestedUNet, shape: tuple[int, ...]) -> Callable[[], Any]:
         return functools.partial(inferer, self.image(network, shape), network)
+
+    def window_task(
+        self, inferer: PrecisionInferer | NestedSlidingWindowInferer, network: NestedUNet, shape: tuple[int, ...]
+    ) -> Callable[[], Any]:
+        return self.task(_over_one_window(inferer, shape), network, shape)
 
     def seconds(self, tasks: Mapping[Any, Callable[[], Any]]) -> dict[Any, list[float]]:
         options: dict[str, Any] = {"repeats": self.repeats, "warm_up": self.warm_up, "seed": self.seed}
@@ -288,9 +285,7 @@ def check_pruned_networks(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> dict[str, SelfCheck]:
-    """Compare pruned networks with the levels of the full network, in fp32 on a random window.
-
-    The levels are computed in one pass, as in scoring.
+    """Compare pruned networks with the levels of the full network from one pass, in fp32 on a random window.
 
     ``levels`` tells the level of each operating point; by default, points are compared that are named like a level. All
     networks must be in eval mode, and are moved to ``device``.

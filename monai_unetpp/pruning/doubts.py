@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,13 +13,28 @@ from monai_unetpp.data import read_geometry
 from monai_unetpp.data.datasets.label_names import find_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.metrics import METRICS
-from monai_unetpp.pruning.plan import EvaluationData
+from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Rules
 
 _WIDE_MARGIN = 0.05
 _HIGH_ALPHA = 0.1
 _SUBJECTS_TO_SPLIT = 60
+
+
+def all_doubts(plan: PruningPlan, rows: Sequence[ScoreRow], cases: Sequence[LabelledCase]) -> tuple[str, ...]:
+    """Doubts about a plan, and about the cases of the data sets that choose."""
+    # the smallest data set, as each has a verdict of its own
+    subjects = min(Counter(dataset for dataset, _ in {(row.dataset, row.subject) for row in rows}).values())
+    edge, dims = statistics.median(map(shortest_edge, cases)), plan.pipeline.network.spatial_dims
+    return (
+        *doubts_of_rules(plan.rules),
+        *doubts_of_split(subjects, plan.data.confirm_share),
+        *doubts_of_subjects(plan.data),
+        *doubts_of_names(plan.pipeline.labels, plan.data.folders),
+        *filter(None, [plan.data.unscored]),
+        *doubts_of_tolerances(plan.pipeline.tolerance_mm, rows, edge, dims),
+    )
 
 
 def doubts_of_rules(rules: Rules) -> Iterator[str]:

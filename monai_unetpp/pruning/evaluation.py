@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 from monai_unetpp.distributed import by_first, process_group, rank
 from monai_unetpp.files import claimed, make_output_dir
@@ -15,7 +16,8 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import teller
 from monai_unetpp.pruning import evaluation_stages as stages
 from monai_unetpp.pruning.decision import trust
-from monai_unetpp.pruning.evaluation_stages import Prepared, Scored
+from monai_unetpp.pruning.doubts import all_doubts
+from monai_unetpp.pruning.evaluation_stages import Scored
 from monai_unetpp.pruning.exposure import training_gap, with_exposures, withdrawn, without_choice
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.preflight import check_plan, check_weights
@@ -106,33 +108,26 @@ def _evaluated(
         check_plan(plan)
         # keeps evaluations by other programs out, for all processes
         with claimed(make_output_dir(plan.outputs.output_dir), "evaluates") if rank() == 0 else nullcontext():
-            prepared = stages.prepare(plan, scores)
-            scored = stages.score_data_sets(prepared)
-            training = [stages.score(prepared, name, training=cases) for name, cases in prepared.training.items()]
-            return by_first(lambda: _conclude(prepared, scored, training, scored_by or {}))
+            scored = stages.score_data_sets(stages.prepare(plan, scores))
+            return by_first(lambda: _conclude(scored, scored_by or {}))
 
 
-def _conclude(
-    prepared: Prepared,
-    scored: Scored,
-    training: Sequence[Scores],
-    scored_by: Mapping[tuple[str, str], NestedUNet],
-) -> PruningResult:
+def _conclude(scored: Scored, scored_by: Mapping[tuple[str, str], NestedUNet]) -> PruningResult:
     """Measure, decide, report and write."""
-    plan, outputs = prepared.plan, prepared.plan.outputs
+    prepared, outputs = scored.prepared, scored.prepared.plan.outputs
     tell = teller(outputs.progress, logger)
-    result = _evaluate(prepared, scored, training, tell, unchecked=not scored_by)
+    result = _evaluate(scored, tell, unchecked=not scored_by)
     if scored_by or prepared.given is None:
         # drawing needs the networks that gave these scores
         tell("drawing the worst cases ...")
         shown = shown_loser(result)
         if shown is not None:
             cases = (shown.level, scored.data_sets, scored_by, outputs.pictures, prepared.ignore_labels)
-            found = save_worst_cases(outputs.output_dir, plan.pipeline, *cases)
+            found = save_worst_cases(outputs.output_dir, prepared.plan.pipeline, *cases)
             result = dataclasses.replace(result, overlays=found)
     tell("writing the report ...")
     paths = write_report(result, outputs.output_dir)
-    _write_pruned(prepared, result)
+    _write_pruned(prepared.plan, prepared.inference, result)
     logger.info("%s", verdict(result).summary)
     for compared in (result.grid, result.adaptive):
         if compared is not None:
@@ -141,14 +136,12 @@ def _conclude(
     return result
 
 
-def _evaluate(
-    prepared: Prepared, scored: Scored, training: Sequence[Scores], tell: Callable[[str], None], *, unchecked: bool
-) -> PruningResult:
+def _evaluate(scored: Scored, tell: Callable[[str], None], *, unchecked: bool) -> PruningResult:
     """Costs and decisions; ``tell`` announces each step, as it may take minutes."""
-    plan = prepared.plan
+    prepared, plan = scored.prepared, scored.prepared.plan
     tell("deciding: comparing the levels, case by case, on all subjects ...")
-    decisions = stages.decide_cases(scored, plan.rules)
-    exposures = stages.expose(prepared, scored, decisions, unchecked)
+    decisions = stages.decide_cases(scored)
+    exposures = stages.expose(scored, decisions, unchecked)
     if exposures is not None:
         decisions = with_exposures(decisions, exposures, plan.pipeline.network.levels[-1])
     tell("deciding: repeating the verdict on other samples of the subjects ...")
@@ -158,59 +151,49 @@ def _evaluate(
     # what is left of all data sets is not all of them
     stability = tuple(each for each in repeated if each.dataset not in known)
     tell(f"measuring the costs of {', '.join(point.name for point in scored.points)} ...")
-    costs = stages.measure_levels(prepared, scored)
+    costs = stages.measure_levels(scored)
     if plan.costs.settings:
         tell("measuring and comparing the further settings ...")
-    adaptive = without_choice(stages.compare_adaptive(prepared, scored, costs), exposures)
+    adaptive = without_choice(stages.compare_adaptive(scored, costs), exposures)
     return PruningResult(
         title=plan.outputs.title,
         points=scored.points,
         labels=tuple(plan.pipeline.labels),
         tolerance_mm=dict(plan.pipeline.tolerance_mm),
         rows=scored.all_rows,
-        problems=stages.all_problems(prepared, scored, training),
+        problems=stages.all_problems(scored),
         costs=costs,
         environment=describe_environment(
-            prepared.device,
-            prepared.settings["precision"],
-            prepared.own.runtime if prepared.own else "torch",
+            prepared.device, prepared.settings["precision"], prepared.own.runtime if prepared.own else "torch"
         ),
         rules=plan.rules,
         decisions=decisions,
-        trade_offs=tuple(
-            without_choice(each, exposures) for each in stages.trade_offs(prepared, scored, costs, adaptive)
-        ),
+        trade_offs=tuple(without_choice(each, exposures) for each in stages.trade_offs(scored, costs, adaptive)),
         command=command_line(),
         error_auroc=scored.error_auroc,
-        settings=stages.all_settings(prepared, scored),
-        grid=without_choice(stages.compare_settings(prepared, scored, costs), exposures),
+        settings=stages.all_settings(scored),
+        grid=without_choice(stages.compare_settings(scored, costs), exposures),
         adaptive=adaptive,
         stability=stability,
         between_sets=between_sets,
         exposures=exposures,
-        doubts=stages.doubts(prepared, scored),
+        doubts=all_doubts(plan, scored.rows, scored.cases),
         training_gap=training_gap(
-            [row for each in training for row in each.rows], scored.rows, plan.pipeline.network.levels
+            [row for each in scored.training for row in each.rows], scored.rows, plan.pipeline.network.levels
         ),
         confirming=tuple(sorted(prepared.kept_back)),
     )
 
 
-def _write_pruned(prepared: Prepared, result: PruningResult) -> None:
-    outputs, bundle, final = prepared.plan.outputs, prepared.plan.pipeline.bundle, verdict(result)
+def _write_pruned(plan: PruningPlan, inference: Mapping[str, Any], result: PruningResult) -> None:
+    outputs, bundle, final = plan.outputs, plan.pipeline.bundle, verdict(result)
     if outputs.write is None or bundle is None:
         return
     if final.verdict == "prune":
         # they may have been replaced meanwhile
-        check_weights(prepared.plan.pipeline)
+        check_weights(plan.pipeline)
         write_pruned_bundle(
-            bundle,
-            final.level,
-            outputs.write,
-            decision=final,
-            result=result,
-            inference=prepared.inference,
-            overwrite=outputs.overwrite,
+            bundle, final.level, outputs.write, result=result, inference=inference, overwrite=outputs.overwrite
         )
         return
     logger.warning("No pruned bundle was written, as the verdict is not to prune.")

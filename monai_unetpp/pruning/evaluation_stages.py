@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import load_datalist, read_geometry
 from monai_unetpp.data.datasets.case_check import CheckedCase
-from monai_unetpp.data.datasets.labelled import list_cases
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer
@@ -30,14 +29,7 @@ from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import confirming_cases
 from monai_unetpp.pruning.cost import checked_shape, measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, decide_all, join
-from monai_unetpp.pruning.doubts import (
-    doubts_of_names,
-    doubts_of_rules,
-    doubts_of_split,
-    doubts_of_subjects,
-    doubts_of_tolerances,
-    shortest_edge,
-)
+from monai_unetpp.pruning.doubts import doubts_of_names
 from monai_unetpp.pruning.exposure import exposures_of, record_of
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
@@ -65,7 +57,6 @@ from monai_unetpp.pruning.results import (
     ScoreRow,
     TradeOff,
 )
-from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.folds import check_complete, check_truth, join_folds
 from monai_unetpp.pruning.scoring.levels import NothingScoredError, Scores, evaluate_levels, refuse_problems
@@ -87,7 +78,7 @@ class Prepared:
         training: the training cases to score, by name of each data set that chooses; empty if the plan asks for none.
         ignore_labels: by data set, the label value that is not scored, if any.
         kept_back: data set and name of the cases that only confirm.
-        further: the networks to compare with, by name.
+        extra: the further networks to compare with, by operating point.
         settings: how images are segmented and cases chosen, in words.
         configurations: text of all that scores depend on, by setting; None for the inferer as given.
         checked: what was found while reading each case, by data set and name.
@@ -104,22 +95,13 @@ class Prepared:
     training: dict[str, list[dict[str, Any]]]
     ignore_labels: dict[str, int | None]
     kept_back: frozenset[tuple[str, str]]
-    further: dict[str, NestedUNet]
+    extra: dict[OperatingPoint, NestedUNet]
     settings: dict[str, str]
     configurations: dict[InferenceSetting | None, str]
     checked: dict[str, dict[str, CheckedCase]]
     checked_training: dict[str, dict[str, CheckedCase]]
     record: TrainingRecord | None
     given: Scores | None = None
-
-    @property
-    def extra_points(self) -> dict[OperatingPoint, NestedUNet]:
-        """The further networks as operating points."""
-        paths = self.plan.pipeline.extra
-        return {
-            OperatingPoint(name, network.levels[-1], "extra", Path(paths[name]).name): network
-            for name, network in self.further.items()
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,18 +111,27 @@ class Scored:
     Attributes:
         points: the levels and further networks.
         data_sets: the scores of each data set, the confirming one last.
-        choosing: those of the data sets that choose.
-        kept_back: data set and name of the cases that only confirm.
         at_settings: the scores of the choosing data sets at each further setting.
+        training: those of the training cases.
         left_out: further networks that failed, for the report.
     """
 
+    prepared: Prepared
     points: tuple[OperatingPoint, ...]
     data_sets: tuple[Scores, ...]
-    choosing: tuple[Scores, ...]
-    kept_back: frozenset[tuple[str, str]]
     at_settings: dict[InferenceSetting, list[Scores]]
+    training: tuple[Scores, ...]
     left_out: dict[str, str]
+
+    @property
+    def choosing(self) -> tuple[Scores, ...]:
+        """The scores of the data sets that choose."""
+        return self.data_sets[: len(self.prepared.plan.data.dataset_dir)]
+
+    @property
+    def cases(self) -> list[LabelledCase]:
+        """The cases of the data sets that choose."""
+        return [case for each in self.choosing for case in each.cases]
 
     @property
     def rows(self) -> tuple[ScoreRow, ...]:
@@ -155,7 +146,7 @@ class Scored:
     @property
     def choosing_rows(self) -> tuple[ScoreRow, ...]:
         """The rows of the cases that choose."""
-        return tuple(row for row in self.all_rows if (row.dataset, row.case) not in self.kept_back)
+        return tuple(row for row in self.all_rows if (row.dataset, row.case) not in self.prepared.kept_back)
 
     @property
     def error_auroc(self) -> float | None:
@@ -198,8 +189,6 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         )
         check_complete(given, scored_labels(pipeline.labels))
         check_truth(given, {case: each.volumes_ml for case, each in checked[name].items()}, pipeline.labels, name)
-    further = preflight.load_further(pipeline)
-    kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
     return Prepared(
         plan=plan,
         device=device,
@@ -209,8 +198,8 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
         entries=entries,
         training=training,
         ignore_labels=ignore_labels,
-        kept_back=kept_back,
-        further=further,
+        extra=preflight.load_extra(pipeline),
+        kept_back=confirming_cases(entries, plan.data, plan.rules.seed),
         settings=run_settings(plan, own, 0 if folds is None else len(folds)),
         configurations=_configurations(plan, own, others, device),
         checked=checked,
@@ -276,51 +265,44 @@ def _configurations(
 
 def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any]:
     """Transforms and inferer, as fields of :class:`Scoring`."""
-    pipeline = plan.pipeline
-    return {
-        "preprocessing": pipeline.preprocessing,
-        "inferer": with_setting(pipeline.inferer, setting) if setting else pipeline.inferer,
-        "postprocessing": pipeline.postprocessing,
-    }
+    steps = plan.pipeline.steps
+    return steps | {"inferer": with_setting(steps["inferer"], setting)} if setting else steps
 
 
 # ---------------------------------------------------------------- score
 
 
 def score_data_sets(prepared: Prepared) -> Scored:
-    """Score the levels on every data set, and at the further settings on those that choose."""
+    """Score the levels on every data set, at the further settings on those that choose, and on training cases."""
     names, given = list(prepared.entries), prepared.given
     count = len(prepared.plan.data.dataset_dir)
     data_sets = [score(prepared, name) if given is None or number else given for number, name in enumerate(names)]
     at_settings = {setting: [score(prepared, name, setting) for name in names[:count]] for setting in prepared.others}
     # leave out a further network that failed on any data set
     points = tuple(point for point in data_sets[0].points if all(point in each.points for each in data_sets))
-    failed = [point.name for point in prepared.extra_points if point not in points]
+    failed = [point.name for point in prepared.extra if point not in points]
     kept = {point.name for point in points}
     data_sets = [
         dataclasses.replace(each, points=points, rows=tuple(row for row in each.rows if row.point in kept))
         for each in data_sets
     ]
     return Scored(
-        points=points,
-        data_sets=tuple(data_sets),
-        choosing=tuple(data_sets[:count]),
-        kept_back=prepared.kept_back,
-        at_settings=at_settings,
-        left_out={"left out, as they fail on a case": ", ".join(failed)} if failed else {},
+        prepared,
+        points,
+        tuple(data_sets),
+        at_settings,
+        tuple(score(prepared, name, training=cases) for name, cases in prepared.training.items()),
+        {"left out, as they fail on a case": ", ".join(failed)} if failed else {},
     )
 
 
-def all_problems(prepared: Prepared, scored: Scored, training: Sequence[Scores]) -> tuple[DataProblem, ...]:
+def all_problems(scored: Scored) -> tuple[DataProblem, ...]:
     """Cases that were left out; of a training case, the reason names its list."""
-    listed = f"in the list {prepared.plan.data.training_list!r}: "
+    listed = f"in the list {scored.prepared.plan.data.training_list!r}: "
+    known = [problem for each in scored.training for problem in each.problems]
     return (
         *(problem for each in scored.data_sets for problem in each.problems),
-        *(
-            dataclasses.replace(problem, reason=listed + problem.reason)
-            for each in training
-            for problem in each.problems
-        ),
+        *(dataclasses.replace(problem, reason=listed + problem.reason) for problem in known),
     )
 
 
@@ -356,7 +338,7 @@ def score(
                 tolerance_mm=plan.pipeline.tolerance_mm,
                 ignore_label=prepared.ignore_labels[name],
                 adaptive=adaptive_tolerances(plan.costs.settings) if as_given else (),
-                extra=prepared.extra_points if as_given else None,
+                extra=prepared.extra if as_given else None,
                 dataset=name,
                 device=prepared.device,
                 configuration=prepared.configurations[setting],
@@ -380,17 +362,17 @@ def score(
 # ---------------------------------------------------------------- cost
 
 
-def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
+def measure_levels(scored: Scored) -> dict[str, PointCost]:
     """The cost of every level as a pruned network, and of the further networks."""
-    plan = prepared.plan
+    prepared, plan = scored.prepared, scored.prepared.plan
     logger.info("Measuring the cost of %d operating points ...", len(scored.points))
     network = plan.pipeline.network
     embedded = {point.name: point.level for point in scored.points if point.kind == "embedded"}
     pruned = {name: network.prune(level).eval() for name, level in embedded.items()}
     return measure_costs(
-        {point.name: pruned.get(point.name) or prepared.further[point.name] for point in scored.points},
+        {point.name: pruned.get(point.name) or prepared.extra[point] for point in scored.points},
         plan.pipeline.window_shape,
-        _median_shape(plan, scored),
+        _median_shape(scored),
         plan.pipeline.inferer,
         device=prepared.device,
         precision=prepared.settings["precision"],
@@ -402,35 +384,18 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
     )
 
 
-def all_settings(prepared: Prepared, scored: Scored) -> dict[str, str]:
+def all_settings(scored: Scored) -> dict[str, str]:
     """How this run judged, and earlier rules of the report that it replaces."""
+    plan, settings = scored.prepared.plan, scored.prepared.settings
     subjects = {(row.dataset, row.case): row.subject for row in scored.all_rows}
-    found = earlier_rules(prepared.plan.outputs.output_dir, prepared.plan, prepared.settings, subjects)
-    return prepared.settings | found | scored.left_out
+    return settings | earlier_rules(plan.outputs.output_dir, plan, settings, subjects) | scored.left_out
 
 
-def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
-    """Doubts about the plan or the cases."""
-    plan = prepared.plan
-    # the smallest data set, as each has a verdict of its own
-    subjects = min(Counter(dataset for dataset, _ in {(row.dataset, row.subject) for row in scored.rows}).values())
-    edges = [shortest_edge(case) for each in scored.choosing for case in each.cases]
-    dims = plan.pipeline.network.spatial_dims
-    return (
-        *doubts_of_rules(plan.rules),
-        *doubts_of_split(subjects, plan.data.confirm_share),
-        *doubts_of_subjects(plan.data),
-        *doubts_of_names(plan.pipeline.labels, plan.data.folders),
-        *filter(None, [plan.data.unscored]),
-        *doubts_of_tolerances(plan.pipeline.tolerance_mm, scored.rows, float(np.median(edges)), dims),
-    )
-
-
-def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
+def _median_shape(scored: Scored) -> tuple[int, ...]:
     """The shape of the preprocessed volume of median size among the choosing cases, or of the share to measure on."""
-    cases = [case for each in scored.choosing for case in each.cases]
-    cases.sort(key=lambda case: int(np.prod(read_geometry(case.label).shape)))
-    image = Pipeline(**_steps(plan, None)).load(cases[len(cases) // 2])
+    plan = scored.prepared.plan
+    cases = sorted(scored.cases, key=lambda case: math.prod(read_geometry(case.label).shape))
+    image = Pipeline(**plan.pipeline.steps).load(cases[len(cases) // 2])
     scale = plan.costs.volume_share ** (1 / (image.ndim - 1))
     windows = checked_shape("window_shape", plan.pipeline.window_shape, image.ndim - 1)
     edges = zip(image.shape[1:], windows, strict=True)
@@ -440,26 +405,26 @@ def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
 # ---------------------------------------------------------------- decide
 
 
-def expose(
-    prepared: Prepared, scored: Scored, decisions: Sequence[Decision], unchecked: bool
-) -> tuple[Exposure, ...] | None:
+def expose(scored: Scored, decisions: Sequence[Decision], unchecked: bool) -> tuple[Exposure, ...] | None:
     """Whether the cases of each decision took part in the weights; None if the bundle does not say."""
+    prepared = scored.prepared
     names = sorted({(row.dataset, row.case) for row in scored.all_rows})
     voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in names}
     out_of_fold = () if prepared.given is None else prepared.plan.data.names[:1]
     return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold, unchecked)
 
 
-def decide_cases(scored: Scored, rules: Rules) -> tuple[Decision, ...]:
+def decide_cases(scored: Scored) -> tuple[Decision, ...]:
     """The verdict on each data set and on all; with held-out cases, the choice and its confirmation."""
-    if not scored.kept_back:
+    kept_back, rules = scored.prepared.kept_back, scored.prepared.plan.rules
+    if not kept_back:
         return decide_all(scored.rows, scored.points, rules)
-    confirming = tuple(row for row in scored.all_rows if (row.dataset, row.case) in scored.kept_back)
+    confirming = tuple(row for row in scored.all_rows if (row.dataset, row.case) in kept_back)
     choice = decide_all(scored.choosing_rows, scored.points, rules, role="choose")
     if choice[-1].verdict != "prune":
         return choice
     names = list(dict.fromkeys(row.dataset for row in confirming))
-    if missing := sorted({name for name, _ in scored.kept_back} - set(names)):
+    if missing := sorted({name for name, _ in kept_back} - set(names)):
         raise ValueError(
             f"confirming cases must be scored, got none of {', '.join(missing)}: all have problems. Correct them, or "
             "leave out the option that keeps cases back."
@@ -468,9 +433,9 @@ def decide_cases(scored: Scored, rules: Rules) -> tuple[Decision, ...]:
     return (*choice, *confirmations, *([join(confirmations)] if len(confirmations) > 1 else []))
 
 
-def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, PointCost]) -> OperatingGrid | None:
+def compare_settings(scored: Scored, level_costs: dict[str, PointCost]) -> OperatingGrid | None:
     """The levels at all settings in the plan, with costs and outcomes; None without settings, or without labels."""
-    plan, own = prepared.plan, prepared.own
+    plan, own = scored.prepared.plan, scored.prepared.own
     if own is None or not parse_settings(plan.costs.settings):
         return None
     rows = scored.choosing_rows
@@ -487,16 +452,16 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
         plan.pipeline.inferer,
         level_costs,
         reference=reference,
-        device=prepared.device,
+        device=scored.prepared.device,
         repeats=plan.costs.settings_repeats,
         seed=plan.rules.seed,
     )
     return compare_grid(points, at_points, costs, ratios, plan.rules, reference=reference, left_out=left_out)
 
 
-def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointCost]) -> AdaptiveDepth | None:
+def compare_adaptive(scored: Scored, costs: dict[str, PointCost]) -> AdaptiveDepth | None:
     """Depths chosen per window, with their cost on real cases; None without tolerances."""
-    plan = prepared.plan
+    prepared, plan = scored.prepared, scored.prepared.plan
     tolerances = adaptive_tolerances(plan.costs.settings)
     if not tolerances or prepared.own is None:
         return None
@@ -505,30 +470,26 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
         # torch.compile takes the network as a whole
         if setting.runtime != "compile":
             inferers.setdefault(setting.runtime, with_setting(check_grid_inferer(plan.pipeline.inferer), setting))
-    used = [each for each in scored.choosing if each.gate_rows]
-    pipeline = Pipeline(**_steps(plan, None))
     return evaluate_adaptive(
         plan.pipeline.network,
         inferers,
-        used,
+        [each for each in scored.choosing if each.gate_rows],
         tolerances,
         plan.rules,
         kept_back=prepared.kept_back,
-        load=pipeline.load,
+        load=Pipeline(**plan.pipeline.steps).load,
         window_shape=next(iter(costs.values())).window_shape,
         device=prepared.device,
         repeats=plan.costs.settings_repeats,
     )
 
 
-def trade_offs(
-    prepared: Prepared, scored: Scored, costs: dict[str, PointCost], adaptive: AdaptiveDepth | None
-) -> tuple[TradeOff, ...]:
+def trade_offs(scored: Scored, costs: dict[str, PointCost], adaptive: AdaptiveDepth | None) -> tuple[TradeOff, ...]:
     """What rules other than non-inferiority pick on the choosing cases: fronts, budgets, utility.
 
     Depths chosen per window take part in the front of time, the only cost that is measured of them.
     """
-    rules, names = prepared.plan.rules, [point.name for point in scored.points]
+    rules, names = scored.prepared.plan.rules, [point.name for point in scored.points]
     timed = {name: costs[name] for name in names} | tradeoffs.times_of_depths(adaptive, costs)
     rows = tradeoffs.with_labels((*scored.choosing_rows, *(adaptive.rows if adaptive else ())))
     if not rows:

@@ -74,13 +74,8 @@ def exposures_of(
 ) -> tuple[Exposure, ...] | None:
     """How many cases of each decision took part in the weights.
 
-    Args:
-        decisions: on each data set, and on all.
-        voxels: hash of the image of each case, by data set and name.
-        confirming: the cases that only confirm.
-        record: which cases trained the weights, and which chose them; None if the bundle does not say.
-        out_of_fold: names of the data sets whose cases other networks scored, none of which saw their subjects.
-        unchecked: whether only the scores that were given imply the latter.
+    ``voxels`` are hashes of the images, ``record`` is None if the bundle does not say which cases trained the weights
+    and which chose them, and other networks scored the data sets ``out_of_fold``.
 
     Returns:
         One for each decision; None where the bundle does not say, and its network scored cases of one of them.
@@ -95,17 +90,18 @@ def exposures_of(
             for case, found in voxels.items()
             if (case in confirming) == confirms and decision.dataset in (case[0], "all")
         ]
-        exposure = Exposure(
-            dataset=decision.dataset,
-            role=decision.role,
-            cases=len(roles),
-            training=roles.count("training"),
-            selecting=roles.count("selecting"),
-            rule="" if record is None else record.rule,
-            out_of_fold=decision.dataset in out_of_fold,
-            unchecked=unchecked and decision.dataset in out_of_fold,
+        exposures.append(
+            Exposure(
+                dataset=decision.dataset,
+                role=decision.role,
+                cases=len(roles),
+                training=roles.count("training"),
+                selecting=roles.count("selecting"),
+                rule="" if record is None else record.rule,
+                out_of_fold=decision.dataset in out_of_fold,
+                unchecked=unchecked and decision.dataset in out_of_fold,
+            )
         )
-        exposures.append(exposure)
     return tuple(exposures)
 
 

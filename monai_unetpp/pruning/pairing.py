@@ -6,10 +6,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from monai_unetpp.metrics import FOREGROUND, METRICS, LabelScore
 from monai_unetpp.pruning.results import ScoreRow
 
-__all__ = ["BOTH_FALSE_POSITIVE", "PairedScores"]
+__all__ = ["BOTH_FALSE_POSITIVE", "PairedScores", "list_data_sets"]
 
 BOTH_FALSE_POSITIVE = "left out, where both find a structure that the truth lacks"
 """How the reason of a comparison describes such pairs, after their number."""
@@ -17,12 +20,19 @@ BOTH_FALSE_POSITIVE = "left out, where both find a structure that the truth lack
 _EMPTY_TRUTH = frozenset({"both_empty", "false_positive"})
 
 
+def list_data_sets(rows: Iterable[ScoreRow]) -> list[str]:
+    """Names of the data sets in the order of their first scores; a ``ValueError`` where there are no scores."""
+    names = list(dict.fromkeys(row.dataset for row in rows))
+    if not names:
+        raise ValueError("rows must hold scores, got none.")
+    return names
+
+
 @dataclasses.dataclass(frozen=True)
 class PairedScores:
     """The scores of one data set by point, label and case: every case has every label at every point.
 
     Attributes:
-        dataset: name of the data set.
         points: names of the operating points.
         subjects: subject of each case, in the order of the rows.
         labels: names of the labels in the order of the rows, without the pooled foreground if there are others.
@@ -37,12 +47,7 @@ class PairedScores:
 
     @classmethod
     def from_rows(cls, rows: Iterable[ScoreRow], points: Sequence[str], dataset: str) -> PairedScores:
-        """Pair the rows of ``dataset``.
-
-        Args:
-            rows: scores; those of other data sets are ignored.
-            points: names of the operating points; each must be scored on every case.
-            dataset: name of the data set.
+        """Pair the rows of ``dataset``; those of other data sets are ignored.
 
         Raises:
             ValueError: no rows of the data set, an unknown point, a duplicate score, a case with two subjects or
@@ -89,16 +94,17 @@ class PairedScores:
         return cls(dataset, tuple(points), subjects, labels, scores)
 
     @property
-    def subject_numbers(self) -> dict[str, int]:
-        """The subjects, numbered in the order of their names, so that samples of them depend on no order of cases."""
-        return {subject: number for number, subject in enumerate(sorted(set(self.subjects.values())))}
+    def subject_names(self) -> list[str]:
+        """The subjects in the order of their names, so that samples of them depend on no order of cases."""
+        return sorted(set(self.subjects.values()))
+
+    def subject_index(self, cases: Sequence[str]) -> NDArray[np.int64]:
+        """The place in :attr:`subject_names` of the subject of each of these cases."""
+        place = {subject: number for number, subject in enumerate(self.subject_names)}
+        return np.array([place[self.subjects[case]] for case in cases], dtype=np.int64)
 
     def check_label(self, label: str) -> str:
-        """``label`` if it was scored, the pooled foreground included.
-
-        Raises:
-            ValueError: it was not.
-        """
+        """``label`` if it was scored, the pooled foreground included, else a ``ValueError``."""
         known = dict.fromkeys(name for _, name, _ in self.scores)
         if label not in known:
             raise ValueError(f"label must be one of {', '.join(known)}, got {label!r} for data set {self.dataset!r}.")
@@ -149,10 +155,10 @@ class PairedScores:
             )
         return float(value)
 
-    def goodness(self, point: str, label: str, case: str, metric: str) -> float:
-        """The metric, signed so that larger is better."""
-        value = self.value(point, label, case, metric)
-        return value if METRICS[metric].larger_is_better else -value
+    def goodness(self, point: str, label: str, cases: Sequence[str], metric: str) -> NDArray[np.float64]:
+        """The metric on some cases, signed so that larger is better."""
+        values = np.array([self.value(point, label, case, metric) for case in cases], dtype=np.float64)
+        return values if METRICS[metric].larger_is_better else -values
 
     def newly_missed(self, point: str, reference: str, label: str) -> tuple[str, ...]:
         """The cases where ``point`` misses ``label`` completely and ``reference`` does not."""

@@ -22,6 +22,7 @@ from monai_unetpp.pruning.cost import checked_shape
 from monai_unetpp.pruning.exposure import has_weights_of
 from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
+from monai_unetpp.pruning.results import OperatingPoint
 from monai_unetpp.pruning.scoring.levels import check_cases, refuse_problems
 from monai_unetpp.pruning.write import check_writable
 
@@ -41,6 +42,13 @@ def check_plan(plan: PruningPlan) -> None:
     plan.rules.check_labels(scored_labels(plan.pipeline.labels))
     checked_shape("window_shape", plan.pipeline.window_shape, network.spatial_dims)
     check_report()
+
+
+def check_report() -> None:
+    """Refuse to start without the packages that the report needs at the end."""
+    missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"Reports need {' and '.join(missing)}: {install_command('report')}")
 
 
 def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
@@ -76,16 +84,16 @@ def check_weights(pipeline: EvaluatedNetwork) -> None:
 def check_label_names(plan: PruningPlan) -> dict[str, int | None]:
     """Refuse data sets that give the name of a label to another value than the network does.
 
-    Names that only one of them has are no matter.
-
     Returns:
         By data set, the label value that is not scored, if any.
     """
-    named = {name: find_label_names(folder) for name, folder in zip(plan.data.names, plan.data.folders, strict=True)}
     labels = {label: [value] for label, value in plan.pipeline.labels.items()}
-    for folder, names in zip(plan.data.folders, named.values(), strict=True):
+    ignored = {}
+    for dataset, folder in zip(plan.data.names, plan.data.folders, strict=True):
+        names = find_label_names(folder)
         check_label_values(folder / "dataset.json", names, labels)
-    return {dataset: None if names is None else names.ignore for dataset, names in named.items()}
+        ignored[dataset] = None if names is None else names.ignore
+    return ignored
 
 
 def check_channel_names(plan: PruningPlan) -> None:
@@ -103,18 +111,18 @@ def check_data_sets(
     """Check the cases of all data sets before the first is scored.
 
     A repeated image would count as another subject, so its later occurrence is a problem. Problems are refused here for
-    several data sets, unless the plan leaves them out, and for a single one by ``evaluate_levels``. In a process group
-    each process reads its share.
+    several data sets, unless the plan leaves them out, and for a single one by ``evaluate_levels``.
 
     Returns:
         What was found about each case, by data set and name.
     """
-    found: dict[tuple[str, str], CheckedCase] = {}
-    files: dict[tuple[str, str], str] = {}
-    for dataset, listed in entries.items():
-        cases = list_cases(listed)
-        found |= {(dataset, name): each for name, each in _check_cases(plan, cases, ignore_labels[dataset]).items()}
-        files |= {(dataset, case.name): str(case.image[0]) for case in cases}
+    cases = {dataset: list_cases(listed) for dataset, listed in entries.items()}
+    files = {(dataset, case.name): str(case.image[0]) for dataset, listed in cases.items() for case in listed}
+    found = {
+        (dataset, name): each
+        for dataset, listed in cases.items()
+        for name, each in _check_cases(plan, listed, ignore_labels[dataset]).items()
+    }
     found |= {
         case: dataclasses.replace(found[case], problem=same_image(files[case], f"{files[first]} ({first[0]})"))
         for case, first in repeated_images(found).items()
@@ -145,9 +153,9 @@ def _check_cases(plan: PruningPlan, cases: Sequence[LabelledCase], ignored: int 
     return check_cases(cases, allowed, network.spatial_dims, network.in_channels)
 
 
-def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:
+def load_extra(pipeline: EvaluatedNetwork) -> dict[OperatingPoint, NestedUNet]:
     """The deepest level of each further checkpoint, to be scored and measured."""
-    evaluated, further = pipeline.network, {}
+    evaluated, extra = pipeline.network, {}
     for name, path in pipeline.extra.items():
         network = load_network(path)
         for key in ("spatial_dims", "in_channels", "out_channels"):
@@ -156,12 +164,7 @@ def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:
                     f"extra must have the {key} of the network, {evaluated.config[key]}, got {network.config[key]} for "
                     f"{name!r} ({path}). It can only be compared on the same images and labels."
                 )
-        further[name] = network.prune(network.levels[-1]).eval().to(torch.device(pipeline.device))
-    return further
-
-
-def check_report() -> None:
-    """Refuse to start without the packages that the report needs at the end."""
-    missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"Reports need {' and '.join(missing)}: {install_command('report')}")
+        deepest = network.levels[-1]
+        point = OperatingPoint(name, deepest, "extra", Path(path).name)
+        extra[point] = network.prune(deepest).eval().to(torch.device(pipeline.device))
+    return extra

@@ -69,19 +69,14 @@ class Rules:
 
     Attributes:
         margins: what to guard; a margin with labels takes precedence over one without.
-        max_case_drop: the size of a large drop of a single case, for guarded labels and metrics; large drops are
-            weighed against large gains. A dict holds all limits; strings such as ``"dice=0.2"`` change single limits
-            and leave the others at their defaults.
-        min_reference: the lowest mean Dice of a guarded label at the deepest level; below it there is no verdict, since
-            a broken level is no reference.
+        max_case_drop: the size of a large drop of a single case by metric; large drops are weighed against large gains.
+            A dict holds all limits; strings such as ``"dice=0.2"`` leave the others at their defaults.
+        min_reference: the lowest mean Dice of a guarded label at the deepest level, which else is no reference.
         alpha: one-sided error level, above 0 and below 0.5.
-        bootstrap_samples: resamples of the bootstrap.
-        seed: of the bootstrap, of the split by ``confirm_share`` and of the measurements. The same rules and scores
-            always give the same verdict.
-        budgets: such as ``"latency_ms=50"``: also pick the cheapest level within all of them that
-            is shown to be as good as the most accurate one there.
-        utility_weight: accuracy that the full cost of the most expensive level is worth; also pick the level with the
-            highest utility.
+        seed: of all that is random. The same rules and scores always give the same verdict.
+        budgets: such as ``"latency_ms=50"``: also pick the cheapest level within all of them that is shown to be as
+            good as the most accurate one there.
+        utility_weight: accuracy that the cost of the most expensive level is worth; also pick by utility.
 
     Raises:
         ValueError: a value out of range, an unknown metric, or a limit given twice.
@@ -157,11 +152,7 @@ class Rules:
         return min(fitting, key=lambda each: each.labels is None).value if fitting else None
 
     def check_labels(self, known: Sequence[str]) -> None:
-        """Refuse margins for labels other than the ``known`` ones.
-
-        Raises:
-            ValueError: there is one.
-        """
+        """Refuse margins for labels other than the ``known`` ones with a ``ValueError``."""
         unknown = next((name for margin in self.margins for name in margin.labels or () if name not in known), None)
         if unknown is not None:
             raise ValueError(f"margins must name labels among {', '.join(known)}, got {unknown!r}. Correct the name.")
@@ -173,10 +164,7 @@ def as_list(given: str | Sequence[Any]) -> Sequence[Any]:
 
 
 def parse_margin(text: str) -> Margin:
-    """A margin from its text on the command line.
-
-    Args:
-        text: ``"dice=0.01"`` for every label, ``"dice:Anterior=0.02"`` or ``"dice:Anterior,Posterior=0.02"`` for some.
+    """A margin from its text: ``"dice=0.01"`` for every label, ``"dice:Anterior,Posterior=0.02"`` for some.
 
     Example:
         >>> parse_margin("nsd:Anterior=0.02")

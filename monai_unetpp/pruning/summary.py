@@ -6,8 +6,10 @@ import dataclasses
 import statistics
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import get_args
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
+from monai_unetpp.metrics.scores import State
 from monai_unetpp.pruning.results import Decision, OperatingPoint, PointCost, PruningResult, ScoreRow
 
 ALL = "all"
@@ -177,10 +179,7 @@ def _summarise_group(dataset: str, point: str, label: str, rows: Sequence[ScoreR
         point=point,
         label=label,
         cases=len(rows),
-        ok=states["ok"],
-        missed=states["missed"],
-        false_positive=states["false_positive"],
-        both_empty=states["both_empty"],
+        **{state: states[state] for state in get_args(State)},
         metrics={key: _mean_and_sd(numbers) for key, numbers in values.items()},
     )
 

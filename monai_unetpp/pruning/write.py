@@ -52,8 +52,6 @@ logger = logging.getLogger(__name__)
 
 #: The parts of a bundle. Other files in its folder (data, outputs, exports of the full network) are not copied.
 _PARTS = ("LICENSE", "configs", "docs", "scripts")
-#: Configurations that make no sense with a single level.
-_DROPPED_CONFIGS = ("prune.json",)
 _NEEDED = ("LICENSE", METADATA_FILE, "configs/inference.json", "docs/README.md", "models/model.pt")
 
 
@@ -206,8 +204,8 @@ def _copy_parts(source: Path, new: Path) -> None:
         elif path.is_file():
             shutil.copy2(path, new / part)
     make_writable(new)
-    for name in _DROPPED_CONFIGS:
-        (new / "configs" / name).unlink(missing_ok=True)
+    # it makes no sense with a single level
+    (new / "configs" / "prune.json").unlink(missing_ok=True)
 
 
 def _rewrite_configs(folder: Path, config: Mapping[str, Any], inference: Mapping[str, Any]) -> None:
@@ -397,8 +395,7 @@ def _accuracy_parts(level: str, deepest: str, accuracy: list[_Accuracy]) -> list
 
 
 def _cost_parts(deepest: PointCost, pruned: PointCost, result: PruningResult) -> list[str]:
-    window = "x".join(map(str, pruned.window_shape))
-    volume = "x".join(map(str, pruned.volume_shape))
+    window, volume = ("x".join(map(str, shape)) for shape in (pruned.window_shape, pruned.volume_shape))
     rows: list[tuple[str, str, Callable[[Any], str]]] = [
         ("Parameters", "parameters", "{:,}".format),
         (f"Operations per window of {window}", "flops_per_window", lambda count: f"{count / 1e9:.3g} GFLOP"),
@@ -409,10 +406,9 @@ def _cost_parts(deepest: PointCost, pruned: PointCost, result: PruningResult) ->
     ]
     cells = []
     for name, attribute, show in rows:
-        before, after = (getattr(cost, attribute) for cost in (deepest, pruned))
-        numbers = [value.median if isinstance(value, Quartiles) else value for value in (before, after)]
-        ratio = f"{numbers[0] / numbers[1]:.1f} times" if numbers[1] else "-"
-        cells.append([name, show(before), show(after), ratio])
+        values = [getattr(cost, attribute) for cost in (deepest, pruned)]
+        before, after = (value.median if isinstance(value, Quartiles) else value for value in values)
+        cells.append([name, *map(show, values), f"{before / after:.1f} times" if after else "-"])
     parts = [format_table(["Cost", deepest.point, pruned.point, "Ratio"], cells)]
     where = result.environment
     if where is not None:

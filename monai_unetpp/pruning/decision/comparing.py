@@ -23,7 +23,7 @@ from monai_unetpp.pruning.decision.samples import (
     is_excess,
     mean_state,
 )
-from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE, PairedScores
+from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE, PairedScores, list_data_sets
 from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.statistics import (
@@ -40,7 +40,6 @@ from monai_unetpp.pruning.wording import confidence, few_subjects, format_differ
 from monai_unetpp.reporting.numbers import percent
 
 DEFAULT_RULES = Rules()
-"""The default rules."""
 
 State = Literal["pass", "fail", "inconclusive"]
 Guard = tuple[str, str, float]
@@ -170,12 +169,11 @@ class LevelTest:
     def _comparison(self, point: str, guard: GuardSample, misses: Sequence[MissSample], failing: float) -> Comparison:
         metric, label, cases = guard.metric, guard.label, guard.cases
         subjects = [self.paired.subjects[case] for case in cases]
-        at_point = [self.paired.goodness(point, label, case, metric) for case in cases]
-        at_reference = [self.paired.goodness(self.reference, label, case, metric) for case in cases]
-        differences = [a - b for a, b in zip(at_point, at_reference, strict=True)]
-        worst = int(np.argmin(differences))
+        at_point, at_reference = (self.paired.goodness(each, label, cases, metric) for each in (point, self.reference))
+        differences = at_point - at_reference
+        worst_case, worst = cases[differences.argmin()], float(differences.min())
         bounds = self._bounds(guard.differences)
-        state, reason = self._judge(guard, bounds, failing, cases[worst], differences[worst])
+        state, reason = self._judge(guard, bounds, failing, worst_case, worst)
         signs = next((miss.signs for miss in misses if miss.label == label), np.zeros(0, dtype=np.int64))
         return Comparison(
             point=point,
@@ -192,8 +190,8 @@ class LevelTest:
             lower_bound=bounds.lower,
             upper_bound=bounds.upper,
             method=bounds.method,
-            worst_difference=differences[worst],
-            worst_case=cases[worst],
+            worst_difference=worst,
+            worst_case=worst_case,
             state=state,
             subjects_needed=subjects_needed(bounds.sd, guard.margin, alpha=self.bound_alpha, error=self.rules.alpha),
             reason=f"{reason.rstrip('.')}{self._left_out(label, point)}.",
@@ -299,8 +297,8 @@ def compare_points(
 
     Args:
         rows: scores of all points on one or more data sets.
-        points: names of the points.
-        reference: name of the point to compare with.
+        points: their names.
+        reference: the one to compare with.
         rules: as in :func:`decide`, with the error level for all points together.
 
     Returns:
@@ -314,9 +312,7 @@ def compare_points(
     """
     if reference not in points:
         raise ValueError(f"reference must be one of {', '.join(points)}, got {reference!r}.")
-    datasets = list(dict.fromkeys(row.dataset for row in rows))
-    if not datasets:
-        raise ValueError("rows must hold scores, got none.")
+    datasets = list_data_sets(rows)
     paired = {dataset: PairedScores.from_rows(rows, points, dataset) for dataset in datasets}
     others = [point for point in points if point != reference]
     left = list(others)
@@ -353,7 +349,7 @@ def _outcome(test: LevelTest, point: str) -> PointOutcome:
     )
 
 
-def _plain_mean(goodness: Sequence[float], subjects: Sequence[str], metric: str) -> float:
+def _plain_mean(goodness: FloatArray, subjects: Sequence[str], metric: str) -> float:
     """Mean over subjects of the metric with its original sign."""
     mean = float(subject_means(goodness, subjects).mean())
     # 0 has no sign

@@ -55,25 +55,19 @@ class GuardSample:
         """Collect a guard's differences; ``limit`` is the largest drop of a single case, if any."""
         metric, label, margin = guard
         cases = paired.comparable_cases(label, point, reference)
-        at = paired.subject_numbers
-        index = np.array([at[paired.subjects[case]] for case in cases], dtype=np.int64)
-        values = np.array(
-            [
-                paired.goodness(point, label, case, metric) - paired.goodness(reference, label, case, metric)
-                for case in cases
-            ],
-            dtype=np.float64,
-        )
-        states = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
-        seen = np.array(["missed" not in each for each in states], dtype=bool)
+        index, count = paired.subject_index(cases), len(paired.subject_names)
+        values = paired.goodness(point, label, cases, metric) - paired.goodness(reference, label, cases, metric)
+        missed = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
+        seen = np.array(["missed" not in each for each in missed], dtype=bool)
+        least = np.inf if limit is None else limit + _ROUNDING
         return cls(
             metric,
             label,
             margin,
             cases,
-            _means(values, index, len(at)),
-            None if seen.all() else _means(values[seen], index[seen], len(at)),
-            _extremes(values, index, len(at), limit),
+            _means(values, index, count),
+            None if seen.all() else _means(values[seen], index[seen], count),
+            _signs(index[values < -least], index[values > least], count),
         )
 
     @property
@@ -115,15 +109,11 @@ class MissSample:
     @classmethod
     def of(cls, paired: PairedScores, label: str, point: str, reference: str) -> MissSample:
         """Collect the misses of both."""
-        at = paired.subject_numbers
+        count = len(paired.subject_names)
         lost, won = (paired.newly_missed(*pair, label) for pair in ((point, reference), (reference, point)))
-        worse, better = (
-            np.array([at[paired.subjects[case]] for case in cases], dtype=np.int64) for cases in (lost, won)
-        )
-        present = np.zeros(len(at), dtype=bool)
-        for case, subject in paired.subjects.items():
-            present[at[subject]] |= paired.scores[reference, label, case].state in ("ok", "missed")
-        return cls(label, lost, _signs(worse, better, len(at)), present)
+        signs = _signs(paired.subject_index(lost), paired.subject_index(won), count)
+        having = [case for case in paired.subjects if paired.scores[reference, label, case].state in ("ok", "missed")]
+        return cls(label, lost, signs, np.isin(np.arange(count), paired.subject_index(having)))
 
     def states(self, weights: FloatArray, error: float, failing: FloatArray) -> _IntArray:
         """The state in each of many samples; see :meth:`GuardSample.states`."""
@@ -222,11 +212,6 @@ def _means(values: FloatArray, index: _IntArray, count: int) -> FloatArray:
     cases = np.bincount(index, minlength=count)
     sums = np.bincount(index, values, minlength=count)
     return np.where(cases > 0, sums / np.maximum(cases, 1), np.nan)
-
-
-def _extremes(values: FloatArray, index: _IntArray, count: int, limit: float | None) -> _IntArray:
-    least = np.inf if limit is None else limit + _ROUNDING
-    return _signs(index[values < -least], index[values > least], count)
 
 
 def _signs(worse: _IntArray, better: _IntArray, count: int) -> _IntArray:

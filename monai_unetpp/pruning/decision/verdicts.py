@@ -17,7 +17,7 @@ from monai_unetpp.pruning.decision.stability import (
     sample_verdicts,
     stability_of,
 )
-from monai_unetpp.pruning.pairing import PairedScores
+from monai_unetpp.pruning.pairing import PairedScores, list_data_sets
 from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, SetDifference, Stability, Verdict
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha
@@ -78,8 +78,8 @@ def decide(
 
     Args:
         rows: scores of all points; other data sets are ignored.
-        points: operating points; the embedded ones are the levels, and the deepest of these is the reference.
-        rules: margins, limits and error level, see :class:`~monai_unetpp.pruning.rules.Rules`.
+        points: the embedded ones are the levels, and the deepest of these is the reference.
+        rules: see :class:`~monai_unetpp.pruning.rules.Rules`.
         dataset: name of the data set.
         role: use of the cases; the figures are optimistic either way, see :func:`confirm`.
 
@@ -117,8 +117,8 @@ def confirm(
     Args:
         decision: from the choosing cases; its verdict must be to prune.
         confirm_rows: scores of other subjects, which the caller must ensure.
-        points: as in :func:`decide`.
-        rules: as in :func:`decide`, the same as for choosing.
+        points: as in :func:`decide`, like ``rules``.
+        rules: the same as for choosing.
         dataset: name of the confirming data set; by default the only one in ``confirm_rows``.
 
     Raises:
@@ -156,20 +156,12 @@ def decide_all(
 
     A level must be acceptable on every data set, so the joint level is the deepest of the single ones, and every
     single verdict must be to prune. This needs no correction for the number of data sets. The joint decision has no
-    comparisons of its own; its blockers name the data set that stopped it.
-
-    Args:
-        rows: scores of all data sets.
-        points: as in :func:`decide`, the same for every data set.
-        rules: as in :func:`decide`.
-        role: as in :func:`decide`.
+    comparisons of its own; its blockers name the data set that stopped it. The arguments are as in :func:`decide`.
 
     Raises:
         ValueError: no rows, a data set called ``"all"`` beside others, or anything that :func:`decide` refuses.
     """
-    datasets = list(dict.fromkeys(row.dataset for row in rows))
-    if not datasets:
-        raise ValueError("rows must hold scores, got none.")
+    datasets = list_data_sets(rows)
     if len(datasets) > 1 and "all" in datasets:
         raise ValueError("dataset must not be called 'all' where there are several. Rename it.")
     decisions = [decide(rows, points, rules, dataset=dataset, role=role) for dataset in datasets]
@@ -225,7 +217,7 @@ def trust(
     for dataset in dict.fromkeys(row.dataset for row in rows):
         test = LevelTest(_paired(rows, points, dataset), levels[-1].name, rules)
         tested[dataset] = [test.samples(point.name) for point in reversed(levels[:-1])]
-        sampled[dataset] = sample_verdicts(tested[dataset], list(test.paired.subject_numbers), rules)
+        sampled[dataset] = sample_verdicts(tested[dataset], test.paired.subject_names, rules)
     stability = [stability_of(each, names, dataset) for dataset, each in sampled.items()]
     if len(sampled) > 1:
         stability.insert(0, stability_of(join_verdicts(sampled), names, "all"))
@@ -235,8 +227,7 @@ def trust(
 def _verdict(
     test: LevelTest, levels: list[OperatingPoint], tested: list[LevelOutcome], described: list[LevelOutcome], role: Role
 ) -> Decision:
-    deepest = levels[-1]
-    by_name = {point.name: point.level for point in levels}
+    by_name, deepest = {point.name: point.level for point in levels}, levels[-1].level
     enough = test.subjects >= MIN_SUBJECTS
     passed = list(itertools.takewhile(lambda level: enough and level.state == "pass", tested))
     stop = tested[len(passed)] if len(passed) < len(tested) else None
@@ -246,7 +237,7 @@ def _verdict(
     blockers = list(stop.sentences) if stop is not None else []
     if not enough:
         blockers.insert(0, f"{few_subjects(test.subjects)}.")
-    chosen = by_name[passed[-1].point] if passed else deepest.level
+    chosen = by_name[passed[-1].point] if passed else deepest
     return Decision(
         dataset=test.paired.dataset,
         verdict=verdict,
@@ -339,7 +330,7 @@ def _summary(
     test: LevelTest,
     verdict: Verdict,
     level: str,
-    deepest: OperatingPoint,
+    deepest: str,
     tested: Sequence[LevelOutcome],
     stop: LevelOutcome | None,
     needed: int | None,
@@ -350,16 +341,16 @@ def _summary(
     if verdict == "prune":
         confirmed = ", confirmed" if role == "confirm" else ""
         text = (
-            f"Prune to {level}{confirmed}: on {on_cases} it is not worse than {deepest.level} by more than the margins "
+            f"Prune to {level}{confirmed}: on {on_cases} it is not worse than {deepest} by more than the margins "
             f"({guarded}; {_bounds_text(test, tested[: None if stop is None else tested.index(stop)])})"
         )
         if stop is not None:
             text += f"; {stop.point} fails" if stop.state == "fail" else f"; for {stop.point} this is not shown"
     elif verdict == "keep":
         reason = first.sentences[0].removeprefix(f"{first.point}: ").rstrip(".")
-        text = f"Keep {deepest.level}: on {on_cases}, {first.point} fails: {reason}"
+        text = f"Keep {deepest}: on {on_cases}, {first.point} fails: {reason}"
     else:
-        text = f"Inconclusive, keep {deepest.level} for now: "
+        text = f"Inconclusive, keep {deepest} for now: "
         if test.subjects < MIN_SUBJECTS:
             are = "is" if len(test.paired.subjects) == 1 else "are"
             text += f"{on_cases} {are} fewer than the {MIN_SUBJECTS} subjects that any verdict needs"

@@ -65,11 +65,11 @@ def evaluate_adaptive(
     depths = [depth for each in scored for depth in each.depths if (depth.dataset, depth.case) not in kept_back]
     operations = level_operations(network, window_shape)
     names = [gate_name(each) for each in tolerances]
-    middle = {(each.dataset, each.case): each for each in depths if each.point == names[len(names) // 2]}
+    middle = [each for each in depths if each.point == names[len(names) // 2]]
     cases = {(depth.dataset, case.name): case for each in scored for depth in each.depths[:1] for case in each.cases}
-    timed = _evenly_spaced(sorted(middle, key=lambda case: operations_ratio(middle[case].windows, operations)))
+    timed = _evenly_spaced(sorted(middle, key=lambda each: operations_ratio(each.windows, operations)))
     logger.info("Measuring the time of %d tolerances on %d cases ...", len(tolerances), len(timed))
-    images = [load(cases[case]) for case in timed]
+    images = [load(cases[each.dataset, each.case]) for each in timed]
     ratios, staging = time_adaptive(network, inferers, images, tolerances, device, repeats, rules.seed)
     points = _points(rows, depths, tolerances, network.levels, operations, ratios, rules)
     recommended, reason = _recommend(points, network.levels[-1])
@@ -89,16 +89,11 @@ def evaluate_adaptive(
 def compare_in_sequence(
     rows: Sequence[ScoreRow], points: Sequence[str], reference: str, rules: Rules
 ) -> list[tuple[_Outcomes, bool]]:
-    """Test points one after the other until one does not pass, and describe the rest.
+    """For each point its outcomes by data set, and whether it and all before it pass on each.
 
     The order is fixed in advance, starting with the point that differs least from the reference. So each is tested at
     the full error level, and the chance of accepting any point that is worse by the margin stays at ``alpha``: no
     cases need to be held out for the choice. Subjects are the units.
-
-    With several data sets, a point must pass on each.
-
-    Returns:
-        For each point its outcomes by data set, and whether it is accepted.
 
     See:
         Angelopoulos et al., "Learn then Test", arXiv:2110.01052, for fixed sequences of thresholds.
@@ -174,7 +169,7 @@ def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | N
     return best.name, f"{cost}; {versus}."
 
 
-def _evenly_spaced(cases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _evenly_spaced(cases: Sequence[CaseDepth]) -> list[CaseDepth]:
     """Up to eight cases, evenly spaced in the given order of depth."""
     count = min(len(cases), _TIMED_CASES)
     return [cases[(2 * number + 1) * len(cases) // (2 * count)] for number in range(count)]
@@ -207,15 +202,10 @@ def time_adaptive(
     repeats: int,
     seed: int = 0,
 ) -> tuple[dict[float, Quartiles], dict[str, Quartiles]]:
-    """Total time of the images at each tolerance, relative to the deepest level in the same round.
+    """Total time of the images by tolerance, and without a stop by runtime, relative to the deepest level.
 
-    At tolerance 0 no window stops: this shows what it costs to run the network in stages. Real images are needed: in
-    noise, all windows would have the same depth.
-
-    The inferers are by runtime, the one that runs the network at the tolerances first.
-
-    Returns:
-        The times by tolerance, and the times without a stop by runtime.
+    Without a stop, at tolerance 0, it shows what it costs to run the network in stages. Real images are needed: in
+    noise, all windows would have the same depth. The first inferer runs the network at the tolerances.
     """
     batches = [image.as_tensor() if isinstance(image, MetaTensor) else image for image in images]
     batches = [image[None].to(device, torch.float32) for image in batches]

@@ -71,10 +71,7 @@ def compare_grid(
     reference: str,
     left_out: Mapping[str, str] | None = None,
 ) -> OperatingGrid:
-    """Compare all points of a grid with its reference, and recommend one.
-
-    The error level of the rules is that for all points together.
-    """
+    """Compare all points of a grid with its reference, at the error level of the rules together, and recommend one."""
     names = [point.name for point in points]
     outcomes = compare_points(rows, names, reference, rules)
     known = with_labels(rows)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from os import PathLike
 from typing import Any
 
 import torch
@@ -61,13 +61,7 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
 
 
 def adaptive_tolerances(given: Mapping[str, Any] | Sequence[str] | str | None) -> tuple[float, ...]:
-    """The tolerances for choosing the depth of each window, from a configuration or the command line.
-
-    Args:
-        given: as for :func:`parse_settings`, with values of ``adaptive``.
-
-    Returns:
-        Distinct tolerances, the smallest first; empty for none.
+    """The distinct tolerances for choosing the depth of each window, the smallest first; see :func:`parse_settings`.
 
     Example:
         >>> adaptive_tolerances(["overlap=0,0.25", "adaptive=0.033,0.02"])
@@ -75,18 +69,8 @@ def adaptive_tolerances(given: Mapping[str, Any] | Sequence[str] | str | None) -
     """
     parse_settings(given)
     asked = [value for name, values in _named_values(given) if name == ADAPTIVE for value in values]
-    tolerances = []
-    for value in asked:
-        try:
-            tolerances.append(check_tolerance(float(value)))
-        except (TypeError, ValueError):
-            tolerances.append(0.0)
-        if not tolerances[-1]:
-            raise ValueError(
-                f"settings must have an adaptive tolerance above 0 and at most 1, got {value!r}. 0.033 is a good start."
-            )
     # those of one name are one point
-    return tuple(sorted({gate_name(tolerance): tolerance for tolerance in tolerances}.values()))
+    return tuple(sorted({gate_name(tolerance): tolerance for tolerance in map(_parse_tolerance, asked)}.values()))
 
 
 def _named_values(given: Mapping[str, Any] | Sequence[str] | str | None) -> list[tuple[str, Any]]:
@@ -124,7 +108,8 @@ def list_settings(
                 "settings must not ask for windows=own where the inferer chooses its windows. Give the inferer a shape."
             )
         if (precision, runtime) not in known:
-            known[precision, runtime] = _what_runs(shallow, device, precision, runtime, inferer.cache_dir)
+            options = {"precision": precision, "runtime": runtime, "cache_dir": inferer.cache_dir}
+            known[precision, runtime] = _what_runs(shallow, device, **options)
         setting = InferenceSetting(overlap, flips, *known[precision, runtime], auto_windows=windows == AUTO)
         with_setting(inferer, setting)
         wrong = [axis for axis in flips if axis >= network.spatial_dims]
@@ -134,16 +119,15 @@ def list_settings(
             )
         return setting
 
-    own: SettingsGrid = {
-        "overlap": (_parse("overlap", inferer.overlap),),
-        "flips": (tuple(inferer.flips),),
-        "precision": (inferer.precision,),
-        "runtime": (inferer.runtime,),
-        "windows": (AUTO if inferer.roi_size == AUTO else _OWN,),
+    own = {
+        "overlap": _parse_overlap(inferer.overlap),
+        "flips": tuple(inferer.flips),
+        "precision": inferer.precision,
+        "runtime": inferer.runtime,
+        "windows": AUTO if inferer.roi_size == AUTO else _OWN,
     }
-    first = itertools.product(*own.values())
-    others = itertools.product(*(grid.get(name, own[name]) for name in own)) if grid else ()
-    return tuple(dict.fromkeys(resolved(*values) for values in (*first, *others)))
+    others = itertools.product(*(grid.get(name, (own[name],)) for name in own)) if grid else ()
+    return tuple(dict.fromkeys(resolved(*values) for values in (tuple(own.values()), *others)))
 
 
 def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:
@@ -157,31 +141,16 @@ def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting)
     )
 
 
-def _what_runs(
-    network: NestedUNet,
-    device: torch.device | str,
-    precision: str,
-    runtime: str,
-    cache_dir: str | PathLike[str] | None,
-) -> tuple[str, str]:
+def _what_runs(network: NestedUNet, device: torch.device | str, **options: Any) -> tuple[str, str]:
     """The precision and runtime that are really used."""
     shape = tuple(max(16, size) for size in NestedUNetConfig.check(**network.config).smallest_size())
     try:
-        predictor = make_predictor(
-            network,
-            levels=None,
-            window_shape=shape,
-            batch_size=1,
-            device=device,
-            runtime=runtime,
-            precision=precision,
-            cache_dir=cache_dir,
-        )
+        predictor = make_predictor(network, levels=None, window_shape=shape, batch_size=1, device=device, **options)
         predictor(torch.zeros((1, network.in_channels, *shape), device=device))
     except RuntimeError as e:
         raise ValueError(
-            f"settings must be what this machine can run, got runtime {runtime!r} at precision {precision!r} on "
-            f"{device} ({str(e).splitlines()[0]}). Leave it out."
+            f"settings must be what this machine can run, got runtime {options['runtime']!r} at precision "
+            f"{options['precision']!r} on {device} ({str(e).splitlines()[0]}). Leave it out."
         ) from e
     return predictor.precision, predictor.runtime
 
@@ -205,6 +174,15 @@ def _parse(name: str, value: Any) -> Any:
     if value not in known:
         raise ValueError(f"settings must have a {name} among {', '.join(known)}, got {value!r}. Correct the name.")
     return value
+
+
+def _parse_tolerance(value: Any) -> float:
+    with contextlib.suppress(TypeError, ValueError):
+        if tolerance := check_tolerance(float(value)):
+            return tolerance
+    raise ValueError(
+        f"settings must have an adaptive tolerance above 0 and at most 1, got {value!r}. 0.033 is a good start."
+    )
 
 
 def _parse_overlap(value: Any) -> tuple[float, ...]:

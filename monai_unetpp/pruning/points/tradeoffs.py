@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
@@ -12,7 +11,7 @@ import numpy as np
 from monai_unetpp.metrics.definitions import check_metric
 from monai_unetpp.pruning.budgets import COST_KEYS, Budget
 from monai_unetpp.pruning.decision import compare_points, passing_points
-from monai_unetpp.pruning.pairing import PairedScores
+from monai_unetpp.pruning.pairing import PairedScores, list_data_sets
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import FloatArray
@@ -44,8 +43,10 @@ class ResampledAccuracy:
 
 def cost_value(cost: PointCost, key: str) -> float:
     """The cost ``key`` of ``COST_KEYS``, in its unit."""
-    if key == "energy_j" and cost.volume_energy_j is None:
-        raise ValueError("energy_j is not reported by this machine (RAPL or NVML). Take another cost.")
+    if key == "energy_j":
+        if cost.volume_energy_j is None:
+            raise ValueError("energy_j is not reported by this machine (RAPL or NVML). Take another cost.")
+        return cost.volume_energy_j.median
     values = {
         "latency_ms": cost.volume_latency_s.median * 1e3,
         "window_latency_ms": cost.window_latency_s.median * 1e3,
@@ -53,7 +54,6 @@ def cost_value(cost: PointCost, key: str) -> float:
         "memory_mb": cost.peak_memory_bytes / 1e6,
         "flops": float(cost.flops_per_window),
         "checkpoint_mb": cost.checkpoint_bytes / 1e6,
-        "energy_j": cost.volume_energy_j.median if cost.volume_energy_j else math.nan,
     }
     return values[key]
 
@@ -90,11 +90,8 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
     """
     if check_metric(metric) == "hd95_mm":
         raise ValueError("metric must be one where larger is better, got 'hd95_mm'. Use dice, iou or nsd.")
-    datasets = list(dict.fromkeys(row.dataset for row in rows))
-    if not datasets:
-        raise ValueError("rows must hold scores, got none.")
     by_dataset: list[dict[str, float]] = []
-    for dataset in datasets:
+    for dataset in list_data_sets(rows):
         paired = PairedScores.from_rows(rows, points, dataset)
         present = {label: cases for label in paired.labels if (cases := paired.cases_with(label, points))}
         if not present:
@@ -109,18 +106,23 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
     return {point: fmean(accuracies[point] for accuracies in by_dataset) for point in points}
 
 
+def mean_accuracy_where_labelled(
+    rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice"
+) -> dict[str, float]:
+    """:func:`mean_accuracy` of these points among others, on the data sets that have labels; empty if none has."""
+    known = with_labels([row for row in rows if row.point in points])
+    return mean_accuracy(known, points, metric) if known else {}
+
+
 def pareto_front(
     accuracy: Mapping[str, float],
     costs: Mapping[str, PointCost],
     keys: Sequence[str] = ("latency_ms",),
     resampled: ResampledAccuracy | None = None,
 ) -> TradeOff:
-    """The points that no other point beats by being at least as accurate and as cheap, and better in one of the two.
+    """The points that no other beats by being at least as accurate and cheap, and better in one; most accurate first.
 
     ``resampled``, of at least the same points, tells how often each is on the front.
-
-    Returns:
-        The front, most accurate point first.
     """
     table = _cost_table(accuracy, costs, keys)
 
@@ -139,11 +141,7 @@ def pareto_front(
 
 
 def front_of_labels(costs: Mapping[str, PointCost], resampled: ResampledAccuracy, keys: Sequence[str]) -> TradeOff:
-    """The points that no other beats in the accuracy of every label and in all of several costs.
-
-    Returns:
-        The points that are on the front in at least half of the samples, and how often each point is.
-    """
+    """The points that at least half of the samples have on the front of the accuracy of every label and all costs."""
     table = _cost_table(costs, costs, keys)
     of_labels = resampled.among(list(table)).of_labels
     shares = _front_shares(table, of_labels)
@@ -173,13 +171,13 @@ def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: in
 
 def _resampled(paired: PairedScores, points: Sequence[str], rng: np.random.Generator) -> dict[str, FloatArray]:
     """The mean Dice ``(samples, points)`` of each label of a data set; NaN where no case of a sample has it."""
-    at = paired.subject_numbers
-    weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=_SAMPLES).astype(np.float64)
+    count = len(paired.subject_names)
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=_SAMPLES).astype(np.float64)
     by_label = {}
     for label in paired.labels:
         cases = paired.cases_with(label, points)
         values = np.array([[paired.value(point, label, case, "dice") for point in points] for case in cases])
-        drawn = weights[:, [at[paired.subjects[case]] for case in cases]]
+        drawn = weights[:, paired.subject_index(cases)]
         total = drawn.sum(axis=1, keepdims=True)
         means = drawn @ values.reshape(len(cases), len(points)) / np.maximum(total, 1)
         by_label[label] = np.where(total > 0, means, np.nan)
@@ -217,10 +215,7 @@ def within_budget(
     """The cheapest point within all budgets that is shown to be as good as the most accurate one there.
 
     The cheapest is that by the first budget, then the fastest. Without ``rows``, or if none is shown to be as good, it
-    is the most accurate point itself.
-
-    Returns:
-        One point, or none where every point costs more.
+    is the most accurate point itself. No point is picked where every one costs more.
     """
     keys = [limit.key for limit in limits]
     table = _cost_table(accuracy, costs, keys)

@@ -51,26 +51,13 @@ class _Place(NamedTuple):
     share: float
 
 
-class _Scored(NamedTuple):
-    """All points by name: what they are, their mean Dice, its interval, and accuracies in resamples of the subjects.
-
-    The latter are ``(samples, points, labels)``.
-    """
-
-    kinds: dict[str, str]
-    dice: dict[str, float]
-    bars: dict[str, tuple[float, float]]
-    resampled: ResampledAccuracy
-
-
 def plot_trade_offs(result: PruningResult) -> list[Picture]:
     """Plot the mean Dice of every point against each measured cost; no picture without costs or labels.
 
     Points joined by a line are on the Pareto front; hollow ones are beaten by another. All rests on the cases of the
-    table of trade-offs: those that confirm a level do not count. In brackets is the share of
-    resamples of the subjects in which a point is unbeaten. Bars are 95 % bootstrap intervals over subjects of the
-    difference from the deepest level, without the spread between easy and hard cases, which all levels share. All
-    pictures have the same y-axis.
+    table of trade-offs: those that confirm a level do not count. In brackets is the share of resamples of the subjects
+    in which a point is unbeaten. Bars are 95 % bootstrap intervals over subjects of the difference from the deepest
+    level, without the spread between easy and hard cases, which all levels share. All pictures have the same y-axis.
     """
     depths = times_of_depths(result.adaptive, result.costs)
     kinds = {p.name: "further checkpoint" if p.kind == "extra" else "level" for p in result.points}
@@ -82,18 +69,32 @@ def plot_trade_offs(result: PruningResult) -> list[Picture]:
     if not rows:
         return []
     dice, resampled = mean_accuracy(rows, names), resampled_accuracy(rows, names, seed=result.rules.seed)
-    scored = _Scored(kinds, dice, _bars(dice, resampled, deepest_point(result)), resampled)
+    bars = _bars(dice, resampled, deepest_point(result))
     # of depths per window, only time was measured
     goals = {key: own | depths if key == "latency_ms" else own for key in _GOALS}
     goals["energy_j"] = {name: cost for name, cost in own.items() if cost.volume_energy_j}
-    return [_plot(result, key, costs, scored) for key, costs in goals.items() if costs]
-
-
-def mean_dice(result: PruningResult, points: Sequence[OperatingPoint]) -> dict[str, float]:
-    """Mean Dice of each point over cases, labels and data sets, in that order; empty if no case has a label."""
-    names = [point.name for point in points]
-    rows = with_labels([row for row in result.rows if row.point in names])
-    return mean_accuracy(rows, names) if rows else {}
+    chosen, deepest = (point.name if point else "" for point in (chosen_point(result), deepest_point(result)))
+    roles = {chosen: "chosen", deepest: "deepest, kept" if chosen == deepest else "deepest"}
+    pictures = []
+    for key, costs in goals.items():
+        if costs:
+            words, unit, scale = _axis(key, costs)
+            front = pareto_front({name: dice[name] for name in costs}, costs, [key], resampled)
+            places = [
+                _Place(
+                    name,
+                    kinds[name],
+                    roles.get(name, ""),
+                    cost_value(cost, key) * scale,
+                    dice[name],
+                    bars[name],
+                    name in front.points,
+                    front.on_front[name],
+                )
+                for name, cost in costs.items()
+            ]
+            pictures.append(_plot(sorted(places, key=lambda place: place.cost), words, unit, [*bars.values()]))
+    return pictures
 
 
 def _choosing_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRow, ...]:
@@ -120,9 +121,8 @@ def _bars(
     return {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)}
 
 
-def _plot(result: PruningResult, key: str, costs: Mapping[str, PointCost], scored: _Scored) -> Picture:
-    words, unit, scale = _axis(key, costs)
-    places = _places(result, key, costs, scored, scale)
+def _plot(places: Sequence[_Place], words: str, unit: str, bars: Sequence[tuple[float, float]]) -> Picture:
+    """The picture of one cost, the cheapest place first; ``bars`` are those of all pictures."""
     deepest = next((place for place in places if place.role.startswith("deepest")), None)
     with new_figure(3.75, 3.5) as (figure, grid):
         axes = grid[0, 0]
@@ -134,8 +134,7 @@ def _plot(result: PruningResult, key: str, costs: Mapping[str, PointCost], score
             _draw(axes, place)
         # with room for the text of the last point to its right
         axes.set_xlim(0, 1.4 * max(place.cost for place in places))
-        # the same for all costs
-        ends = [end for bar in scored.bars.values() for end in bar]
+        ends = [end for bar in bars for end in bar]
         room = 0.4 * max(max(ends) - min(ends), 1e-3)
         axes.set_ylim(min(ends) - room, max(ends) + room)
         axes.locator_params(axis="x", nbins=5)
@@ -157,30 +156,6 @@ def _axis(key: str, costs: Mapping[str, PointCost]) -> tuple[str, str, float]:
         unit, scale = time_unit(cost.volume_latency_s.median for cost in costs.values())
         return words, unit, scale / 1e3
     return words, unit, 1.0
-
-
-def _places(
-    result: PruningResult, key: str, costs: Mapping[str, PointCost], scored: _Scored, scale: float
-) -> list[_Place]:
-    """Every point with this cost, the cheapest first."""
-    names = list(costs)
-    front = pareto_front({name: scored.dice[name] for name in names}, costs, [key], scored.resampled)
-    chosen, deepest = (point.name if point else "" for point in (chosen_point(result), deepest_point(result)))
-    roles = {chosen: "chosen", deepest: "deepest, kept" if chosen == deepest else "deepest"}
-    places = [
-        _Place(
-            name,
-            scored.kinds[name],
-            roles.get(name, ""),
-            cost_value(costs[name], key) * scale,
-            scored.dice[name],
-            scored.bars[name],
-            name in front.points,
-            front.on_front[name],
-        )
-        for name in names
-    ]
-    return sorted(places, key=lambda place: place.cost)
 
 
 def _draw(axes: Axes, place: _Place) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND, METRICS
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
 from monai_unetpp.pruning.results import OperatingGrid, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS
 from monai_unetpp.pruning.summary import shown_labels
@@ -37,8 +37,8 @@ def grid_table(grid: OperatingGrid, result: PruningResult) -> Table:
     """Every operating point of the grid, the fastest first."""
     labels = [label for label in shown_labels(result) if label != FOREGROUND] or [FOREGROUND]
     names = [point.name for point in grid.points]
-    found = {label: with_labels([row for row in grid.rows if row.label == label]) for label in labels}
-    means = {label: mean_accuracy(scores, names) for label, scores in found.items() if scores}
+    rows = {label: [row for row in grid.rows if row.label == label] for label in labels}
+    means = {label: mean_accuracy_where_labelled(scores, names) for label, scores in rows.items()}
     points = sorted(grid.points, key=lambda point: grid.time_ratios[point.name].median)
     unit, scale = time_unit(cost.volume_latency_s.median for cost in grid.costs.values())
     records: list[dict[str, TableCell | str | None]] = []
@@ -59,8 +59,8 @@ def grid_table(grid: OperatingGrid, result: PruningResult) -> Table:
                 "Windows": setting.windows,
                 "Result": _grid_verdict(grid, point.name),
                 **{
-                    f"Dice, {label}": format_metric("dice", means[label][point.name]) if label in means else None
-                    for label in labels
+                    f"Dice, {label}": format_metric("dice", dice[point.name]) if dice else None
+                    for label, dice in means.items()
                 },
                 "Bound nearest its margin": _closest_bound(grid, point.name),
                 f"Time per volume ({unit})": significant(cost.volume_latency_s.median * scale),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Collection, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monai_unetpp.metrics import METRICS
@@ -45,10 +46,7 @@ class Picture(NamedTuple):
 def picture_of(figure: Figure, alt: str, marks: Sequence[tuple[Axes, tuple[float, float], str]] = ()) -> Picture:
     """The finished figure.
 
-    Args:
-        figure: the figure.
-        alt: alternative text.
-        marks: axes, position in data coordinates, and the values to show there; dropped if there are very many.
+    ``marks`` are axes, position in data coordinates, and the values to show there; dropped if there are very many.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -69,19 +67,19 @@ def plot_grid(grid: OperatingGrid) -> Picture:
 
     Colour is the level, shape the precision and runtime; filled points are the reference and those that pass.
     """
-    levels = list(dict.fromkeys(point.level for point in grid.points))
-    kinds = list(dict.fromkeys(_kind(point) for point in grid.points))
+    colours = dict(zip(dict.fromkeys(point.level for point in grid.points), cycle(PALETTE), strict=False))
+    markers = dict(zip(dict.fromkeys(map(_kind, grid.points)), cycle(_SETTING_MARKERS), strict=False))
     place = {name: (grid.time_ratios[name].median, accuracy) for name, accuracy in grid.accuracy.items()}
     with new_figure(9.0, 5.0) as (figure, axes_grid):
         axes = axes_grid[0, 0]
         if len(grid.front) > 1:
             axes.plot(*zip(*(place[name] for name in grid.front), strict=True), color=FAINT, linestyle="--", zorder=1)
         for point in grid.points:
-            colour = PALETTE[levels.index(point.level) % len(PALETTE)]
+            colour = colours[point.level]
             filled = grid_state(grid, point.name) in ("pass", "reference")
             axes.plot(
                 *place[point.name],
-                marker=_SETTING_MARKERS[kinds.index(_kind(point)) % len(_SETTING_MARKERS)],
+                marker=markers[_kind(point)],
                 markersize=8,
                 color=colour,
                 markerfacecolor=colour if filled else "white",
@@ -92,20 +90,13 @@ def plot_grid(grid: OperatingGrid) -> Picture:
         for name in dict.fromkeys((grid.recommended or grid.reference, grid.reference)):
             axes.plot(*place[name], marker="o", markersize=16, markerfacecolor="none", color=INK, zorder=4)
         for number, name in enumerate(grid.front, start=1):
-            axes.annotate(
-                str(number),
-                place[name],
-                xytext=(0, 11),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8.5,
-                zorder=5,
-            )
+            style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8.5, "zorder": 5}
+            axes.annotate(str(number), place[name], xytext=(0, 11), **style)
         axes.margins(0.08, 0.14)
         use_log_scale(axes)
         axes.set_xlabel("time per volume (times that of the reference; median, logarithmic)")
         axes.set_ylabel("mean Dice over the labels (0 to 1)")
-        _legend_grid(figure, grid, levels, kinds)
+        _legend_grid(figure, grid, colours, markers)
         words = {
             p.name: f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points
         }
@@ -121,13 +112,10 @@ def _kind(point: OperatingPoint) -> str:
     return "" if point.setting is None else f"{point.setting.precision} {point.setting.runtime}"
 
 
-def _legend_grid(figure: Figure, grid: OperatingGrid, levels: Sequence[str], kinds: Sequence[str]) -> None:
+def _legend_grid(figure: Figure, grid: OperatingGrid, colours: dict[str, str], markers: dict[str, str]) -> None:
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o"}
-    handles = [_handle(level, PALETTE[i % len(PALETTE)], **dot) for i, level in enumerate(levels)]
-    handles += [
-        _handle(kind, FAINT, linestyle="none", marker=_SETTING_MARKERS[i % len(_SETTING_MARKERS)])
-        for i, kind in enumerate(kinds)
-    ]
+    handles = [_handle(level, colour, **dot) for level, colour in colours.items()]
+    handles += [_handle(kind, FAINT, linestyle="none", marker=marker) for kind, marker in markers.items()]
     if any(outcome.state != "pass" for outcome in grid.outcomes):
         handles.append(_handle("hollow: not shown to pass", FAINT, markerfacecolor="white", **dot))
     ringed = "reference" if grid.recommended is None else "recommended, and reference"
@@ -184,7 +172,7 @@ def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: Col
     axes.axvline(0, color=INK, linewidth=1)
     for row, c in enumerate(comparisons):
         marker, colour = _STATE_STYLE[c.state]
-        face: str | None = None
+        face = colour
         if c.point not in tested:
             colour, face = FAINT, "white"
         axes.plot([-c.margin, -c.margin], [row - 0.5, row + 0.5], **_MARGIN_STYLE)
@@ -192,17 +180,12 @@ def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: Col
             axes.plot([c.lower_bound, c.upper_bound], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
             axes.plot([c.lower_bound], [row], marker="|", markersize=11, markeredgewidth=2, color=colour)
         if math.isfinite(c.mean_difference):
-            style: dict[str, Any] = {
-                "marker": marker,
-                "markersize": 7,
-                "color": colour,
-                "markerfacecolor": face or colour,
-            }
-            axes.plot([c.mean_difference], [row], linestyle="none", **style)
-        for edge, inward, out in ((low, 1, c.lower_bound < low), (high, -1, c.upper_bound > high)):
+            style: dict[str, Any] = {"marker": marker, "markersize": 7, "markerfacecolor": face}
+            axes.plot([c.mean_difference], [row], color=colour, linestyle="none", **style)
+        for edge, arrow, out in ((low, "<", c.lower_bound < low), (high, ">", c.upper_bound > high)):
             if out:
-                # an arrow at the edge: the interval continues beyond the plot
-                axes.plot(edge, row, marker="<" if inward > 0 else ">", markersize=9, color=colour, clip_on=False)
+                # the interval continues beyond the plot
+                axes.plot(edge, row, marker=arrow, markersize=9, color=colour, clip_on=False)
     axes.set_yticks(range(len(comparisons)), [f"{c.point} · {c.label} · {_outcome(c, tested)}" for c in comparisons])
     axes.set_ylim(len(comparisons) - 0.4, -0.6)
     axes.set_xlim(low, high)
@@ -246,8 +229,7 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
     labels = every[-_MAX_PANELS:]
     undrawn = f" Not drawn: {', '.join(every[:-_MAX_PANELS])}." if len(every) > len(labels) else ""
     embedded = [point.name for point in result.points if point.kind == "embedded"]
-    sets = tuple(dict.fromkeys(row.dataset for row in result.rows))
-    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(sets)}
+    colours = dict(zip(dict.fromkeys(row.dataset for row in result.rows), cycle(PALETTE), strict=False))
     dice: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in result.rows:
         if row.score.dice is not None:

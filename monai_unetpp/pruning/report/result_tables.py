@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
 from monai_unetpp.pruning.report.opening import verdict_in_words
 from monai_unetpp.pruning.results import Comparison, Decision, PointCost, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha, unseen_rate
@@ -411,14 +411,15 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
         cost = relative[point.name]
         if point.kind == "extra" or point == deepest:
             continue
-        lost = _iou_points_lost(result, dataset, point.name, deepest.name)
+        scores = [row for row in result.rows if dataset in (row.dataset, ALL)]
+        iou = mean_accuracy_where_labelled(scores, (point.name, deepest.name), "iou")
         records.append(
             {
                 "Network": f"{point.name} of {deepest.name}, here",
                 "Less time": percent(1 - 1 / cost.volume_speed_up, ".1f") if cost.volume_speed_up else None,
                 "Fewer parameters": None if cost.parameter_share is None else percent(1 - cost.parameter_share, ".1f"),
                 "Less peak memory": None if cost.memory_share is None else percent(1 - cost.memory_share, ".1f"),
-                "IoU points lost": None if lost is None else f"{lost:.1f}",
+                "IoU points lost": f"{100 * (iou[deepest.name] - iou[point.name]):.1f}" if iou else None,
             }
         )
     if not records:
@@ -430,13 +431,6 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
         words=("Network",),
         notes=["Time: per volume. IoU points: mean over the labels; 100 points are an IoU of 1.", PAPER_CLAIM],
     )
-
-
-def _iou_points_lost(result: PruningResult, dataset: str, point: str, deepest: str) -> float | None:
-    names = (point, deepest)
-    rows = with_labels([row for row in result.rows if row.point in names and dataset in (row.dataset, ALL)])
-    means = mean_accuracy(rows, names, "iou") if rows else {}
-    return 100 * (means[deepest] - means[point]) if means else None
 
 
 def trade_offs_table(result: PruningResult) -> Table:

@@ -66,18 +66,10 @@ def save_worst_cases(
     most: int = 4,
     ignore_labels: Mapping[str, int | None] | None = None,
 ) -> tuple[str, ...]:
-    """Draw the worst cases of a level into ``folder/overlays``, in a folder for each data set.
+    """Draw the worst cases of a level beside the deepest, in ``folder/overlays`` and there by data set.
 
-    A picture that cannot be written is the last: the first one is always that of the worst case.
-
-    Args:
-        folder: folder of the report.
-        pipeline: the network and how it segments.
-        chosen: the level to show beside the deepest one.
-        scores: of all data sets.
-        networks: by data set and case, the network that scored it instead of that of the pipeline.
-        most: how many are drawn.
-        ignore_labels: by data set, the label value that is not scored, if any.
+    A picture that cannot be written is the last: the first one is always that of the worst case. ``networks``, by data
+    set and case, scored the cases instead of that of the pipeline.
 
     Returns:
         Paths relative to ``folder``, the worst case first.
@@ -111,15 +103,7 @@ def _save_case(
     chosen, deepest = levels
     text = f"Dice of {loss.label} {loss.chosen_dice:.3f} at {chosen}, {loss.deepest_dice:.3f} at {deepest}"
     truth = read_label_map(case.label, pipeline.network.spatial_dims)
-    maps = predict_case(
-        pipeline.network,
-        case,
-        preprocessing=pipeline.preprocessing,
-        inferer=pipeline.inferer,
-        postprocessing=pipeline.postprocessing,
-        levels=list(levels),
-        device=pipeline.device,
-    )
+    maps = predict_case(pipeline.network, case, **pipeline.steps, levels=levels, device=pipeline.device)
     # what is not scored must not show as an error
     scored, known = list(pipeline.labels.values()), truth.data != ignore_label
     true, less, most = (
@@ -175,10 +159,10 @@ def save_overlay(
         spacing: size of a voxel along each axis, in ``unit``.
         path: the PNG to write, with title and description (for alternative text) in its metadata.
         title: heading, taken literally.
-        label_names: name of each label by value.
+        label_names: by value.
         chosen_name: name of the chosen level.
         deepest_name: name of the deepest level.
-        unit: unit of ``spacing``.
+        unit: of ``spacing``.
         orientation: directions of the axes, such as ``"RAS"``, for the name of the plane and for letters at the edges.
             None if unknown, and in 2D.
     """

@@ -27,7 +27,7 @@ from monai_unetpp.data import (
 )
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.formats.reader import Volume, read_label_map
-from monai_unetpp.files import write_text
+from monai_unetpp.files import write_json
 from monai_unetpp.inferers.label_maps import check_finite
 from monai_unetpp.metrics import CaseScorer, LabelScore, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
@@ -47,10 +47,9 @@ _Scores = dict[str, dict[str, LabelScore]]
 
 @dataclasses.dataclass(frozen=True)
 class CaseScores:
-    """All scores of one case.
+    """All scores of one case, by operating point and label.
 
     Attributes:
-        scores: by operating point and label.
         error_auroc: how well disagreement finds errors; None if not measured or undefined.
         failures: why further networks failed, by key.
         depths: number of windows that stopped, by gate and level.
@@ -79,10 +78,7 @@ class FinishedCases:
         self.depends_on = depends_on
 
     def load(self, case: str, network: str, content: str) -> dict[str, Any] | None:
-        """The record of a network on a case if it is still valid, else the reason is logged.
-
-        ``content`` is the SHA-256 of the case's image and label files.
-        """
+        """The record of a network on a case whose files have this SHA-256; None if it is not valid, which is logged."""
         entry = self._read(case).get(network)
         if entry is None:
             return None
@@ -102,8 +98,7 @@ class FinishedCases:
         """Keep the record of a network on a case, beside those of other networks."""
         networks = self._read(case)
         networks[network] = {"fingerprint": self._fingerprint(network, content), "record": dict(record)}
-        text = json.dumps({"case": case, "networks": networks}, indent=1, allow_nan=False)
-        write_text(self._path(case), text + "\n")
+        write_json(self._path(case), {"case": case, "networks": networks}, indent=1)
 
     def _fingerprint(self, network: str, content: str) -> dict[str, str]:
         return {**self.depends_on[network], "data": content}
@@ -177,8 +172,9 @@ class CaseEvaluation:
                 # failures of further networks do not concern the levels: keep the case
                 failures[source.key] = outcome
                 continue
-            if recalled is None:
-                self._remember(case, source, content, outcome)
+            if recalled is None and self.memory is not None:
+                record = {**to_plain(outcome), "uncertainty": self._uncertain(source)}
+                self.memory.save(case.name, source.key, content, record)
             scores |= outcome.scores
             depths |= outcome.depths
             auroc = outcome.error_auroc if source.key == EMBEDDED else auroc
@@ -260,12 +256,6 @@ class CaseEvaluation:
                 logger.info("%s: its uncertainty was not stored. The case is scored again.", case.name)
                 return None
         return CaseScores(scores, stored.error_auroc if self.scoring.measures_uncertainty else None, depths=depths)
-
-    def _remember(self, case: LabelledCase, source: LevelSource, content: str, scored: CaseScores) -> None:
-        if self.memory is None:
-            return
-        record = {**to_plain(scored), "uncertainty": self._uncertain(source)}
-        self.memory.save(case.name, source.key, content, record)
 
 
 def _memory(scoring: Scoring, sources: Sequence[LevelSource]) -> FinishedCases | None:

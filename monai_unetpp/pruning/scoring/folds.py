@@ -124,12 +124,11 @@ def read_folds(
 
     Args:
         paths: tables with the columns of :data:`SCORE_COLUMNS`, such as the ``per_case.csv`` of a report.
-        entries: cases of the data set; those in no table are ignored. Their ``subject``, where they have one, replaces
-            that in the tables.
+        entries: cases; those in no table are ignored. Their ``subject`` replaces that in the tables.
         levels: of the network, shallowest first.
-        dataset: name of the data set, instead of that in the tables, as folders may have been renamed.
-        tolerance_mm: of the surface Dice by label, foreground included, which the tables must have. Where one does not
-            tell, it is taken to have them, with a warning.
+        dataset: its name, instead of that in the tables, as folders may have been renamed.
+        tolerance_mm: of the surface Dice by label, foreground included. A table that does not tell them is taken to
+            have them, with a warning.
     """
     if len(paths) < 2:
         raise ValueError(

@@ -49,14 +49,7 @@ def predict_case(
 ) -> dict[str, _Array]:
     """The label maps of one case, as ``evaluate_levels`` scores them, for pictures.
 
-    Args:
-        network: as for ``evaluate_levels``.
-        case: one of the ``cases`` that ``evaluate_levels`` returns.
-        preprocessing: as for ``evaluate_levels``.
-        inferer: as for ``evaluate_levels``.
-        postprocessing: as for ``evaluate_levels``.
-        levels: names of the levels; by default ``network.levels``.
-        device: where the network runs.
+    The arguments are as for ``evaluate_levels``, and the case is one of the ``cases`` that it returns.
 
     Returns:
         Integer label map ``(H, W[, D])`` on the label's grid, by level.
@@ -187,11 +180,9 @@ class Pipeline:
     def infer(
         self, image: torch.Tensor, source: LevelSource, device: torch.device, whole: Sequence[int] | None = None
     ) -> Any:
-        """The output of the inferer for a batch of one image.
+        """The output of the inferer for a batch of one image, or of a part of an image of the shape ``whole``.
 
         Where the logits of all levels would not fit into memory, as of many classes, each level takes its own pass.
-
-        ``whole`` is the shape of the image of which ``image`` is a part, to infer as for this one.
         """
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         batch = plain[None].to(device, torch.float32)
