@@ -183,7 +183,7 @@ def measure_setting_costs(
     windows = run.seconds(
         {
             name: run.window_task(
-                with_setting(inferer, _setting_of(point)), networks[point.level], level_costs[point.level].window_shape
+                with_setting(inferer, point.known_setting), networks[point.level], level_costs[point.level].window_shape
             )
             for name, point in measured.items()
         }
@@ -204,7 +204,7 @@ def _volume_tasks(
     image = run.image(networks[points[0].level], level_costs[points[0].level].volume_shape)
     return {
         point.name: functools.partial(
-            _segment_at, shared[_network_name(point)], _setting_of(point), image, networks[point.level]
+            _segment_at, shared[_network_name(point)], point.known_setting, image, networks[point.level]
         )
         for point in points
     }
@@ -255,7 +255,7 @@ class _Measurement:
 def _cheapest_points(points: Sequence[OperatingPoint]) -> dict[str, OperatingPoint]:
     """By name of the network, the point with the cheapest setting that uses it."""
     cheapest: dict[str, OperatingPoint] = {}
-    for point in sorted(points, key=lambda each: (len(_setting_of(each).flips), _setting_of(each).overlap)):
+    for point in sorted(points, key=lambda each: (len(each.known_setting.flips), each.known_setting.overlap)):
         cheapest.setdefault(_network_name(point), point)
     return cheapest
 
@@ -347,20 +347,14 @@ def _random_input(network: NestedUNet, shape: tuple[int, ...], device: torch.dev
     return torch.randn((1, network.in_channels, *shape), generator=generator).to(device)
 
 
-def _setting_of(point: OperatingPoint) -> InferenceSetting:
-    if point.setting is None:
-        raise ValueError(f"points must have a setting, got none for {point.name!r}. See list_settings.")
-    return point.setting
-
-
 def _network_name(point: OperatingPoint) -> str:
     """Level, precision, runtime and choice of windows, which determine the compiled or converted network."""
-    setting = _setting_of(point)
+    setting = point.known_setting
     return f"{point.level} {setting.precision} {setting.runtime} {setting.windows}"
 
 
 def _all_levels(inferer: NestedSlidingWindowInferer, point: OperatingPoint) -> NestedSlidingWindowInferer:
-    return with_setting(inferer, _setting_of(point)).with_options(levels=None)
+    return with_setting(inferer, point.known_setting).with_options(levels=None)
 
 
 def _segment_at(

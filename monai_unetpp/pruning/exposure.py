@@ -24,9 +24,6 @@ from monai_unetpp.pruning.results import (
     TrainingGap,
 )
 
-SELECTION = "selection favours the deepest level; test on unseen cases"
-"""Warning on a verdict other than to prune if the judging cases chose the weights by the deepest level."""
-
 #: The weights of a bundle, and those of a training whose result has not been put into it.
 _WEIGHTS = (WEIGHTS_FILE, "training/model.pt", "finetuning/model.pt")
 
@@ -132,7 +129,10 @@ def _restricted(decision: Decision, exposure: Exposure, deepest: str) -> Decisio
     if exposure.selecting and decision.verdict == "prune":
         return dataclasses.replace(decision, optimistic=True)
     if exposure.selecting:
-        text = f"{exposure.selecting} of {exposure.cases} cases chose the weights: {SELECTION}."
+        text = (
+            f"{exposure.selecting} of {exposure.cases} cases chose the weights: selection favours the deepest level; "
+            "test on unseen cases."
+        )
         return dataclasses.replace(decision, warnings=(*decision.warnings, text))
     return decision
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,9 @@ def _referred(function: types.FunctionType) -> dict[str, Any]:
 
     An expression of a MONAI configuration finds what it refers to as ``@name`` in one global dictionary of all names.
     """
-    names, constants = _names_and_constants(function.__code__)
+    codes = list(_all_code(function.__code__))
+    names = {name for code in codes for name in code.co_names}
+    constants = {constant for code in codes for constant in code.co_consts if isinstance(constant, str)}
     referred = {name: function.__globals__[name] for name in names if name in function.__globals__}
     resolved = referred.pop(ReferenceResolver._vars, {})
     own = {
@@ -144,13 +146,9 @@ def _referred(function: types.FunctionType) -> dict[str, Any]:
     return {**own, **{f"@{name}": entry for name, entry in resolved.items() if name in constants}}
 
 
-def _names_and_constants(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """The names that code and the code within it use, and its texts."""
-    names = set(code.co_names)
-    constants = {constant for constant in code.co_consts if isinstance(constant, str)}
+def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code and the code within it."""
+    yield code
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
-            inner_names, inner_constants = _names_and_constants(inner)
-            names |= inner_names
-            constants |= inner_constants
-    return names, constants
+            yield from _all_code(inner)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,10 +120,12 @@ class EvaluationData:
 
     def __post_init__(self) -> None:
         for name in ("dataset_dir", "scores"):
-            object.__setattr__(self, name, _as_paths(getattr(self, name)))
+            given = getattr(self, name) or ()
+            paths = [given] if isinstance(given, (str, PathLike)) else given
+            object.__setattr__(self, name, tuple(map(Path, paths)))
         for name in ("confirm_dir", "subjects_of"):
             folder = getattr(self, name)
-            object.__setattr__(self, name, None if folder is None else Path(fspath(folder)))
+            object.__setattr__(self, name, None if folder is None else Path(folder))
         _check_names(self.names, count=len(self.dataset_dir))
         if self.confirm_dir is not None and self.confirm_share is not None:
             raise ValueError("confirm_dir and confirm_share exclude each other. Give the one you want to confirm with.")
@@ -220,8 +222,8 @@ class Outputs:
     pictures: int = 4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))
-        object.__setattr__(self, "write", None if self.write is None else Path(fspath(self.write)))
+        object.__setattr__(self, "output_dir", Path(self.output_dir))
+        object.__setattr__(self, "write", None if self.write is None else Path(self.write))
 
 
 _GROUPS: dict[str, type[Any]] = {
@@ -283,10 +285,6 @@ def _by_group(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise ValueError(f"a pruning plan has no field {field!r}. {advice}")
         given[homes[field]][field] = value
     return given
-
-
-def _as_paths(given: Sequence[_Path] | _Path | None) -> tuple[Path, ...]:
-    return tuple(Path(fspath(path)) for path in ([given] if isinstance(given, (str, PathLike)) else given or ()))
 
 
 def _check_names(names: Sequence[str], count: int) -> None:

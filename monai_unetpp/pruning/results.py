@@ -92,6 +92,13 @@ class OperatingPoint:
     checkpoint: str = ""
     setting: InferenceSetting | None = None
 
+    @property
+    def known_setting(self) -> InferenceSetting:
+        """The setting of a point of a grid, which has one."""
+        if self.setting is None:
+            raise ValueError(f"points must have a setting, got none for {self.name!r}. See list_settings.")
+        return self.setting
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoreRow:

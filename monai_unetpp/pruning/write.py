@@ -41,9 +41,11 @@ from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.metrics import GUARDED, METRICS
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
+from monai_unetpp.plain_values import to_plain
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
+from monai_unetpp.pruning.rules import Margin
 from monai_unetpp.pruning.summary import ALL, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference, format_metric
 from monai_unetpp.reporting.markdown import code, escape, format_table
@@ -251,20 +253,12 @@ def _origin(source: Path, level: str, decision: Decision | None, result: Pruning
     if decision is not None:
         told = ("verdict", "summary", "dataset", "role", "optimistic", "cases", "subjects")
         origin |= {name: getattr(decision, name) for name in told}
-        origin |= {"verdict_level": decision.level, "margins": _margins(decision, result)}
+        used = dict.fromkeys(Margin(each.metric, each.margin, (each.label,)) for each in decision.comparisons)
+        margins = list(used) if result is None else result.rules.margins
+        origin |= {"verdict_level": decision.level, "margins": to_plain(margins)}
     if result is not None:
         origin["alpha"] = result.rules.alpha
     return origin
-
-
-def _margins(decision: Decision, result: PruningResult | None) -> list[dict[str, Any]]:
-    if result is not None:
-        return [
-            {"metric": margin.metric, "value": margin.value, "labels": list(margin.labels) if margin.labels else None}
-            for margin in result.rules.margins
-        ]
-    used = dict.fromkeys((each.metric, each.margin, each.label) for each in decision.comparisons)
-    return [{"metric": metric, "value": value, "labels": [label]} for metric, value, label in used]
 
 
 def _accuracy(level: str, decision: Decision | None, result: PruningResult | None) -> list[_Accuracy]:

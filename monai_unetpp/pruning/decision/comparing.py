@@ -221,19 +221,14 @@ class LevelTest:
             return "inconclusive", f"{what}: {self.held[guard.label]}, so it is no reference."
         if guard.found is not None and (seen := int(np.isfinite(guard.found).sum())) > 1:
             judged.append(self._judge_mean(f"{what}, where both find it,", guard, self._bounds(guard.found), seen))
-        judged.append(self._judge_drops(what, guard, failing, worst_case, worst))
-        return min(judged, key=lambda each: _ORDER.index(each[0]))
-
-    def _judge_drops(
-        self, what: str, guard: GuardSample, failing: float, worst_case: str, worst: float
-    ) -> tuple[State, str]:
         drops, gains = int((guard.drops < 0).sum()), int((guard.drops > 0).sum())
         limit = self.rules.max_case_drop.get(guard.metric, math.nan)
-        state, found = self._judge_counts(drops, gains, guard.subjects, failing)
-        return state, (
+        state, told = self._judge_counts(drops, gains, guard.subjects, failing)
+        large = (
             f"{what} falls by more than {limit:g} in {drops} of {guard.subjects} subjects (most in {worst_case}, by "
-            f"{-worst:.4f}) and rises by as much in {gains}{found}."
+            f"{-worst:.4f}) and rises by as much in {gains}{told}."
         )
+        return min([*judged, (state, large)], key=lambda each: _ORDER.index(each[0]))
 
     def _judge_mean(self, what: str, guard: GuardSample, bounds: MeanBounds, n: int) -> tuple[State, str]:
         margin, alpha = guard.margin, self.rules.alpha

@@ -302,12 +302,6 @@ def _paired(rows: Sequence[ScoreRow], points: Sequence[OperatingPoint], dataset:
     return PairedScores.from_rows(rows, [point.name for point in points], dataset)
 
 
-def _counted(test: LevelTest) -> str:
-    cases = len(test.paired.subjects)
-    of = "" if cases == test.subjects else f" of {counted(test.subjects, 'subject')}"
-    return f"{counted(cases, 'case')}{of}"
-
-
 def _margins_text(guards: Sequence[Guard]) -> str:
     texts = [f"{METRICS[metric].in_words} {label} {margin:g}" for metric, label, margin in guards]
     shared = {(metric, margin) for metric, _, margin in guards}
@@ -337,7 +331,8 @@ def _summary(
     supposing: str,
     role: Role,
 ) -> str:
-    on_cases, guarded, first = _counted(test), _margins_text(test.guards), tested[0]
+    cases, guarded, first = len(test.paired.subjects), _margins_text(test.guards), tested[0]
+    on_cases = counted(cases, "case") + ("" if cases == test.subjects else f" of {counted(test.subjects, 'subject')}")
     if verdict == "prune":
         confirmed = ", confirmed" if role == "confirm" else ""
         text = (
@@ -352,7 +347,7 @@ def _summary(
     else:
         text = f"Inconclusive, keep {deepest} for now: "
         if test.subjects < MIN_SUBJECTS:
-            are = "is" if len(test.paired.subjects) == 1 else "are"
+            are = "is" if cases == 1 else "are"
             text += f"{on_cases} {are} fewer than the {MIN_SUBJECTS} subjects that any verdict needs"
         else:
             text += f"{on_cases} do not show whether {first.point} is worse by more than the margins ({guarded})"

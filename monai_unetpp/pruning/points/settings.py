@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -98,7 +99,7 @@ def list_settings(
     this machine cannot run are refused before any case is scored.
     """
     shallow = network.prune(network.levels[0]).eval().to(device)
-    known: dict[tuple[str, str], tuple[str, str]] = {}
+    what_runs = functools.cache(functools.partial(_what_runs, shallow, device, inferer.cache_dir))
 
     def resolved(
         overlap: tuple[float, ...], flips: tuple[int, ...], precision: str, runtime: str, windows: str
@@ -107,10 +108,7 @@ def list_settings(
             raise ValueError(
                 "settings must not ask for windows=own where the inferer chooses its windows. Give the inferer a shape."
             )
-        if (precision, runtime) not in known:
-            options = {"precision": precision, "runtime": runtime, "cache_dir": inferer.cache_dir}
-            known[precision, runtime] = _what_runs(shallow, device, **options)
-        setting = InferenceSetting(overlap, flips, *known[precision, runtime], auto_windows=windows == AUTO)
+        setting = InferenceSetting(overlap, flips, *what_runs(precision, runtime), auto_windows=windows == AUTO)
         with_setting(inferer, setting)
         wrong = [axis for axis in flips if axis >= network.spatial_dims]
         if wrong or len(overlap) not in (1, network.spatial_dims):
@@ -141,16 +139,19 @@ def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting)
     )
 
 
-def _what_runs(network: NestedUNet, device: torch.device | str, **options: Any) -> tuple[str, str]:
+def _what_runs(
+    network: NestedUNet, device: torch.device | str, cache_dir: Any, precision: str, runtime: str
+) -> tuple[str, str]:
     """The precision and runtime that are really used."""
     shape = tuple(max(16, size) for size in NestedUNetConfig.check(**network.config).smallest_size())
     try:
-        predictor = make_predictor(network, levels=None, window_shape=shape, batch_size=1, device=device, **options)
+        window: dict[str, Any] = {"levels": None, "window_shape": shape, "batch_size": 1, "device": device}
+        predictor = make_predictor(network, **window, runtime=runtime, precision=precision, cache_dir=cache_dir)
         predictor(torch.zeros((1, network.in_channels, *shape), device=device))
     except RuntimeError as e:
         raise ValueError(
-            f"settings must be what this machine can run, got runtime {options['runtime']!r} at precision "
-            f"{options['precision']!r} on {device} ({str(e).splitlines()[0]}). Leave it out."
+            f"settings must be what this machine can run, got runtime {runtime!r} at precision {precision!r} on "
+            f"{device} ({str(e).splitlines()[0]}). Leave it out."
         ) from e
     return predictor.precision, predictor.runtime
 

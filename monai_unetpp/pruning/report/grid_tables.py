@@ -44,9 +44,7 @@ def grid_table(grid: OperatingGrid, result: PruningResult) -> Table:
     records: list[dict[str, TableCell | str | None]] = []
     marked = []
     for number, point in enumerate(points):
-        setting, cost, ratio = point.setting, grid.costs[point.name], grid.time_ratios[point.name]
-        if setting is None:
-            continue
+        setting, cost, ratio = point.known_setting, grid.costs[point.name], grid.time_ratios[point.name]
         if point.name == (grid.recommended or grid.reference):
             marked.append(number)
         records.append(
@@ -113,13 +111,12 @@ def grid_networks_table(grid: OperatingGrid) -> Table:
     unit, scale = time_unit(cost.window_latency_s.median for cost in grid.costs.values())
     records: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for point in grid.points:
-        if point.setting is not None:
-            setting, cost = point.setting, grid.costs[point.name]
-            key = (setting.precision, setting.runtime, setting.windows, point.level)
-            record = {"Level": point.level, "Precision": key[0], "Runtime": key[1], "Windows": key[2]}
-            record[f"Time per window ({unit})"] = quartiles(cost.window_latency_s, scale)
-            record["Peak memory (MB)"] = significant(cost.peak_memory_bytes / _MEGA)
-            records.setdefault(key, record)
+        setting, cost = point.known_setting, grid.costs[point.name]
+        key = (setting.precision, setting.runtime, setting.windows, point.level)
+        record = {"Level": point.level, "Precision": key[0], "Runtime": key[1], "Windows": key[2]}
+        record[f"Time per window ({unit})"] = quartiles(cost.window_latency_s, scale)
+        record["Peak memory (MB)"] = significant(cost.peak_memory_bytes / _MEGA)
+        records.setdefault(key, record)
     return Table.of(
         "Windows and memory of the operating points",
         [records[key] for key in sorted(records)],

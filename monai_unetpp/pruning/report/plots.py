@@ -109,7 +109,7 @@ def plot_grid(grid: OperatingGrid) -> Picture:
 
 
 def _kind(point: OperatingPoint) -> str:
-    return "" if point.setting is None else f"{point.setting.precision} {point.setting.runtime}"
+    return f"{point.known_setting.precision} {point.known_setting.runtime}"
 
 
 def _legend_grid(figure: Figure, grid: OperatingGrid, colours: dict[str, str], markers: dict[str, str]) -> None:

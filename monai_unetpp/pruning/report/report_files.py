@@ -27,7 +27,7 @@ from monai_unetpp.pruning.report.front import plot_trade_offs
 from monai_unetpp.pruning.report.grid_tables import GRID_RULE, grid_networks_table, grid_table
 from monai_unetpp.pruning.report.opening import first_lines, honesty, key_facts, levels_in_words, plain_verdict
 from monai_unetpp.pruning.report.plots import Picture, plot_case_lines, plot_differences, plot_grid
-from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
+from monai_unetpp.pruning.results import Decision, OperatingGrid, PruningResult
 from monai_unetpp.pruning.scoring.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.summary import (
     ALL,
@@ -139,17 +139,13 @@ def _json(result: PruningResult, summary: Summary) -> str:
 
 def _grid_csv(grid: OperatingGrid) -> str:
     """Like ``per_case.csv``, with the level and setting of the point."""
-    settings = {point.name: (point.level, *_setting_columns(point)) for point in grid.points}
+    settings = {}
+    for point in grid.points:
+        setting = point.known_setting
+        overlap, flips = (" ".join(map(str, values)) for values in (setting.overlap, setting.flips))
+        settings[point.name] = (point.level, overlap, flips, setting.precision, setting.runtime, setting.windows)
     rows = ((*settings[row.point], *score_cells(row)) for row in grid.rows)
     return _csv_text(("level", "overlap", "flips", "precision", "runtime", "windows", *SCORE_COLUMNS), rows)
-
-
-def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str, str]:
-    setting = point.setting
-    if setting is None:
-        return ("", "", "", "", "")
-    overlap, flips = (" ".join(map(str, values)) for values in (setting.overlap, setting.flips))
-    return (overlap, flips, setting.precision, setting.runtime, setting.windows)
 
 
 def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table | None]:

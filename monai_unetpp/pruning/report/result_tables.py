@@ -6,14 +6,14 @@ This module neither decides nor measures: it compares the scores and costs of a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
 from monai_unetpp.pruning.report.opening import verdict_in_words
-from monai_unetpp.pruning.results import Comparison, Decision, PointCost, PruningResult
+from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha, unseen_rate
 from monai_unetpp.pruning.summary import (
     ALL,
@@ -204,35 +204,34 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
 
 def comparisons_table(result: PruningResult, decision: Decision) -> Table:
     """The comparisons of every guarded metric at every level, with their results."""
+    extra = {point.name for point in result.points if point.kind == "extra"}
+    records = []
+    for c in decision.comparisons:
+        why = "further checkpoint" if c.point in extra else "after the stop"
+        untested = TableCell(f"{c.state} (not tested: {why})", "muted")
+        worst = f"{format_difference(c.metric, c.worst_difference)} ({c.worst_case})"
+        records.append(
+            {
+                "Level": c.point,
+                "Metric": METRICS[c.metric].heading,
+                "Label": c.label,
+                "Cases": str(c.cases) if c.clusters == c.cases else f"{c.cases} ({c.clusters} subjects)",
+                "Mean, deepest": format_metric(c.metric, c.mean_reference),
+                "Mean, level": format_metric(c.metric, c.mean_point),
+                "Mean difference": interval(c),
+                "Margin": f"{c.margin:g}",
+                "Worst case": worst if c.worst_case else None,
+                "Bound by": {"bca": "BCa"}.get(c.method, c.method),
+                "Result": TableCell(c.state, STATE_TONES[c.state]) if c.point in decision.tested else untested,
+                "Subjects needed": None if c.subjects_needed is None else str(c.subjects_needed),
+            }
+        )
     return Table.of(
         f"Non-inferiority on {named_data_set(decision.dataset)}{part_in_words(decision.role)}",
-        [_comparison_record(result, c, decision.tested) for c in decision.comparisons],
+        records,
         words=("Level", "Metric", "Label", "Bound by", "Result"),
         notes=_comparison_notes(result, decision),
     )
-
-
-def _comparison_record(
-    result: PruningResult, c: Comparison, tested: Collection[str]
-) -> dict[str, TableCell | str | None]:
-    extra = any(p.name == c.point and p.kind == "extra" for p in result.points)
-    why = "further checkpoint" if extra else "after the stop"
-    untested = TableCell(f"{c.state} (not tested: {why})", "muted")
-    worst = f"{format_difference(c.metric, c.worst_difference)} ({c.worst_case})"
-    return {
-        "Level": c.point,
-        "Metric": METRICS[c.metric].heading,
-        "Label": c.label,
-        "Cases": str(c.cases) if c.clusters == c.cases else f"{c.cases} ({c.clusters} subjects)",
-        "Mean, deepest": format_metric(c.metric, c.mean_reference),
-        "Mean, level": format_metric(c.metric, c.mean_point),
-        "Mean difference": interval(c),
-        "Margin": f"{c.margin:g}",
-        "Worst case": worst if c.worst_case else None,
-        "Bound by": {"bca": "BCa"}.get(c.method, c.method),
-        "Result": TableCell(c.state, STATE_TONES[c.state]) if c.point in tested else untested,
-        "Subjects needed": None if c.subjects_needed is None else str(c.subjects_needed),
-    }
 
 
 def _comparison_notes(result: PruningResult, decision: Decision) -> list[str]:
