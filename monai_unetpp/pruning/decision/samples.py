@@ -57,8 +57,8 @@ class GuardSample:
         cases = paired.comparable_cases(label, point, reference)
         index, count = paired.subject_index(cases), len(paired.subject_names)
         values = paired.goodness(point, label, cases, metric) - paired.goodness(reference, label, cases, metric)
-        missed = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
-        seen = np.array(["missed" not in each for each in missed], dtype=bool)
+        states = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
+        seen = np.array(["missed" not in each for each in states], dtype=bool)
         least = np.inf if limit is None else limit + _ROUNDING
         return cls(
             metric,
