@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from monai_unetpp.metrics import FOREGROUND, METRICS, LabelScore
 from monai_unetpp.pruning.results import ScoreRow
 
-__all__ = ["BOTH_FALSE_POSITIVE", "PairedScores", "list_data_sets"]
+__all__ = ["BOTH_FALSE_POSITIVE", "PairedScores"]
 
 BOTH_FALSE_POSITIVE = "left out, where both find a structure that the truth lacks"
 """How the reason of a comparison describes such pairs, after their number."""
@@ -94,14 +94,14 @@ class PairedScores:
         return cls(dataset, tuple(points), subjects, labels, scores)
 
     @property
-    def subject_names(self) -> list[str]:
-        """The subjects in the order of their names, so that samples of them depend on no order of cases."""
-        return sorted(set(self.subjects.values()))
+    def subject_numbers(self) -> dict[str, int]:
+        """The subjects, numbered in the order of their names, so that samples of them depend on no order of cases."""
+        return {subject: number for number, subject in enumerate(sorted(set(self.subjects.values())))}
 
     def subject_index(self, cases: Sequence[str]) -> NDArray[np.int64]:
-        """The place in :attr:`subject_names` of the subject of each of these cases."""
-        place = {subject: number for number, subject in enumerate(self.subject_names)}
-        return np.array([place[self.subjects[case]] for case in cases], dtype=np.int64)
+        """The number of the subject of each of these cases."""
+        numbers = self.subject_numbers
+        return np.array([numbers[self.subjects[case]] for case in cases], dtype=np.int64)
 
     def check_label(self, label: str) -> str:
         """``label`` if it was scored, the pooled foreground included, else a ``ValueError``."""
@@ -155,10 +155,10 @@ class PairedScores:
             )
         return float(value)
 
-    def goodness(self, point: str, label: str, cases: Sequence[str], metric: str) -> NDArray[np.float64]:
-        """The metric on some cases, signed so that larger is better."""
-        values = np.array([self.value(point, label, case, metric) for case in cases], dtype=np.float64)
-        return values if METRICS[metric].larger_is_better else -values
+    def goodness(self, point: str, label: str, case: str, metric: str) -> float:
+        """The metric, signed so that larger is better."""
+        value = self.value(point, label, case, metric)
+        return value if METRICS[metric].larger_is_better else -value
 
     def newly_missed(self, point: str, reference: str, label: str) -> tuple[str, ...]:
         """The cases where ``point`` misses ``label`` completely and ``reference`` does not."""

@@ -55,8 +55,12 @@ class GuardSample:
         """Collect a guard's differences; ``limit`` is the largest drop of a single case, if any."""
         metric, label, margin = guard
         cases = paired.comparable_cases(label, point, reference)
-        index, count = paired.subject_index(cases), len(paired.subject_names)
-        values = paired.goodness(point, label, cases, metric) - paired.goodness(reference, label, cases, metric)
+        index, count = paired.subject_index(cases), len(paired.subject_numbers)
+        at_point, at_reference = (
+            np.array([paired.goodness(name, label, case, metric) for case in cases], dtype=np.float64)
+            for name in (point, reference)
+        )
+        values = at_point - at_reference
         states = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
         seen = np.array(["missed" not in each for each in states], dtype=bool)
         least = np.inf if limit is None else limit + _ROUNDING
@@ -109,7 +113,7 @@ class MissSample:
     @classmethod
     def of(cls, paired: PairedScores, label: str, point: str, reference: str) -> MissSample:
         """Collect the misses of both."""
-        count = len(paired.subject_names)
+        count = len(paired.subject_numbers)
         lost, won = (paired.newly_missed(*pair, label) for pair in ((point, reference), (reference, point)))
         signs = _signs(paired.subject_index(lost), paired.subject_index(won), count)
         having = [case for case in paired.subjects if paired.scores[reference, label, case].state in ("ok", "missed")]

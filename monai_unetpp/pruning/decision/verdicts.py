@@ -217,7 +217,7 @@ def trust(
     for dataset in dict.fromkeys(row.dataset for row in rows):
         test = LevelTest(_paired(rows, points, dataset), levels[-1].name, rules)
         tested[dataset] = [test.samples(point.name) for point in reversed(levels[:-1])]
-        sampled[dataset] = sample_verdicts(tested[dataset], test.paired.subject_names, rules)
+        sampled[dataset] = sample_verdicts(tested[dataset], list(test.paired.subject_numbers), rules)
     stability = [stability_of(each, names, dataset) for dataset, each in sampled.items()]
     if len(sampled) > 1:
         stability.insert(0, stability_of(join_verdicts(sampled), names, "all"))

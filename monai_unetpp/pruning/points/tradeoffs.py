@@ -171,7 +171,7 @@ def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: in
 
 def _resampled(paired: PairedScores, points: Sequence[str], rng: np.random.Generator) -> dict[str, FloatArray]:
     """The mean Dice ``(samples, points)`` of each label of a data set; NaN where no case of a sample has it."""
-    count = len(paired.subject_names)
+    count = len(paired.subject_numbers)
     weights = rng.multinomial(count, np.full(count, 1 / count), size=_SAMPLES).astype(np.float64)
     by_label = {}
     for label in paired.labels:
