@@ -148,8 +148,7 @@ def measure_setting_costs(
 
     Args:
         networks: the pruned networks by level, in eval mode.
-        points: each with a setting and a level in ``networks``; those at the first point's setting take window time
-            and memory from ``level_costs``.
+        points: each with a setting; those at the first one's setting take window time and memory from ``level_costs``.
         inferer: runs a network over a volume at each setting.
         level_costs: from :func:`measure_costs` for each level, at the setting of the first point.
         reference: name of the point to compare times with.
