@@ -14,7 +14,7 @@ from dicom_builder import SERIES, Grid, enhanced_dataset, frame_groups, series_d
 from monai_unetpp import segment as segment_one
 from monai_unetpp.data.datasets.cases import find_cases
 from monai_unetpp.data.formats.dicom import read_dicom
-from monai_unetpp.data.formats.dicom_seg import SIDES, Code, LabelCodes, read_label_codes, write_dicom_seg
+from monai_unetpp.data.formats.dicom_seg import SIDES, Code, DicomSegSaved, LabelCodes, read_label_codes
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import RESULT_NAME
 from monai_unetpp.data.formats.series_choice import choose_series
@@ -34,6 +34,10 @@ def voxels():
 @pytest.fixture
 def labels(voxels):
     return np.random.default_rng(1).choice([0, 1, 4], voxels.shape).astype(np.uint8)
+
+
+def write_dicom_seg(path, labels, source, names, codes=None, model=""):
+    DicomSegSaved("pred", names, codes, model).write(path.with_suffix(".nii"), labels, source)
 
 
 def labels_at(path, positions):

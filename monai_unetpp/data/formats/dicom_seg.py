@@ -38,13 +38,7 @@ _LARGEST_DESCRIPTION = 64
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """An entry of a terminology.
-
-    Attributes:
-        value: such as ``"5366008"``.
-        scheme: such as ``"SCT"``, SNOMED CT.
-        meaning: such as ``"Hippocampus"``.
-    """
+    """An entry of a terminology, such as value 5366008, scheme SCT (SNOMED CT), meaning Hippocampus."""
 
     value: str
     scheme: str
@@ -74,12 +68,10 @@ _STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 
 
 def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCodes]:
-    """Parse the entry ``label_codes`` of a bundle's metadata.
+    """Parse the entry ``label_codes`` of a bundle's ``metadata.json``, which ``path`` names in the message.
 
-    Args:
-        path: the ``metadata.json``, for the message.
-        entry: ``category``, ``type`` and optionally ``modifier`` and ``side`` of each value, each with ``value``,
-            ``scheme`` and ``meaning``; None gives an empty dict.
+    It has ``category``, ``type`` and optionally ``modifier`` and ``side`` of each value, each with ``value``,
+    ``scheme`` and ``meaning``; None gives an empty dict.
 
     Raises:
         ValueError: the entry has another form.
@@ -133,8 +125,92 @@ class DicomSegSaved(MapTransform):
         return d
 
     def write(self, output: Path, labels: np.ndarray[Any, Any], source: Sequence[str | PathLike[str]]) -> None:
-        """Write the DICOM SEG beside the label map ``output``; see :func:`write_dicom_seg`."""
-        write_dicom_seg(dicom_seg_path(output), labels, source, self.names, self.codes, self.model)
+        """Write the DICOM SEG beside a label map, whole or not at all.
+
+        Each name becomes a segment, numbered in order, even if its value does not occur.
+
+        Args:
+            output: the label map.
+            labels: ``(columns, rows[, slices])``, on the grid of the series.
+            source: the folder or the files of the series.
+
+        Raises:
+            ImageFileError: as for :func:`check_references`, or the slices do not form a volume.
+            ValueError: ``labels`` has another shape than the series.
+            FileExistsError: the file exists and was not written by this package.
+            OSError: the file cannot be written.
+        """
+        path = dicom_seg_path(output)
+        check_replaceable(path)
+        paths = [Path(file) for file in source]
+        _check_dicom(paths[0])
+        planes, _ = stack_series(paths)
+        _check_needed(paths[0], planes)
+        shape = (*planes[0].size, len(planes))
+        if labels.size != np.prod(shape):
+            raise ValueError(f"labels must have the shape of {paths[0]}, {shape}, got {labels.shape}.")
+        frames = np.zeros(shape[::-1], np.uint8 if len(self.names) < 256 else np.uint16)
+        for number, value in enumerate(sorted(self.names), start=1):
+            frames[np.transpose(labels.reshape(shape)) == value] = number
+        with quiet_pydicom():
+            segmentation = self._segmentation(*_in_order_of_files(planes, frames))
+            with atomic_path(path) as temporary:
+                segmentation.save_as(temporary)
+
+    def _segmentation(self, images: Sequence[Dataset], frames: np.ndarray[Any, Any]) -> Dataset:
+        from highdicom import UID
+        from highdicom.seg import Segmentation, SegmentationTypeValues
+
+        return Segmentation(
+            source_images=images,
+            pixel_array=frames,
+            segmentation_type=SegmentationTypeValues.BINARY,
+            segment_descriptions=self._descriptions(),
+            series_instance_uid=UID(),
+            series_number=100 + int(images[0].get("SeriesNumber") or 0),
+            sop_instance_uid=UID(),
+            instance_number=1,
+            manufacturer=MARK,
+            manufacturer_model_name=(self.model or MARK)[:_LARGEST_DESCRIPTION],
+            software_versions=__version__,
+            device_serial_number="1",
+            content_label="SEGMENTATION",
+            # names of labels need not be of the images' character set
+            specific_character_set="ISO_IR 192",
+            series_description=f"Segmentation by {self.model or MARK}"[:_LARGEST_DESCRIPTION],
+        )
+
+    def _descriptions(self) -> list[Any]:
+        from highdicom import AlgorithmIdentificationSequence
+        from highdicom.color import CIELabColor
+        from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+        from pydicom.sr.codedict import codes as known
+
+        algorithm = AlgorithmIdentificationSequence(MARK, known.cid7162.ArtificialIntelligence, __version__)
+        descriptions = []
+        for number, label in enumerate(make_labels(self.names), start=1):
+            own = LabelCodes(_STRUCTURE, Code(str(label.value), _OWN_SCHEME, label.name))
+            given = self.codes.get(label.value, own)
+            description = SegmentDescription(
+                segment_number=number,
+                segment_label=label.name[:_LARGEST_DESCRIPTION],
+                segmented_property_category=_concept(given.category),
+                segmented_property_type=_concept(given.type),
+                algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_identification=algorithm,
+                display_color=CIELabColor.from_rgb(*label.colour),
+            )
+            is_region = given.category.value == _STRUCTURE.value  # unlike a lesion
+            modifiers = [_concept(code) for code in (given.modifier, None if is_region else given.side) if code]
+            if modifiers:
+                kind = description.SegmentedPropertyTypeCodeSequence[0]
+                kind.SegmentedPropertyTypeModifierCodeSequence = modifiers
+            if is_region and given.side:
+                region = _concept(given.type)
+                region.AnatomicRegionModifierSequence = [_concept(given.side)]
+                description.AnatomicRegionSequence = [region]
+            descriptions.append(description)
+        return descriptions
 
 
 def dicom_seg_path(label_map: Path) -> Path:
@@ -142,53 +218,10 @@ def dicom_seg_path(label_map: Path) -> Path:
     return label_map.with_name(f"{label_map.name.removesuffix('.gz').removesuffix('.nii')}.dcm")
 
 
-def write_dicom_seg(
-    path: str | PathLike[str],
-    labels: np.ndarray[Any, Any],
-    source: Sequence[str | PathLike[str]],
-    names: Mapping[int, str],
-    codes: Mapping[int, LabelCodes] | None = None,
-    model: str = "",
-) -> None:
-    """Write a label map as DICOM SEG, whole or not at all.
-
-    Args:
-        path: the file to write.
-        labels: ``(columns, rows[, slices])``, on the grid of the series.
-        source: the folder or the files of the series.
-        names: name of each value; each becomes a segment, numbered in order, even if it does not occur.
-        codes: codes of each value.
-        model: name of the model.
-
-    Raises:
-        ImageFileError: as for :func:`check_references`, or the slices do not form a volume.
-        ValueError: ``labels`` has another shape than the series.
-        FileExistsError: the file exists and was not written by this package.
-        OSError: the file cannot be written.
-    """
-    check_replaceable(path)
-    paths = [Path(file) for file in source]
-    _check_dicom(paths[0])
-    planes, _ = stack_series(paths)
-    _check_needed(paths[0], planes)
-    shape = (*planes[0].size, len(planes))
-    if labels.size != np.prod(shape):
-        raise ValueError(f"labels must have the shape of {paths[0]}, {shape}, got {labels.shape}.")
-    frames = np.zeros(shape[::-1], np.uint8 if len(names) < 256 else np.uint16)
-    for number, value in enumerate(sorted(names), start=1):
-        frames[np.transpose(labels.reshape(shape)) == value] = number
-    with quiet_pydicom():
-        images, frames = _in_order_of_files(planes, frames)
-        segmentation = _segmentation(images, frames, names, codes or {}, model)
-        with atomic_path(path) as temporary:
-            segmentation.save_as(temporary)
-
-
 def check_references(source: Sequence[str | PathLike[str]]) -> None:
-    """Check that the headers have what a DICOM SEG refers to; several series are left to the reader.
+    """Check that the headers of a series, a folder or its files, have what a DICOM SEG refers to.
 
-    Args:
-        source: as for :func:`write_dicom_seg`.
+    Several series are left to the reader.
 
     Raises:
         ImageFileError: ``source`` is not a DICOM series, lacks attributes, or cannot be read.
@@ -227,68 +260,6 @@ def check_replaceable(path: str | PathLike[str]) -> None:
         raise FileExistsError(
             f"{path}: exists and was not written by monai-unetpp. Move it away, or name another output folder."
         )
-
-
-def _segmentation(
-    images: Sequence[Dataset],
-    frames: np.ndarray[Any, Any],
-    names: Mapping[int, str],
-    codes: Mapping[int, LabelCodes],
-    model: str,
-) -> Dataset:
-    from highdicom import UID
-    from highdicom.seg import Segmentation, SegmentationTypeValues
-
-    return Segmentation(
-        source_images=images,
-        pixel_array=frames,
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=_descriptions(names, codes),
-        series_instance_uid=UID(),
-        series_number=100 + int(images[0].get("SeriesNumber") or 0),
-        sop_instance_uid=UID(),
-        instance_number=1,
-        manufacturer=MARK,
-        manufacturer_model_name=(model or MARK)[:_LARGEST_DESCRIPTION],
-        software_versions=__version__,
-        device_serial_number="1",
-        content_label="SEGMENTATION",
-        # names of labels need not be of the images' character set
-        specific_character_set="ISO_IR 192",
-        series_description=f"Segmentation by {model or MARK}"[:_LARGEST_DESCRIPTION],
-    )
-
-
-def _descriptions(names: Mapping[int, str], codes: Mapping[int, LabelCodes]) -> list[Any]:
-    from highdicom import AlgorithmIdentificationSequence
-    from highdicom.color import CIELabColor
-    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
-    from pydicom.sr.codedict import codes as known
-
-    algorithm = AlgorithmIdentificationSequence(MARK, known.cid7162.ArtificialIntelligence, __version__)
-    descriptions = []
-    for number, label in enumerate(make_labels(names), start=1):
-        given = codes.get(label.value) or LabelCodes(_STRUCTURE, Code(str(label.value), _OWN_SCHEME, label.name))
-        description = SegmentDescription(
-            segment_number=number,
-            segment_label=label.name[:_LARGEST_DESCRIPTION],
-            segmented_property_category=_concept(given.category),
-            segmented_property_type=_concept(given.type),
-            algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=algorithm,
-            display_color=CIELabColor.from_rgb(*label.colour),
-        )
-        is_region = given.category.value == _STRUCTURE.value  # unlike a lesion
-        modifiers = [_concept(code) for code in (given.modifier, None if is_region else given.side) if code]
-        if modifiers:
-            kind = description.SegmentedPropertyTypeCodeSequence[0]
-            kind.SegmentedPropertyTypeModifierCodeSequence = modifiers
-        if is_region and given.side:
-            region = _concept(given.type)
-            region.AnatomicRegionModifierSequence = [_concept(given.side)]
-            description.AnatomicRegionSequence = [region]
-        descriptions.append(description)
-    return descriptions
 
 
 def _concept(code: Code) -> Any:
