@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ClearBackgroundd,
         CropBackgroundd,
         LevelSurroundd,
+        find_surround,
     )
     from monai_unetpp.data.transforms.instances import SplitInstances, SplitInstancesd
     from monai_unetpp.data.transforms.intensity import (
@@ -38,12 +39,11 @@ if TYPE_CHECKING:
     from monai_unetpp.data.transforms.label_transforms import CheckLabelsd, OneHotLabelsd, RandCropByKnownLabeld
     from monai_unetpp.data.transforms.spacing import BlockwiseSpacingd
     from monai_unetpp.data.transforms.standardization import StandardizeIntensityd
-    from monai_unetpp.data.transforms.surround import find_surround
     from monai_unetpp.data.transforms.surround_search import Surround
     from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
 _HOMES = {
-    ".transforms.background": ("AboveMean", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"),
+    ".transforms.background": ("AboveMean", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd", "find_surround"),
     ".datasets.cases": ("find_cases",),
     ".datasets.check": ("check_dataset", "check_labelled_data"),
     ".datasets.datalist": ("load_datalist",),
@@ -61,7 +61,6 @@ _HOMES = {
     ".formats.reader": ("VolumeReader", "read_geometry"),
     ".transforms.spacing": ("BlockwiseSpacingd",),
     ".transforms.standardization": ("StandardizeIntensityd",),
-    ".transforms.surround": ("find_surround",),
     ".transforms.surround_search": ("Surround",),
     ".writer": ("SegmentationSaveImaged", "write_volume"),
 }

@@ -13,16 +13,14 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.resampling import (
     TRACE,
     axis_neighbours,
-    check_resampled_size,
-    choose_spacing,
+    fit_grid,
     is_same_place,
     list_blocks,
     nearest_voxels,
     needed_box,
 )
 from monai_unetpp.data.transforms.surround_search import box_around, search_surround
-from monai_unetpp.data.transforms.target_grid import find_target_grid, lead_from_to
-from monai_unetpp.free_memory import available_bytes
+from monai_unetpp.data.transforms.target_grid import lead_from_to
 from monai_unetpp.runner.volume import Array, OnGrid, Volume
 
 __all__ = ["PADDINGS", "crop_above_mean", "crop_background", "crop_foreground", "orient", "spacing"]
@@ -59,11 +57,9 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
         ImageFileError: an axis would nearly vanish.
     """
     shape, affine, rank = volume.shape, np.asarray(volume.affine, dtype=np.float64), len(volume.shape)
-    own = np.linalg.norm(affine[:-1, :rank], axis=0)
-    wanted = choose_spacing(own, np.array([*pixdim[:rank], *[pixdim[-1]] * (rank - len(pixdim))], dtype=np.float64))
-    size, target = find_target_grid(shape, affine, wanted, diagonal)
+    wanted = np.array([*pixdim[:rank], *[pixdim[-1]] * (rank - len(pixdim))], dtype=np.float64)
     voxel_bytes = volume.voxels.itemsize * len(volume.voxels)
-    check_resampled_size(volume.path, shape, own, size, wanted, voxel_bytes, available_bytes())
+    size, target = fit_grid(volume.path, shape, affine, voxel_bytes, wanted, diagonal)
     matrix = lead_from_to(affine, target, rank)
     if not (size == shape and is_same_place(matrix, size)):
         volume.voxels = _interpolate(volume.voxels, matrix, size, padding)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,9 @@ _STATE = "source_state"
 
 
 def note_sources(metadata: MutableMapping[Any, Any], files: Sequence[str | PathLike[str]], state: str | None) -> None:
-    """Keep the files of an image in its metadata.
+    """Keep the files of an image, channels or slices of a DICOM series, in its metadata.
 
-    Args:
-        metadata: the metadata, changed in place.
-        files: its channels, or the slices of a DICOM series.
-        state: from :func:`file_state` before they were read; None if they could not be looked at.
+    ``state`` is from :func:`file_state` before they were read; None if they could not be looked at.
     """
     if len(files) > 1:
         metadata[_FILES] = _SEPARATOR.join(fspath(file) for file in files)
@@ -42,6 +39,11 @@ def source_files(metadata: Mapping[Any, Any]) -> tuple[str, ...]:
     names = metadata.get(_FILES) or metadata.get(ImageMetaKey.FILENAME_OR_OBJ)
     name = names[0] if isinstance(names, (list, tuple)) else names
     return () if name is None else tuple(str(name).split(_SEPARATOR))
+
+
+def file_of(image: Any, key: Hashable) -> str:
+    """The file that an image names in its metadata; ``key``, as which it is known, if it names none."""
+    return str(getattr(image, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, key))
 
 
 def existing_files(path: Path) -> list[Path]:

@@ -10,14 +10,10 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 
 def insert_after_loading(transform: Any, step: Callable[[Any], Any]) -> bool:
-    """Let ``step`` see every image as soon as it is loaded.
-
-    Args:
-        transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; others are left alone.
-        step: the step to insert.
+    """Let ``step`` see every image as soon as a ``Compose`` that begins with ``LoadImaged`` has loaded it.
 
     Returns:
-        Whether it was inserted.
+        Whether it was inserted: other preprocessing is left alone.
     """
     place = _loading_steps(transform)
     if place:

@@ -1,4 +1,4 @@
-"""Transforms for the constant surround of an image: level it, crop it, or clear the segmentation in it."""
+"""The constant surround of an image: find it, level it, crop it, or clear the segmentation in it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, MapTransform
 from monai.transforms.utils import is_positive
-from monai.utils import ImageMetaKey, ensure_tuple_rep
+from monai.utils import ensure_tuple_rep
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.transforms.surround import find_surround
-from monai_unetpp.data.transforms.surround_search import Surround, find_black
+from monai_unetpp.data.formats.source_files import file_of
+from monai_unetpp.data.transforms.surround_search import Surround, find_black, search_surround
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,38 @@ logger = logging.getLogger(__name__)
 SURROUND_VALUE, SURROUND_SHARE = "surround_value", "surround_share"
 #: MONAI keeps the edges of what is cropped as 16-bit integers.
 _LONGEST_AXIS = 2**15 - 1
+
+
+def find_surround(image: torch.Tensor) -> Surround | None:
+    """Find the part of an image that is constant and reaches its border, whatever its value.
+
+    The value is the most frequent one on the border of the field of view. It may cover as little as 5 % of it, where a
+    brain reaches the border, but its voxels must be connected, unlike noise. All voxels with this value that are
+    connected to the border through faces are surround. Thus holes of the same value are not, a wall of one voxel keeps
+    the surround out, and a gap of one voxel lets it in. The search is then repeated in the bounding box of the rest,
+    for images that were padded with another value than their background, as long as the remainder varies.
+
+    Voxels must have exactly this value. If it is not the lowest, and much of the image lies within 0.02 standard
+    deviations of its channel around it, as after interpolation, these voxels count as well.
+
+    Args:
+        image: ``(C, H, W[, D])`` on any device. All channels must be constant in the same region.
+
+    Returns:
+        The surround, or None if there is none, as in a whole head surrounded by noise. A constant image is all
+        surround.
+
+    Needs a few bytes of memory per voxel besides the image.
+
+    Example:
+        >>> image = torch.zeros(1, 8, 8)
+        >>> image[0, 3:6, 2:6] = torch.tensor([-1.0, 0.0, 2.0, 1.0])
+        >>> print(find_surround(image))
+        0, 81 % of the image
+    """
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+    found = search_surround(plain.cpu().numpy())
+    return None if found is None else dataclasses.replace(found, mask=torch.from_numpy(found.mask).to(plain.device))
 
 
 class LevelSurroundd(MapTransform):
@@ -176,13 +208,13 @@ class _Foreground:
     def __call__(self, image: torch.Tensor) -> Any:
         if max(image.shape[1:]) > _LONGEST_AXIS:
             raise ImageFileError(
-                f"{_name(image, self.key)}: has an axis of {max(image.shape[1:])} voxels, but the background can be "
+                f"{file_of(image, self.key)}: has an axis of {max(image.shape[1:])} voxels, but the background can be "
                 f"cropped only up to {_LONGEST_AXIS}. Leave out the crop (crop_background), or cut the image."
             )
         mask = self.select(image)
         if not mask.any():
             raise ImageFileError(
-                f"{_name(image, self.key)}: has no foreground: all voxels have the same value, or none is above 0 "
+                f"{file_of(image, self.key)}: has no foreground: all voxels have the same value, or none is above 0 "
                 "where that is required. Set the background to one value, and the rest to others."
             )
         return mask
@@ -193,15 +225,11 @@ def _outside_surround(image: torch.Tensor) -> Any:
     return is_positive(image) if surround is None else ~surround.mask[None]
 
 
-def _name(image: Any, key: Hashable) -> Any:
-    return image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, key) if isinstance(image, MetaTensor) else key
-
-
 def _tell(image: torch.Tensor, key: Hashable, surround: Surround | None) -> None:
     if surround is None:
-        logger.info("%s: no constant surround found, as around a skull-stripped brain.", _name(image, key))
+        logger.info("%s: no constant surround found, as around a skull-stripped brain.", file_of(image, key))
     else:
-        logger.info("%s: the surround is %s.", _name(image, key), surround)
+        logger.info("%s: the surround is %s.", file_of(image, key), surround)
     if isinstance(image, MetaTensor):
         image.meta[SURROUND_VALUE] = float("nan") if surround is None else surround.values[0]
         image.meta[SURROUND_SHARE] = 0.0 if surround is None else surround.share

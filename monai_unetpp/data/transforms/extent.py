@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from nibabel.orientations import io_orientation
 
-from monai_unetpp.data.transforms.surround import find_surround
+from monai_unetpp.data.transforms.background import find_surround
 from monai_unetpp.data.transforms.surround_search import Surround, box_around
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)

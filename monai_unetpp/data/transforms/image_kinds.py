@@ -50,14 +50,7 @@ def sort_kinds(shapes: Sequence[tuple[int, ...]], places: Sequence[float]) -> li
 
 
 def weigh_kinds(kinds: Sequence[Kind], power: float = 0.5, most: float = math.inf) -> dict[Kind, float]:
-    """How often a case of each kind is drawn, the most frequent kind first.
-
-    A case of a kind with ``n`` cases gets the weight ``n ** -power``.
-
-    Args:
-        kinds: of each case.
-        power: from 0 (all cases equally often) to 1 (all kinds equally often).
-        most: the largest weight, relative to that of the most frequent kind.
+    """How often a case of each kind is drawn, the most frequent kind first; see :func:`monai_unetpp.data.kind_weights`.
 
     Raises:
         ValueError: ``power`` or ``most`` is out of range.

@@ -16,6 +16,7 @@ from monai.utils import MetaKeys, convert_to_tensor
 
 from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
 from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.source_files import file_of
 from monai_unetpp.errors import list_values
 
 
@@ -61,8 +62,8 @@ class CheckLabelsd(MapTransform):
         """Check the label maps of one item, which is returned unchanged."""
         d = dict(data)
         for key in self.key_iterator(d):
-            file, image = _file_of(d[key], key), d[self.image_key]
-            check_same_grid(file, _grid_of_file(d[key]), _file_of(image, self.image_key), _grid_of_file(image))
+            file, image = file_of(d[key], key), d[self.image_key]
+            check_same_grid(file, _grid_of_file(d[key]), file_of(image, self.image_key), _grid_of_file(image))
             self._check_values(d[key], file)
         return d
 
@@ -158,10 +159,6 @@ class RandCropByKnownLabeld(RandCropByPosNegLabeld):
             if not len(fg_indices) and not len(bg_indices):
                 bg_indices = torch.arange(len(known))
         super().randomize(label, fg_indices, bg_indices, image)
-
-
-def _file_of(image: Any, key: Hashable) -> str:
-    return str(image.meta.get("filename_or_obj", key)) if isinstance(image, MetaTensor) else str(key)
 
 
 def _grid_of_file(image: Any) -> ImageGeometry:

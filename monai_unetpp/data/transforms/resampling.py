@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.transforms.surround_search import box_around
-from monai_unetpp.data.transforms.target_grid import HEADER_ROUNDING, round_half_to_even
+from monai_unetpp.data.transforms.target_grid import HEADER_ROUNDING, find_target_grid, round_half_to_even
+from monai_unetpp.free_memory import available_bytes
 
 TRACE = 1e-9
 """Share of the largest value below which an interpolated one is rounding, also where axes are not at right angles."""
@@ -35,59 +36,54 @@ _ON_VOXEL = 1e-6
 _Array = npt.NDArray[np.float64]
 
 
-def choose_spacing(spacing: _Array, wanted: _Array, least: _Array | None = None, most: _Array | None = None) -> _Array:
-    """Choose the voxel size of the result per axis: the volume's own if wanted or within limits, else ``wanted``.
-
-    Args:
-        spacing: voxel size of the volume.
-        wanted: voxel size of the result; 0 or less keeps the volume's own.
-        least: smallest voxel size that is kept, by axis; NaN for ``wanted``; None for ``wanted`` everywhere.
-        most: largest voxel size that is kept, likewise.
-    """
-    low = wanted if least is None else np.fmin(least, wanted)
-    high = wanted if most is None else np.fmax(most, wanted)
-    tolerance = np.minimum(_SAME_SPACING_MM, _SAME_SPACING * wanted)
-    kept = (wanted <= 0) | ((low - tolerance <= spacing) & (spacing <= high + tolerance))
-    return np.where(kept, spacing, wanted)
-
-
-def check_resampled_size(
+def fit_grid(
     path: str | PathLike[str],
     shape: Sequence[int],
-    spacing: _Array,
-    size: Sequence[int],
-    wanted: _Array,
+    affine: _Array,
     voxel_bytes: int,
-    free_bytes: int | None,
-) -> None:
-    """Refuse a volume that resampling would make nearly empty, or too large for memory.
+    wanted: _Array,
+    diagonal: bool = False,
+    limits: tuple[_Array, _Array] | None = None,
+) -> tuple[tuple[int, ...], _Array]:
+    """Find the grid to resample a volume to, by :func:`.find_target_grid`.
 
     Args:
-        path: its file.
+        path: its file, for the message.
         shape: shape of the volume.
-        spacing: its voxel size in mm.
-        size: shape of the result.
-        wanted: voxel size of the result in mm.
+        affine: its affine, from voxel indices to mm.
         voxel_bytes: bytes of all channels of a voxel.
-        free_bytes: available memory; None if unknown.
+        wanted: voxel size of the result by axis, in mm; 0 or less keeps the volume's own.
+        diagonal: whether the grid's axes are those of the world.
+        limits: smallest and largest voxel size of the volume that are kept, by axis; NaN for ``wanted``; None for
+            ``wanted`` everywhere.
+
+    Returns:
+        Its shape and affine.
 
     Raises:
         ImageFileError: an axis would nearly vanish, or the result does not fit into memory.
     """
+    spacing = np.linalg.norm(affine[:-1, : len(shape)], axis=0)
+    least, most = (wanted, wanted) if limits is None else (np.fmin(limits[0], wanted), np.fmax(limits[1], wanted))
+    tolerance = np.minimum(_SAME_SPACING_MM, _SAME_SPACING * wanted)
+    kept = (wanted <= 0) | ((least - tolerance <= spacing) & (spacing <= most + tolerance))
+    wanted = np.where(kept, spacing, wanted)
+    size, target = find_target_grid(shape, affine, wanted, diagonal)
     lost = is_lost(shape, spacing, size, wanted)
-    too_large = voxel_bytes * math.prod(size) > (_ASSUMED_MEMORY if free_bytes is None else free_bytes)
-    if lost or too_large:
+    free_bytes = available_bytes()
+    if lost or voxel_bytes * math.prod(size) > (_ASSUMED_MEMORY if free_bytes is None else free_bytes):
         trouble = "nearly nothing" if lost else "more than memory holds"
         raise ImageFileError(
             f"{path}: its {_product(shape)} voxels of {_product(spacing)} mm would become {_product(size)} of "
             f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or use a network for such voxels."
         )
+    return size, target
 
 
 def is_lost(
     shape: Sequence[int], spacing: Sequence[float] | _Array, size: Sequence[int], wanted: Sequence[float] | _Array
 ) -> bool:
-    """Whether an axis of a volume would nearly vanish by resampling, with arguments as in ``check_resampled_size``."""
+    """Whether an axis would nearly vanish from ``shape`` and ``spacing`` of a volume to ``size`` and ``wanted``."""
     return any(
         length > 1 and target / own >= _LOST_FACTOR and kept < _LOST_VOXELS
         for length, own, kept, target in zip(shape, spacing, size, wanted, strict=True)
@@ -109,10 +105,7 @@ def is_same_place(matrix: _Array, size: Sequence[int]) -> bool:
 def needed_box(matrix: _Array, block: Sequence[slice], shape: Sequence[int]) -> tuple[tuple[slice, ...], _Array]:
     """Find the part of an image that a block of the result needs for linear interpolation.
 
-    Args:
-        matrix: from voxels of the result to voxels of the image.
-        block: the block of the result.
-        shape: shape of the image, without channels.
+    ``matrix`` is from voxels of the result to voxels of the image, which has the ``shape`` without channels.
 
     Returns:
         The part, and the matrix from voxels of the block to voxels of the part.

@@ -21,21 +21,22 @@ from monai.utils import (
     get_equivalent_dtype,
 )
 
+from monai_unetpp.data.formats.source_files import file_of
 from monai_unetpp.data.transforms.resampling import (
     TRACE,
     axis_neighbours,
-    check_resampled_size,
-    choose_spacing,
+    fit_grid,
     is_same_place,
     list_blocks,
     nearest_voxels,
     needed_box,
 )
-from monai_unetpp.data.transforms.target_grid import find_target_grid, lead_from_to
-from monai_unetpp.free_memory import available_bytes
+from monai_unetpp.data.transforms.target_grid import lead_from_to
 
 _BLOCKWISE_MODES = (GridSampleMode.BILINEAR, GridSampleMode.NEAREST)
 _BLOCKWISE_PADDING = (GridSamplePadMode.BORDER, GridSamplePadMode.ZEROS)
+
+_Array = npt.NDArray[np.float64]
 
 
 class BlockwiseSpacingd(Spacingd):
@@ -69,16 +70,6 @@ class BlockwiseSpacingd(Spacingd):
     Raises:
         ImageFileError: when resampling: an axis would nearly vanish, or the result does not fit into memory, for
             example because of a wrong voxel size in the header.
-
-    Example:
-        .. code-block:: json
-
-            {
-                "_target_": "monai_unetpp.data.BlockwiseSpacingd",
-                "keys": "image",
-                "pixdim": [1.0, 1.0, 1.0],
-                "mode": "bilinear"
-            }
     """
 
     def __init__(
@@ -118,58 +109,34 @@ class BlockwiseSpacingd(Spacingd):
 
 
 class _AnchoredSpacing(Spacing):
-    """MONAI's ``Spacing`` on a grid that does not depend on how a header rounds."""
+    """MONAI's ``Spacing`` on a grid that does not depend on how a header rounds; ``Spacingd`` passes keywords."""
 
-    def __call__(
-        self,
-        data_array: torch.Tensor,
-        mode: str | int | None = None,
-        padding_mode: str | None = None,
-        align_corners: bool | None = None,
-        dtype: DtypeLike = None,
-        scale_extent: bool | None = None,
-        output_spatial_shape: Sequence[int] | npt.NDArray[Any] | int | None = None,
-        lazy: bool | None = None,
-    ) -> torch.Tensor:
-        if scale_extent or self.recompute_affine or not isinstance(data_array, MetaTensor):
-            return super().__call__(
-                data_array, mode, padding_mode, align_corners, dtype, scale_extent, output_spatial_shape, lazy
-            )
+    def __call__(self, data_array: torch.Tensor, **options: Any) -> torch.Tensor:  # type: ignore[override]
+        if options.get("scale_extent") or self.recompute_affine or not isinstance(data_array, MetaTensor):
+            return super().__call__(data_array, **options)
         shape = tuple(int(length) for length in data_array.peek_pending_shape())
         affine = np.asarray(convert_to_numpy(data_array.peek_pending_affine()), dtype=np.float64)
-        spacing = np.linalg.norm(affine[:-1, : len(shape)], axis=0)
-        wanted = self._choose_spacing(spacing)
-        size, target = find_target_grid(shape, affine, wanted, self.diagonal)
-        check_resampled_size(
-            data_array.meta.get("filename_or_obj", "image"),
+        size, target = fit_grid(
+            file_of(data_array, "image"),
             shape,
-            spacing,
-            size,
-            wanted,
+            affine,
             len(data_array) * data_array.element_size(),
-            available_bytes(),
+            _by_axis(self.pixdim, len(shape), self.pixdim[: len(shape)][-1]),
+            self.diagonal,
+            (_by_axis(self.min_pixdim, len(shape)), _by_axis(self.max_pixdim, len(shape))),
         )
-        forced: Any = output_spatial_shape
+        lazy, forced = options.get("lazy"), options.get("output_spatial_shape")
         return self.sp_resample(
             data_array,
             dst_affine=torch.as_tensor(target),
             spatial_size=size if forced is None else forced,
-            mode=mode,
-            padding_mode=padding_mode,
-            align_corners=align_corners,
-            dtype=dtype,
             lazy=self.lazy if lazy is None else lazy,
+            **{name: options.get(name) for name in ("mode", "padding_mode", "align_corners", "dtype")},
         )
 
-    def _choose_spacing(self, spacing: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Choose the voxel size of the result from MONAI's arguments; see ``choose_spacing``."""
-        rank = len(spacing)
-        wanted = self.pixdim[:rank]
-        wanted = np.append(wanted, [wanted[-1]] * (rank - len(wanted)))
-        least, most = (
-            np.append(limit[:rank], [np.nan] * (rank - len(limit))) for limit in (self.min_pixdim, self.max_pixdim)
-        )
-        return choose_spacing(spacing, wanted, least, most)
+
+def _by_axis(given: _Array, rank: int, missing: float = np.nan) -> _Array:
+    return np.append(given[:rank], [missing] * (rank - len(given)))
 
 
 class _BlockwiseResample(SpatialResample):
@@ -268,11 +235,7 @@ class _BlockwiseResample(SpatialResample):
 
 
 def _interpolate(
-    image: torch.Tensor,
-    matrix: npt.NDArray[np.float64],
-    block: tuple[slice, ...],
-    padding_mode: str,
-    computed: torch.dtype,
+    image: torch.Tensor, matrix: _Array, block: tuple[slice, ...], padding_mode: str, computed: torch.dtype
 ) -> torch.Tensor:
     """Interpolate a block of the result linearly; ``matrix`` maps voxels of the result to voxels of the image."""
     box, local = needed_box(matrix, block, image.shape[1:])
@@ -292,11 +255,7 @@ def _interpolate(
 
 
 def _interpolate_along_axes(
-    image: torch.Tensor,
-    steps: npt.NDArray[np.float64],
-    starts: npt.NDArray[np.float64],
-    size: Sequence[int],
-    padding_mode: str,
+    image: torch.Tensor, steps: _Array, starts: _Array, size: Sequence[int], padding_mode: str
 ) -> torch.Tensor:
     """Interpolate linearly, axis by axis, between grids with the same axes: many times faster.
 
@@ -315,9 +274,7 @@ def _interpolate_along_axes(
     return image
 
 
-def _pick_nearest(
-    image: torch.Tensor, matrix: npt.NDArray[np.float64], block: tuple[slice, ...], padding_mode: str
-) -> torch.Tensor:
+def _pick_nearest(image: torch.Tensor, matrix: _Array, block: tuple[slice, ...], padding_mode: str) -> torch.Tensor:
     """Fill a block of the result from the nearest voxels; ``matrix`` maps voxels of the result to the image."""
     indices: list[slice | torch.Tensor] = [slice(None)]
     outside = torch.zeros((1,) * image.ndim, dtype=torch.bool, device=image.device)

@@ -11,7 +11,7 @@ from monai.data import get_track_meta
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
-from monai_unetpp.data.transforms.surround import find_surround
+from monai_unetpp.data.transforms.background import find_surround
 
 _PART = 2**20
 """Values per chunk."""
