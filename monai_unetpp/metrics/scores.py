@@ -126,16 +126,7 @@ def score_case(
 class CaseScorer:
     """Score several label maps against one truth, computing its surfaces and search trees only once.
 
-    Args:
-        truth: as for :func:`score_case`.
-        spacing_mm: as for :func:`score_case`.
-        labels: as for :func:`score_case`.
-        tolerance_mm: as for :func:`score_case`.
-        ignore_label: as for :func:`score_case`.
-
-    Raises:
-        TypeError: as for :func:`score_case`.
-        ValueError: as for :func:`score_case`.
+    Arguments and errors are those of :func:`score_case`.
 
     Example:
         >>> import numpy as np
@@ -166,10 +157,7 @@ class CaseScorer:
         self._truth = self._structures(self._scored(true))
 
     def score(self, prediction: npt.ArrayLike) -> dict[str, LabelScore]:
-        """Score each label as in :func:`score_case`.
-
-        Args:
-            prediction: as for :func:`score_case`.
+        """Score each label of a label map as in :func:`score_case`.
 
         Raises:
             TypeError: the label map does not hold integers.
@@ -396,10 +384,8 @@ def _near_offsets(spacing: tuple[float, ...]) -> tuple[tuple[npt.NDArray[np.intp
 class _Structure:
     """All voxels of one label; its surface is computed on demand and cached.
 
-    Args:
-        mask: its voxels, in a part of the grid that contains them all.
-        origin: first voxel of this part.
-        spacing: voxel size in mm.
+    ``mask`` has its voxels in a part of the grid that contains them all and begins at the voxel ``origin``; ``spacing``
+    is in mm.
     """
 
     def __init__(self, mask: _Mask, origin: Sequence[int], spacing: tuple[float, ...]) -> None:

@@ -17,7 +17,7 @@ from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.formats.naming import case_name, channel_of, entry_name, image_name, with_unique_names
-from monai_unetpp.data.formats.nifti import header_beside, is_second_of_pair, open_nifti
+from monai_unetpp.data.formats.nifti import header_beside, open_nifti
 from monai_unetpp.data.formats.pictures import has_colours
 from monai_unetpp.data.formats.result_marks import is_result
 from monai_unetpp.data.formats.suffixes import (
@@ -182,7 +182,7 @@ def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any
     content = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     # keep pipes and broken links: the reader reports them
     files = [path for path in content if path.name.lower().endswith(suffixes) and not os.path.isdir(path)]
-    files = [path for path in files if not is_second_of_pair(path)]
+    files = [path for path in files if header_beside(path) is None]
     images = [path for path in files if not is_result(path)]
     results = len(files) - len(images)
     if results:

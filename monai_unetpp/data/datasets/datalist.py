@@ -117,14 +117,9 @@ def read_datalist(
     subjects: _Subjects = None,
     subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Read one list, with or without labels; a missing ``validation`` list is drawn as in ``load_datalist``.
+    """Read one list of a ``dataset.json`` as ``load_datalist`` does, with or without labels.
 
-    Args:
-        path: the ``dataset.json``.
-        key: key of the list.
-        split_dir: folder for ``split.json``; not written if None.
-        subjects: as for ``load_datalist``; with these, the entries must have labels.
-        subject_pattern: the same.
+    With ``subjects`` or ``subject_pattern``, the entries must have labels.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -193,18 +188,10 @@ def _files(image: str | list[str]) -> tuple[str, ...]:
 def read_entry(
     path: Path, key: str, number: int, item: Any, names: Mapping[tuple[str, ...], str], labelled: bool = False
 ) -> dict[str, Any]:
-    """Read one entry of a list, with the paths of image and label joined to the folder.
+    """Read entry ``number`` of the list ``key`` in ``path``, with the paths of image and label joined to the folder.
 
     Where the image is missing, but ``<name>_0000`` and so on are there, these are its channels, as nnU-Net 1 lists
-    them.
-
-    Args:
-        path: the ``dataset.json``.
-        key: key of the list.
-        number: its place in the list, for the message.
-        item: the entry, or the name of an image without label.
-        names: from :func:`list_names`; if there are any, an entry without ``case`` gets one.
-        labelled: whether it must name a label.
+    them. If :func:`list_names` gave any ``names``, an entry without ``case`` gets one.
 
     Raises:
         ValueError: it names no image, or no label if ``labelled``, or its ``case`` is no name for files.

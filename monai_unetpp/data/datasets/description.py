@@ -13,7 +13,7 @@ from typing import Any, Literal
 from monai_unetpp.data.datasets.case_check import label_values
 from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content, read_form
 from monai_unetpp.data.datasets.forms import Form
-from monai_unetpp.data.datasets.label_names import LabelNames, name_values, read_label_names
+from monai_unetpp.data.datasets.label_names import name_values, read_label_names
 from monai_unetpp.data.datasets.network_names import UNNAMED, read_channel_names
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.nifti import open_nifti
@@ -79,7 +79,8 @@ def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> Data
     cases = training
     if form == "folder":
         cases = [case for key in LISTS for case in load_datalist(dataset_dir, key, **subjects)]
-        names = _scanned_labels(path, cases)
+        scanned = (label_values(read_label_map(Path(case["label"])).data) for case in cases)
+        names = name_values(path.parent, frozenset[int]().union(*scanned))
     else:
         names = read_label_names(path, content.get("labels"))
     spatial_dims = _spatial_dims(training)
@@ -101,12 +102,6 @@ def _spatial_dims(cases: Sequence[Mapping[str, Any]]) -> int:
     looked_at = {0, len(cases) // 2, len(cases) - 1}
     found = [read_label_map(Path(cases[number]["label"])).data.ndim for number in sorted(looked_at)]
     return max(found, key=lambda dims: (found.count(dims), dims))
-
-
-def _scanned_labels(path: Path, cases: Sequence[Mapping[str, Any]]) -> LabelNames:
-    """The values of all label maps, with names made from them."""
-    found = frozenset[int]().union(*(label_values(read_label_map(Path(case["label"])).data) for case in cases))
-    return name_values(path.parent, found)
 
 
 def _colour_channels(path: Path, named: Sequence[str], images: Sequence[Any]) -> tuple[str, ...]:

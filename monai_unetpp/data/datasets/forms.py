@@ -12,7 +12,7 @@ from typing import Any, Literal
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.naming import case_name, channel_of
-from monai_unetpp.data.formats.nifti import is_second_of_pair
+from monai_unetpp.data.formats.nifti import header_beside
 from monai_unetpp.data.formats.pictures import has_colours
 from monai_unetpp.data.formats.suffixes import IMAGE_SUFFIXES, JPEG_SUFFIXES, PICTURE_SUFFIXES, is_picture_name
 from monai_unetpp.data.formats.tiff import COLOURS
@@ -53,15 +53,14 @@ def form_of(content: Mapping[str, Any]) -> Form:
 def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
     """Make the ``training`` list of a data set in nnU-Net v2 form, whose ``dataset.json`` lists no cases.
 
-    Args:
-        path: the ``dataset.json``; beside it lie ``imagesTr`` with ``<case>_0000<ending>`` and so on, one file per
-            channel, and ``labelsTr`` with ``<case><ending>``. Three channels may also be the colours of one picture,
-            ``<case>_0000<ending>``. An entry ``dataset``, which names files by case, takes precedence. Cases have the
-            names that nnU-Net gives them, without the number of a channel.
-        content: its content, with ``channel_names`` and ``file_ending``.
+    Beside it lie ``imagesTr`` with ``<case>_0000<ending>`` and so on, one file per channel, and ``labelsTr`` with
+    ``<case><ending>``. Three channels may also be the colours of one picture, ``<case>_0000<ending>``. An entry
+    ``dataset``, which names files by case, takes precedence. Cases have the names that nnU-Net gives them, without the
+    number of a channel.
 
     Raises:
-        ValueError: one of these is missing or wrong, or images, channels or labels lack their counterparts.
+        ValueError: ``channel_names`` or ``file_ending`` is missing or wrong, or images, channels or labels lack their
+            counterparts.
     """
     channels, ending = content.get("channel_names"), content.get("file_ending")
     if not isinstance(channels, Mapping) or not channels:
@@ -145,7 +144,7 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
     for path in content:
         if path.is_dir():
             (found if series and any(dicom_files(path)) else others).append(path)
-        elif path.name.lower().endswith(IMAGE_SUFFIXES) and not is_second_of_pair(path):
+        elif path.name.lower().endswith(IMAGE_SUFFIXES) and header_beside(path) is None:
             found.append(path)
         elif not path.name.lower().endswith(VOXEL_SUFFIXES):
             others.append(path)

@@ -41,15 +41,7 @@ _INTEGERS = (np.int16, np.uint16, np.int32, np.uint32, np.int64)
 
 @dataclasses.dataclass(frozen=True)
 class DicomSeries:
-    """One series.
-
-    Attributes:
-        uid: its SeriesInstanceUID.
-        number: its SeriesNumber, as text.
-        modality: such as ``"MR"``.
-        description: its SeriesDescription.
-        files: its images, without duplicates.
-    """
+    """One series: UID, number as text, modality such as ``"MR"``, description, and its images without duplicates."""
 
     uid: str
     number: str
@@ -119,10 +111,7 @@ def _header_entry(path: Path, name: str) -> Any:
 
 
 def read_dicom(paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Read one DICOM series.
-
-    Args:
-        paths: one folder with one series, or files of one series in one folder.
+    """Read one DICOM series, from a folder with no other, or from its files, which lie in one folder.
 
     Returns:
         Values ``(columns, rows, slices)``, integers if slope is 1 and intercept an integer, else float32; and the
@@ -144,13 +133,18 @@ def read_dicom(paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], np.ndarray[
 def stack_series(paths: Sequence[Path]) -> tuple[list[DicomPlane], np.ndarray[Any, Any]]:
     """Read the slices of one DICOM series in their order, and the affine of their volume, from its headers.
 
-    Args:
-        paths: as for :func:`read_dicom`.
-
     Raises:
-        ImageFileError: as there, except for damaged pixels.
+        ImageFileError: as for :func:`read_dicom`, except for damaged pixels.
     """
-    series = _only_series(paths)
+    found = find_series(paths)
+    if len(found) > 1:
+        told = "; ".join(map(str, found[:_MOST_SERIES_TOLD]))
+        more = f"; and {len(found) - _MOST_SERIES_TOLD} more" if len(found) > _MOST_SERIES_TOLD else ""
+        raise ImageFileError(
+            f"{paths[0]}: holds {len(found)} DICOM series: {told}{more}. Name one with --series (series=), "
+            "or put each into a folder of its own."
+        )
+    series = found[0]
     for file in series.files:
         if file.refusal is not None:
             raise ImageFileError(f"{file.path}: {file.refusal}")
@@ -163,26 +157,10 @@ def stack_series(paths: Sequence[Path]) -> tuple[list[DicomPlane], np.ndarray[An
     return stack_planes([plane for file in series.files for plane in file.planes], paths[0])
 
 
-def _only_series(paths: Sequence[Path]) -> DicomSeries:
-    given = paths[0]
-    series = find_series(paths)
-    if len(series) > 1:
-        told = "; ".join(str(one) for one in series[:_MOST_SERIES_TOLD])
-        more = f"; and {len(series) - _MOST_SERIES_TOLD} more" if len(series) > _MOST_SERIES_TOLD else ""
-        raise ImageFileError(
-            f"{given}: holds {len(series)} DICOM series: {told}{more}. Name one with --series (series=), "
-            "or put each into a folder of its own."
-        )
-    return series[0]
-
-
 def find_series(paths: Sequence[Path]) -> list[DicomSeries]:
     """Find the series in a folder, or among files of one, sorted by number.
 
     Files that are not images (reports, presentation states, segmentations, …) and duplicates are left out and logged.
-
-    Args:
-        paths: one folder, or files of one folder.
 
     Raises:
         ImageFileError: there are no images, files of several folders, or unreadable files.

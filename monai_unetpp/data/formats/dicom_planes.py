@@ -58,16 +58,10 @@ _OTHERS = (
     "HighBit",
     "ImageOrientationPatient",
     "ImagePositionPatient",
-    "ImagerPixelSpacing",
     "ModalityLUTSequence",
-    "NominalScannedPixelSpacing",
     "NumberOfFrames",
     "PerFrameFunctionalGroupsSequence",
     "PixelRepresentation",
-    "PixelSpacing",
-    "RealWorldValueMappingSequence",
-    "RescaleIntercept",
-    "RescaleSlope",
     "Rows",
     "Columns",
     "SOPClassUID",
@@ -78,13 +72,13 @@ _OTHERS = (
     "SharedFunctionalGroupsSequence",
     "TotalPixelMatrixColumns",
 )
-_READ = sorted({*DISTINGUISHING, *COMMON, *_OTHERS})
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _SCALES = {
     "rescale": ("RescaleSlope", "RescaleIntercept"),
     "map": ("RealWorldValueSlope", "RealWorldValueIntercept"),
 }
 _MAPS = "RealWorldValueMappingSequence"
+_READ = sorted({*DISTINGUISHING, *COMMON, *_SPACINGS, *_SCALES["rescale"], _MAPS, *_OTHERS})
 #: Key for the number of different maps, of which only the first is kept.
 _SEVERAL = "different maps"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -140,16 +134,11 @@ class DicomPlane:
 
 @dataclasses.dataclass(frozen=True)
 class DicomFile:
-    """One DICOM file.
+    """One DICOM file; what it does not say is an empty string.
 
     Attributes:
-        path: the file.
         kind: its modality, such as ``"MR"`` or ``"SR"``.
         is_image: whether it holds an image to segment, not a report, presentation state, segmentation or the like.
-        instance_uid: its SOPInstanceUID, or an empty string.
-        series_uid: its SeriesInstanceUID, or an empty string.
-        series_number: number of the series.
-        description: name of the series.
         refusal: why its pixels are not slices, with the remedy, or None.
         planes: its slices; none if its attributes are no slices'.
     """

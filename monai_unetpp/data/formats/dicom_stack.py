@@ -35,11 +35,7 @@ _EXPORT = f"Export the series again with the position of every slice. {CONVERT.r
 
 
 def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomPlane], _Array]:
-    """Sort slices along their normal.
-
-    Args:
-        planes: slices of one series, in any order.
-        given: the path for messages.
+    """Sort the slices of one series along their normal; ``given`` is the path for messages.
 
     Returns:
         The slices in order, and the affine ``(4, 4)`` in RAS from (column, row, slice) to mm.
@@ -48,15 +44,19 @@ def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomP
         ImageFileError: they do not form a volume: a slice is missing or duplicated, or they are not parallel, of one
             size and spacing, evenly spaced and aligned along their normal.
     """
+    from highdicom.spatial import get_plane_sort_index
+
     _check_common(planes, given)
     if len(planes) == 1:
         return list(planes), _affine_of_one(planes[0], given)
     _check_complete(planes, given)
     orientation = _common_orientation(planes, given)
     spacing = np.array([plane.spacing_mm for plane in planes]).mean(axis=0)
-    ordered, positions, normal = _sorted_along_normal(planes, orientation)
-    distances = positions @ normal
-    _check_places(ordered, distances, given)
+    positions = np.array([plane.position_mm for plane in planes])
+    order = get_plane_sort_index(positions.tolist(), orientation.tolist(), index_convention="RD")
+    ordered, positions = [planes[index] for index in order], positions[order]
+    normal = np.cross(orientation[:3], orientation[3:])
+    _check_places(ordered, positions @ normal, given)
     origin, step = _fit(ordered, positions, normal, given)
     if mixed := _mixtures(planes):
         warn_once(f"{given}: its slices are evenly spaced, but differ in kind{mixed}.")
@@ -138,14 +138,6 @@ def _orthonormal(orientation: _Array, given: Path) -> _Array:
     row = row / np.linalg.norm(row)
     column = column - (column @ row) * row
     return np.concatenate([row, column / np.linalg.norm(column)])
-
-
-def _sorted_along_normal(planes: Sequence[DicomPlane], orientation: _Array) -> tuple[list[DicomPlane], _Array, _Array]:
-    from highdicom.spatial import get_plane_sort_index
-
-    positions = np.array([plane.position_mm for plane in planes])
-    order = get_plane_sort_index(positions.tolist(), orientation.tolist(), index_convention="RD")
-    return [planes[index] for index in order], positions[order], np.cross(orientation[:3], orientation[3:])
 
 
 def _check_places(planes: Sequence[DicomPlane], distances: _Array, given: Path) -> None:

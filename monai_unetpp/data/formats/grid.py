@@ -19,8 +19,6 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 
 logger = logging.getLogger(__name__)
 
-_Corners = npt.NDArray[np.float64]
-
 #: Distance in voxels along each axis up to which two grids count as the same: enough for the rounding of headers, and
 #: far too little to move a label to another voxel, whether voxels have 0.005 mm or 5 mm.
 GEOMETRY_TOLERANCE_VOXELS = 0.1
@@ -76,8 +74,10 @@ def compare_geometry(
     moved_voxels = np.linalg.lstsq(first.affine[:3, :3], moved_mm, rcond=None)[0]
     if not np.abs(moved_voxels).max() <= tolerance_voxels:
         apart = f"its corners lie up to {np.linalg.norm(moved_mm, axis=0).max():.3g} mm away"
-        tolerance_mm = tolerance_voxels * min(first.spacing_mm)
-        if _cover_same_box((first.affine @ points)[:3], (second.affine @ points)[:3], tolerance_mm):
+        places, others = ((geometry.affine @ points)[:3] for geometry in (first, second))
+        between = np.linalg.norm(places[:, :, None] - others[:, None], axis=0)
+        # the same corners in another order
+        if between.min(axis=1).max() <= tolerance_voxels * min(first.spacing_mm):
             return f"{apart}, as its axes run in other directions through the same place"
         return apart
     return None
@@ -96,12 +96,6 @@ def check_same_grid(
         raise ImageFileError(
             f"{path}: not on the grid of {of_path}: {difference}. Pair the right files, or resample one to the other."
         )
-
-
-def _cover_same_box(first: _Corners, second: _Corners, tolerance_mm: float) -> bool:
-    """Whether the corners ``(3, N)`` of two grids are the same in another order."""
-    apart = np.linalg.norm(first[:, :, None] - second[:, None], axis=0)
-    return bool(apart.min(axis=1).max() <= tolerance_mm)
 
 
 def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
@@ -155,15 +149,10 @@ def check_spacing(spacing_mm: Sequence[float], path: str | PathLike[str]) -> Non
 
 
 def spatial_axes(shape: Sequence[int], spatial_dims: Sequence[int]) -> tuple[int, ...] | None:
-    """Find the spatial axes of an image without channels; the others have length one.
+    """Find the spatial axes of an image without channels, stored with ``shape``; the others have length one.
 
-    Args:
-        shape: shape as stored.
-        spatial_dims: the numbers that are allowed, of 2 and 3; the first axes are taken if they suffice. A single slice
-            may lie across any axis.
-
-    Returns:
-        Their indices; None if there are more or fewer, or they are ambiguous.
+    Of the numbers of axes that ``spatial_dims`` allows, 2 and 3, the first axes are taken if they suffice. A single
+    slice may lie across any axis. None if there are more or fewer, or they are ambiguous.
 
     Example:
         >>> spatial_axes((1, 20, 30), [2, 3]), spatial_axes((20, 30, 1), [2, 3]), spatial_axes((20, 30, 3), [2])
@@ -177,12 +166,7 @@ def spatial_axes(shape: Sequence[int], spatial_dims: Sequence[int]) -> tuple[int
 
 
 def channel_axes(shape: Sequence[int], dims: int) -> tuple[tuple[int, ...], int]:
-    """Find the spatial axes of an image whose last axes hold channels, and the number of channels.
-
-    Args:
-        shape: shape as stored.
-        dims: number of spatial axes, 2 or 3.
-    """
+    """The ``dims`` spatial axes of an image of ``shape``, whose last axes hold channels, and the number of these."""
     axes = spatial_axes(shape, [dims])
     if axes is not None:
         return axes, 1
@@ -197,11 +181,8 @@ def transform_affine(affine: npt.NDArray[np.float64], dims: int) -> npt.NDArray[
 
     That of a 2D image is rotated into the plane. Axes that are equally near to two axes of the world, such as at 45
     degrees, are turned by a millionth: rounding alone would decide which of them is which, and for MONAI's
-    ``Orientationd`` otherwise than for its inverse.
-
-    Args:
-        affine: ``(4, 4)``, from voxel indices to mm; the first ``dims`` columns are the axes of the image.
-        dims: spatial axes of the image.
+    ``Orientationd`` otherwise than for its inverse. The first ``dims`` columns of ``affine`` ``(4, 4)`` are the axes of
+    the image.
     """
     result = _lay_flat(affine) if dims == 2 else affine.copy()
     if np.count_nonzero(result[:dims, :dims]) == dims:

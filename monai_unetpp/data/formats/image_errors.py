@@ -51,14 +51,11 @@ def without_log(logger: logging.Logger) -> Iterator[None]:
 
 
 def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None:
-    """Refuse anything but a regular file, without opening it: opening a pipe would wait for its writer.
-
-    Args:
-        path: the file, or a link to one.
-        folders: whether folders are allowed as well.
+    """Refuse anything but a regular file, or a link to one, without opening it: a pipe would wait for its writer.
 
     Raises:
-        ImageFileError: it is missing, a broken or circular link, a folder, pipe, socket or device, or inaccessible.
+        ImageFileError: it is missing, a broken or circular link, a folder (unless ``folders`` are allowed), pipe,
+            socket or device, or inaccessible.
     """
     try:
         mode = os.stat(path).st_mode

@@ -67,23 +67,18 @@ def entry_name(entry: Mapping[str, Any]) -> str:
 def unique_names(named: Mapping[tuple[str, ...], str], root: str | PathLike[str]) -> list[str]:
     """Names of cases, with folder names in front where files in different folders share a name.
 
-    Args:
-        named: names by the files of each case, one per channel.
-        root: folder of the data set. Only folders below it count, so that a data set may be moved.
+    ``named`` has the name by the files of each case, one per channel. Only folders below ``root``, that of the data
+    set, count, so that it may be moved.
     """
     folders = [_folder_below(image[0], os.path.abspath(fspath(root))) for image in named]
     return _tell_apart(list(named.values()), folders)
 
 
 def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
-    """Remove duplicate cases and make their names unique.
-
-    Args:
-        cases: dicts with ``image`` and ``case``; changed in place.
-        strict: whether two results of the same name are an error; otherwise the second case gets a ``failure``.
+    """Remove duplicate cases and make the ``case`` of the others unique, in place.
 
     Raises:
-        ImageFileError: if ``strict``: two results would have the same name.
+        ImageFileError: if ``strict``: two results would have the same name. Otherwise the second gets a ``failure``.
     """
     once = _once(cases)
     names = _tell_apart([case["case"] for case in once], [_folder(first_file(case)) for case in once])

@@ -54,11 +54,6 @@ def header_beside(path: Path) -> Path | None:
     return next((header for header in map(path.with_suffix, (".hdr", ".HDR")) if header.is_file()), None)
 
 
-def is_second_of_pair(path: Path) -> bool:
-    """Whether ``path`` holds the voxels of a header beside it."""
-    return header_beside(path) is not None
-
-
 def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     """Open a NIfTI file (single, or an ``.hdr``/``.img`` pair) and check its header, without reading voxels.
 
@@ -85,10 +80,7 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
 def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np.ndarray[Any, Any]:
     """Read the voxels of an image from :func:`open_nifti`, scaled as in the header, in the machine's byte order.
 
-    Args:
-        image: the image.
-        path: its file.
-        single: whether floats become float32, in half the memory; values too large for it become infinite.
+    With ``single``, floats become float32, in half the memory; values too large for it become infinite.
 
     Raises:
         ImageFileError: the file is damaged, or holds colours or complex numbers.
@@ -125,12 +117,7 @@ def nifti_class(shape: Sequence[int]) -> type[Nifti1Image]:
 
 
 def on_affine(array: npt.NDArray[Any], affine: npt.NDArray[Any]) -> Nifti1Image:
-    """Make an image of ``array`` for a source that is not NIfTI.
-
-    Args:
-        array: ``(H, W[, D])``, of the type to store.
-        affine: ``(4, 4)``, in RAS and mm.
-    """
+    """An image of ``array`` ``(H, W[, D])`` with an affine ``(4, 4)``, in RAS and mm, of a source that is not NIfTI."""
     image = nifti_class(array.shape)(array, affine)
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
@@ -142,11 +129,7 @@ def on_affine(array: npt.NDArray[Any], affine: npt.NDArray[Any]) -> Nifti1Image:
 
 
 def on_nifti_grid(array: npt.NDArray[Any], source: Path) -> Nifti1Image:
-    """Make an image of ``array`` with the header of ``source``, except for fields that describe values.
-
-    Args:
-        array: ``(H, W[, D])``, of the type to store.
-        source: the NIfTI file that defines the grid.
+    """Make an image of ``array`` ``(H, W[, D])`` with the header of ``source``, except for fields that describe values.
 
     Raises:
         ImageFileError: ``source`` can no longer be read.

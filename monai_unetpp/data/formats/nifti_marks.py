@@ -54,7 +54,9 @@ class ImageIdentity:
     def from_hashes(cls, path: str | PathLike[str], hashes: Sequence[str]) -> ImageIdentity:
         """The identity of an image from the :func:`hash_file` of each of its files; none if they could not be read."""
         content = hashes[0] if len(hashes) == 1 else hash_bytes(map(str.encode, hashes)) if hashes else None
-        return cls(hash_path(path), content)
+        # in normal form, because systems compose letters differently
+        absolute = unicodedata.normalize("NFC", os.path.abspath(path))
+        return cls(hash_bytes([os.fsencode(absolute)]), content)
 
     @classmethod
     def from_mark(cls, mark: str | None) -> ImageIdentity | None:
@@ -84,14 +86,9 @@ def names_runner(mark: str | None) -> bool:
 
 
 def matches_mark(mark: str | None, read: Callable[[], npt.ArrayLike]) -> bool | None:
-    """Whether the labels in a result are those that its mark tells.
+    """Whether the labels that ``read`` gives are those that the mark of their file tells.
 
-    Args:
-        mark: the mark of the file.
-        read: reads the labels.
-
-    Returns:
-        None if no mark tells the labels; False if they have changed, or can no longer be read.
+    None if no mark tells the labels; False if they have changed, or can no longer be read.
     """
     found = _VOXELS.search(mark or "")
     if found is None:
@@ -131,11 +128,6 @@ def nifti_pair(path: Path) -> list[Path]:
     """The existing files of a header and its voxels."""
     pair = {path, *(path.with_suffix(suffix) for suffix in (".hdr", ".img", ".HDR", ".IMG"))}
     return [file for file in pair if os.path.isfile(file)]
-
-
-def hash_path(path: str | PathLike[str]) -> str:
-    """A short hash of an absolute path, in normal form because systems compose letters differently."""
-    return hash_bytes([os.fsencode(unicodedata.normalize("NFC", os.path.abspath(path)))])
 
 
 def hash_file(path: Path) -> str:

@@ -35,6 +35,8 @@ from monai_unetpp.files import MARK, atomic_path
 
 logger = logging.getLogger(__name__)
 
+_Array = np.ndarray[Any, Any]
+
 #: Metadata field for the software, by which earlier results are recognized.
 _PNG_SOFTWARE = "Software"
 _ORIENTATION = ExifTags.Base.Orientation
@@ -59,7 +61,7 @@ def read_picture_shape(path: Path) -> tuple[int, ...]:
     return tuple(int(length) for length in open_itk_file(path).GetSize())
 
 
-def read_picture(path: Path, labels: bool = False, colours: bool = False) -> np.ndarray[Any, Any]:
+def read_picture(path: Path, labels: bool = False, colours: bool = False) -> _Array:
     """Read the grey values of a picture, or its colours.
 
     Args:
@@ -97,7 +99,7 @@ def read_picture(path: Path, labels: bool = False, colours: bool = False) -> np.
     return np.transpose(np.array(labels_of_colours(array, path) if has_colours else array))
 
 
-def read_colours(path: Path) -> np.ndarray[Any, Any]:
+def read_colours(path: Path) -> _Array:
     """Read red, green and blue of a picture, ``(3, W, H)`` or ``(3, W, H, pages)``; grey is all three, with a warning.
 
     Raises:
@@ -113,7 +115,7 @@ def read_colours(path: Path) -> np.ndarray[Any, Any]:
     return np.stack([pixels] * COLOURS)
 
 
-def _read_jpeg(path: Path, labels: bool, colours: bool) -> np.ndarray[Any, Any]:
+def _read_jpeg(path: Path, labels: bool, colours: bool) -> _Array:
     """The values of a JPEG by Pillow, as ITK would read one that is cut off."""
     if labels:
         raise ImageFileError(
@@ -161,18 +163,15 @@ def is_coloured(path: str | PathLike[str]) -> bool:
 
 
 def write_picture(
-    path: str | PathLike[str],
-    labels: np.ndarray[Any, Any],
-    source: str | PathLike[str] | None = None,
-    mark: str = MARK,
+    path: str | PathLike[str], labels: _Array, source: str | PathLike[str] | None = None, mark: str = MARK
 ) -> None:
-    """Write a label map as PNG or TIFF without loss, whole or not at all.
+    """Write a label map as PNG or TIFF, by the suffix of ``path``, without loss, whole or not at all.
 
     Args:
-        path: the file to write, with one of the suffixes.
+        path: the file to write.
         labels: ``(W, H)`` or, for TIFF, ``(W, H, pages)``; uint8, uint16 or int32.
-        source: the picture that ``labels`` belong to. Its orientation, resolution, pixel size and units are copied, so
-            that viewers show both alike; pixels are in storage order.
+        source: the picture whose orientation, resolution, pixel size and units are copied, so that viewers show both
+            alike; pixels are in storage order.
         mark: name of the software in the file, beginning with that of this package.
 
     Raises:
@@ -199,7 +198,7 @@ def write_picture(
         temporary.write_bytes(content)
 
 
-def _encoded(rows: np.ndarray[Any, Any], is_png: bool, mark: str, appearance: Mapping[str, Any]) -> bytes:
+def _encoded(rows: _Array, is_png: bool, mark: str, appearance: Mapping[str, Any]) -> bytes:
     content = BytesIO()
     if is_png:
         note = PngImagePlugin.PngInfo()
@@ -211,7 +210,7 @@ def _encoded(rows: np.ndarray[Any, Any], is_png: bool, mark: str, appearance: Ma
     return content.getvalue()
 
 
-def _appearance(source: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _appearance(source: Path, rows: _Array) -> dict[str, Any]:
     """Options to save ``rows`` so that viewers show them like ``source``; none if its metadata is broken."""
     try:
         if _head(source).startswith(TIFF_SIGNATURES):
@@ -281,7 +280,7 @@ def _is_transparent_grey(path: Path) -> bool:
         return False
 
 
-def _read_stored_labels(path: Path) -> np.ndarray[Any, Any] | None:
+def _read_stored_labels(path: Path) -> _Array | None:
     """The stored values of a PNG with palette or fewer than 8 bits; None for any other picture."""
     bits, colours = _png_kind(path)
     if colours != _PALETTE and not (colours == _GREY and bits < 8):
@@ -293,9 +292,9 @@ def _read_stored_labels(path: Path) -> np.ndarray[Any, Any] | None:
     return np.transpose(pixels // (255 // (2**bits - 1)) if stretched else pixels)
 
 
-def _read_transparent_grey(path: Path) -> np.ndarray[Any, Any]:
+def _read_transparent_grey(path: Path) -> _Array:
     with _opened_by_pillow(path) as picture:
-        pixels: np.ndarray[Any, Any] = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
+        pixels: _Array = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
     if _png_kind(path) == (16, _GREY_ALPHA):
         pixels = np.ascontiguousarray(pixels[..., :2]).view(">u2").astype(np.uint16)
     return np.transpose(pixels if pixels.ndim == 2 else pixels[..., 0])

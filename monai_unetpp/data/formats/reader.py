@@ -51,6 +51,11 @@ _SUPPORTED = (
 )
 
 
+_Array = npt.NDArray[Any]
+#: An image and its metadata.
+_Loaded = tuple[_Array, dict[str, Any]]
+
+
 class VolumeReader(ImageReader):
     """Read NIfTI, DICOM series, ITK's own formats, PNG, JPEG and TIFF, or say in one line what is wrong with a file.
 
@@ -133,7 +138,7 @@ class VolumeReader(ImageReader):
         """
         return tuple(Path(path) for path in ensure_tuple(data))
 
-    def get_data(self, img: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    def get_data(self, img: tuple[Path, ...]) -> _Loaded:
         """Read the files from :meth:`read`.
 
         Returns:
@@ -153,12 +158,13 @@ class VolumeReader(ImageReader):
         note_sources(metadata, img, state)
         return array, metadata
 
-    def _read_image(self, img: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    def _read_image(self, img: tuple[Path, ...]) -> _Loaded:
         if all(not is_nifti_name(path) and is_dicom_file(path) for path in img):
             return self._read_dicom(img)
         if self.channels > 1 and len(img) == 1:
-            colours = self.channels == COLOURS and is_picture_name(img[0])
-            return self._read_colours(img[0]) if colours else self._read_channels(img[0])
+            if self.channels == COLOURS and is_picture_name(img[0]):
+                return self._along_axes(read_colours(img[0]), np.eye(4), img[0], channels=(COLOURS,))
+            return self._read_channels(img[0])
         images = [self._read_dicom([path]) if path.is_dir() else self._read_file(path) for path in img]
         array, metadata = images[0]
         if len(images) == 1:
@@ -169,15 +175,15 @@ class VolumeReader(ImageReader):
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return np.stack([array for array, _ in images]), metadata
 
-    def _read_dicom(self, paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    def _read_dicom(self, paths: Sequence[Path]) -> _Loaded:
         array, affine = read_dicom(paths)
         if 2 not in self.spatial_dims and array.shape[2] == 1:
             raise ImageFileError(
                 f"{paths[0]}: a single slice instead of a volume. Name the folder of the whole series."
             )
-        return self._one_channel(array, affine, paths[0])
+        return self._along_axes(array, affine, paths[0])
 
-    def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    def _read_channels(self, path: Path) -> _Loaded:
         """Read one file with all channels."""
         image = open_nifti(path) if is_nifti_name(path) else None
         axes, channels = ((), 0) if image is None else channel_axes(image.shape, self.spatial_dims[0])
@@ -191,42 +197,29 @@ class VolumeReader(ImageReader):
         voxels = read_voxels(image, path, single=True).reshape((*spatial, self.channels))
         return self._checked(np.moveaxis(voxels, -1, 0), image.affine, image.shape, axes, path)
 
-    def _read_colours(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        """Read red, green and blue of one picture."""
-        pixels = read_colours(path)
-        shape = pixels.shape[1:]
-        axes = self._find_axes(shape, path)
-        pixels = pixels.reshape((COLOURS, *(shape[axis] for axis in axes)))
-        return self._checked(pixels, np.eye(4), shape, axes, path)
-
-    def _read_file(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    def _read_file(self, path: Path) -> _Loaded:
         if is_nifti_name(path):
             image = open_nifti(path)
             self._find_axes(image.shape, path)  # before the voxels of a long series are read
             voxels = read_voxels(image, path, single=not self.labels)
             if self.labels:
                 voxels = as_integers(voxels, path, stored_step(image))
-            return self._one_channel(voxels, image.affine, path)
+            return self._along_axes(voxels, image.affine, path)
         if is_itk_name(path):
-            return self._one_channel(*read_itk_file(path), path)
+            return self._along_axes(*read_itk_file(path), path)
         if is_picture_name(path):
-            return self._one_channel(read_picture(path, self.labels), np.eye(4), path)
+            return self._along_axes(read_picture(path, self.labels), np.eye(4), path)
         raise _not_supported(path)
 
-    def _one_channel(
-        self, array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path
-    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        axes = self._find_axes(array.shape, path)
-        return self._checked(array.reshape([array.shape[axis] for axis in axes]), affine, array.shape, axes, path)
+    def _along_axes(self, array: _Array, affine: _Array, path: Path, channels: tuple[int, ...] = ()) -> _Loaded:
+        """Take the spatial axes of an array, whose first axes are ``channels`` if it has several, and check it."""
+        shape = array.shape[len(channels) :]
+        axes = self._find_axes(shape, path)
+        return self._checked(array.reshape((*channels, *(shape[axis] for axis in axes))), affine, shape, axes, path)
 
     def _checked(
-        self,
-        voxels: np.ndarray[Any, Any],
-        affine: np.ndarray[Any, Any],
-        shape: Sequence[int],
-        axes: tuple[int, ...],
-        path: Path,
-    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        self, voxels: _Array, affine: _Array, shape: Sequence[int], axes: tuple[int, ...], path: Path
+    ) -> _Loaded:
         """Check the voxels ``([C, ]H, W[, D])`` of one file, which is stored with ``shape``."""
         voxels = as_integers(voxels, path) if self.labels else make_finite(voxels, path, self.fill_nonfinite)
         has_channels = voxels.ndim > len(axes)
@@ -262,7 +255,7 @@ class Volume:
         affine: ``(4, 4)``, from voxel indices to mm; in 2D the third column is that of an axis of length one.
     """
 
-    data: npt.NDArray[Any]
+    data: _Array
     affine: npt.NDArray[np.float64]
 
     @property
@@ -274,9 +267,7 @@ class Volume:
 def read_label_map(path: Path, spatial_dims: int | None = None) -> Volume:
     """Read a label map as stored, ``(H, W[, D])`` of integers.
 
-    Args:
-        path: the file.
-        spatial_dims: 2 or 3, not counting axes of length 1; None takes that of the file without trailing ones.
+    ``spatial_dims`` does not count axes of length 1; None takes those of the file without trailing ones.
 
     Raises:
         ImageFileError: the file cannot be read, has other dimensions, or holds non-integers.
@@ -337,7 +328,7 @@ def _remedy(shape: tuple[int, ...], dims: int) -> str:
     return "Extract one slice or channel, or use a network for volumes."
 
 
-def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], axes: tuple[int, ...], path: Path) -> dict[str, Any]:
+def _metadata(stored: _Array, shape: Sequence[int], axes: tuple[int, ...], path: Path) -> dict[str, Any]:
     """Metadata of the image along ``axes``; the columns of the affines are these axes, then the others.
 
     The original affine is that in space; see :func:`.transform_affine` for the other.

@@ -33,10 +33,9 @@ _MOST_FOLDERS = 3
 
 
 def identify_image(*images: str | PathLike[str]) -> ImageIdentity:
-    """The identity of an image; every byte is read once.
+    """The identity of an image, by its file, the folder of its DICOM series, or its channels or slices in order.
 
-    Args:
-        *images: its file, the folder of a DICOM series, or several files: channels in their order, or slices.
+    Every byte is read once.
     """
     try:
         hashes = [file for image in images for file in sorted(map(hash_file, image_files(Path(image))))]

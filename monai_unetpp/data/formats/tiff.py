@@ -33,8 +33,11 @@ _MOST_HELD: dict[int, float] = {COMPRESSION.NONE: 1, **dict.fromkeys(_PACKED, 40
 _PICTURE_AXES = "YXS"
 _NAMES = {"Z": "depth", "T": "time", "C": "channels"}
 _ORIENTATION, _RESOLUTION_X, _RESOLUTION_Y, _SOFTWARE = 274, 282, 283, 305
-_OME_SIZES = tuple(f"PhysicalSize{axis}{unit}" for axis in "XYZ" for unit in ("", "Unit"))
-_IMAGEJ_SIZES = ("spacing", "unit", "finterval")
+#: Metadata on sizes, by the kind of file.
+_SIZES = {
+    "ome": tuple(f"PhysicalSize{axis}{unit}" for axis in "XYZ" for unit in ("", "Unit")),
+    "imagej": ("spacing", "unit", "finterval"),
+}
 
 
 def read_tiff_shape(path: Path) -> tuple[int, ...]:
@@ -49,21 +52,11 @@ def read_tiff_shape(path: Path) -> tuple[int, ...]:
 
 
 def read_tiff(path: Path, labels: bool = False, colours: bool = False) -> np.ndarray[Any, Any]:
-    """Read the grey values of a TIFF; reduced copies and masks are left out.
+    """Read a TIFF as :func:`.read_picture` does; reduced copies and masks are left out.
 
     Pages are slices of a volume, along depth as given by OME or ImageJ. Pages along time or an unnamed axis are also
     read as slices, which is logged. Channels are refused, as they would be mistaken for slices. Voxel sizes are not
-    read, which is logged if the metadata give the distance of slices.
-
-    Args:
-        path: a file of grey values with or without transparency, of red, green and blue, or with a palette.
-        labels: whether it is a label map. Values are then read as stored: palette indices instead of colours, and one
-            bit as 0 and 1 instead of 255. Colours are refused.
-        colours: whether colours are kept as red, green and blue, on a first axis that grey values lack.
-
-    Returns:
-        ``(W, H)``, or ``(W, H, slices)``. Grey values keep their type and increase with brightness; colours become
-        their mean in float32 unless they are kept.
+    read, which is logged if the metadata give the distance of slices. Grey values increase with brightness.
 
     Raises:
         ImageFileError: the file is damaged, has several channels or pages that do not form a volume, or needs
@@ -103,7 +96,7 @@ def tiff_appearance(path: Path) -> dict[str, Any]:
             options["resolutionunit"] = file.pages.first.resolutionunit
         if _ORIENTATION in tags:
             options["extratags"] = [(_ORIENTATION, "H", 1, int(tags[_ORIENTATION].value), False)]
-        if not file.series or file.series[0].kind not in ("ome", "imagej"):
+        if not file.series or file.series[0].kind not in _SIZES:
             return options
         axes = "".join(axis for axis in file.series[0].axes if axis not in "CS")
         return options | {file.series[0].kind: True, "metadata": {"axes": axes, **_sizes(file)}}
@@ -112,27 +105,22 @@ def tiff_appearance(path: Path) -> dict[str, Any]:
 def _sizes(file: TiffFile) -> dict[str, Any]:
     """The pixel sizes in the metadata of OME or ImageJ."""
     kind = file.series[0].kind
-    if kind == "imagej":
-        return _some_of(file.imagej_metadata or {}, _IMAGEJ_SIZES)
-    if kind == "ome":
-        return _some_of(_first(xml2dict(file.ome_metadata or "")["OME"]["Image"])["Pixels"], _OME_SIZES)
-    return {}
+    found = _ome_pixels(file) if kind == "ome" else file.imagej_metadata or {}
+    return {key: found[key] for key in _SIZES.get(kind, ()) if key in found}
 
 
-def _some_of(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key: values[key] for key in keys if key in values}
+def _ome_pixels(file: TiffFile) -> dict[str, Any]:
+    """What OME's metadata say about the pixels of the first image."""
+    pixels: dict[str, Any] = _listed(xml2dict(file.ome_metadata or "")["OME"]["Image"])[0]["Pixels"]
+    return pixels
 
 
-def _first(values: Any) -> Any:
-    return values[0] if isinstance(values, list) else values
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else [values]
 
 
 def mean_of_colours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean of red, green and blue in float32, without further memory.
-
-    Args:
-        pixels: ``(..., channels)``; channels after the third are ignored.
-    """
+    """Mean of red, green and blue of pixels ``(..., channels)`` in float32, without further memory."""
     grey = np.empty(pixels.shape[:-1], dtype=np.float32)
     for start in range(0, len(grey), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
@@ -146,11 +134,7 @@ def take_colours(pixels: np.ndarray[Any, Any], colours: bool) -> np.ndarray[Any,
 
 
 def labels_of_colours(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
-    """The labels in a picture whose red, green and blue are equal.
-
-    Args:
-        pixels: ``(..., channels)``; channels after the third are ignored.
-        path: the file, for the message.
+    """The labels in a picture ``(..., channels)`` whose red, green and blue are equal; further channels are ignored.
 
     Raises:
         ImageFileError: a pixel has a colour, which stands for no label.
@@ -228,8 +212,7 @@ def _channel_names(file: TiffFile, count: int) -> str:
     """The names of the channels in the metadata of OME or ImageJ, or their numbers."""
     names: list[Any] = []
     if file.ome_metadata:
-        channels = _first(xml2dict(file.ome_metadata)["OME"]["Image"])["Pixels"].get("Channel", [])
-        names = [channel.get("Name") for channel in (channels if isinstance(channels, list) else [channels])]
+        names = [channel.get("Name") for channel in _listed(_ome_pixels(file).get("Channel", []))]
     elif file.imagej_metadata:
         names = list(file.imagej_metadata.get("Labels") or [])
     return ", ".join(str(name or number) for number, name in enumerate((names + [None] * count)[:count], start=1))

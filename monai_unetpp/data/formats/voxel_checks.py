@@ -16,11 +16,6 @@ def make_finite(
 ) -> np.ndarray[Any, Any]:
     """The voxels, with ``fill`` in place of those that are NaN or infinite in float32.
 
-    Args:
-        voxels: of any shape and type.
-        path: the file, for the message.
-        fill: None refuses such voxels.
-
     Raises:
         ImageFileError: there are some, and ``fill`` is None.
     """
@@ -42,9 +37,7 @@ def make_finite(
 def check_not_constant(channels: Sequence[np.ndarray[Any, Any]], path: str | PathLike[str]) -> None:
     """Refuse an image with a channel that has the same value everywhere.
 
-    Args:
-        channels: the voxels of each; those that mean something only together, as colours do, count as one.
-        path: the file, for the message.
+    Channels that mean something only together, as colours do, are given as one.
 
     Raises:
         ImageFileError: there is such a channel.
