@@ -24,12 +24,12 @@ from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
 from monai_unetpp.data.formats.image_errors import describe_failure
 from monai_unetpp.data.formats.source_files import file_identity
+from monai_unetpp.data.transforms.background import find_own_surround
 from monai_unetpp.data.transforms.extent import (
     PERCENTILES,
     axes_in_order,
     content_box,
     describe_extent,
-    find_own_surround,
     is_left_handed,
     tilt_of,
 )

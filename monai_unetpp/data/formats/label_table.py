@@ -44,10 +44,7 @@ class Label:
 
 
 def make_labels(names: Mapping[int, str]) -> tuple[Label, ...]:
-    """Labels by value, with a colour that depends on the value alone.
-
-    Args:
-        names: name of each value, without the background.
+    """Labels by value, without the background, with a colour that depends on the value alone.
 
     Example:
         >>> [label.hex_colour for label in make_labels({1: "anterior", 2: "posterior"})]

@@ -23,11 +23,12 @@ ALL_SERIES = "all"
 def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
     """Replace each folder with several series by the wanted ones; a single series, or file, must be of the wanted.
 
+    The number of the series is appended to the name of the case, except in a folder with a single one, where 1 always
+    is its number; where another case is called so already, ``series_`` stands before the number. A folder without the
+    series gets a ``failure``.
+
     Args:
-        items: cases from :func:`monai_unetpp.data.find_cases`; changed in place. The number of the series is appended
-            to the name of the case, except in a folder with a single one, where 1 always is its number; where another
-            case is called so already, ``series_`` stands before the number. A folder without the series gets a
-            ``failure``.
+        items: cases from :func:`monai_unetpp.data.find_cases`; changed in place.
         wanted: number, UID or description of a series, or ``"all"``.
     """
     arranged: list[dict[str, Any]] = []

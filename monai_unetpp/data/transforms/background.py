@@ -58,6 +58,12 @@ def find_surround(image: torch.Tensor) -> Surround | None:
     return None if found is None else dataclasses.replace(found, mask=torch.from_numpy(found.mask).to(plain.device))
 
 
+def find_own_surround(image: torch.Tensor) -> Surround | None:
+    """The constant surround of an image ``(C, H, W[, D])``; None if it has none, or is constant as a whole."""
+    surround = find_surround(image)
+    return None if surround is None or surround.share >= 1 else surround
+
+
 class LevelSurroundd(MapTransform):
     """Set the surround of an image to 0 and make the rest positive, as in most skull-stripped images.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from nibabel.orientations import io_orientation
 
-from monai_unetpp.data.transforms.background import find_surround
+from monai_unetpp.data.transforms.background import find_own_surround
 from monai_unetpp.data.transforms.surround_search import Surround, box_around
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
@@ -22,8 +22,6 @@ class ImageExtent:
     """The size of an image. Axes are in the order R, A, S; in 2D, as stored.
 
     Attributes:
-        shape: voxels by axis.
-        spacing_mm: voxel size by axis.
         size_mm: physical size by axis, without the constant surround.
         constant_surround: whether it has one.
     """
@@ -37,12 +35,6 @@ class ImageExtent:
 def measure_extent(image: torch.Tensor, affine: npt.ArrayLike, as_stored: bool = False) -> ImageExtent:
     """Measure an image as stored in its file."""
     return describe_extent(image.shape[1:], affine, find_own_surround(image), as_stored)
-
-
-def find_own_surround(image: torch.Tensor) -> Surround | None:
-    """The constant surround of an image ``(C, H, W[, D])``; None if it has none, or is constant as a whole."""
-    surround = find_surround(image)
-    return None if surround is None or surround.share >= 1 else surround
 
 
 def describe_extent(

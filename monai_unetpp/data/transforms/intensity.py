@@ -52,14 +52,7 @@ class InvertBrightBackground(Transform):
 
 
 class InvertBrightBackgroundd(MapTransform):
-    """:class:`InvertBrightBackground` for dictionaries.
-
-    Args:
-        keys: the images.
-        low: value of black.
-        high: value of white.
-        allow_missing_keys: whether items without a key are skipped.
-    """
+    """:class:`InvertBrightBackground` for dictionaries with images."""
 
     def __init__(
         self, keys: KeysCollection, low: float = 0.0, high: float = 1.0, allow_missing_keys: bool = False

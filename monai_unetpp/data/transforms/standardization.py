@@ -11,7 +11,7 @@ from monai.data import get_track_meta
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
-from monai_unetpp.data.transforms.background import find_surround
+from monai_unetpp.data.transforms.background import find_own_surround
 
 _PART = 2**20
 """Values per chunk."""
@@ -51,17 +51,13 @@ class StandardizeIntensityd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             image: Any = convert_to_tensor(d[key], dtype=torch.float32, track_meta=get_track_meta())
-            kept = self._kept(image)
+            surround = find_own_surround(image) if self.inside_surround else None
+            kept = None if surround is None else ~surround.mask
             parts = image if self.channel_wise else [image]
             moments = [_statistics(part if kept is None else part[..., kept]) for part in parts]
             means, deviations = torch.tensor(moments, device=image.device).T.reshape(2, -1, *[1] * (image.ndim - 1))
             d[key] = (image - means).div_(torch.where(deviations == 0, 1.0, deviations))
         return d
-
-    def _kept(self, image: torch.Tensor) -> torch.Tensor | None:
-        """The voxels that count; None if all do."""
-        surround = find_surround(image) if self.inside_surround else None
-        return None if surround is None or surround.share >= 1 else ~surround.mask
 
 
 def _statistics(values: torch.Tensor) -> tuple[float, float]:

@@ -151,12 +151,7 @@ def _commonest_on_border(
 
 def _border(image: _Array) -> _Array:
     """All values on the sides of ``(H, W[, D])``, flattened; those on edges are repeated."""
-    return np.concatenate([image[at].ravel() for at in _sides(image.ndim)])
-
-
-def _sides(dims: int) -> list[tuple[slice, ...]]:
-    whole = [slice(None)] * dims
-    return [(*whole[:axis], end, *whole[axis + 1 :]) for axis in range(dims) for end in (slice(0, 1), slice(-1, None))]
+    return np.concatenate([image.take(end, axis).ravel() for axis in range(image.ndim) for end in (0, -1)])
 
 
 def _commonest(values: _Array, tolerance: float) -> tuple[float, _Array]:

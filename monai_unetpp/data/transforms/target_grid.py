@@ -62,10 +62,7 @@ def round_half_to_even(values: _Array, tolerance: float) -> _Array:
 def lead_from_to(source: _Array, target: _Array, rank: int) -> _Array:
     """The matrix ``(rank + 1, rank + 1)`` from voxel indices of ``target`` to those of ``source``.
 
-    Args:
-        source: affine, ``(4, 4)`` or ``(rank + 1, rank + 1)``.
-        target: affine of either size.
-        rank: number of axes to resample.
+    ``rank`` is the number of axes to resample. Both are affines ``(4, 4)`` or ``(rank + 1, rank + 1)``.
     """
     size = max(len(source), len(target))
     source, target = (_within_plane(_grow(affine, size), rank) for affine in (source, target))
@@ -101,7 +98,8 @@ def _scale_axes(axes: _Array, spacing_mm: _Array, diagonal: bool) -> _Array:
         return np.eye(*axes.shape) * spacing_mm
     lengths = np.linalg.norm(axes, axis=0)
     rank = axes.shape[1]
-    if _is_straight(axes) and len(axes) == rank:
+    moved = axes != 0
+    if len(axes) == rank and (moved.sum(axis=0) == 1).all() and (moved.sum(axis=1) <= 1).all():
         return np.asarray(np.sign(axes) * spacing_mm, dtype=np.float64)
     cosines = (axes / lengths).T @ (axes / lengths) - np.eye(rank)
     if np.abs(cosines).max() <= _RIGHT_ANGLE:
@@ -109,11 +107,6 @@ def _scale_axes(axes: _Array, spacing_mm: _Array, diagonal: bool) -> _Array:
     directions, lengths_along = np.linalg.qr(axes)
     scaled = directions * np.sign(np.diag(lengths_along)) * spacing_mm
     return np.asarray(scaled, dtype=np.float64)
-
-
-def _is_straight(axes: _Array) -> bool:
-    moved = axes != 0
-    return bool((moved.sum(axis=0) == 1).all() and (moved.sum(axis=1) <= 1).all())
 
 
 def _express(axes: _Array, vectors: _Array) -> _Array:
