@@ -61,11 +61,7 @@ class Disagreement:
             self._sum += _probabilities(logits.float())
 
     def entropy(self) -> torch.Tensor:
-        """The entropy ``(B, 1, H, W[, D])`` of the levels so far, 0 to 1.
-
-        Raises:
-            ValueError: there is no level, or shapes differ.
-        """
+        """The entropy ``(B, 1, H, W[, D])`` of the levels so far, with errors as for :func:`disagreement`."""
         if self._sum is None or any(shape != self._shapes[0] for shape in self._shapes):
             raise ValueError(
                 f"logits_by_level must hold logits of the same shape for at least one level, got {self._shapes}. Pass "

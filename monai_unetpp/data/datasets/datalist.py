@@ -21,8 +21,6 @@ from monai_unetpp.files import read_json_object, write_json
 LISTS = ("training", "validation")
 """The lists of labelled cases."""
 
-_Subjects = Mapping[str, str] | str | PathLike[str] | None
-
 _VALIDATION_SHARE = 0.2
 #: A drawn validation list has at most this many times as many cases as wanted, unless every subject has more.
 _MOST_DRAWN = 1.5
@@ -71,7 +69,7 @@ def load_datalist(
     key: str,
     split_dir: str | PathLike[str] | None = None,
     label_key: str = "label",
-    subjects: _Subjects = None,
+    subjects: Mapping[str, str] | str | PathLike[str] | None = None,
     subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """Load one list of cases of a data set, with absolute paths.
@@ -101,7 +99,7 @@ def load_datalist(
             not match, or the subject of a case is not given or found.
     """
     path = Path(dataset_dir) / "dataset.json"
-    cases = read_datalist(path, key, split_dir, subjects, subject_pattern)
+    cases = read_datalist(path, key, split_dir, subjects=subjects, subject_pattern=subject_pattern)
     if not cases:
         raise ValueError(f"{path}: the list {key!r} must hold cases, got none. Add some, or leave it out.")
     for number, case in enumerate(cases):
@@ -111,35 +109,25 @@ def load_datalist(
 
 
 def read_datalist(
-    path: str | PathLike[str],
-    key: str,
-    split_dir: str | PathLike[str] | None = None,
-    subjects: _Subjects = None,
-    subject_pattern: str | None = None,
+    path: str | PathLike[str], key: str, split_dir: str | PathLike[str] | None = None, **subjects: Any
 ) -> list[dict[str, Any]]:
-    """Read one list of a ``dataset.json`` as ``load_datalist`` does, with or without labels.
+    """Read one list of a ``dataset.json`` as ``load_datalist`` does, with the same errors, but with or without labels.
 
-    With ``subjects`` or ``subject_pattern``, the entries must have labels.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it cannot be read, or has no such list.
+    With ``subjects`` or ``subject_pattern`` as there, the entries must have labels.
     """
     path = Path(path)
     content = read_content(path)
     if key in LISTS and "training" in content and "validation" not in content:
-        entries = _with_subjects(read_entries(path, content, "training"), subjects, subject_pattern)
+        entries = _with_subjects(read_entries(path, content, "training"), subjects)
         return _drawn_split(path, entries, split_dir)[key]
-    return _with_subjects(read_entries(path, content, key), subjects, subject_pattern)
+    return _with_subjects(read_entries(path, content, key), subjects)
 
 
-def _with_subjects(
-    entries: list[dict[str, Any]], subjects: _Subjects, subject_pattern: str | None
-) -> list[dict[str, Any]]:
+def _with_subjects(entries: list[dict[str, Any]], subjects: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries with the subjects that are given or found; unchanged where nothing tells of subjects."""
-    if not entries or (subjects is None and subject_pattern is None):
+    if not entries or all(each is None for each in subjects.values()):
         return entries
-    cases = list_cases(entries, subjects, subject_pattern)
+    cases = list_cases(entries, **subjects)
     return [{**entry, "subject": case.subject} for entry, case in zip(entries, cases, strict=True)]
 
 

@@ -111,12 +111,7 @@ class DicomSegSaved(MapTransform):
         self.names, self.codes, self.model = names, codes or {}, model
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the label maps of one item.
-
-        Raises:
-            ImageFileError: its image is not a DICOM series, or lacks attributes.
-            OSError: the file cannot be written.
-        """
+        """Write the label maps of one item; errors are those of :meth:`write`."""
         d = dict(data)
         for key in self.key_iterator(d):
             label_map: MetaTensor = d[key]

@@ -36,19 +36,15 @@ def describe_case_failure(error: BaseException, file: str, stage: str) -> str:
     Returns:
         The line, without the file.
     """
-    exhausted = _find_exhaustion(error)
+    # MONAI and the readers may have wrapped it
+    exhausted: BaseException | None = error
+    while exhausted is not None and not is_out_of_memory(exhausted):
+        exhausted = exhausted.__cause__ or exhausted.__context__
     if exhausted is None:
         reason = describe_failure(error)
         names_file = stage == "loading" or reason.startswith(f"{printable(file)}: ")
         return reason if names_file else f"{stage} failed with {reason}"
     return f"{stage} ran out of memory{_size(file)} ({describe_failure(exhausted)}). {_REMEDIES[stage]}"
-
-
-def _find_exhaustion(error: BaseException | None) -> BaseException | None:
-    """The out-of-memory error in the chain of causes, which MONAI and the readers may have wrapped."""
-    while error is not None and not is_out_of_memory(error):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _size(file: str) -> str:

@@ -57,11 +57,7 @@ def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
 
 
 def read_itk_file(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Read voxels and affine ``(4, 4)`` in RAS of one image file.
-
-    Raises:
-        ImageFileError: see :func:`read_itk_header`.
-    """
+    """Read voxels and affine ``(4, 4)`` in RAS of one image file; errors are those of :func:`read_itk_header`."""
     _, affine = read_itk_header(path)
     try:
         image = open_itk_file(path).Execute()

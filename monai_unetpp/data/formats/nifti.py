@@ -203,7 +203,9 @@ def _scaled(data: Any, single: bool) -> np.ndarray[Any, Any]:
 
 def _check_header(image: Nifti1Pair, path: Path) -> Nifti1Pair:
     """Check the header, and apply the codes of sform and qform."""
-    stored = _read_stored_header(image)
+    # nibabel corrects what it considers wrong, and only logs it
+    with image.file_map.get("header", image.file_map["image"]).get_prepare_fileobj("rb") as file:
+        stored: Nifti1Header = type(image).header_class.from_fileobj(file, check=False)
     offset, first = float(stored["vox_offset"]), stored.single_vox_offset
     if stored["magic"].item() == stored.single_magic and not offset >= first:
         raise ImageFileError(
@@ -215,14 +217,6 @@ def _check_header(image: Nifti1Pair, path: Path) -> Nifti1Pair:
     check_grid(image.shape, image.affine, path)
     _warn_of_doubtful_geometry(image, path)
     return image
-
-
-def _read_stored_header(image: Nifti1Pair) -> Nifti1Header:
-    """The header as stored: nibabel corrects what it considers wrong, and only logs it."""
-    holder = image.file_map.get("header", image.file_map["image"])
-    with holder.get_prepare_fileobj("rb") as file:
-        header: Nifti1Header = type(image).header_class.from_fileobj(file, check=False)
-    return header
 
 
 def _with_known_codes(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> Nifti1Pair:

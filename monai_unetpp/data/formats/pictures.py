@@ -238,20 +238,17 @@ def picture_mark(image: ImageIdentity, voxels: str, by_runner: bool = False) -> 
 def read_picture_mark(path: Path) -> str | None:
     """The software named in a picture of any size written by this package; None for any other file."""
     try:
-        is_tiff = _head(path).startswith(TIFF_SIGNATURES)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            software = read_tiff_software(path) if is_tiff else _read_png_software(path)
+            if _head(path).startswith(TIFF_SIGNATURES):
+                software = read_tiff_software(path)
+            else:
+                # without the limit of Image.open on the number of pixels, which are not decoded
+                with PngImagePlugin.PngImageFile(path) as picture:
+                    software = picture.info.get(_PNG_SOFTWARE)
     except Exception:  # libraries raise almost anything for damaged files
         return None
     return software if str(software).split(" ")[0] == MARK else None
-
-
-def _read_png_software(path: Path) -> str | None:
-    # without the limit of Image.open on the number of pixels, which are not decoded
-    with PngImagePlugin.PngImageFile(path) as picture:
-        software: str | None = picture.info.get(_PNG_SOFTWARE)
-        return software
 
 
 def _head(path: Path) -> bytes:

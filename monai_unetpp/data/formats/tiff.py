@@ -41,11 +41,7 @@ _SIZES = {
 
 
 def read_tiff_shape(path: Path) -> tuple[int, ...]:
-    """Read width and height in pixels, and the number of slices if there are several, from the headers.
-
-    Raises:
-        ImageFileError: see :func:`read_tiff`.
-    """
+    """Width and height in pixels, and the number of slices if there are several; see :func:`read_tiff`."""
     with _usable_pages(path) as pages:
         size = pages[0].imagewidth, pages[0].imagelength
         return size if len(pages) == 1 else (*size, len(pages))
