@@ -92,7 +92,7 @@ def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite:
             f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
             "replace it with --overwrite."
         )
-    if matches_mark(mark, lambda: _read_labels(path)) is False:
+    if matches_mark(mark, path, read_labels_of_picture) is False:
         raise FileExistsError(
             f"{source}: its result {path} was changed after it was written, as by hand. Name another output folder, or "
             "replace it with --overwrite."
@@ -122,11 +122,3 @@ def write_result(path: Path, labels: Array, source: Path, affine: Array, identit
 
 def _read_mark(path: Path) -> str | None:
     return read_mark_of_picture(path) if is_picture_name(path) else read_nifti_mark(path)
-
-
-def _read_labels(path: Path) -> Array:
-    if is_picture_name(path):
-        return read_labels_of_picture(path)
-    image: Any = nibabel.load(path)
-    labels: Array = image.dataobj
-    return labels

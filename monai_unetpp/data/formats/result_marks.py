@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
-
-import nibabel
-import numpy.typing as npt
 
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.itk_images import detached_files
@@ -61,15 +58,7 @@ def is_of_runner(path: Path) -> bool:
 
 def is_as_marked(path: Path) -> bool | None:
     """Whether the labels in a result are those that its mark tells; see :func:`.matches_mark`."""
-
-    def read() -> npt.ArrayLike:
-        if is_picture_name(path):
-            return read_picture(path, labels=True)
-        image: Any = nibabel.load(path)
-        labels: npt.ArrayLike = image.dataobj
-        return labels
-
-    return matches_mark(_read_mark(path), read)
+    return matches_mark(_read_mark(path), path, partial(read_picture, labels=True))
 
 
 def _read_mark(path: Path) -> str | None:
