@@ -8,9 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Convolution, ResidualUnit
-from monai.networks.layers.factories import Pool
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from monai_unetpp.networks.config import NestedUNetConfig
 
 #: Whether torch.export is tracing; torch before 2.7 cannot tell it from torch.compile.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -19,13 +20,10 @@ _KNOWS_SIZES = hasattr(torch.compiler, "is_exporting")
 
 
 class EncoderNode(nn.Module):
-    """Node ``X(i, 0)``: max pooling (none in the top row), then a block.
+    """Node ``X(i, 0)``: max pooling (none in the top row), then a block of convolutions.
 
     Args:
-        spatial_dims: 2 or 3.
-        stride: pooling size and step per axis; ``None`` in the top row.
-        ceil_mode: whether pooling keeps (``True``) or drops (``False``) the end of an axis that ``stride`` does not
-            divide.
+        pool: the pooling, or an identity.
         block: the convolutions.
         predecessors: names of the input nodes.
         releases: names of the nodes whose output no later node needs, possibly including this one.
@@ -34,20 +32,9 @@ class EncoderNode(nn.Module):
     predecessors: list[str]
     releases: list[str]
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        stride: tuple[int, ...] | None,
-        ceil_mode: bool,
-        block: nn.Module,
-        predecessors: list[str],
-        releases: list[str],
-    ) -> None:
+    def __init__(self, pool: nn.Module, block: nn.Module, predecessors: list[str], releases: list[str]) -> None:
         super().__init__()
-        if stride is None:
-            self.pool: nn.Module = nn.Identity()
-        else:
-            self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=stride, stride=stride, ceil_mode=ceil_mode)
+        self.pool = pool
         self.block = block
         self.predecessors = predecessors
         self.releases = releases
@@ -151,37 +138,16 @@ def _cut_in_python(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Te
     return upsampled if equal else F.pad(upsampled, excess)
 
 
-def make_block(
-    kind: str,
-    spatial_dims: int,
-    in_channels: int,
-    out_channels: int,
-    kernel_size: Sequence[int],
-    act: Any,
-    norm: Any,
-    bias: bool,
-    dropout: float | tuple[Any, ...],
-) -> nn.Module:
-    """Make a node's block: two convolutions, each with norm, dropout and activation in MONAI's order.
-
-    Args:
-        kind: ``"plain"``, or ``"residual"`` for :class:`monai.networks.blocks.ResidualUnit`.
-        spatial_dims: 2 or 3.
-        in_channels: channels of the concatenated inputs.
-        out_channels: channels of the node.
-        kernel_size: odd size per axis.
-        act: MONAI's activation name or ``(name, arguments)``.
-        norm: MONAI's normalisation name or ``(name, arguments)``, or ``None``.
-        bias: whether the convolutions have a bias.
-        dropout: MONAI's dropout probability or ``(name, arguments)``.
-    """
-    layers: dict[str, Any] = {"kernel_size": kernel_size, "act": act, "norm": norm, "dropout": dropout, "bias": bias}
-    if kind == "residual":
-        block: nn.Module = ResidualUnit(spatial_dims, in_channels, out_channels, subunits=2, **layers)
+def make_block(config: NestedUNetConfig, in_channels: int, out_channels: int, kernel_size: Sequence[int]) -> nn.Module:
+    """Make a node's block: two convolutions, each with norm, dropout and activation in MONAI's order."""
+    dims, layers = config.spatial_dims, {name: getattr(config, name) for name in ("act", "norm", "dropout", "bias")}
+    layers["kernel_size"] = kernel_size
+    if config.block == "residual":
+        block: nn.Module = ResidualUnit(dims, in_channels, out_channels, subunits=2, **layers)
     else:
         block = nn.Sequential()
         for index, channels in enumerate((in_channels, out_channels)):
-            block.add_module(f"conv_{index}", Convolution(spatial_dims, channels, out_channels, **layers))
+            block.add_module(f"conv_{index}", Convolution(dims, channels, out_channels, **layers))
     _accept_single_values(block)
     return block
 

@@ -84,11 +84,7 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
 
 
 def _check_sums(path: str | PathLike[str]) -> None:
-    """Verify the CRC-32 of all parts of the file.
-
-    Raises:
-        ValueError: a part is damaged.
-    """
+    """Raise a ValueError if the file is incomplete, or the CRC-32 of one of its parts does not match."""
     if not zipfile.is_zipfile(path):
         with Path(path).open("rb") as file:
             begins_as_zip = file.read(4) == b"PK\x03\x04"

@@ -22,32 +22,10 @@ _PLACE_ARGUMENTS = ("num_features", "num_channels", "device", "dtype")
 
 
 def convert_basic_unetplusplus(net: nn.Module, network: Callable[..., _Network]) -> _Network:
-    """Build the nested U-Net that is equivalent to a ``BasicUNetPlusPlus``, with copies of its weights.
+    """Build the nested U-Net that is equivalent to a ``BasicUNetPlusPlus``; see ``NestedUNet.from_basic_unetplusplus``.
 
     MONAI's network repeats the border of odd axes, and halves the channels on the way up in every row but the top one;
-    the converted network does the same through ``ceil_mode=False`` and ``up_features``.
-
-    Args:
-        net: a 2D or 3D network with any layers that MONAI's factories can name. It is not changed.
-        network: the class ``NestedUNet``.
-
-    Returns:
-        A network with the same mode, device and dtype, whose level ``Lk`` equals output ``k`` of ``net`` (MONAI's list
-        starts with L1).
-
-    Raises:
-        TypeError: ``net`` is of another class, or wrapped.
-        ValueError: ``net`` is 1D, or has layers that ``BasicUNetPlusPlus`` would not build.
-
-    Warns:
-        UserWarning: ``net`` returns only its deepest output, so the other heads may not have been trained.
-
-    Example:
-        >>> from monai.networks.nets import BasicUNetPlusPlus
-        >>> from monai_unetpp import NestedUNet
-        >>> trained = BasicUNetPlusPlus(spatial_dims=2, features=(4, 4, 8, 8, 8, 4), deep_supervision=True)
-        >>> NestedUNet.from_basic_unetplusplus(trained).prune("L2").levels
-        ('L2',)
+    the converted network, of the class ``network``, does the same through ``ceil_mode=False`` and ``up_features``.
     """
     source = _checked_class(net)
     arguments = _constructor_arguments(source)

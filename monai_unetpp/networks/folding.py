@@ -14,24 +14,15 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def fold_batch_norms(network: _Network) -> _Network:
-    """Fold each batch norm of a network into the convolution before it, in place.
+    """Fold each batch norm of a network in eval mode, with float weights, into the convolution before it, in place.
 
     In eval mode a batch norm scales and shifts every channel, which the convolution's weights and bias can do: the
     results agree to rounding, with one pass less over every feature map. Other norms are kept, and so are batch norms
     that do not directly follow a convolution, have no running statistics, or follow one with hooks or parametrizations,
     such as those of ``torch.nn.utils.prune`` and ``spectral_norm``, which would set its weights again.
 
-    Args:
-        network: network in eval mode with float weights. Its parameters then no longer match its configuration.
-
     Returns:
-        The network.
-
-    Example:
-        >>> from monai_unetpp import NestedUNet
-        >>> net = fold_batch_norms(NestedUNet(2, 1, 2, features=(4, 8), norm="batch").eval())
-        >>> any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
-        False
+        The network, whose parameters then no longer match its configuration.
     """
     for module in network.modules():
         if not isinstance(module, Convolution) or "adn" not in module._modules:

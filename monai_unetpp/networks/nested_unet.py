@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from monai.networks.blocks import UpSample
-from monai.networks.layers.factories import Conv
+from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -179,11 +179,8 @@ class NestedUNet(nn.Module):
     def split(self, first: int = 1) -> tuple[NetworkStage, ...]:
         """Split the network into stages that share its nodes: the first takes the image, each later one adds a level.
 
-        Args:
-            first: number of levels of the first stage.
-
         Raises:
-            ValueError: ``first`` is not between 1 and the number of levels.
+            ValueError: ``first``, the number of levels of the first stage, is not from 1 to that of all levels.
         """
         if isinstance(first, bool) or first not in range(1, len(self.levels) + 1):
             raise ValueError(f"first must be a number of levels from 1 to {len(self.levels)}, got {first!r}.")
@@ -191,13 +188,10 @@ class NestedUNet(nn.Module):
         return tuple(NetworkStage(stage, self.nodes, self.heads) for stage in stages)
 
     def prune(self, level: str) -> "NestedUNet":
-        """Make a new network with only the nodes and the head of ``level``.
+        """Make a new network with only the nodes and the head of ``level``, one of :attr:`levels`.
 
         Its output is exactly that of ``level`` in this network. Its nodes and head are deep copies: what was frozen or
         changed here, such as ``eps`` of a norm, is so there as well, and hooks are copied.
-
-        Args:
-            level: one of :attr:`levels`.
 
         Raises:
             ValueError: this network lacks the level.
@@ -305,14 +299,24 @@ class NestedUNet(nn.Module):
         """Convert a trained ``monai.networks.nets.BasicUNetPlusPlus``, so that it can be pruned.
 
         Args:
-            net: the network; it is not changed.
+            net: a 2D or 3D network with any layers that MONAI's factories can name. It is not changed.
 
         Returns:
-            A network whose level ``Lk`` equals output ``k`` of ``net``.
+            A network with copies of the weights and the same mode, device and dtype, whose level ``Lk`` equals output
+            ``k`` of ``net`` (MONAI's list starts with L1).
 
         Raises:
-            TypeError: ``net`` is of another class.
-            ValueError: ``net`` has layers that MONAI's factories cannot name.
+            TypeError: ``net`` is of another class, or wrapped.
+            ValueError: ``net`` is 1D, or has layers that ``BasicUNetPlusPlus`` would not build.
+
+        Warns:
+            UserWarning: ``net`` returns only its deepest output, so the other heads may not have been trained.
+
+        Example:
+            >>> from monai.networks.nets import BasicUNetPlusPlus
+            >>> trained = BasicUNetPlusPlus(spatial_dims=2, features=(4, 4, 8, 8, 8, 4), deep_supervision=True)
+            >>> NestedUNet.from_basic_unetplusplus(trained).prune("L2").levels
+            ('L2',)
         """
         return convert_basic_unetplusplus(net, cls)
 
@@ -391,20 +395,13 @@ def _make_node(node: topology.Node, config: NestedUNetConfig, releases: list[str
         incoming = config.channels(joined[0]) if joined else config.in_channels
     else:
         incoming = sum(config.channels(used) for used in joined[:-1]) + config.up_features[row]
-    block = make_block(
-        config.block,
-        config.spatial_dims,
-        incoming,
-        config.channels(node),
-        config.kernel_sizes[row],
-        config.act,
-        config.norm,
-        config.bias,
-        config.dropout,
-    )
+    block = make_block(config, incoming, config.channels(node), config.kernel_sizes[row])
     if column == 0:
-        stride = config.strides[row - 1] if row else None
-        return EncoderNode(config.spatial_dims, stride, config.ceil_mode, block, predecessors, releases)
+        pool: nn.Module = nn.Identity()
+        if row:
+            step = config.strides[row - 1]
+            pool = Pool[Pool.MAX, config.spatial_dims](step, step, ceil_mode=config.ceil_mode)
+        return EncoderNode(pool, block, predecessors, releases)
     upsample = UpSample(
         config.spatial_dims,
         config.channels(joined[-1]),

@@ -66,16 +66,7 @@ def transfer_weights(network: NestedUNet, source: str | PathLike[str]) -> Transf
 
 
 def compare_weights(network: NestedUNet, source: str | PathLike[str]) -> Transfer:
-    """What :func:`transfer_weights` would take; the network stays as it is, and may be on the device ``meta``.
-
-    Args:
-        network: that would begin with the weights.
-        source: see there.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a file of weights, or none of them fit.
-    """
+    """What :func:`transfer_weights` would take, or its errors; the network stays, and may be on the device ``meta``."""
     return _match(network, source)[0]
 
 
@@ -128,11 +119,8 @@ def _difference(own: Mapping[str, Any], given: Mapping[str, Any] | None) -> str:
 def shaping_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a network that the shapes of its weights depend on, as plain values of one form.
 
-    Args:
-        config: arguments of :class:`~monai_unetpp.NestedUNet`.
-
     Raises:
-        TypeError, ValueError: arguments that no network can be built from.
+        TypeError, ValueError: ``config`` has arguments that no network can be built from.
 
     Example:
         >>> shaping_arguments(dict(spatial_dims=2, in_channels=1, out_channels=2, features=[4, 8]))["kernel_size"]
@@ -152,12 +140,8 @@ def shaping_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 def shapes_in_weights(weights: _Tensors) -> dict[str, Any] | None:
     """The arguments of a network that can be read from the shapes of its weights, in the form of a configuration.
 
-    Args:
-        weights: of a nested U-Net, by name.
-
-    Returns:
-        ``spatial_dims``, ``features``, ``kernel_size``, ``strides`` (2 where nothing learned tells them) and, for batch
-        norm, ``norm``, which is None for others: they cannot be told apart. None if there are too few nodes.
+    They are ``spatial_dims``, ``features``, ``kernel_size``, ``strides`` (2 where nothing learned tells them) and, for
+    batch norm, ``norm``, which is None for others: they cannot be told apart. None if there are too few nodes.
 
     Example:
         >>> from monai_unetpp import NestedUNet

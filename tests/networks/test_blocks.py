@@ -7,6 +7,7 @@ from torch import nn
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.networks.blocks import make_block
+from monai_unetpp.networks.config import NestedUNetConfig
 
 NORMS = [
     ("instance", {"affine": True}),
@@ -20,7 +21,10 @@ NORMS = [
 
 def block(norm, dims=2):
     torch.manual_seed(0)
-    return make_block("plain", dims, 2, 4, (3,) * dims, act="relu", norm=norm, bias=True, dropout=0.0)
+    config = NestedUNetConfig.check(
+        spatial_dims=dims, in_channels=2, out_channels=2, features=(4, 4), act="relu", norm=norm
+    )
+    return make_block(config, 2, 4, (3,) * dims)
 
 
 @pytest.mark.parametrize("norm", NORMS)
