@@ -15,6 +15,7 @@ from jsonschema.validators import validator_for
 from monai.bundle import ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
 
+from monai_unetpp.bundles.configuration import list_strings
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.bundles.loading import differing_arguments, network_arguments, shortened
@@ -283,20 +284,10 @@ def _key_problems(name: str, content: dict[str, Any]) -> Iterator[str]:
 
 
 def _target_problems(content: Any) -> Iterator[str]:
-    for target in sorted(set(_targets(content))):
+    targets = {text for place, text in list_strings(content) if place.rpartition("#")[2] == "_target_"}
+    for target in sorted(targets):
         if not target.startswith(("$", "@", "%")) and not is_installed(target):
             yield f"_target_ {target!r} names nothing that is installed."
-
-
-def _targets(content: Any) -> Iterator[str]:
-    if isinstance(content, dict):
-        if isinstance(content.get("_target_"), str):
-            yield content["_target_"]
-        for value in content.values():
-            yield from _targets(value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _targets(value)
 
 
 def _network_problems(content: dict[str, Any], stored: Mapping[str, Any] | None) -> Iterator[str]:

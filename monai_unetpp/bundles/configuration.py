@@ -19,6 +19,8 @@ from monai_unetpp.measuring.memory import is_out_of_memory
 
 #: Name of the list of values set from outside, for use in expressions.
 _GIVEN = "_given_values_"
+#: The entry that says what a configuration does, which may fail though the configuration is right.
+_WORK = "run"
 
 
 class BundleConfig:
@@ -78,9 +80,6 @@ class BundleConfig:
 
         A level takes the place of the bundle's tolerance for adaptive depth, and the other way round.
 
-        Args:
-            settings: values by key.
-
         Raises:
             ValueError: the configuration lacks a key.
         """
@@ -103,20 +102,6 @@ class BundleConfig:
             MemoryError: memory does not suffice.
             Exception: errors of this package about values that were set, unchanged.
         """
-        return self._parsed(key)
-
-    def run(self) -> None:
-        """Do what the entry ``run`` says.
-
-        Raises:
-            ValueError: it cannot be created; the message names the files.
-            RuntimeError: the work failed, which is not the fault of the configuration.
-            MemoryError: memory does not suffice.
-            Exception: errors of this package, as :meth:`parse` raises them.
-        """
-        self._parsed("run", is_work=True)
-
-    def _parsed(self, key: str, is_work: bool = False) -> Any:
         if key not in self:
             raise ValueError(f"{self}: must have the key {key!r}. Add it, or copy the bundle again.")
         try:
@@ -125,7 +110,16 @@ class BundleConfig:
         except (Exception, SystemExit) as e:
             wrapped: BaseException = e
         # outside of the except block, so that the error keeps its own cause
-        self._explain(key, wrapped, is_work)
+        self._explain(key, wrapped)
+
+    def run(self) -> None:
+        """Do what the entry ``run`` says.
+
+        Raises:
+            RuntimeError: the work failed, which is not the fault of the configuration.
+            Exception: all others are as for :meth:`parse`.
+        """
+        self.parse(_WORK)
 
     def _stand_in(self, value: Any) -> Any:
         """The placeholder of a value in the configuration, without any of the value's own text."""
@@ -139,7 +133,7 @@ class BundleConfig:
         self._given.append(value)
         return f"${_GIVEN}[{len(self._given) - 1}]"
 
-    def _explain(self, key: str, wrapped: BaseException, is_work: bool) -> NoReturn:
+    def _explain(self, key: str, wrapped: BaseException) -> NoReturn:
         """Raise the cause of MONAI's errors, which name neither file nor remedy."""
         error = cause_of(wrapped)
         if _is_own(error):
@@ -151,7 +145,7 @@ class BundleConfig:
                 f"{self}: memory ran out for {key!r} ({_in_words(error)}). Close other programs, or take another "
                 "device."
             ) from error
-        if is_work and isinstance(error, RuntimeError):
+        if key == _WORK and isinstance(error, RuntimeError):
             raise error
         told = _in_words(error) + _place(wrapped)
         raise ValueError(f"{self}: {key!r} cannot be created from it ({told}). Correct the configuration.") from error
@@ -166,28 +160,29 @@ class BundleConfig:
         return not re.search(r"[/\\.]", subject.partition(": ")[0])
 
 
-def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+def list_strings(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Place, in MONAI's form, and text of every string in the content of a configuration."""
+    if isinstance(content, str):
+        yield place, content
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in parts:
+        yield from list_strings(value, f"{place}#{key}" if place else str(key))
+
+
+def list_code(content: Any) -> Iterator[tuple[str, str]]:
     """The code that a configuration would run beyond components of MONAI, torch and this package.
 
-    Args:
-        content: of the file; nothing in it is evaluated, and no other package is imported.
-        place: place of ``content`` in the file, in MONAI's form.
+    Nothing in the ``content`` of the file is evaluated, and no other package is imported.
 
     Yields:
-        Place and text of every expression (``$``), every reference to another file (``%``), and every ``_target_`` that
-        is none of these or refers to another entry.
+        Place in MONAI's form and text of every expression (``$``), every reference to another file (``%``), and every
+        ``_target_`` that is none of these or refers to another entry.
     """
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield from list_code(value, f"{place}#{key}" if place else str(key))
-    elif isinstance(content, list):
-        for index, value in enumerate(content):
-            yield from list_code(value, f"{place}#{index}")
-    elif isinstance(content, str):
-        foreign = place.endswith("_target_") and (content.startswith(("@", "%")) or is_other_code(content))
-        other_file = content.startswith("%") and ConfigParser.split_path_id(content[1:])[0]
-        if content.startswith("$") or foreign or other_file:
-            yield place, content
+    for place, text in list_strings(content):
+        foreign = place.endswith("_target_") and (text.startswith(("@", "%")) or is_other_code(text))
+        other_file = text.startswith("%") and ConfigParser.split_path_id(text[1:])[0]
+        if text.startswith("$") or foreign or other_file:
+            yield place, text
 
 
 def bundle_code(bundle: str | PathLike[str]) -> dict[str, list[str]]:

@@ -33,7 +33,7 @@ def is_other_code(target: str) -> bool:
     found, place = _locate(path)
     # whatever the way to it, code is where it was defined
     defined = [place, *(name for name in [getattr(found, "__module__", None)] if isinstance(name, str))]
-    return found is None or not all(name in _KNOWN_PACKAGES or _is_in(name, _KNOWN_MODULES) for name in defined)
+    return found is None or not all(name in _KNOWN_PACKAGES or _is_known_module(name) for name in defined)
 
 
 def is_installed(target: str) -> bool:
@@ -68,9 +68,11 @@ def _locate(path: str) -> tuple[Any, str]:
     names = path.split(".")
     found: Any = importlib.import_module(names[0])
     place = found.__name__
-    for number in range(2, len(names) + 1):
+    for number, name in enumerate(names[1:], start=1):
         try:
-            found = _attribute(found, names[:number])
+            if not hasattr(found, name) and place == ".".join(names[:number]):
+                importlib.import_module(".".join(names[: number + 1]))
+            found = getattr(found, name, None)
         except Exception:  # modules fail in many ways to be imported, and to be asked for what they lack
             found = None
         if found is None:
@@ -80,12 +82,5 @@ def _locate(path: str) -> tuple[Any, str]:
     return found, place
 
 
-def _attribute(holder: Any, names: list[str]) -> Any:
-    """What the last of ``names`` stands for; a module is imported."""
-    if not hasattr(holder, names[-1]) and isinstance(holder, ModuleType) and holder.__name__ == ".".join(names[:-1]):
-        importlib.import_module(".".join(names))
-    return getattr(holder, names[-1], None)
-
-
-def _is_in(module: str, packages: tuple[str, ...]) -> bool:
-    return any(module == package or module.startswith(f"{package}.") for package in packages)
+def _is_known_module(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{known}.") for known in _KNOWN_MODULES)
