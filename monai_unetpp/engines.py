@@ -207,21 +207,13 @@ class CaseEvaluator(SupervisedEvaluator):
         )
 
     def add_saver(self, transform: Callable[[Any], Any]) -> None:
-        """Add a transform after the saving ones at the end of ``postprocessing``.
-
-        Raises:
-            ValueError: no transform at the end of ``postprocessing`` saves.
-        """
+        """Add a transform after those at the end of ``postprocessing`` that save; a ValueError if there are none."""
         if self._saving is None:
             raise ValueError("postprocessing must end with a transform that saves, got none. Add one.")
         self._saving.transforms = (*self._saving.transforms, transform)
 
     def add_postprocessing(self, transform: Callable[[Any], Any]) -> None:
-        """Add a transform to the end of ``postprocessing``, before those that save.
-
-        Raises:
-            ValueError: there is no ``postprocessing``.
-        """
+        """Add a transform to the end of ``postprocessing``, before those that save; a ValueError without any."""
         if not self.has_postprocessing:
             raise ValueError("postprocessing must give label maps, got none. Add it.")
         before = [] if self._postprocessing is None else [self._postprocessing]
@@ -230,11 +222,8 @@ class CaseEvaluator(SupervisedEvaluator):
     def process(self, item: Mapping[str, Any]) -> Any:
         """Run network and post-processing on one prepared item, outside of a run; nothing is saved.
 
-        Args:
-            item: as the transform of the data set returns it, with ``image`` ``(C, H, W[, D])``.
-
-        Returns:
-            The item after ``postprocessing``, with ``pred``.
+        The item is as the transform of the data set returns it, with ``image`` ``(C, H, W[, D])``; after
+        ``postprocessing`` it also has ``pred``.
         """
         image = item[CommonKeys.IMAGE]
         with eval_mode(self.network):
@@ -257,11 +246,7 @@ class CaseEvaluator(SupervisedEvaluator):
             self._log_summary(time.perf_counter() - started)
 
     def exit_if_failed(self) -> None:
-        """End the program with exit code 1 if a case of the last run failed.
-
-        Raises:
-            SystemExit: a case failed.
-        """
+        """End the program with exit code 1 (by ``SystemExit``) if a case of the last run failed."""
         if self.failures:
             raise SystemExit(1)
 
@@ -414,7 +399,7 @@ class CaseEvaluator(SupervisedEvaluator):
             inferer.timer = timer
         else:
             self.inferer = _TimedInferer(inferer, timer)
-        self.data_loader = _TimedLoader(_in_this_thread(loader), timer, _OTHER)
+        self.data_loader = _timed_batches(_in_this_thread(loader), timer)
         try:
             yield
         finally:
@@ -431,21 +416,16 @@ class CaseEvaluator(SupervisedEvaluator):
             logger.error("%d of %d cases failed: %s.", failed, done + failed, ", ".join(f.case for f in self.failures))
 
 
-class _TimedLoader:
-    """A loader whose time counts for a stage, except for transforms that count for stages of their own."""
-
-    def __init__(self, loader: Iterable[Any], timer: StageTimer, stage: str) -> None:
-        self.loader, self.timer, self.stage = loader, timer, stage
-
-    def __iter__(self) -> Iterator[Any]:
-        with self.timer.stage(self.stage):
-            batches = iter(self.loader)
-        while True:
-            with self.timer.stage(self.stage):
-                batch = next(batches, self)
-            if batch is self:
-                return
-            yield batch
+def _timed_batches(loader: Iterable[Any], timer: StageTimer) -> Iterator[Any]:
+    """The batches of a loader, whose time counts for no stage but those of its transforms."""
+    with timer.stage(_OTHER):
+        batches = iter(loader)
+    while True:
+        with timer.stage(_OTHER):
+            batch = next(batches, timer)
+        if batch is timer:
+            return
+        yield batch
 
 
 class _TimedInferer(Inferer):

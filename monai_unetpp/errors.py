@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import traceback
 from collections.abc import Callable, Collection
-from types import TracebackType
 from typing import Any
 
 #: How errors begin in which MONAI wraps others, and which only say what it was doing.
@@ -30,8 +30,7 @@ def cause_of(error: BaseException) -> BaseException:
 def is_deliberate(error: BaseException) -> bool:
     """Whether a ``TypeError`` or ``ValueError`` was raised by a ``raise`` statement, not by Python itself.
 
-    Returns:
-        True for other errors, and if the source is not available.
+    True for other errors, and if the source is not available.
     """
     if type(error) not in (ValueError, TypeError):
         return True
@@ -76,18 +75,12 @@ def tell_cause_last() -> None:
 
     MONAI wraps errors in a bundle in its own, which only say what it was doing and would otherwise come last.
     """
-    if not isinstance(sys.excepthook, _CauseLast):
-        sys.excepthook = _CauseLast(sys.excepthook)
+    if getattr(sys.excepthook, "func", None) is not _show_cause_last:
+        sys.excepthook = functools.partial(_show_cause_last, sys.excepthook)
 
 
-class _CauseLast:
-    """An exception hook that prints the cause after the traceback."""
-
-    def __init__(self, shown: Callable[..., Any]) -> None:
-        self.shown = shown
-
-    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        self.shown(kind, error, trace)
-        cause = cause_of(error)
-        if cause is not error:
-            sys.stderr.write(f"\n{cause}\n")
+def _show_cause_last(show: Callable[..., Any], kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    show(kind, error, trace)
+    cause = cause_of(error)
+    if cause is not error:
+        sys.stderr.write(f"\n{cause}\n")

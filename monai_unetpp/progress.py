@@ -56,12 +56,7 @@ def let_go_of(output: TextIO | None) -> None:
 
 
 def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
-    """A function that takes lines of text about the progress.
-
-    Args:
-        progress: how progress is shown.
-        logger: receives every line at level INFO.
-    """
+    """A function that takes lines of text about the progress, which ``logger`` receives too, at level INFO."""
 
     def tell(line: str) -> None:
         logger.info("%s", line)
@@ -74,13 +69,11 @@ def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
 
 
 @contextmanager
-def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Callable[[int, int], None]]:
-    """A function to call with the number of finished items and the total: shows a bar on standard error, or lines.
+def counting(progress: Progress, title: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to call with the number of finished items and the total.
 
-    Args:
-        progress: how progress is shown: True draws a bar on a terminal, and otherwise writes a line every half minute.
-        title: what is being done.
-        unit: what is counted.
+    If ``progress`` is True, it draws a bar on a terminal, and otherwise writes a line every half minute, to standard
+    error.
 
     Example:
         >>> lines = []
@@ -96,7 +89,7 @@ def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Cal
     elif not progress or _silenced.get():
         yield lambda done, total: None
     elif sys.stderr.isatty():
-        with _bar(title, unit) as count:
+        with _bar(title) as count:
             yield count
     else:
         with _lines(title) as count:
@@ -106,9 +99,7 @@ def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Cal
 def spaced(tell: Callable[[str], None], seconds: float = 10.0) -> Callable[[str], None]:
     """A function that passes lines on, but thins out those that count, such as ``"scoring: 3 of 30"``.
 
-    Args:
-        tell: receives every line that does not count, and the first and last of those that do.
-        seconds: least time between two others that count.
+    Their first and last are passed on, and others after at least so many seconds.
     """
     last = -math.inf
 
@@ -125,10 +116,10 @@ def spaced(tell: Callable[[str], None], seconds: float = 10.0) -> Callable[[str]
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
     from tqdm import tqdm
 
-    bar = tqdm(desc=title, unit=unit)
+    bar = tqdm(desc=title, unit="case")
 
     def count(done: int, total: int) -> None:
         bar.total = total

@@ -36,7 +36,7 @@ def test_a_function_is_given_every_line(capsys):
 @pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
 def test_what_is_counted_is_a_bar_on_a_terminal(progress, shown, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with counting(progress, "scoring", "window") as count:
+    with counting(progress, "scoring") as count:
         count(2, 3)
     out, err = capsys.readouterr()
     assert out == ""
