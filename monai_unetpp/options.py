@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _KEY = "option"
+#: Flags of the output of every command.
+OUTPUT_FLAGS = ("-o", "--output", "--output_dir")
 
 
 class OnOrOff(argparse.Action):
@@ -40,8 +42,8 @@ def option(
     Args:
         default: default of the field; without one the option is required.
         help: help text. The default is appended, unless it is None, False or empty, or ``help`` states it.
-        flags: such as ``("-o", "--output")``; by default two dashes and the field's name. A first flag without a dash
-            makes it a positional argument, such as a list of files; the flags after it are alternatives.
+        flags: by default two dashes and the field's name. A first flag without a dash makes it a positional argument,
+            such as a list of files; the flags after it are alternatives.
         group: heading in the help under which it is listed.
         **arguments: further arguments of ``ArgumentParser.add_argument``, such as ``metavar`` or ``type``.
 
@@ -61,14 +63,10 @@ def option(
 def add_options(
     parser: argparse._ActionsContainer, owner: type[Any], *, defaults: bool = False, groups: Mapping[str, str] = {}
 ) -> None:
-    """Add an option for every field of ``owner`` that :func:`option` declares.
+    """Add an option for every field of ``owner`` that :func:`option` declares, in groups with descriptions.
 
-    Args:
-        parser: the parser or group to add them to.
-        owner: the dataclass.
-        defaults: whether an option that is not given has the field's default. Otherwise it is None, so that another
-            default, such as the bundle's, applies.
-        groups: descriptions of the groups by heading.
+    With ``defaults``, an option that is not given has the field's default. Otherwise it is None, so that another
+    default, such as the bundle's, applies.
     """
     places: dict[str, argparse._ActionsContainer] = {"": parser}
     for field in dataclasses.fields(owner):
@@ -94,14 +92,10 @@ def add_options(
 def add_input(
     parser: argparse._ActionsContainer, name: str, flags: Sequence[str], *, required: bool = True, **arguments: Any
 ) -> None:
-    """Add the input of a command as a positional argument, or alternatively as an option.
+    """Add the input of a command as a positional argument, or alternatively as an option with ``flags``, if any.
 
-    Args:
-        parser: the parser or group to add it to.
-        name: name of the argument.
-        flags: of the option, such as ``("-i", "--input")``; empty for a positional argument only.
-        required: whether it must be given.
-        **arguments: of ``add_argument``: ``metavar``, ``help`` and, for several, ``nargs="+"`` or ``action="append"``.
+    ``arguments`` are those of ``add_argument``: ``metavar``, ``help`` and, for several, ``nargs="+"`` or
+    ``action="append"``.
 
     Example:
         >>> parser = argparse.ArgumentParser()
@@ -171,8 +165,7 @@ def _default_text(default: Any, arguments: Mapping[str, Any]) -> str:
 def own_shard(shard: str | None) -> tuple[int, int]:
     """K and N of this process, which does every N-th piece of work starting from the K-th.
 
-    Args:
-        shard: ``"K/N"``; None means the rank and number of processes under ``torchrun``, otherwise 1 and 1.
+    They are those of ``shard``, ``"K/N"``; without it, rank and number of processes under ``torchrun``, else 1 and 1.
 
     Raises:
         ValueError: not of this form, or given under ``torchrun``.

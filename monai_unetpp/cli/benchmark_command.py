@@ -12,7 +12,7 @@ from monai_unetpp.choices import DEVICE_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
 from monai_unetpp.files import make_output_dir, write_json
-from monai_unetpp.options import add_options
+from monai_unetpp.options import OUTPUT_FLAGS, add_options
 
 _EXAMPLES = """\
   monai-unetpp benchmark --quick
@@ -23,8 +23,7 @@ _EXAMPLES = """\
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
-    written = ("-o", "--output", "--output_dir")
-    parser.add_argument(*written, dest="output", metavar="FILE", help="write the figures to this file as JSON")
+    parser.add_argument(*OUTPUT_FLAGS, dest="output", metavar="FILE", help="write the figures to this file as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the speed-ups into this PNG file")
     add_options(parser, SpeedOptions, defaults=True)
 

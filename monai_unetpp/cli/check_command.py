@@ -62,7 +62,10 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
 
         bundle = find_bundle(target)
         problems = check_bundle(bundle, schema=schema)
-        _show_code(bundle_code(bundle))
+        if code := bundle_code(bundle):
+            print("Python code in the configurations, which MONAI runs when they are used (for information):")
+        for text, places in code.items():
+            print(printable(f"  {text}    ({', '.join(places)})"))
     for problem in problems:
         fail(problem)
     print(f"{target}: {'no problems found' if not problems else counted(len(problems), 'problem') + ' found'}.")
@@ -80,14 +83,6 @@ def _write_fingerprint(target: str, path: str) -> None:
         )
     take_fingerprint(target, progress=True).write(path, with_cases=False)
     print(printable(f"{path}: the ranges of the training cases."))
-
-
-def _show_code(code: dict[str, list[str]]) -> None:
-    if not code:
-        return
-    print("Python code in the configurations, which MONAI runs when they are used (for information):")
-    for text, places in code.items():
-        print(printable(f"  {text}    ({', '.join(places)})"))
 
 
 CHECK = Command("check", "check a bundle against the model zoo's rules, or a data set", _EXAMPLES, _declare, _run)

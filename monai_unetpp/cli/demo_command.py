@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from monai_unetpp.choices import DEVICE_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE, show_rows
+from monai_unetpp.options import OUTPUT_FLAGS
 from monai_unetpp.reporting.numbers import percent
 
 if TYPE_CHECKING:
@@ -30,15 +31,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         default=["structures", "brain", "hippocampus"],
         help="structures (30 brain structures), brain (tissues) or hippocampus (its two parts); default: all",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        "--output_dir",
-        dest="output_dir",
-        default="demo",
-        metavar="DIR",
-        help="folder (default: %(default)s)",
-    )
+    folder = "folder (default: %(default)s)"
+    parser.add_argument(*OUTPUT_FLAGS, dest="output_dir", default="demo", metavar="DIR", help=folder)
     parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
 
 

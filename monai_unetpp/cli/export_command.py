@@ -9,7 +9,7 @@ from typing import Any
 from monai_unetpp.choices import EXPORT_SUFFIXES, RUNNER_NETWORKS, RUNNER_PRECISIONS
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
-from monai_unetpp.options import OnOrOff, add_input, as_level
+from monai_unetpp.options import OUTPUT_FLAGS, OnOrOff, add_input, as_level
 from monai_unetpp.reporting.numbers import percent
 
 _EXAMPLES = """\
@@ -29,9 +29,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         help="name or folder of a bundle, or a checkpoint",
     )
     parser.add_argument(
-        "-o",
-        "--output",
-        "--output_dir",
+        *OUTPUT_FLAGS,
         dest="output",
         required=True,
         metavar="FILE_OR_FOLDER",

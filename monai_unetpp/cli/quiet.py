@@ -27,11 +27,9 @@ DETAILED_LOGGERS = ("ignite.engine.engine.SupervisedTrainer", "monai.handlers.St
 
 @contextmanager
 def logging_to_stderr(verbose: bool, quiet: bool = False) -> Iterator[None]:
-    """Log to standard error; without ``verbose``, only what the command's output does not show.
+    """Log to standard error: everything if ``verbose``, else only what the command's output does not show.
 
-    Args:
-        verbose: log everything.
-        quiet: log errors only; warnings still reach the records of a run.
+    If ``quiet``, only errors are logged; warnings still reach the records of a run.
     """
     handler = _AboveBars(logging.ERROR if quiet and not verbose else logging.NOTSET)
     level = logging.INFO if verbose else logging.WARNING

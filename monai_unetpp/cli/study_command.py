@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, say, show_rows
 from monai_unetpp.errors import counted
-from monai_unetpp.options import add_input, add_options
+from monai_unetpp.options import OUTPUT_FLAGS, add_input, add_options
 from monai_unetpp.study.design import RunOptions, StudySettings
-
-if TYPE_CHECKING:
-    from monai_unetpp.study import StudyRun
 
 _EXAMPLES = """\
   monai-unetpp study --dataset_dir Task04_Hippocampus -o study --list
@@ -41,9 +38,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         help=f"folder with {FORMS_HELP}; 2D or 3D",
     )
     parser.add_argument(
-        "-o",
-        "--output",
-        "--output_dir",
+        *OUTPUT_FLAGS,
         dest="output_dir",
         required=True,
         metavar="DIR",
@@ -75,7 +70,17 @@ def _run(list_only: bool, **options: Any) -> int:
     if not is_first_process():
         return DONE
     if list_only:
-        _show_runs(outcome.runs)
+        rows = [
+            (
+                run.variant.name,
+                str(run.seed),
+                f"{run.parameters:,}",
+                " ".join(map(str, run.variant.features)),
+                run.state,
+            )
+            for run in outcome.runs
+        ]
+        show_rows(["run", "seed", "parameters", "features", "state"], rows)
         return DONE
     if outcome.report is not None:
         say(f"\n{outcome.report.read_text(encoding='utf-8')}\nReport: {outcome.report}")
@@ -87,22 +92,6 @@ def _run(list_only: bool, **options: Any) -> int:
             "what failed."
         )
     return CASES_FAILED if outcome.failures else DONE
-
-
-def _show_runs(runs: tuple[StudyRun, ...]) -> None:
-    show_rows(
-        ["run", "seed", "parameters", "features", "state"],
-        [
-            [
-                run.variant.name,
-                str(run.seed),
-                f"{run.parameters:,}",
-                " ".join(map(str, run.variant.features)),
-                run.state,
-            ]
-            for run in runs
-        ],
-    )
 
 
 STUDY = Command("study", "train and compare the networks of the UNet++ paper on your data", _EXAMPLES, _declare, _run)

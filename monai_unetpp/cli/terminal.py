@@ -25,16 +25,9 @@ def say(line: str) -> None:
 
 
 def show_failures(reasons: Collection[str], finished: int, rest: str, none: str) -> int:
-    """Print why cases failed, and how many.
+    """Print why cases failed, a line for each, and how many; the exit code is returned.
 
-    Args:
-        reasons: a line for each failed case.
-        finished: number of the other cases.
-        rest: what to say about the others.
-        none: what to say if there are no others.
-
-    Returns:
-        The exit code.
+    ``finished`` is the number of the other cases; ``rest`` is said of them, or ``none`` if there are no others.
     """
     for reason in reasons:
         fail(reason)
@@ -44,13 +37,9 @@ def show_failures(reasons: Collection[str], finished: int, rest: str, none: str)
 
 
 def end_with_verdict(verdict: str, left_out: Collection[object]) -> int:
-    """The exit code after a verdict; an inconclusive one has none of its own under ``torchrun``.
+    """The exit code after a verdict, ``"prune"``, ``"keep"`` or ``"inconclusive"``, with cases left out that failed.
 
-    It would call the run failed, with a traceback.
-
-    Args:
-        verdict: ``"prune"``, ``"keep"`` or ``"inconclusive"``.
-        left_out: the cases that could not be scored.
+    An inconclusive one has no code of its own under ``torchrun``, which would call the run failed, with a traceback.
     """
     if verdict == "inconclusive" and "TORCHELASTIC_RUN_ID" not in os.environ:
         return INCONCLUSIVE
