@@ -20,13 +20,7 @@ class LabelMaps:
 
     With few classes, the labels of a voxel at all levels are stored as digits of one byte until all are known, so the
     maps of four levels take no more memory than one, besides the sums. The joint map becomes that of the last level
-    whose result is asked for.
-
-    Args:
-        grid: the windows.
-        images: number of images.
-        channels: channels of the logits of each level.
-        device: device of the maps.
+    whose result is asked for. ``channels`` are those of the logits of each level.
     """
 
     def __init__(
@@ -49,14 +43,7 @@ class LabelMaps:
         return 0 if self._joined is None else (len(self._classes) - 1) * self._joined.nbytes
 
     def write(self, level: int, image: int, place: tuple[slice, ...], logits: torch.Tensor) -> None:
-        """Write the labels of a part of an image, once per part.
-
-        Args:
-            level: index of the level.
-            image: index of the image.
-            place: the part of the padded image.
-            logits: ``(C, *part)``.
-        """
+        """Write the labels of a part of a padded image, once per part; ``logits`` are ``(C, *part)``."""
         if self._joined is None:
             write_labels(logits, self._maps[level][image, 0][place])
             return
@@ -85,13 +72,9 @@ def label_dtype(channels: int) -> torch.dtype:
 
 
 def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
-    """Write the class of the highest logit, the first if several are equal.
+    """Write to ``labels`` the class of the highest logit of ``(C, *spatial)``, the first if several are equal.
 
     A single channel is the logit of the foreground against the background: above 0 gives 1.
-
-    Args:
-        logits: ``(C, *spatial)``.
-        labels: output ``(*spatial)`` of an integer type.
 
     Raises:
         ValueError: a highest logit is not finite.
@@ -114,11 +97,7 @@ def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
 
 
 def check_finite(logits: torch.Tensor) -> None:
-    """Check that a network gave numbers.
-
-    Raises:
-        ValueError: NaN or infinity is among them.
-    """
+    """Raise a ValueError if NaN or infinity is among the logits."""
     # the sum of finite numbers is usually finite; only otherwise check them one by one
     if not bool(logits.sum().isfinite()) and not bool(logits.isfinite().all()):
         raise ValueError(

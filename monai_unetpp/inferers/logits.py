@@ -11,14 +11,12 @@ from monai_unetpp.inferers.window_batches import WindowBatch
 
 #: Name of the output of a network without levels.
 ONLY = ""
+#: A batch of windows and its logits by name.
+Predicted = tuple[WindowBatch, dict[str, torch.Tensor]]
 
 
 def logits_by_name(outputs: Any) -> dict[str, torch.Tensor]:
-    """The outputs of a network by name.
-
-    Raises:
-        TypeError: they are neither a tensor nor a dict of tensors.
-    """
+    """The outputs of a network by name; a TypeError if they are neither a tensor nor a dict of tensors."""
     named = dict(outputs) if isinstance(outputs, Mapping) else {ONLY: outputs}
     for found in named.values():
         if not isinstance(found, torch.Tensor):
@@ -39,9 +37,7 @@ def map_outputs(function: Callable[..., torch.Tensor], *outputs: Any) -> Any:
     return function(*outputs)
 
 
-def through_pinned_memory(
-    predictions: Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]],
-) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
+def through_pinned_memory(predictions: Iterator[Predicted]) -> Iterator[Predicted]:
     """Copy logits from the GPU to the CPU while the GPU computes the next batch."""
     waiting: tuple[WindowBatch, dict[str, torch.Tensor], torch.cuda.Event] | None = None
     for batch, logits in predictions:

@@ -11,6 +11,7 @@ from monai.inferers import Inferer
 
 from monai_unetpp.inferers.windows import check_axes
 from monai_unetpp.measuring.stage_timer import StageTimer
+from monai_unetpp.measuring.sums import summed
 
 
 class SlicewiseInferer(Inferer):
@@ -95,7 +96,5 @@ class SlicewiseInferer(Inferer):
     def _infer(self, images: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         found = self.inferer(images, network, *args, **kwargs)
         for name, counts in getattr(self.inferer, "depths", {}).items():
-            total = self.depths.setdefault(name, dict.fromkeys(counts, 0))
-            for level, count in counts.items():
-                total[level] += count
+            self.depths[name] = summed([self.depths.get(name, {}), counts])
         return found

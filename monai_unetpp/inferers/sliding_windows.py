@@ -22,13 +22,13 @@ from monai_unetpp.inferers.depth_gate import ADAPTIVE, DEPTHS, add_gated, check_
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.label_maps import LabelMaps
-from monai_unetpp.inferers.logits import ONLY, logits_by_name, through_pinned_memory
+from monai_unetpp.inferers.logits import ONLY, Predicted, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.adaptive import check_several_levels
 from monai_unetpp.inferers.predictors.network_copy import is_nested_unet, mark_changed_weights, weight_types
 from monai_unetpp.inferers.stitching import BatchStitcher, LabelStitcher, LogitStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
-from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
+from monai_unetpp.inferers.window_batches import WindowBatches
 from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of, warn_of_window_norms
 from monai_unetpp.inferers.window_memory import (
     WindowMemory,
@@ -217,14 +217,7 @@ class NestedSlidingWindowInferer(Inferer):
         return next(iter(outputs.values())) if gives_one else outputs
 
     def with_options(self, **changes: Any) -> NestedSlidingWindowInferer:
-        """Copy this inferer with some arguments changed, without its ``timer``.
-
-        Args:
-            **changes: arguments of the constructor.
-
-        Raises:
-            TypeError: the constructor does not have an argument.
-        """
+        """Copy this inferer with some arguments of its constructor changed, without its ``timer``."""
         options = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         return type(self)(**{**options, **changes})
 
@@ -534,9 +527,7 @@ class NestedSlidingWindowInferer(Inferer):
             check_several_levels(levels)
         return tuple(levels)
 
-    def _predictions(
-        self, run: WindowRun, batches: WindowBatches, predictor: Predictor
-    ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
+    def _predictions(self, run: WindowRun, batches: WindowBatches, predictor: Predictor) -> Iterator[Predicted]:
         """Yield each batch with its logits."""
         prepared = False
         while True:

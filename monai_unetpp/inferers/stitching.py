@@ -15,17 +15,10 @@ from monai_unetpp.measuring.stage_timer import StageTimer, timed
 
 
 class WindowStitcher(ABC):
-    """Sums the logits of the windows of a batch of images, weighted by the importance of their voxels.
+    """Sums the logits of the windows of images, weighted by the importance of their voxels.
 
-    Sums are float32, or float64 for float64 logits, whatever the precision of the network.
-
-    Args:
-        grid: the windows.
-        importance: weight of each voxel of a window, ``grid.window_size``; ``None`` for equal weights.
-        images: number of images.
-        channels: channels of the logits.
-        dtype: type of the logits.
-        device: device for stitching.
+    Sums are float32, or float64 for float64 logits, whatever the precision of the network. ``importance`` has the
+    ``window_size``; None stands for equal weights.
     """
 
     def __init__(
@@ -45,12 +38,9 @@ class WindowStitcher(ABC):
 
     @abstractmethod
     def add(self, image: int, position: Sequence[int], logits: torch.Tensor) -> None:
-        """Add one window.
+        """Add the logits ``(channels, *window_size)`` of one window, which are not changed.
 
-        Args:
-            image: index of the image, in order.
-            position: where the window starts; one of ``grid.positions``, in order.
-            logits: ``(channels, *window_size)``, which is not changed.
+        Images, and the positions in each, come in the order of ``grid.positions``.
         """
 
     @property
@@ -104,12 +94,8 @@ class LabelStitcher(WindowStitcher):
     carried over to the next slab. Sums are thus added in the order of the windows. Labels need no division by the
     summed importance, which is the same for all classes.
 
-    The arguments are those of :class:`WindowStitcher`, and:
-
-    Args:
-        timer: times ``"argmax"``, if given.
-        maps: the label maps to write, shared by the levels of a network.
-        level: index of the map in ``maps``.
+    The arguments are those of :class:`WindowStitcher`, a timer of ``"argmax"``, the label maps to write, which the
+    levels of a network share, and the index of this level in them.
     """
 
     def __init__(
@@ -215,12 +201,7 @@ class LabelStitcher(WindowStitcher):
 
 
 class BatchStitcher:
-    """Stitches the outputs of batches of windows, each output by a stitcher of its own.
-
-    Args:
-        stitchers: the stitchers by name of the output.
-        maps: the label maps that they share, if they make any.
-    """
+    """Stitches batches of windows, each output by a stitcher of its own; those of labels share ``maps``."""
 
     def __init__(self, stitchers: Mapping[str, WindowStitcher], maps: LabelMaps | None = None) -> None:
         self.stitchers = stitchers
@@ -230,12 +211,7 @@ class BatchStitcher:
         self.grows_at_end = maps is not None and maps.bytes_to_come > to_free
 
     def add(self, batch: WindowBatch, logits: Mapping[str, torch.Tensor]) -> None:
-        """Add one batch.
-
-        Args:
-            batch: windows, in the order of the grid.
-            logits: ``(B, channels, *window_size)`` of each output.
-        """
+        """Add one batch, in the order of the grid; the logits of each output are ``(B, channels, *window_size)``."""
         for name, stitcher in self.stitchers.items():
             for window in batch.placed:
                 found = self._kept[name] if window.slot is None else logits[name][window.slot]

@@ -22,11 +22,7 @@ MEAN = "mean"
 
 
 def check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | None:
-    """Check ``levels``, and turn lists into tuples.
-
-    Raises:
-        ValueError: there are none, or one is invalid or repeated.
-    """
+    """``levels``, lists as tuples; a ValueError if there are none, or one is invalid or repeated."""
     if levels is None:
         return None
     if isinstance(levels, str) and levels == ADAPTIVE:
@@ -47,11 +43,7 @@ def check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | 
 
 
 def check_sizes(roi_size: Any) -> Any:
-    """Check the size of windows, and turn arrays into lists.
-
-    Raises:
-        TypeError: it is not ``"auto"``, None or integers.
-    """
+    """The size of windows, arrays as lists; a TypeError if it is not ``"auto"``, None or integers."""
     roi_size = _without_arrays(roi_size)
     if roi_size == AUTO:
         return roi_size
@@ -65,11 +57,11 @@ def check_sizes(roi_size: Any) -> Any:
 
 
 def check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: str) -> Any:
-    """Check a number, or one per axis, and turn arrays into lists; ``rule`` describes in words what ``fits`` tests.
+    """A number, or one per axis, arrays as lists.
 
     Raises:
         TypeError: it is not a number.
-        ValueError: it does not fit.
+        ValueError: it does not fit ``rule``, which describes in words what ``fits`` tests.
     """
     value = _without_arrays(value)
     numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
@@ -81,11 +73,7 @@ def check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: st
 
 
 def check_run(sw_batch_size: Any, output: str, runtime: str, precision: str) -> None:
-    """Check the arguments that say how windows are run.
-
-    Raises:
-        ValueError: one of them has an invalid value.
-    """
+    """Raise a ValueError if an argument that says how windows are run has an invalid value."""
     if sw_batch_size is not None and (not _is_integer(sw_batch_size) or sw_batch_size < 1):
         raise ValueError(
             f"sw_batch_size must be an integer from 1 on, got {sw_batch_size!r}. None chooses one from the free memory."

@@ -16,10 +16,7 @@ _SAMPLED = 8
 class PlacedWindow:
     """A window of an image, and where to find its prediction.
 
-    Attributes:
-        image: index of the image.
-        position: where the window starts.
-        slot: its index in the batch; ``None`` for the kept prediction of an equal constant window.
+    ``slot`` is the index in the batch; ``None`` for the kept prediction of an equal constant window.
     """
 
     image: int
@@ -49,9 +46,9 @@ class WindowBatches:
         inputs: the images ``(N, C, *spatial)``, on any device.
         grid: the windows.
         batch_size: largest number of windows in a batch.
-        device: device of the network. Windows are copied from CPU to GPU through pinned memory, while it computes.
-        padding_mode: as in ``torch.nn.functional.pad``, for axes shorter than a window.
-        cval: the padding value.
+        device: that of the network. Windows are copied from CPU to GPU through pinned memory, while it computes.
+        padding_mode: see :meth:`WindowGrid.cut`.
+        cval: likewise.
         fixed_size: always return ``batch_size`` windows, for networks compiled for this size.
         skip_constant: skip windows in which every channel has a single value, if a window with the same values is in
             the batch already, or was the last constant one before it.
@@ -92,16 +89,12 @@ class WindowBatches:
         for image, position in self._windows:
             stage.buffer[used].copy_(self.grid.cut(self.inputs[image], position, self.padding_mode, self.cval))
             values = _constant_values(stage.buffer[used]) if self.skip_constant else None
-            if values is not None and values == self._known:
-                placed.append(PlacedWindow(image, position, None))
-                continue
-            if values is not None and values in constants:
-                placed.append(PlacedWindow(image, position, constants[values]))
-                continue
+            slot: int | None = used
             if values is not None:
-                constants[values] = used
-            placed.append(PlacedWindow(image, position, used))
-            used += 1
+                slot = None if values == self._known else constants.setdefault(values, used)
+            placed.append(PlacedWindow(image, position, slot))
+            if slot == used:
+                used += 1
             if used == self.batch_size:
                 break
         if not placed:

@@ -78,19 +78,10 @@ def estimate_window_memory(
     blended: bool,
     input_itemsize: int = 4,
 ) -> WindowMemory:
-    """Estimate the memory for the windows of a grid.
+    """Estimate the memory for the windows of a grid, and label maps or logits of the images.
 
-    Args:
-        grid: the windows.
-        images: number of images.
-        in_channels: channels of the images.
-        out_channels: channels of the logits.
-        outputs: number of levels to stitch.
-        predicted: number of levels that the network computes for each window.
-        batch_size: windows in a batch.
-        labels: whether the output is label maps, not logits.
-        blended: whether the voxels of a window differ in importance.
-        input_itemsize: bytes per value of the images.
+    ``outputs`` levels are stitched, of ``predicted`` ones that the network computes for each window. With ``blended``
+    the voxels of a window differ in importance.
     """
     image_voxels, padded_voxels = math.prod(grid.image_size), math.prod(grid.padded_size)
     in_rows = math.prod(grid.row_size) + math.prod(grid.carried_size)
@@ -109,31 +100,17 @@ def estimate_window_memory(
 
 
 def most_window_voxels(network: Callable[..., Any], device: torch.device, outputs: int) -> int:
-    """Voxels of the largest window that safely fits into the device's free memory.
-
-    Args:
-        network: its first convolution gives a rough estimate of the memory per voxel.
-        device: where the network runs.
-        outputs: channels of all logits together.
-    """
+    """Voxels of the largest window that safely fits into memory, with ``outputs`` channels of all logits together."""
     return most_voxels_in(usable_memory_bytes(device), first_channels(network), outputs)
 
 
 def choose_batch_size(
     network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device, outputs: int = 1
 ) -> int:
-    """Choose the number of windows per batch from the device's free memory.
+    """Choose the number of windows per batch from the device's free memory; a power of two, or that of all windows.
 
-    Args:
-        network: its first convolution gives a rough estimate of the memory per window.
-        grid: the windows.
-        images: number of images.
-        device: where the network runs. The result is 2 or 4 on a CPU, 1 where memory is short, and just enough to keep
-            a GPU busy.
-        outputs: channels of all logits together.
-
-    Returns:
-        A power of two, or the number of all windows if that is smaller.
+    It is 2 or 4 on a CPU, 1 where memory is short, and just enough to keep a GPU busy. ``outputs`` are the channels of
+    all logits together.
     """
     window_bytes = grid.window_voxels * bytes_per_voxel(first_channels(network), outputs)
     free = usable_memory_bytes(device)
@@ -147,11 +124,7 @@ def choose_batch_size(
 
 
 def free_memory_bytes(device: torch.device | str) -> int | None:
-    """Free memory of a device; ``None`` if unknown.
-
-    On a GPU this includes memory that torch has reserved but does not use; else see
-    :func:`monai_unetpp.free_memory.available_bytes`.
-    """
+    """Free memory of a device, also what torch has reserved on a GPU but does not use; ``None`` if unknown."""
     device = torch.device(device)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

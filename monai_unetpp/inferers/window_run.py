@@ -25,15 +25,9 @@ def device_of(network: Any, otherwise: torch.device) -> torch.device:
 
 @dataclasses.dataclass(frozen=True)
 class WindowRun:
-    """Images, their windows, and the network to run.
+    """Images ``(B, C, *spatial)``, their windows, and the network to run with further arguments.
 
-    Attributes:
-        images: ``(B, C, *spatial)``, a plain tensor.
-        network: a network, or any function of windows.
-        grid: the windows.
-        args: other arguments of ``network``.
-        kwargs: likewise.
-        depths: number of windows that stopped at each level, by name of each adaptive level.
+    ``depths`` has the number of windows that stopped at each level, by name of each adaptive level.
     """
 
     images: torch.Tensor

@@ -83,7 +83,7 @@ def _advanced(
 
 
 def check_levels_to_choose(network: Any) -> NestedUNet:
-    """Check that the depth of ``network`` can be chosen.
+    """``network``, whose depth can be chosen.
 
     Raises:
         TypeError: it is not a ``NestedUNet``, or of a class that computes levels in its own way.
@@ -105,11 +105,7 @@ def check_levels_to_choose(network: Any) -> NestedUNet:
 
 
 def check_several_levels(levels: Sequence[str]) -> None:
-    """Check that there are levels to choose from.
-
-    Raises:
-        ValueError: there is one level.
-    """
+    """Raise a ValueError if there is only one level to choose from."""
     if len(levels) < FIRST_LEVELS:
         raise ValueError(
             f"network must have two or more levels for levels={ADAPTIVE!r}, got only {levels[0]}. Use the "

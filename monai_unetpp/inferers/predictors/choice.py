@@ -53,12 +53,11 @@ def make_predictor(network: Callable[..., Any], *, runtime: str = "auto", **sett
 def make_adaptive_predictor(
     network: Callable[..., Any], tolerance: float, *, runtime: str = "auto", **settings: Any
 ) -> AdaptiveTorchPredictor | AdaptiveOpenVINOPredictor:
-    """Make the predictor that runs every window only as deep as needed.
+    """Make the predictor that runs every window only as deep as needed, for the runtimes torch and OpenVINO.
 
     Args:
         network: a ``NestedUNet`` with two or more levels.
-        tolerance: of ``1 - Dice`` between neighbouring levels, see
-            :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
+        tolerance: of ``1 - Dice`` between levels, see :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
         runtime: ``"torch"``, ``"openvino"``, or ``"auto"`` as for :func:`make_predictor`.
         **settings: as for :func:`make_predictor`, without ``levels``.
 
@@ -77,11 +76,7 @@ def make_adaptive_predictor(
 def resolve_runtime(
     runtime: str, network: Callable[..., Any], device: torch.device | str, precision: str = "auto"
 ) -> str:
-    """Resolve ``runtime`` for ``network``; see :func:`make_predictor`.
-
-    Raises:
-        ValueError: runtime or precision is unknown.
-    """
+    """The runtime of :func:`make_predictor`, never ``"auto"``; a ValueError if it or the precision is unknown."""
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
     exact = resolve_precision(precision, device)

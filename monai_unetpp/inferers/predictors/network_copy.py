@@ -23,13 +23,8 @@ _SPREAD = -7046029254386353131
 class NetworkCopy:
     """A copy of a network, in eval mode and without gradients, that is updated when the weights change.
 
-    Its batch norms are folded into its convolutions. Changes of the copy, such as another memory layout, do not affect
-    the network itself.
-
-    Args:
-        network: the network; it is not changed.
-        levels: the levels to compute; with one, the copy is pruned to it.
-        prepare: changes the copy in place.
+    Its batch norms are folded into its convolutions; with one level it is pruned to it. Then ``prepare`` changes it in
+    place, such as its memory layout. The network itself is not changed.
     """
 
     def __init__(
@@ -100,12 +95,8 @@ def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:
 def mark_changed_weights(network: Any, known: tuple[int, ...]) -> tuple[int, ...]:
     """Tell torch of weights that fused optimizers or ``.data`` changed, so that :func:`state_of_weights` changes.
 
-    Args:
-        network: a module; of other functions nothing is kept that could be old.
-        known: what the last call returned, or nothing.
-
-    Returns:
-        A checksum of each parameter and buffer, which shows changes of the values however they were made.
+    Returned is a checksum of each parameter and buffer, which shows changes of the values however they were made, for
+    ``known`` of the next call. It is empty for other functions, of which nothing is kept that could be old.
     """
     tensors = (*network.parameters(), *network.buffers()) if isinstance(network, nn.Module) else ()
     found = checksums(tensors)

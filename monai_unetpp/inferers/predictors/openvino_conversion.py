@@ -36,16 +36,13 @@ _MOST_BYTES = 2**31
 def convert_to_openvino(
     network: nn.Module, levels: Sequence[str] | None, windows: torch.Tensor, *, dynamic_batch: bool = False
 ) -> Any:
-    """Convert a network to an ``openvino.Model`` for windows of one shape, with one float32 output per level.
+    """Convert a network in eval mode to an ``openvino.Model``, with one float32 output per level.
 
     Args:
-        network: network in eval mode.
+        network: the network.
         levels: output levels in order; ``None`` for what the network returns.
-        windows: ``(B, C, *spatial)``; only the shape counts.
+        windows: ``(B, C, *spatial)``; only the shape counts, for which the model is made.
         dynamic_batch: allow any number of windows; ``B`` must then be 2 or more.
-
-    Raises:
-        ImportError: OpenVINO is not installed.
     """
     program = trace_network(network, levels, windows, dynamic_batch=dynamic_batch)
     return _converted(program, [windows.shape], dynamic_batch=dynamic_batch)
@@ -87,18 +84,13 @@ def load_or_convert(
     windows: torch.Tensor,
     cache_dir: str | PathLike[str] | None = None,
 ) -> Any:
-    """Load the ``openvino.Model`` of a network from the cache, or convert it.
+    """Load the model of :func:`convert_to_openvino` from the cache, or convert it.
 
-    Nested U-Nets are cached by a hash of their weights, configuration, levels, and the versions of OpenVINO and torch.
-    Precision and threads are chosen when a model is compiled, and one file serves windows of all sizes that the
-    downsampling divides; any other has a file of its own. Damaged entries are converted again. Above 2 GiB the least
-    recently used are removed. Other networks are converted every time, and so are all if there is no writable folder.
-
-    Args:
-        network: network in eval mode.
-        levels: output levels in order; ``None`` for what the network returns.
-        windows: ``(B, C, *spatial)``; only the shape counts.
-        cache_dir: cache folder; by default :func:`default_cache_dir`.
+    The cache is by default in :func:`default_cache_dir`. Nested U-Nets are cached by a hash of their weights,
+    configuration, levels, and the versions of OpenVINO and torch. Precision and threads are chosen when a model is
+    compiled, and one file serves windows of all sizes that the downsampling divides; any other has a file of its own.
+    Damaged entries are converted again. Above 2 GiB the least recently used are removed. Other networks are converted
+    every time, and so are all if there is no writable folder.
     """
     shape = list(windows.shape)
     described = {
@@ -127,14 +119,10 @@ def _is_even(network: nn.Module, shape: Sequence[int]) -> bool:
 def load_or_convert_stage(
     network: NestedUNet, first: int, number: int, windows: torch.Tensor, cache_dir: str | PathLike[str] | None = None
 ) -> Any:
-    """Load or convert one stage of a network like :func:`load_or_convert`, with a port for each input and kept node.
+    """Load or convert stage ``number`` like :func:`load_or_convert`, with a port for each input and kept node.
 
-    Args:
-        network: network in eval mode.
-        first: levels of the first stage, see :meth:`monai_unetpp.NestedUNet.split`.
-        number: index of the stage.
-        windows: ``(B, C, *spatial)`` for the first stage; only the shape counts.
-        cache_dir: cache folder; by default :func:`default_cache_dir`.
+    ``first`` is the number of levels of the first stage, see :meth:`monai_unetpp.NestedUNet.split`, whose ``windows``
+    count.
     """
 
     def convert() -> Any:
@@ -191,12 +179,7 @@ def _through_a_file(model: Any) -> Any:
 
 
 def write_openvino_model(model: Any, path: str | PathLike[str]) -> None:
-    """Write an ``openvino.Model`` to ``path``, which must end in ``.xml``, and its float32 weights to ``.bin``.
-
-    Raises:
-        ValueError: ``path`` has another suffix.
-        OSError: the folder cannot be written to.
-    """
+    """Write an ``openvino.Model`` to ``path``, which must end in ``.xml``, and its float32 weights to ``.bin``."""
     target = Path(path)
     if target.suffix != ".xml":
         raise ValueError(f"path must end in .xml for an OpenVINO model, got {str(path)!r}.")

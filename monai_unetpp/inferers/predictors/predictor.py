@@ -81,11 +81,7 @@ class Predictor(ABC):
             return self._predict(windows)
 
     def prepare(self, windows: torch.Tensor) -> None:
-        """Convert or compile now, if necessary, so that the next batch does not wait.
-
-        Args:
-            windows: as for a call; only the shape counts.
-        """
+        """Convert or compile now for windows of this shape, if necessary, so that the next batch does not wait."""
         return
 
     def release(self) -> None:
@@ -134,11 +130,7 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
 
 
 def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:
-    """Check that ``network`` is a module, as conversion and compilation need.
-
-    Raises:
-        TypeError: it is not.
-    """
+    """``network``, which conversion and compilation need to be a module; a TypeError if it is not."""
     if not isinstance(network, nn.Module):
         raise TypeError(
             f"network must be a module for runtime {runtime!r}, got {type(network).__name__}. Use runtime 'torch'."
@@ -162,11 +154,7 @@ def complete_batch(windows: torch.Tensor, batch_size: int) -> torch.Tensor:
 
 
 def output_names(network: nn.Module, levels: Sequence[str] | None, windows: torch.Tensor) -> tuple[str, ...]:
-    """Names of the outputs for ``levels``; a network that may return anything without levels is run on one window.
-
-    Raises:
-        TypeError: it returns neither a tensor nor a dict of tensors.
-    """
+    """Names of the outputs for ``levels``; a network that may return anything without levels is run on one window."""
     if levels is not None or is_plain_nested_unet(network):
         return tuple(levels or (ONLY,))
     with torch.no_grad():

@@ -38,13 +38,11 @@ def without_warnings_of_torch() -> Iterator[None]:
 def trace_network(
     network: nn.Module, levels: Sequence[str] | None, windows: torch.Tensor, *, dynamic_batch: bool = False
 ) -> torch.export.ExportedProgram:
-    """Trace ``network`` for ``windows``; the outputs of the graph are a tuple.
+    """Trace a network in eval mode into a graph whose outputs are a tuple.
 
-    Args:
-        network: network in eval mode.
-        levels: output levels in order; ``None`` for what the network returns, a tensor or a dict of tensors.
-        windows: ``(B, C, *spatial)``; only shape, dtype and device count.
-        dynamic_batch: allow any number of windows; ``B`` must then be 2 or more.
+    They are those of ``levels`` in order, or what the network returns, a tensor or a dict of tensors. Of ``windows``
+    ``(B, C, *spatial)``, only shape, dtype and device count; with ``dynamic_batch``, the graph takes any number of
+    them, and ``B`` must be 2 or more.
     """
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
     with torch.no_grad():
@@ -54,12 +52,9 @@ def trace_network(
 def trace_stage(
     stages: Sequence[NetworkStage], number: int, windows: torch.Tensor
 ) -> tuple[torch.export.ExportedProgram, list[tuple[int, ...]]]:
-    """Trace one stage, and return the shapes of its inputs as well.
+    """Trace one of the stages of a network in eval mode, and return the shapes of its inputs as well.
 
-    Args:
-        stages: stages of a network in eval mode.
-        number: index of the stage.
-        windows: ``(B, C, *spatial)`` for the first stage; only shape, dtype and device count.
+    Of ``windows`` ``(B, C, *spatial)``, which the first stage takes, only shape, dtype and device count.
     """
     with torch.no_grad():
         # without computing anything
