@@ -46,12 +46,8 @@ def _check_gpu(name: str, number: int) -> None:
 def resolve_precision(precision: str, device: torch.device | str) -> str:
     """The precision used on ``device``: ``"auto"`` is bf16 where the hardware supports it, else fp32.
 
-    Args:
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        device: where the network runs.
-
     Raises:
-        ValueError: unknown precision.
+        ValueError: ``precision`` is none of ``"auto"``, ``"fp32"``, ``"bf16"`` and ``"fp16"``.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")

@@ -56,11 +56,7 @@ def local_device(device: torch.device | str | None = None) -> torch.device:
 def own_device(device: torch.device | None = None) -> torch.device:
     """The device of a process that works alone on its share: one that is named by its number is for all processes.
 
-    Args:
-        device: the one that was asked for; ``cuda`` without a number is this process's own GPU, as is None.
-
-    Raises:
-        ValueError: more processes than GPUs.
+    ``cuda`` without a number is this process's own GPU, as is None; see :func:`local_device`.
     """
     return local_device(device) if device is None or device.index is None else device
 
@@ -68,12 +64,9 @@ def own_device(device: torch.device | None = None) -> torch.device:
 def start(device: torch.device | str | None = None) -> None:
     """Join the process group, with NCCL on GPUs and Gloo on CPUs. Does nothing if already joined.
 
-    Args:
-        device: the one that was asked for; see :func:`local_device`.
-
     Raises:
         RuntimeError: not started by ``torchrun``.
-        ValueError: see :func:`local_device`.
+        ValueError: see :func:`local_device`, which takes the ``device`` that was asked for.
     """
     if dist.is_initialized():
         return
@@ -91,9 +84,8 @@ def start(device: torch.device | str | None = None) -> None:
 def finish(network: nn.Module | None = None) -> None:
     """Leave the process group, after the gradient reducer of ``network`` has released it.
 
-    Args:
-        network: the ``DistributedDataParallel`` network; it cannot be trained any further. If its reducer still held
-            the group, Gloo could abort the process at exit.
+    If the reducer of this ``DistributedDataParallel`` network still held the group, Gloo could abort the process at
+    exit. The network cannot be trained any further.
     """
     if network is not None:
         release(network)
@@ -123,11 +115,7 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 @contextmanager
 def process_group(device: torch.device | str | None = None) -> Iterator[None]:
-    """Join the process group for the block if ``torchrun`` started this process, unless it has joined before.
-
-    Args:
-        device: the one that was asked for; see :func:`local_device`.
-    """
+    """Join the process group for the block if ``torchrun`` started this process, unless it has joined before."""
     joining = dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized()
     if joining:
         start(device)
@@ -173,11 +161,8 @@ def gathered(value: Any) -> Iterator[list[Any]]:
     For processes that work independently, one perhaps for days longer than another. If one exited with an error before
     the others are done, ``torchrun`` would end them too.
 
-    Args:
-        value: this process's value; anything that can be pickled.
-
     Yields:
-        The values of all processes by rank; only this one's value if there are no other processes.
+        The values of all processes by rank, which can be pickled; only this one's if there are no other processes.
     """
     # as where the cases are shared out: scripts of batch systems may set WORLD_SIZE alone
     processes = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1

@@ -48,10 +48,7 @@ _CHUNK_BYTES = 1 << 20
 def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     """A temporary path with the same file name, which replaces ``path`` if the block succeeds.
 
-    Leftovers of killed processes are removed the first time that a folder is written to.
-
-    Args:
-        path: the file to write; missing folders are created.
+    Missing folders are created. Leftovers of killed processes are removed the first time that a folder is written to.
 
     Raises:
         OSError: the folder cannot be created or written to.
@@ -70,14 +67,7 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
-    """Make errors of a full or read-only disk name the path that was to be written.
-
-    Args:
-        path: the file or folder being written.
-
-    Raises:
-        OSError: with the path and the remedy.
-    """
+    """Make errors of a full or read-only disk an OSError with the path that was to be written, and the remedy."""
     try:
         yield
     except (OSError, RuntimeError) as e:
@@ -93,12 +83,7 @@ def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
 def exclusively(folder: str | PathLike[str], by_file: bool = False) -> Iterator[None]:
     """Let one process at a time run the block for a folder; without effect on file systems without locks.
 
-    Args:
-        folder: the folder, which exists.
-        by_file: whether to lock a file in it as well, as network file systems need it. The file stays there.
-
-    Raises:
-        OSError: the folder cannot be written to.
+    With ``by_file``, a file in it is locked as well, as network file systems need it. The file stays there.
     """
     # Windows opens no folders
     locks: list[tuple[Path, int]] = [] if sys.platform == "win32" else [(Path(folder), os.O_RDONLY)]
@@ -116,12 +101,8 @@ def exclusively(folder: str | PathLike[str], by_file: bool = False) -> Iterator[
 def claimed(folder: str | PathLike[str], work: str) -> Iterator[None]:
     """Refuse a folder in which another process does the same work; without effect on file systems without locks.
 
-    Args:
-        folder: the folder, which exists.
-        work: what is done there, for the message, such as ``"trains"``.
-
     Raises:
-        BlockingIOError: another process is at work there.
+        BlockingIOError: another process is at work there; ``work`` says what it does, such as ``"trains"``.
         OSError: the folder cannot be written to.
     """
     lock = os.open(Path(folder) / _TURN, os.O_RDWR | os.O_CREAT, 0o666)
@@ -141,13 +122,7 @@ def claimed(folder: str | PathLike[str], work: str) -> Iterator[None]:
 def put_in_place(folder: Path, target: Path, temporary: Path) -> None:
     """Move a finished folder to its place, and what it replaces back if that fails.
 
-    Args:
-        folder: the finished folder.
-        target: its place.
-        temporary: the :func:`temporary_folder` that holds ``folder``; what is replaced is kept there meanwhile.
-
-    Raises:
-        OSError: it cannot be moved.
+    ``temporary`` is the :func:`temporary_folder` that holds ``folder``; what is replaced is kept there meanwhile.
     """
     if not target.exists():
         os.replace(folder, target)
@@ -164,11 +139,7 @@ def put_in_place(folder: Path, target: Path, temporary: Path) -> None:
 
 @contextmanager
 def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
-    """A hidden folder in ``parent``, removed at the end (after a crash, by :func:`remove_leftovers`).
-
-    Raises:
-        OSError: ``parent`` cannot be written to.
-    """
+    """A hidden folder in ``parent``, removed at the end (after a crash, by :func:`remove_leftovers`)."""
     locked = None
     while locked is None:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -201,24 +172,16 @@ def _locked(folder: Path) -> int | None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder where the system keeps temporary files, removed at the end; if that is full, the error names it.
-
-    Raises:
-        OSError: it cannot be written to.
-    """
+    """A folder where the system keeps temporary files, removed at the end; if that is full, the error names it."""
     place = f"{tempfile.gettempdir()} (for temporary files, chosen by TMPDIR)"
     with naming_full_disk(place), tempfile.TemporaryDirectory(prefix=f"{MARK}-") as folder:
         yield Path(folder)
 
 
 def make_output_dir(folder: str | PathLike[str]) -> Path:
-    """Make the output folder, and check that it can be written to before any work is done.
+    """Make the output folder with its parents, and check that it can be written to before any work is done.
 
-    Args:
-        folder: created with its missing parents. Leftovers of killed runs are removed from it.
-
-    Returns:
-        Its path.
+    Leftovers of killed runs are removed from it.
 
     Raises:
         OSError: it cannot be created or written to.
@@ -280,11 +243,7 @@ def _remove(folder: Path) -> None:
 
 
 def make_writable(folder: str | PathLike[str]) -> None:
-    """Let the owner change a folder and everything in it, such as copies of read-only files.
-
-    Raises:
-        OSError: it belongs to somebody else.
-    """
+    """Let the owner change a folder and everything in it, such as copies of read-only files."""
     for place, _, names in os.walk(folder):
         for path in (Path(place), *(Path(place, name) for name in names)):
             if not path.is_symlink():
@@ -302,11 +261,7 @@ def hash_file(*paths: str | PathLike[str]) -> str:
 
 
 def _lock(file: int, wait: bool) -> bool | None:
-    """Lock an open file until it is closed or the process ends.
-
-    Returns:
-        Whether the lock was acquired; None on systems without such locks.
-    """
+    """Lock an open file until it is closed or the process ends; False if it is locked, None where locks are missing."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -333,10 +288,8 @@ def _unlock(file: int) -> None:
 def read_json_object(path: str | PathLike[str], remedy: str, missing: str | None = None) -> dict[str, Any]:
     """The JSON object in a file.
 
-    Args:
-        path: the file.
-        remedy: what to do about a file that holds something else, as a sentence.
-        missing: the same about one that does not exist; by default ``remedy``.
+    ``remedy`` says in a sentence what to do about a file that holds something else, ``missing`` the same about one that
+    does not exist.
 
     Raises:
         FileNotFoundError: no such file.
@@ -370,11 +323,7 @@ def write_json(
 def write_figure(path: str | PathLike[str], figure: Any, dpi: float, metadata: Mapping[str, str] | None = None) -> None:
     """Write a matplotlib figure as PNG, atomically, marked as not being an image to segment.
 
-    Args:
-        path: the file to write.
-        figure: the ``matplotlib.figure.Figure``.
-        dpi: dots per inch.
-        metadata: further text entries of the file, such as its title.
+    ``metadata`` are further text entries of the file, such as its title.
     """
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={**(metadata or {}), "Software": MARK})

@@ -18,11 +18,6 @@ def lazy_names(
     Args:
         package: ``__name__`` of the package.
         homes: the names that each module defines; modules of the package begin with a dot.
-
-    Example:
-        >>> find, names = lazy_names("math", {"math": ["pi"]})
-        >>> round(find("pi"), 2)
-        3.14
     """
 
     def find(name: str) -> Any:

@@ -210,10 +210,7 @@ def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """Log probabilities of the classes, ``(B, C, ...)``, in float32 or higher precision.
-
-    A single channel is foreground against background.
-    """
+    """Log probabilities ``(B, C, ...)`` in at least float32; a single channel is foreground against background."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)

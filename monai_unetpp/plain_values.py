@@ -16,10 +16,7 @@ _Kind = TypeVar("_Kind")
 def to_plain(value: Any) -> Any:
     """Dataclasses and mappings as dictionaries, sequences as lists, numbers as Python's.
 
-    NaN and infinity become strings, as JSON cannot represent them.
-
-    Raises:
-        TypeError: a value of another type.
+    NaN and infinity become strings, as JSON cannot represent them. Raises a TypeError for values of another type.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -191,18 +191,12 @@ def segment_files(
 def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tuple[str, ...], int]:
     """Segment the only case in the inputs, in this process alone.
 
-    Args:
-        chosen: as the arguments of :func:`segment_files`.
-
     Returns:
         The summary, the files of the image (several for one with a file per channel, and for a chosen DICOM series;
         none if it failed), and the number of channels that the network takes.
 
     Raises:
-        ValueError: as for :func:`segment_files`, or the bundle finds several cases.
-        FileNotFoundError: as for :func:`segment_files`.
-        TypeError: likewise.
-        OSError: likewise.
+        ValueError: the bundle finds several cases. Other errors are those of :func:`segment_files`.
     """
     run = _prepared(chosen, (1, 1))
     count = run.evaluator.state.epoch_length or 0
@@ -326,9 +320,8 @@ class _Run:
     def _keep(self, item: dict[str, Any], output: Path, overwrite: bool) -> bool:
         """Take over a finished case, and write a DICOM SEG that is missing or of the labels before a correction.
 
-        Returns:
-            False if its result cannot be read or the DICOM SEG not be written: the case fails, or is made again to
-            overwrite it.
+        False if its result cannot be read or the DICOM SEG not be written: the case fails, or is made again to
+        overwrite it.
         """
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
         warnings, changed = self._earlier.warnings(output), self._earlier.is_changed(output)
@@ -370,9 +363,7 @@ class _Run:
     def _protect_results(self, chosen: SegmentationOptions, outputs: Sequence[tuple[dict[str, Any], Path]]) -> None:
         """Let cases fail whose results were changed by hand, and refuse a folder with results of other labels.
 
-        Args:
-            chosen: the options.
-            outputs: the cases of all processes with their results.
+        ``outputs`` are the cases of all processes with their results.
         """
         own = self._outputs()
         # numbered objects have no rows to share
@@ -557,10 +548,8 @@ def _hashes(files: Sequence[Path]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as JSON can hold it."""
-    if isinstance(value, (tuple, list)):
-        return [_plain(part) for part in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    """``value`` as it is read back from JSON, or as text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _now() -> str:

@@ -13,12 +13,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as CSV text, with ``escape_cell`` applied to each cell and lines ending in a line feed.
-
-    Args:
-        header: name of each column.
-        rows: a string or number for each column.
-    """
+    """A table as CSV text, with ``escape_cell`` applied to each cell and lines ending in a line feed."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([_on_lines(escape_cell(cell)) for cell in row] for row in (header, *rows))
@@ -49,13 +44,9 @@ def read_cell(text: str) -> str:
 
 
 def read_table(path: Path, columns: Sequence[str], what: str, remedy: str) -> list[dict[str, str]]:
-    """The rows of a CSV file in UTF-8, by the names of its columns; missing cells are empty.
+    """The rows of a CSV file in UTF-8, with or without a byte-order mark, by column; missing cells are empty.
 
-    Args:
-        path: the file, with or without a byte-order mark.
-        columns: those that it must have.
-        what: what it holds, for errors.
-        remedy: what to do where a column is missing.
+    ``columns`` are those that it must have, ``what`` it holds and the ``remedy`` for a missing column are for errors.
 
     Raises:
         FileNotFoundError: no such file.

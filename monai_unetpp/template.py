@@ -48,15 +48,9 @@ def load_template() -> tuple[Any, npt.NDArray[np.uint8]]:
 
 
 def crop_box(image: Any, centre_mm: tuple[float, ...], size_mm: tuple[int, ...]) -> Any:
-    """Cut a box out of a NIfTI image with axes along R, A and S.
+    """Cut a box out of a 3D nibabel image with a positive diagonal affine, so with axes along R, A and S.
 
-    Args:
-        image: a 3D nibabel image with a positive diagonal affine.
-        centre_mm: centre of the box in world coordinates.
-        size_mm: size of the box.
-
-    Returns:
-        The cropped image; its affine keeps every voxel where it was in the world.
+    The affine of the cropped image keeps every voxel where it was in the world.
 
     Raises:
         ValueError: axes with another orientation, or a box that extends beyond the image.

@@ -77,21 +77,12 @@ def load_network(
 
 
 def read_metadata(bundle: str | PathLike[str]) -> dict[str, Any]:
-    """The content of a bundle's ``configs/metadata.json``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a JSON object.
-    """
+    """A bundle's ``configs/metadata.json``; a FileNotFoundError without it, a ValueError if it is no JSON object."""
     return read_object(Path(bundle) / METADATA_FILE)
 
 
 def read_metadata_entry(bundle: str | PathLike[str], *keys: str) -> Any:
-    """One entry of a bundle's ``configs/metadata.json``.
-
-    Args:
-        bundle: the folder of the bundle.
-        *keys: the path of keys, the outermost first.
+    """One entry of a bundle's ``configs/metadata.json``, by the path of its keys, the outermost first.
 
     Raises:
         FileNotFoundError: no such file.
@@ -181,10 +172,7 @@ def read_brain_mask(bundle: str | PathLike[str], names: Mapping[int, str]) -> tu
 
 
 def read_totals(bundle: str | PathLike[str], names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
-    """The total volumes over several labels, from the entry ``totals`` of the metadata.
-
-    Returns:
-        The values to sum by the name of the total; empty if there is no such entry.
+    """The values to sum by name of a total volume, from the entry ``totals`` of the metadata; empty without it.
 
     Raises:
         ValueError: a malformed entry, or unknown labels.
@@ -199,11 +187,7 @@ def read_totals(bundle: str | PathLike[str], names: Mapping[int, str]) -> dict[s
 
 
 def label_values(path: Path, entry: str, listed: Any, names: Mapping[int, str]) -> tuple[int, ...]:
-    """The values of the labels that an entry of the metadata at ``path`` lists by name.
-
-    Raises:
-        ValueError: not a list of names of labels.
-    """
+    """The values of labels listed by name in an entry of the metadata at ``path``; a ValueError for any other list."""
     values = {name: value for value, name in names.items()}
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
         raise ValueError(f"{path}: {entry} must be a list of names of labels, got {listed!r:.100}. Correct it.")

@@ -81,11 +81,7 @@ class TrainingRecord:
         return TrainingRecord(training, selecting, rule)
 
     def role_of(self, voxels: str) -> str | None:
-        """The role of a case with these voxels: ``"training"``, ``"selecting"``, or None for an untouched one.
-
-        Args:
-            voxels: from :func:`hash_voxels`.
-        """
+        """The role of a case by its :func:`hash_voxels`: ``"training"``, ``"selecting"``, or None for a new one."""
         if voxels in self.training.values():
             return "training"
         return "selecting" if voxels in self.selecting.values() else None
@@ -98,13 +94,7 @@ def write_training_record(
     selecting: Sequence[Mapping[str, Any]] = (),
     rule: str,
 ) -> TrainingRecord:
-    """Record in a bundle's ``configs/metadata.json`` which cases influenced its weights.
-
-    Args:
-        bundle: the folder of the bundle.
-        training: the training cases, as from ``load_datalist``.
-        selecting: the cases used for model selection.
-        rule: which weights were taken.
+    """Record in a bundle's ``configs/metadata.json`` which cases influenced its weights; see :meth:`TrainingRecord.of`.
 
     Raises:
         FileNotFoundError: the bundle has no metadata.
@@ -116,11 +106,7 @@ def write_training_record(
 
 
 def put_training_record(bundle: str | PathLike[str], record: TrainingRecord) -> None:
-    """Write a record to a bundle's ``configs/metadata.json``.
-
-    Raises:
-        FileNotFoundError: the bundle has no metadata.
-    """
+    """Write a record to a bundle's ``configs/metadata.json``; a FileNotFoundError without that."""
     content = read_metadata(bundle) | {RECORD_KEY: dataclasses.asdict(record)}
     write_json(Path(bundle) / METADATA_FILE, content, indent=4, ensure_ascii=False)
 
@@ -137,15 +123,7 @@ def read_training_record(bundle: str | PathLike[str]) -> TrainingRecord | None:
 
 
 def save_training_record(weights: str | PathLike[str], record: TrainingRecord) -> Path:
-    """Write the record of a file of weights beside it, as ``training_record.json``.
-
-    Args:
-        weights: the file, which exists.
-        record: the cases behind it.
-
-    Returns:
-        The file of the record.
-    """
+    """Write the record of a file of weights beside it, as ``training_record.json``, whose path is returned."""
     path = Path(weights).with_name(RECORD_FILE)
     content = {_OF_WEIGHTS: hash_file(weights), **dataclasses.asdict(record)}
     write_json(path, content, indent=1, ensure_ascii=False)
