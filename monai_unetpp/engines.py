@@ -62,11 +62,12 @@ class CaseResult:
         seconds: wall time from requesting the data to the written file. Loading done during the previous case is not
             counted. Writing may overlap with the next case, so the sum over the cases may exceed the time of the run.
         volumes_ml: volume of each label of a 3D segmentation; empty if the prediction is not a label map.
-        voxels: voxels or pixels of each label; empty if the prediction is not a label map.
+        voxels: voxels or pixels of each label; empty likewise.
         stages: seconds by stage, if measured. Apart from the engine's own overhead they add up to ``seconds``.
         instances: number of objects, if the post-processing numbered them (``SplitInstancesd``).
         surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
-            (``LevelSurroundd``); None if it found none or did not look for one.
+            (``LevelSurroundd``), such as 0 and 0.6 for a skull-stripped brain; None if it found none or did not look
+            for one.
         depths: number of windows by the level at which they stopped, if the inferer chooses the depth of each window.
         pixels: voxels or pixels of the prediction, with the background; 0 if it is not a map of labels or objects.
         covered: voxels or pixels of numbered objects; 0 without these.

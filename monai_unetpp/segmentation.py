@@ -73,15 +73,11 @@ class SegmentedCase:
         image: the input file or folder.
         output: the written file: NIfTI, or PNG or TIFF for such images.
         volumes_ml: volume of every label in millilitres, by name; empty for 2D images.
-        seconds: wall time from requesting the image to the written file, which may overlap with the next case.
-        stages: seconds by stage of the work; empty unless measured.
-        instances: number of objects, None unless they were numbered.
-        surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 for a skull-stripped
-            brain; None if there is none, or the bundle does not look for one.
+        seconds: as in :class:`~monai_unetpp.engines.CaseResult`, and so are ``stages``, ``instances``, ``surround`` and
+            ``depths``.
         volumes: value, voxels and millilitres of every label; empty if objects were numbered.
         warnings: what to know before using the result, such as differences from the training cases of the bundle, one
             line each.
-        depths: windows by the level at which they stopped; empty unless the depth is chosen for each.
     """
 
     case: str

@@ -113,11 +113,10 @@ class BundleConfig:
         self._explain(key, wrapped)
 
     def run(self) -> None:
-        """Do what the entry ``run`` says.
+        """Do what the entry ``run`` says; the errors are those of :meth:`parse`.
 
         Raises:
             RuntimeError: the work failed, which is not the fault of the configuration.
-            Exception: all others are as for :meth:`parse`.
         """
         self.parse(_WORK)
 

@@ -124,15 +124,9 @@ def read_network_names(
 ) -> NetworkNames:
     """How a bundle's metadata names labels and input channels, to be compared with a data set.
 
-    What the metadata do not name is left out, and so are all names if there are no metadata.
-
-    Args:
-        bundle: the folder of the bundle.
-        values: the values that label maps may have besides 0.
-        classes: the class, an output channel, that each of ``values`` stands for.
-
-    Raises:
-        ValueError: the metadata are not a JSON object.
+    What the metadata do not name is left out, and so are all names if there are no metadata. The ``values`` that label
+    maps may have besides 0 stand for ``classes``, output channels. Raises a ValueError if the metadata are not a JSON
+    object.
     """
     path = Path(bundle) / METADATA_FILE
     metadata = read_metadata(bundle) if path.is_file() else {}
