@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import functools
 import hashlib
 import json
 import logging
@@ -388,11 +387,6 @@ class _Run:
         """The files that this run writes beside the label map of a case, but for DICOM SEG."""
         return [saver.result_path(first_file(item), item) for saver in self.evaluator.savers[1:]]
 
-    @functools.cached_property
-    def _masks_of(self) -> dict[str, list[Path]]:
-        """The masks of each case by its image, once the results have their names."""
-        return {first_file(item): self._masks(item) for item in self._listed or []}
-
     def _add_dicom_seg(self) -> None:
         folder, pair = self.chain.last.folder, self.chain.pair
         codes = read_label_codes(folder / METADATA_FILE, read_metadata(folder).get("label_codes"))
@@ -424,6 +418,7 @@ class _Run:
 
     def run(self, progress: Progress) -> None:
         """Segment all cases; finished ones are recorded even after an interruption."""
+        self._masks_of = {first_file(item): self._masks(item) for item in self._listed or []}
         with counting(progress, "segmenting") as count, collecting_warnings() as self._warnings:
             self.evaluator.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)

@@ -456,10 +456,13 @@ def masking(folder):
 
 
 @pytest.mark.slow
-def test_a_mask_that_was_corrected_by_hand_is_kept(tmp_path):
+@pytest.mark.parametrize("profile", [False, True])
+def test_a_mask_that_was_corrected_by_hand_is_kept(tmp_path, profile):
     bundle = masking(tmp_path)
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
-    segment_files(image, out, bundle, mask=True)
+    segment_files(image, out, bundle, mask=True, profile=profile)
+    (record,) = json.loads((out / "run.json").read_text())["runs"][0]["cases"]
+    assert record["beside_sha256"].keys() == {"a_mask.nii.gz"}
     kept = edited(out / "a_mask.nii.gz")
     (failure,) = segment_files(image, out, bundle, mask=True).failures
     assert failure.startswith(f"{image}: its result {out / 'a_mask.nii.gz'} was changed after it was written. Move")
