@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, DEPTHS, levels_agree
-from monai_unetpp.inferers.predictors.eager import TorchPredictor, channels_last, computing
+from monai_unetpp.inferers.predictors.eager import TorchPredictor, computing
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.stages import NetworkStage
@@ -37,11 +37,8 @@ class AdaptiveTorchPredictor(TorchPredictor):
         self._stages = computed.split(FIRST_LEVELS)
 
     def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
-        network, windows = self.network, self._converted(windows)
-        if self._copy is not None:
-            # the stages share the modules of the copy, which is updated to the network's current weights
-            network = self._copy.current()
-            windows = windows.contiguous(memory_format=channels_last(windows.dim()))
+        # the stages share the modules of the copy, which is updated to the network's current weights
+        network, windows = self._computed(windows)
         with evaluating(network), computing(self.device, self.precision):
             logits, depths = self._deepened(windows)
         return {ADAPTIVE: logits, DEPTHS: depths}

@@ -32,13 +32,18 @@ class TorchPredictor(Predictor):
             self._copy = copy_for_device(network, self)
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        network, windows = self.network, self._converted(windows)
-        if self._copy is not None:
-            network = self._copy.current()
-            if self.device.type == "cuda":
-                windows = windows.contiguous(memory_format=channels_last(windows.dim()))
+        network, windows = self._computed(windows)
         with evaluating(network), computing(self.device, self.precision):
             return called(network, self.levels, windows)
+
+    def _computed(self, windows: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        """The network that is run, with the current weights, and the windows as it takes them."""
+        windows = self._converted(windows)
+        if self._copy is None:
+            return self.network, windows
+        if self.device.type == "cuda":
+            windows = windows.contiguous(memory_format=channels_last(windows.dim()))
+        return self._copy.current(), windows
 
 
 def _has_batch_norms(network: nn.Module) -> bool:
