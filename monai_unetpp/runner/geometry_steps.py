@@ -1,25 +1,19 @@
-"""Steps that change the grid of an image, with their inverses: orientation, voxel size, crop."""
+"""Steps that change the grid of an image, with their inverses: orientation, voxel size, crop.
+
+The crops raise an ``ImageFileError`` for an image without foreground.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import nibabel.orientations
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from scipy import ndimage
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.transforms.resampling import (
-    TRACE,
-    axis_neighbours,
-    check_resampled_size,
-    choose_spacing,
-    is_same_place,
-    list_blocks,
-    nearest_voxels,
-    needed_box,
-)
+from monai_unetpp.data.transforms import resampling
 from monai_unetpp.data.transforms.surround_search import box_around, search_surround
 from monai_unetpp.data.transforms.target_grid import find_target_grid, lead_from_to
 from monai_unetpp.free_memory import available_bytes
@@ -34,14 +28,13 @@ PADDINGS = {"border": "nearest", "zeros": "grid-constant"}
 def orient(volume: Volume, axcodes: str) -> None:
     """Permute and flip the axes to the orientation ``axcodes``, such as ``"RAS"``."""
     shape, affine = volume.shape, volume.affine
-    wanted = nibabel.orientations.axcodes2ornt(tuple(axcodes)[: len(shape)])
-    turn = nibabel.orientations.ornt_transform(nibabel.orientations.io_orientation(affine), wanted)
-    back = nibabel.orientations.ornt_transform(wanted, nibabel.orientations.io_orientation(affine))
-    volume.voxels = np.stack([nibabel.orientations.apply_orientation(channel, turn) for channel in volume.voxels])
-    volume.affine = affine @ nibabel.orientations.inv_ornt_aff(turn, shape)
+    own, wanted = io_orientation(affine), axcodes2ornt(tuple(axcodes)[: len(shape)])
+    turn, back = ornt_transform(own, wanted), ornt_transform(wanted, own)
+    volume.voxels = np.stack([apply_orientation(channel, turn) for channel in volume.voxels])
+    volume.affine = affine @ inv_ornt_aff(turn, shape)
 
     def inverse(found: OnGrid, linear: bool) -> OnGrid:
-        return nibabel.orientations.apply_orientation(found[0], back), affine
+        return apply_orientation(found[0], back), affine
 
     volume.add_inverse(inverse)
 
@@ -60,18 +53,20 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
     """
     shape, affine, rank = volume.shape, np.asarray(volume.affine, dtype=np.float64), len(volume.shape)
     own = np.linalg.norm(affine[:-1, :rank], axis=0)
-    wanted = choose_spacing(own, np.array([*pixdim[:rank], *[pixdim[-1]] * (rank - len(pixdim))], dtype=np.float64))
+    wanted = resampling.choose_spacing(
+        own, np.array([*pixdim[:rank], *[pixdim[-1]] * (rank - len(pixdim))], dtype=np.float64)
+    )
     size, target = find_target_grid(shape, affine, wanted, diagonal)
     voxel_bytes = volume.voxels.itemsize * len(volume.voxels)
-    check_resampled_size(volume.path, shape, own, size, wanted, voxel_bytes, available_bytes())
+    resampling.check_resampled_size(volume.path, shape, own, size, wanted, voxel_bytes, available_bytes())
     matrix = lead_from_to(affine, target, rank)
-    if not (size == shape and is_same_place(matrix, size)):
+    if not (size == shape and resampling.is_same_place(matrix, size)):
         volume.voxels = _interpolate(volume.voxels, matrix, size, padding)
     volume.affine = target
 
     def inverse(found: OnGrid, linear: bool) -> OnGrid:
         there = lead_from_to(np.asarray(found[1], dtype=np.float64), affine, rank)
-        if found[0].shape == shape and is_same_place(there, shape):
+        if found[0].shape == shape and resampling.is_same_place(there, shape):
             return found[0], affine
         if linear:
             # probabilities, as in InvertProbabilitiesd
@@ -82,30 +77,18 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
 
 
 def crop_background(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
-    """Crop the surround or, if there is none, voxels that are not above 0; see ``CropBackgroundd``.
-
-    Raises:
-        ImageFileError: there is no foreground.
-    """
+    """Crop the surround or, if there is none, voxels that are not above 0; see ``CropBackgroundd``."""
     found = search_surround(volume.voxels)
     _crop(volume, _above_zero(volume) if found is None else ~found.mask, margin, allow_smaller)
 
 
 def crop_foreground(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
-    """Crop to voxels above 0, like MONAI's ``CropForegroundd``.
-
-    Raises:
-        ImageFileError: there is no foreground.
-    """
+    """Crop to voxels above 0, like MONAI's ``CropForegroundd``."""
     _crop(volume, _above_zero(volume), margin, allow_smaller)
 
 
 def crop_above_mean(volume: Volume, part: float, margin: int | Sequence[int], allow_smaller: bool) -> None:
-    """Crop to voxels brighter than a fraction of the mean; see ``AboveMean``.
-
-    Raises:
-        ImageFileError: there is no foreground.
-    """
+    """Crop to voxels brighter than a fraction of the mean; see ``AboveMean``."""
     limit = np.float32(part * float(volume.voxels.sum(dtype=np.float64) / volume.voxels.size))
     _crop(volume, np.asarray((volume.voxels > limit).any(axis=0)), margin, allow_smaller)
 
@@ -153,8 +136,8 @@ def _interpolate(
     result = np.empty((len(voxels), *size), dtype=np.float32)
     rank = len(size)
     straight = np.count_nonzero(matrix[:rank, :rank]) == np.count_nonzero(np.diag(matrix[:rank, :rank]))
-    for block in list_blocks(result.shape, np.abs(matrix[:rank, :rank])):
-        box, local = needed_box(matrix, block, voxels.shape[1:])
+    for block in resampling.list_blocks(result.shape, np.abs(matrix[:rank, :rank])):
+        box, local = resampling.needed_box(matrix, block, voxels.shape[1:])
         size_of_block = tuple(part.stop - part.start for part in block)
         for channel, written in zip(voxels, result, strict=True):
             if not channel[box].any():
@@ -167,7 +150,7 @@ def _interpolate(
             found = ndimage.affine_transform(
                 needed, local[:rank, :rank], local[:rank, rank], size_of_block, order=1, mode=PADDINGS[padding]
             )
-            written[block] = np.where(np.abs(found) < TRACE * np.abs(needed).max(), 0, found)
+            written[block] = np.where(np.abs(found) < resampling.TRACE * np.abs(needed).max(), 0, found)
     return result
 
 
@@ -178,7 +161,7 @@ def _interpolate_along_axes(image: Array, matrix: Array, size: Sequence[int], pa
         step, start = float(matrix[axis, axis]), float(matrix[axis, -1])
         (below, share), (above, rest) = (
             (index, weight.astype(image.dtype).reshape(shape))
-            for index, weight in axis_neighbours(step, start, size[axis], image.shape[axis], padding)
+            for index, weight in resampling.axis_neighbours(step, start, size[axis], image.shape[axis], padding)
         )
         image = image.take(below, axis) * share + image.take(above, axis) * rest
     return image
@@ -186,8 +169,8 @@ def _interpolate_along_axes(image: Array, matrix: Array, size: Sequence[int], pa
 
 def _pick_nearest(labels: Array, matrix: Array, size: tuple[int, ...], padding: str) -> Array:
     result = np.empty(size, dtype=labels.dtype)
-    for block in list_blocks((1, *size), np.abs(matrix[: len(size), : len(size)])):
-        found = list(nearest_voxels(matrix, block, labels.shape))
+    for block in resampling.list_blocks((1, *size), np.abs(matrix[: len(size), : len(size)])):
+        found = list(resampling.nearest_voxels(matrix, block, labels.shape))
         result[block] = labels[tuple(index for index, _ in found)]
         if padding == "zeros":
             for _, outside in found:

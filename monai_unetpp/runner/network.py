@@ -42,11 +42,11 @@ def load_network(
     if network["format"] == "onnx" and importlib.util.find_spec("onnxruntime") is not None:
         return _with_onnxruntime(path, threads)
     if not has_openvino():
-        packages = "OpenVINO" if network["format"] == "openvino" else "ONNX Runtime or OpenVINO"
-        install = "openvino" if network["format"] == "openvino" else "onnxruntime"
+        needed = "ONNX Runtime or OpenVINO", "onnxruntime"
+        packages, install = ("OpenVINO", "openvino") if network["format"] == "openvino" else needed
         raise ImportError(f"{path}: the network needs {packages}. Install it: pip install {install}")
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[network["precision"]]}
-    settings["PERFORMANCE_HINT"] = "LATENCY"
+    hint = _HINTS[network["precision"]]
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     if most_voxels is not None:
@@ -77,15 +77,12 @@ class _OfAnyShape:
     def __call__(self, window: Array) -> Array:
         shape = (1, *window.shape)
         if shape not in self._compiled:
-            self._make_room(math.prod(window.shape[1:]))
+            # drop the oldest, as each holds the memory for its windows
+            while self._compiled and sum(math.prod(each[2:]) for each in (shape, *self._compiled)) > self._most_voxels:
+                del self._compiled[next(iter(self._compiled))]
             self._model.reshape(shape)
             self._compiled[shape] = _compiled(self._model, self._settings)
         return self._compiled[shape](window)
-
-    def _make_room(self, voxels: int) -> None:
-        """Drop the oldest, as each holds the memory for its windows."""
-        while self._compiled and voxels + sum(math.prod(shape[2:]) for shape in self._compiled) > self._most_voxels:
-            del self._compiled[next(iter(self._compiled))]
 
 
 def _with_onnxruntime(path: Path, threads: int | None) -> Predict:

@@ -22,7 +22,7 @@ from monai_unetpp.data.formats.nifti_marks import (
 )
 from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name, result_suffix, without_suffix
 from monai_unetpp.files import MARK, atomic_path
-from monai_unetpp.runner.other_formats import read_labels_of_picture, read_mark_of_picture, write_labels_as_picture
+from monai_unetpp.runner.other_formats import packages_for
 from monai_unetpp.runner.volume import Array
 
 #: What ``segment`` writes beside its results; named here too, as its room needs packages that the runner does without.
@@ -112,7 +112,9 @@ def write_result(path: Path, labels: Array, source: Path, affine: Array, identit
     voxels = hash_voxels(labels)
     stored = labels.astype(smallest_dtype(int(labels.max())))
     if is_picture_name(path):
-        write_labels_as_picture(path, stored, source, identity, voxels)
+        from monai_unetpp.data.formats.pictures import picture_mark, write_picture
+
+        write_picture(path, stored, source, picture_mark(identity, voxels, by_runner=True))
         return
     result: Any = on_nifti_grid(stored, source) if is_nifti_name(source) else on_affine(stored, affine)
     result.header["descrip"] = nifti_mark(identity, voxels, by_runner=True)
@@ -121,12 +123,19 @@ def write_result(path: Path, labels: Array, source: Path, affine: Array, identit
 
 
 def _read_mark(path: Path) -> str | None:
-    return read_mark_of_picture(path) if is_picture_name(path) else read_nifti_mark(path)
+    if not is_picture_name(path):
+        return read_nifti_mark(path)
+    with packages_for(path):
+        from monai_unetpp.data.formats.pictures import read_picture_mark
+
+        return read_picture_mark(path)
 
 
 def _read_labels(path: Path) -> Array:
     if is_picture_name(path):
-        return read_labels_of_picture(path)
+        from monai_unetpp.data.formats.pictures import read_picture
+
+        return read_picture(path, labels=True)
     image: Any = nibabel.load(path)
     labels: Array = image.dataobj
     return labels
