@@ -20,10 +20,6 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
     Colour shows the runtime and hatching the precision, as do the names of the bars. Whiskers are the quartiles over
     the rounds.
 
-    Args:
-        result: the benchmark.
-        path: the PNG file to write.
-
     Raises:
         ValueError: not a PNG file.
         ImportError: matplotlib is not installed.
