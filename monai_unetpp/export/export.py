@@ -112,7 +112,7 @@ def export_network(
     count = max(batch_size, 2) if dynamic_batch else batch_size
     # a file for any number of windows is also tried with one more
     tried = [torch.rand(n, network.in_channels, *window_shape) for n in ((count, count + 1) if dynamic else (count,))]
-    configs = {}
+    versions, configs = {"monai-unetpp": __version__, "torch": torch.__version__}, {}
     if bundle is not None:
         configs = {name: read_object(Path(bundle, "configs", f"{name}.json")) for name in ("metadata", "inference")}
     output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance, configs)
@@ -127,7 +127,7 @@ def export_network(
         largest_difference=difference,
         tolerance=tolerance,
         source=source,
-        versions=_versions(chosen.packages),
+        versions=versions | {package: importlib.metadata.version(package) for package in chosen.packages},
         **configs,
     )
     write_json(f"{target}.json", result.as_dict(), indent=2)
@@ -153,7 +153,7 @@ def export_checkpoint(
         window_shape: spatial shape of the windows; by default that in the bundle's metadata.
         level: such as ``"L2"``; by default the one that the bundle runs; for a checkpoint, the deepest.
         batch_size: number of windows per batch.
-        dynamic_batch: allow any number of windows; TensorRT cannot.
+        dynamic_batch: allow any number of windows.
 
     Raises:
         FileNotFoundError: the bundle or file does not exist.
@@ -256,8 +256,3 @@ def relative_difference(output: torch.Tensor, expected: torch.Tensor) -> float:
     if output.shape != expected.shape:
         return float("inf")
     return float((output - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    versions = {"monai-unetpp": __version__, "torch": torch.__version__}
-    return versions | {package: importlib.metadata.version(package) for package in packages}

@@ -91,13 +91,8 @@ def _load_onnx(path: Path) -> Runner:
     from onnx.reference import ReferenceEvaluator
 
     # correct, but slow for large windows
-    evaluator = ReferenceEvaluator(str(path))
-
-    def run(windows: torch.Tensor) -> torch.Tensor:
-        (logits,) = evaluator.run(None, {"image": windows.numpy()})
-        return torch.from_numpy(logits)
-
-    return run
+    evaluator: Any = ReferenceEvaluator(str(path))
+    return lambda windows: torch.from_numpy(evaluator.run(None, {"image": windows.numpy()})[0])
 
 
 def _write_openvino(
