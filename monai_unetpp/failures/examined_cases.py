@@ -157,13 +157,9 @@ def find_segmentation(case: LabelledCase, folder: Path) -> Path:
 def read_arrays(
     case: LabelledCase, labels: ScoredLabels, segmentation: Path | None, spatial_dims: int | None
 ) -> CaseArrays:
-    """Read the files of a case.
+    """Read the files of a case: without ``segmentation`` image and label only.
 
-    Args:
-        case: its image and label.
-        labels: what is scored.
-        segmentation: its segmentation file; None reads image and label only.
-        spatial_dims: 2 or 3; None takes that of the label.
+    ``spatial_dims`` are 2 or 3; None takes those of the label.
 
     Raises:
         ImageFileError: a file is unreadable, has values without a name, or is not on the grid of the label.

@@ -76,15 +76,10 @@ def save_sheet(
 
 
 def error_window(truth: npt.ArrayLike, segmentation: npt.ArrayLike) -> tuple[slice, slice]:
-    """The part of a 2D image to show: the labels with a margin or, if that is too large, where the errors are.
+    """The part of a 2D image to show: the labels ``(H, W)`` with a margin or, if that is too large, where errors are.
 
-    Args:
-        truth: labels ``(H, W)``.
-        segmentation: labels of the same shape.
-
-    Returns:
-        A part of 48 to 128 pixels along each axis (fewer in a smaller image), or the whole image if that is little
-        more. The share of wrong pixels in it is as close to a half as possible, so that the borders of errors show.
+    It has 48 to 128 pixels along each axis (fewer in a smaller image), or is the whole image if that is little more.
+    The share of wrong pixels in it is as close to a half as possible, so that the borders of errors show.
     """
     true, segmented = np.asarray(truth), np.asarray(segmentation)
     labelled, wrong = (true != 0) | (segmented != 0), true != segmented

@@ -67,14 +67,9 @@ def find_bids_images(folder: Path, suffix: str) -> dict[str, str]:
 
 
 def write_bids_description(folder: Path, source: Path, bundle: str) -> None:
-    """Make a folder a derived data set: write its description and the list of ignored files.
+    """Make ``folder`` a data set derived from ``source``: write its description and the list of ignored files.
 
-    What others have added to these stays.
-
-    Args:
-        folder: the derived data set.
-        source: the original data set.
-        bundle: name of the bundle.
+    The description names the bundle. What others have added to these files stays.
 
     Raises:
         ValueError: the folder is a data set of another program or bundle.

@@ -75,12 +75,7 @@ class RunInputs:
         return cls(list(paths), expand_home(output_dir))
 
     def name_results(self, items: Sequence[dict[str, Any]], savers: Sequence[SegmentationSaveImaged]) -> None:
-        """Give the results of a BIDS data set names and folders according to BIDS.
-
-        Args:
-            items: the cases, changed in place.
-            savers: the savers of their results, likewise.
-        """
+        """Give the results of a BIDS data set names and folders according to BIDS; cases and savers are changed."""
         if self.bids is None:
             return
         for item in items:

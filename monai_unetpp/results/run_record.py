@@ -16,8 +16,6 @@ from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.result_marks import image_files
 from monai_unetpp.files import MARK, hash_file
 
-_PACKAGE = "monai_unetpp"
-
 
 @dataclasses.dataclass(frozen=True)
 class RecordedCase:
@@ -52,13 +50,9 @@ class RecordedCase:
 
 
 def hash_image(*images: str | PathLike[str]) -> str | None:
-    """SHA-256 of an image file; for several files, such as a DICOM series, of their sorted hashes, one per line.
+    """SHA-256 of an image file, or None if it cannot be read.
 
-    Args:
-        *images: files, or a folder with a DICOM series.
-
-    Returns:
-        The hash, or None if they cannot be read.
+    For several files, or a folder with a DICOM series, it is that of their sorted hashes, one per line.
     """
     try:
         hashes = sorted(hash_file(path) for image in images for path in image_files(Path(image)))
@@ -97,7 +91,7 @@ def collecting_warnings() -> Iterator[list[str]]:
     """
     warn_once.cache_clear()
     handler = _Collector()
-    logger = logging.getLogger(_PACKAGE)
+    logger = logging.getLogger("monai_unetpp")
     logger.addHandler(handler)
     try:
         yield handler.lines

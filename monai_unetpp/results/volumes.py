@@ -60,13 +60,9 @@ def measure_labels(
 def measure_file(
     path: Path, names: Mapping[int, str], has_volume: bool, totals: Mapping[str, Sequence[int]] | None = None
 ) -> tuple[LabelVolume, ...]:
-    """Measure the labels of an existing label map; see :func:`measure_labels`.
+    """Measure the labels of a label map, NIfTI, PNG or TIFF; see :func:`measure_labels`.
 
-    Args:
-        path: NIfTI, PNG or TIFF.
-        names: name of each value.
-        has_volume: whether its voxels have a size in mm.
-        totals: as for :func:`measure_labels`.
+    ``has_volume`` tells whether its voxels have a size in mm.
 
     Raises:
         ImageFileError: the file cannot be read, or holds no labels.
