@@ -45,12 +45,7 @@ def save_sheet(
 
     Of a volume, the slice with the most errors is drawn, perpendicular to its coarsest axis. Missed areas lie inside
     the truth's contour only, false positives inside the segmentation's only; each is tinted in its contour's colour.
-
-    Args:
-        path: the PNG to write.
-        cases: in order, with scores; the first 24 are drawn.
-        report: gives the kinds and the labels.
-        read: reads image, truth and segmentation of a case.
+    The first 24 of the cases, which have scores, are drawn into the PNG ``path``; ``read`` reads the files of one.
 
     Raises:
         ImportError: matplotlib is not installed.

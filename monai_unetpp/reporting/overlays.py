@@ -63,16 +63,10 @@ def draw_contour(
     rounded: bool = False,
     halo: bool = False,
 ) -> None:
-    """Draw the border of a label ``(W, H)`` along voxel edges, without interpolation.
+    """Draw the border of a label ``(W, H)`` along voxel edges, without interpolation; ``width`` is in points.
 
-    Args:
-        axes: where the image is drawn.
-        mask: the voxels of the label.
-        colour: line colour.
-        width: line width in points.
-        closed: also draw the border where the label touches the edge of the picture.
-        rounded: round the corners, for images of few large voxels.
-        halo: outline the line in a dark colour.
+    ``closed`` draws it also where the label touches the edge of the picture, ``rounded`` rounds the corners, for images
+    of few large voxels, and ``halo`` outlines the line in a dark colour.
     """
     # a label that fills the whole picture has no border inside it
     if not mask.any() or (mask.all() and not closed):

@@ -52,14 +52,10 @@ class Table:
         marked: Iterable[int] = (),
         notes: Iterable[str] = (),
     ) -> Table:
-        """A table of records, all with the same columns in the same order.
+        """A table of records, which are the cells of a row by heading, all with the same in the same order.
 
-        Args:
-            caption: what the table shows.
-            records: the cells of each row by heading; an empty one or None becomes a dash.
-            words: headings of the text columns; all others hold numbers.
-            marked: indices of the rows to highlight.
-            notes: sentences below the table; empty ones are left out.
+        An empty cell or None becomes a dash. ``words`` are the headings of the text columns; all others hold numbers.
+        Empty notes are left out.
         """
         rows = list(records)
         columns = tuple(rows[0]) if rows else ()

@@ -146,8 +146,8 @@ class ResultFolder:
             case: its name.
             output: its label map.
             has_volume: whether voxels have a size in mm.
-            warnings: the warnings about it at the time.
-            numbered: whether its values number objects and are no labels; it then has no volumes.
+            warnings: those about it at the time.
+            numbered: whether its values number objects; it then has no volumes.
             changed: whether the label map is not as it was written.
 
         Raises:

@@ -113,16 +113,9 @@ def leave_out_finished(
     earlier: EarlierResults,
     beside: Sequence[Callable[[str, dict[str, Any]], Path]] = (),
 ) -> list[tuple[dict[str, Any], Path]]:
-    """Remove the cases from ``items`` whose results exist.
+    """Remove the cases from ``items`` whose results exist, and return each with its result.
 
-    Args:
-        items: the cases, changed in place.
-        saver: the saver of their results.
-        earlier: results of earlier runs.
-        beside: other files that must exist and be no older than the results, by image and case.
-
-    Returns:
-        Each removed case and its result.
+    ``beside`` gives by image and case other files, which must exist and be no older than the results.
     """
     left_out, staying = [], []
     for item in items:

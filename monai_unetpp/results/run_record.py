@@ -69,12 +69,9 @@ def result_name(case: Mapping[str, Any]) -> str:
 
 
 def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]) -> str:
-    """The record as text, with each result once, in the run that made it.
+    """The record as text, with each result once, in the run that made it: runs without remaining cases are dropped.
 
-    Args:
-        run: the entry of this run without its cases.
-        cases: the finished cases of this run.
-        earlier: runs from :func:`read_runs`; those without remaining cases are dropped.
+    ``cases`` are those that this run has finished; its entry comes without them.
     """
     # the results of a.png and a.tif differ, though in runs of their own both are called a
     redone = {Path(case.output).name for case in cases}

@@ -80,12 +80,9 @@ def format_volumes(
     others: Iterable[Sequence[str]] = (),
     keep_sums_of: Collection[str] = (),
 ) -> str:
-    """The table as text.
+    """The table as text, from the sizes of labels and warnings by case, and rows from :func:`read_volume_rows`.
 
-    Args:
-        cases: sizes of the labels and warnings, by case name.
-        others: rows of other cases from :func:`read_volume_rows`.
-        keep_sums_of: cases whose sums stay as in ``others``.
+    Cases in ``keep_sums_of`` keep their sums in ``others``.
     """
     rows = [
         (case, _number(label), label.name, label.voxels, "" if label.ml is None else f"{label.ml:.6g}", "; ".join(told))

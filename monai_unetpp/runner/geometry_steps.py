@@ -42,11 +42,7 @@ def orient(volume: Volume, axcodes: str) -> None:
 def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: bool) -> None:
     """Resample linearly to voxels of ``pixdim`` mm; the inverse uses the nearest label, or is linear.
 
-    Args:
-        volume: the image.
-        pixdim: voxel size, one per axis; 0 or less keeps the image's own.
-        padding: one of :data:`PADDINGS`.
-        diagonal: whether the axes of the result are those of the world.
+    A size of 0 or less is the image's own. With ``diagonal`` the axes of the result are those of the world.
 
     Raises:
         ImageFileError: an axis would nearly vanish.

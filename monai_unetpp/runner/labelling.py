@@ -67,9 +67,7 @@ def infer_logits(image: Array, windows: Mapping[str, Any], predict: Predict, mos
 def likeliest_labels(logits: Array, volume: Volume) -> Array:
     """Find the class of the highest probability at each voxel of the file, like ``InvertProbabilitiesd``.
 
-    Args:
-        logits: ``(C, H, W[, D])`` of ``C >= 2`` classes, of the preprocessed image.
-        volume: that image, with the inverses of its steps.
+    The logits ``(C, H, W[, D])`` of ``C >= 2`` classes are those of the preprocessed image.
 
     Returns:
         ``(H, W[, D])``, uint8 for up to 256 classes, else int32; 0 where the preprocessing cropped.

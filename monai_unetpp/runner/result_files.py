@@ -60,11 +60,7 @@ def identify(image: Path) -> ImageIdentity:
 def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite: bool) -> None:
     """Check that the result of an image may be written, before the network runs.
 
-    Args:
-        path: the file to write.
-        source: the image, and its ``identity``.
-        identity: from :func:`identify`.
-        overwrite: whether the result of another image, or one that was corrected by hand, may be replaced.
+    With ``overwrite`` it may replace the result of another image, or one that was corrected by hand.
 
     Raises:
         FileExistsError: it may not; or the folder holds results of ``monai-unetpp segment``.
@@ -100,14 +96,9 @@ def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite:
 
 
 def write_result(path: Path, labels: Array, source: Path, affine: Array, identity: ImageIdentity) -> None:
-    """Write labels ``(H, W[, D])``, whole or not at all.
+    """Write integer labels ``(H, W[, D])``, whole or not at all.
 
-    Args:
-        path: the file to write.
-        labels: integers.
-        source: the image; a NIfTI file gives its header, a picture its orientation and pixel size.
-        affine: ``(4, 4)``, in RAS and mm, for a source in another format.
-        identity: of the source.
+    A NIfTI source gives its header, a picture its orientation and pixel size; for others ``affine`` is in RAS and mm.
     """
     voxels = hash_voxels(labels)
     stored = labels.astype(smallest_dtype(int(labels.max())))
