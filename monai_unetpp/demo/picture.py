@@ -55,16 +55,9 @@ def draw_levels(
 ) -> Figure:
     """Draw panels in three planes: rows are planes, columns are panels.
 
-    All panels have the same width, and the height of their plane; each row has its own scale.
-
-    Args:
-        image: 3D nibabel image with axes exactly along R, A and S.
-        panels: the columns.
-        names: names of the labels by value.
-        colours: a colour for each label, in the order of ``names``.
-        title: text above all panels.
-        position: voxel ``(x, y, z)`` in all planes.
-        filled: fill the labels with transparent colours instead of drawing their borders.
+    All panels have the same width, and the height of their plane; each row has its own scale. The 3D nibabel image has
+    axes exactly along R, A and S; the voxel ``position`` lies in all planes. The colours of the labels are in the order
+    of their names; ``filled`` labels have transparent colours instead of borders.
     """
     from matplotlib.figure import Figure
 

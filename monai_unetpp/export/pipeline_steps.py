@@ -65,12 +65,10 @@ def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[St
 
 
 def translate_postprocessing(postprocessing: Any, gives_labels: bool, before: Iterable[Step] = ()) -> list[Step]:
-    """Translate the postprocessing into steps on the label map, or on the logits if probabilities are inverted.
+    """Translate the parsed postprocessing into steps on the label map, or on the logits if probabilities are inverted.
 
-    Args:
-        postprocessing: the parsed postprocessing of a bundle, a ``Compose``.
-        gives_labels: whether the inferer returns labels; otherwise there must be an argmax.
-        before: the steps of the preprocessing; those that change the grid must be inverted.
+    Unless the inferer gives labels, there must be an argmax. The steps of the preprocessing, ``before``, that change
+    the grid must be inverted.
 
     Raises:
         NoTranslationError: the runner lacks a transform, or the grid of the file is not restored.

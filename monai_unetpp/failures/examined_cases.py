@@ -102,12 +102,9 @@ class CaseScore:
 def choose_labels(
     dataset_dir: str | PathLike[str], only: Sequence[str] | None = None, instances: bool = False
 ) -> ScoredLabels:
-    """The labels to score: all that ``dataset.json`` names, or some of them.
+    """The labels to score: all that ``dataset.json`` names, or only some of them.
 
-    Args:
-        dataset_dir: folder with ``dataset.json``. If that names no labels, all values above 0 are one label.
-        only: names of the labels to score; by default all.
-        instances: whether the label maps number their objects, so that all values above 0 are one label.
+    If it names none, or with ``instances``, where label maps number their objects, all values above 0 are one label.
 
     Raises:
         TypeError: ``only`` is a string instead of a list.

@@ -39,18 +39,14 @@ def draw_grey(
     axes.imshow(image.T, cmap="gray", vmin=low, vmax=high if high > low else low + 1, **options)
 
 
-def tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, strength: float, **options: Any) -> None:
-    """Tint voxels ``(W, H)`` of an image that :func:`draw_grey` drew, with an opacity of ``strength``.
-
-    ``options`` are those of ``imshow``, the same as for the image.
-    """
+def tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, strength: float) -> None:
+    """Tint voxels ``(W, H)`` of an image that :func:`draw_grey` drew, with an opacity of ``strength``."""
     from matplotlib.colors import to_rgb
 
     pixels = np.zeros((*mask.T.shape, 4))
     pixels[..., :3] = to_rgb(colour)
     pixels[..., 3] = strength * mask.T
-    options = {"aspect": axes.get_aspect(), **options}
-    axes.imshow(pixels, origin=axes.images[0].origin, interpolation="nearest", **options)
+    axes.imshow(pixels, origin=axes.images[0].origin, interpolation="nearest", aspect=axes.get_aspect())
 
 
 def draw_contour(

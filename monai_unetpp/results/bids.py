@@ -25,9 +25,7 @@ _FOLDERS = {"sub": re.compile(r"sub-[0-9A-Za-z+]+"), "ses": re.compile(r"ses-[0-
 
 def is_bids(folder: Path) -> bool:
     """Whether a folder is a BIDS data set: it has a description and a subject folder."""
-    if not os.path.isfile(folder / _DESCRIPTION):
-        return False
-    return any(True for _ in _folders(folder, "sub"))
+    return os.path.isfile(folder / _DESCRIPTION) and any(_folders(folder, "sub"))
 
 
 def default_bids_output(folder: Path) -> Path:

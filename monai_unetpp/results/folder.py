@@ -142,13 +142,8 @@ class ResultFolder:
     ) -> None:
         """Add a case that was finished before; its volumes are measured if missing in the table or no longer right.
 
-        Args:
-            case: its name.
-            output: its label map.
-            has_volume: whether voxels have a size in mm.
-            warnings: those about it at the time.
-            numbered: whether its values number objects; it then has no volumes.
-            changed: whether the label map is not as it was written.
+        They are no longer right if the label map was changed after it was written. If its values number objects, there
+        are none; ``has_volume`` tells whether voxels have a size in mm. Warnings are those of the time.
 
         Raises:
             ImageFileError: the label map has to be measured, and cannot be read.

@@ -42,11 +42,8 @@ def measure_labels(
 ) -> tuple[LabelVolume, ...]:
     """The size of every label in ``names``, even if it is 0, and the sums of some.
 
-    Args:
-        names: name of each value.
-        voxels: voxels of each value; missing values have none.
-        volumes_ml: millilitres of each value likewise; None if they have no meaning.
-        totals: values to sum, by the name of the sum.
+    Values without ``voxels`` have none. The millilitres of each value are None if they have no meaning. ``totals`` are
+    values to sum, by the name of the sum.
     """
 
     def size(value: int | None, name: str, values: Sequence[int]) -> LabelVolume:

@@ -22,14 +22,11 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 def load_network(
     folder: Path, network: Mapping[str, Any], threads: int | None = None, most_voxels: int | None = None
 ) -> Predict:
-    """Load the network, and compile it for its windows.
+    """Load the ``network`` of a ``Pipeline`` from its folder, and compile it for its windows.
 
-    Args:
-        folder: folder of its files.
-        network: network of a :class:`monai_unetpp.runner.Pipeline`.
-        threads: number of threads; None takes ``OMP_NUM_THREADS``, as torch does, or else leaves it to the runtime.
-        most_voxels: largest window, if windows differ between images: the network is compiled when a shape first
-            occurs, and kept for shapes with up to this many voxels in total.
+    If windows differ between images, ``most_voxels`` are those of the largest: the network is compiled when a shape
+    first occurs, and kept for shapes with up to this many voxels in total. If ``threads`` is None, it is
+    ``OMP_NUM_THREADS``, as for torch, or else left to the runtime.
 
     Raises:
         ImportError: the runtime is not installed.
