@@ -11,22 +11,12 @@ import nibabel
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.itk_images import detached_files
 from monai_unetpp.data.formats.nifti import on_affine, on_nifti_grid, smallest_dtype
-from monai_unetpp.data.formats.nifti_marks import (
-    ImageIdentity,
-    hash_file,
-    hash_voxels,
-    matches_mark,
-    nifti_mark,
-    nifti_pair,
-    read_nifti_mark,
-)
+from monai_unetpp.data.formats.nifti_marks import ImageIdentity, hash_file, hash_voxels, nifti_mark, nifti_pair
+from monai_unetpp.data.formats.result_marks import RUN_FILE, is_as_marked, read_mark
 from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name, result_suffix, without_suffix
 from monai_unetpp.files import MARK, atomic_path
 from monai_unetpp.runner.other_formats import packages_for
 from monai_unetpp.runner.volume import Array
-
-#: What ``segment`` writes beside its results; named here too, as its room needs packages that the runner does without.
-_RUN_RECORD = "run.json"
 
 
 def result_name(image: Path) -> str:
@@ -66,7 +56,7 @@ def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite:
         FileExistsError: it may not; or the folder holds results of ``monai-unetpp segment``.
         ImageFileError: a package for the format of the result is not installed.
     """
-    record = path.with_name(_RUN_RECORD)
+    record = path.with_name(RUN_FILE)
     if record.is_file() and MARK in record.read_text(encoding="utf-8", errors="replace"):
         raise FileExistsError(
             f"{source}: {path.parent} holds results of monai-unetpp segment, whose tables would no longer be right. "
@@ -88,7 +78,7 @@ def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite:
             f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
             "replace it with --overwrite."
         )
-    if matches_mark(mark, lambda: _read_labels(path)) is False:
+    if is_as_marked(path) is False:
         raise FileExistsError(
             f"{source}: its result {path} was changed after it was written, as by hand. Name another output folder, or "
             "replace it with --overwrite."
@@ -114,19 +104,5 @@ def write_result(path: Path, labels: Array, source: Path, affine: Array, identit
 
 
 def _read_mark(path: Path) -> str | None:
-    if not is_picture_name(path):
-        return read_nifti_mark(path)
     with packages_for(path):
-        from monai_unetpp.data.formats.pictures import read_picture_mark
-
-        return read_picture_mark(path)
-
-
-def _read_labels(path: Path) -> Array:
-    if is_picture_name(path):
-        from monai_unetpp.data.formats.pictures import read_picture
-
-        return read_picture(path, labels=True)
-    image: Any = nibabel.load(path)
-    labels: Array = image.dataobj
-    return labels
+        return read_mark(path)

@@ -22,7 +22,6 @@ from monai_unetpp.data.formats.nifti_marks import (
     nifti_pair,
     read_nifti_mark,
 )
-from monai_unetpp.data.formats.pictures import read_picture, read_picture_mark
 from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name
 from monai_unetpp.files import MARK
 
@@ -47,17 +46,17 @@ def identify_image(*images: str | PathLike[str]) -> ImageIdentity:
 
 def is_result(path: str | PathLike[str]) -> bool:
     """Whether a file carries the mark of this package, or lost it when another program saved a corrected result."""
-    return _read_mark(Path(path)) is not None or _is_recorded(Path(os.path.abspath(path)))
+    return read_mark(Path(path)) is not None or _is_recorded(Path(os.path.abspath(path)))
 
 
 def read_identity(path: str | PathLike[str]) -> ImageIdentity | None:
     """The identity of a result's image; None for other files, and for results of early versions."""
-    return ImageIdentity.from_mark(_read_mark(Path(path)))
+    return ImageIdentity.from_mark(read_mark(Path(path)))
 
 
 def is_of_runner(path: Path) -> bool:
     """Whether a file is a result of the runner, which keeps no record beside it."""
-    return names_runner(_read_mark(path))
+    return names_runner(read_mark(path))
 
 
 def is_as_marked(path: Path) -> bool | None:
@@ -65,16 +64,22 @@ def is_as_marked(path: Path) -> bool | None:
 
     def read() -> npt.ArrayLike:
         if is_picture_name(path):
+            from monai_unetpp.data.formats.pictures import read_picture
+
             return read_picture(path, labels=True)
         image: Any = nibabel.load(path)
         labels: npt.ArrayLike = image.dataobj
         return labels
 
-    return matches_mark(_read_mark(path), read)
+    return matches_mark(read_mark(path), read)
 
 
-def _read_mark(path: Path) -> str | None:
+def read_mark(path: Path) -> str | None:
+    """The mark of a result; None for other files."""
     if is_picture_name(path):
+        # needs packages that the runner can do without
+        from monai_unetpp.data.formats.pictures import read_picture_mark
+
         return read_picture_mark(path)
     return read_nifti_mark(path) if is_nifti_name(path) else None
 
