@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_unetpp.data.transforms.resampling import find_candidate_box
 from monai_unetpp.runner.volume import Array, Volume
-from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
+from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights
 
 #: Logits ``(C, *window)`` of a window ``(C, *window)``.
 Predict = Callable[[Array], Array]
@@ -144,13 +144,7 @@ def _add(sums: Array, parts: tuple[slice, ...], logits: Array, weights: Array | 
 def _lay_out(size: Sequence[int], windows: Mapping[str, Any], most_voxels: int | None) -> WindowLayout:
     if most_voxels is not None:
         return choose_layout(size, most_voxels, windows["multiples"], windows["overlap"])
-    shape, overlap = tuple(windows["shape"]), windows["overlap"]
-    overlaps = overlap if isinstance(overlap, list) else [overlap] * len(shape)
-    starts = tuple(
-        overlapping_starts(max(whole, length), length, part)
-        for whole, length, part in zip(size, shape, overlaps, strict=True)
-    )
-    return WindowLayout(tuple(size), shape, starts)
+    return WindowLayout.overlapping(size, windows["shape"], windows["overlap"])
 
 
 def _averaging_flips(predict: Predict, axes: Sequence[int]) -> Predict:
