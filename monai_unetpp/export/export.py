@@ -22,11 +22,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
 from monai_unetpp.version import __version__
 
-#: Largest accepted difference from the network, relative to the largest logit.
-TOLERANCE = 1e-4
-#: TensorRT computes convolutions in TF32 unless told otherwise.
-_TOLERANCES = {"tensorrt": 1e-2}
-
 
 @dataclasses.dataclass(frozen=True)
 class NetworkExport:
@@ -106,7 +101,6 @@ def export_network(
     level = network.levels[-1] if level is None else level
     pruned = network.prune(level).cpu().float().eval().requires_grad_(False)
     parameters = count_parameters(pruned)
-    tolerance = _TOLERANCES.get(format, TOLERANCE)
     dynamic = dynamic_batch or format == "torchscript"
     # with one window, torch.export would treat their number as a constant
     count = max(batch_size, 2) if dynamic_batch else batch_size
@@ -115,7 +109,7 @@ def export_network(
     versions, configs = {"monai-unetpp": __version__, "torch": torch.__version__}, {}
     if bundle is not None:
         configs = {name: read_object(Path(bundle, "configs", f"{name}.json")) for name in ("metadata", "inference")}
-    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance, configs)
+    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, configs)
     input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (tried[0], output))
     result = NetworkExport(
         path=fspath(target),
@@ -125,7 +119,7 @@ def export_network(
         output_shape=output_shape,
         parameters=parameters,
         largest_difference=difference,
-        tolerance=tolerance,
+        tolerance=chosen.tolerance,
         source=source,
         versions=versions | {package: importlib.metadata.version(package) for package in chosen.packages},
         **configs,
@@ -223,7 +217,6 @@ def _write(
     chosen: Format,
     target: Path,
     dynamic_batch: bool,
-    tolerance: float,
     configs: Mapping[str, Any],
 ) -> tuple[torch.Tensor, float]:
     """Write and verify the file; returns the network's logits on the first windows, and the largest difference."""
@@ -234,10 +227,10 @@ def _write(
         chosen.write(network, windows[0], dynamic_batch, temporary, extra)
         # the reader of the file is released before the file moves
         difference = _largest_difference(chosen.load(temporary), windows, expected)
-        if not difference <= tolerance:
+        if not difference <= chosen.tolerance:
             raise RuntimeError(
-                f"{target}: the exported network must agree with the network to {tolerance:g} of its largest logit, "
-                f"got a difference of {difference:.2g}. The file was not kept; use another format."
+                f"{target}: the exported network must agree with the network to {chosen.tolerance:g} of its largest "
+                f"logit, got a difference of {difference:.2g}. The file was not kept; use another format."
             )
         for suffix in chosen.companions:
             os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
