@@ -34,15 +34,11 @@ def default_bids_output(folder: Path) -> Path:
 
 
 def find_bids_images(folder: Path, suffix: str) -> dict[str, str]:
-    """Find the anatomical images of one kind, in the order of subjects and sessions.
-
-    Args:
-        folder: a BIDS data set, raw or derived.
-        suffix: BIDS suffix of the images, such as ``"T1w"``.
+    """Find the anatomical images with a BIDS suffix, such as ``"T1w"``, in a raw or derived BIDS data set.
 
     Returns:
-        By file, the path of its segmentation in the derived data set, without ``_dseg`` and suffix, such as
-        ``"sub-01/anat/sub-01_run-1"``.
+        By file, in the order of subjects and sessions, the path of its segmentation in the derived data set, without
+        ``_dseg`` and suffix, such as ``"sub-01/anat/sub-01_run-1"``.
 
     Raises:
         ValueError: there are none.

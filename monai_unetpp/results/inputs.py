@@ -45,13 +45,10 @@ class RunInputs:
         suffix: str | None = None,
         list_key: str | None = None,
     ) -> RunInputs:
-        """Look into ``paths`` for a BIDS data set.
+        """Look into ``paths``, files and folders, for a BIDS data set; only that may come without ``output_dir``.
 
-        Args:
-            paths: files and folders.
-            output_dir: folder for the results; None for BIDS data sets only.
-            suffix: BIDS suffix of the images; None stands for ``"T1w"``.
-            list_key: list of a data set; one that is a BIDS data set too is then read by its lists.
+        The BIDS ``suffix`` of the images is by default ``"T1w"``. With ``list_key``, a folder that has lists of cases
+        too is read by these.
 
         Raises:
             ValueError: a BIDS data set is not the only input, or has no such images; other inputs have a ``suffix`` or
