@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,8 @@ _MAPS_HELD = 16
 #: Copies of the logits held at once: of the runtime, of the inferer, and their sums.
 _OUTPUTS_HELD = 3
 
+_Layout = TypeVar("_Layout", bound="WindowLayout")
+
 
 @dataclass(frozen=True)
 class WindowLayout:
@@ -60,6 +62,18 @@ class WindowLayout:
     image_size: tuple[int, ...]
     window_size: tuple[int, ...]
     starts: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def overlapping(
+        cls: type[_Layout], image_size: Sequence[int], window_size: Sequence[int], overlap: Sequence[float] | float
+    ) -> _Layout:
+        """Windows that start as :func:`overlapping_starts` says, with an overlap for all axes or each."""
+        overlaps = overlap if isinstance(overlap, Sequence) else [overlap] * len(image_size)
+        starts = tuple(
+            overlapping_starts(max(size, length), length, part)
+            for size, length, part in zip(image_size, window_size, overlaps, strict=True)
+        )
+        return cls(tuple(image_size), tuple(window_size), starts)
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:

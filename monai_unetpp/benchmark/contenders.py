@@ -9,7 +9,6 @@ import dataclasses
 import io
 import multiprocessing
 import os
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -25,11 +24,12 @@ from scipy import ndimage
 from torch import nn
 
 from monai_unetpp import topology
+from monai_unetpp.benchmark.speed_results import VolumeTask
 from monai_unetpp.bundles import WEIGHTS_FILE, load_network, read_network_def
-from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.memory import PeakMemory
+from monai_unetpp.measuring.rounds import time_task
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.networks import NestedUNet
@@ -68,30 +68,16 @@ class Contender:
 
 
 @dataclasses.dataclass(frozen=True)
-class InferenceTask:
-    """The task that all contenders share.
+class InferenceTask(VolumeTask):
+    """The task, and where it is done.
 
     Attributes:
-        in_channels: channels of the volume.
-        out_channels: classes.
-        features: channels per resolution.
-        volume_shape: spatial shape of the volume.
-        window_shape: spatial shape of the windows.
-        overlap: of the windows.
-        sw_batch_size: windows per batch.
         device: the device of the networks and of the volume.
         threads: number of torch's threads.
         folder: for converted and compiled networks, initially empty.
         bundle: folder of the bundle with our network; ``None`` for random weights.
     """
 
-    in_channels: int
-    out_channels: int
-    features: tuple[int, ...]
-    volume_shape: tuple[int, ...]
-    window_shape: tuple[int, ...]
-    overlap: float | tuple[float, ...]
-    sw_batch_size: int
     device: str
     threads: int
     folder: str
@@ -108,7 +94,6 @@ class StartedContender:
     """A contender that is ready to run.
 
     Attributes:
-        parameters: of its network.
         flops_per_window: operations of one window.
         preparation_s: extra time of the first batch of windows: conversion, compilation.
         logits: logits of the probe, ``(out_channels, *spatial)``.
@@ -144,11 +129,7 @@ def has_form_of_monai(features: tuple[int, ...]) -> bool:
 
 
 def norm_for_monai(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The norm of a bundle's network as an argument of ``BasicUNetPlusPlus``, so that both compute the same layers.
-
-    Args:
-        described: arguments of ``NestedUNet``; without ``norm`` both have the same default.
-    """
+    """The norm in arguments of ``NestedUNet`` as one of ``BasicUNetPlusPlus``; both have the same default."""
     return {"norm": described["norm"]} if "norm" in described else {}
 
 
@@ -204,18 +185,14 @@ def measure_matrix_ceiling(precision: str, device: torch.device | str, tries: in
 
 def _product_seconds(precision: str, device: torch.device, size: int) -> float:
     matrix = torch.ones((size, size), dtype=_DTYPES[precision], device=device)
-    synchronize(device)
-    start = time.perf_counter()
-    torch.matmul(matrix, matrix)
-    synchronize(device)
-    return time.perf_counter() - start
+    return time_task(lambda: torch.matmul(matrix, matrix), device)[1]
 
 
-class ContenderProcess:
+class ContenderProcess(contextlib.AbstractContextManager["ContenderProcess"]):
     """A process for one contender, so that its memory is measured separately and a failure affects no other.
 
-    Functions are called one after the other; the process is idle between calls. Those raise a ``RuntimeError`` that
-    says why the contender cannot run here.
+    Functions are called one after the other; the process is idle between calls. A call that fails raises a
+    ``RuntimeError`` that says why.
     """
 
     def __init__(self, contender: Contender, task: InferenceTask) -> None:
@@ -226,9 +203,6 @@ class ContenderProcess:
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         context.set_forkserver_preload([__name__])
         self._pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=context)
-
-    def __enter__(self) -> ContenderProcess:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -250,18 +224,11 @@ class ContenderProcess:
         return self.call(_run_here, stages, labels)
 
     def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Call a module-level function in the process, with arguments that can be pickled.
-
-        Raises:
-            RuntimeError: it failed; the message says why.
-        """
+        """Call a module-level function in the process, with arguments that can be pickled."""
         try:
-            answer = self._pool.submit(_answered, function, *arguments).result()
+            return self._pool.submit(_telling_why, function, *arguments).result()
         except BrokenProcessPool as e:
             raise RuntimeError("its process ended, perhaps for lack of memory") from e
-        if isinstance(answer, _Failure):
-            raise RuntimeError(answer.reason)
-        return answer
 
 
 class ContenderRun:
@@ -284,11 +251,8 @@ class ContenderRun:
         probe = torch.cat([_probe(self.volume, self.task)] * count)
         seconds = []
         for _ in range(2):
-            synchronize(self.device)
-            begun = time.perf_counter()
-            logits = self.logits(probe)
-            synchronize(self.device)
-            seconds.append(time.perf_counter() - begun)
+            logits, elapsed = time_task(lambda: self.segment("logits", probe), self.device)
+            seconds.append(elapsed)
         self._peak.restart()
         window = torch.empty((1, self.task.in_channels, *self.task.window_shape), device="meta")
         return StartedContender(
@@ -298,11 +262,14 @@ class ContenderRun:
             logits=logits[0].float().cpu().numpy(),
         )
 
-    def logits(self, volume: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
-        """Logits ``(1, out_channels, *spatial)`` of a volume ``(1, in_channels, *spatial)``."""
+    def segment(self, output: str, volume: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
+        """The ``"logits"`` ``(1, out_channels, *spatial)`` of a volume ``(1, in_channels, *spatial)``, or ``"labels"``.
+
+        The label map is ``(1, 1, *spatial)``, in uint8 if the classes fit.
+        """
         if isinstance(self._inferer, NestedSlidingWindowInferer):
             # one inferer for both outputs, as it keeps the compiled network
-            self._inferer.output, self._inferer.timer = "logits", timer
+            self._inferer.output, self._inferer.timer = output, timer
             return cast(torch.Tensor, self._inferer(volume, self.network))
 
         dtype = _DTYPES[self.contender.precision]
@@ -312,14 +279,9 @@ class ContenderRun:
                 return self.network(windows)
 
         with timed(timer, "windows, stitching"), torch.inference_mode():
-            return cast(torch.Tensor, self._inferer(volume, network))
-
-    def labels(self, timer: StageTimer | None = None) -> torch.Tensor:
-        """The label map ``(1, 1, *spatial)`` of the volume, in uint8 if the classes fit."""
-        if isinstance(self._inferer, NestedSlidingWindowInferer):
-            self._inferer.output, self._inferer.timer = "labels", timer
-            return cast(torch.Tensor, self._inferer(self.volume, self.network))
-        logits = self.logits(self.volume, timer)
+            logits = cast(torch.Tensor, self._inferer(volume, network))
+        if output == "logits":
+            return logits
         with timed(timer, "argmax"), torch.inference_mode():
             found = logits > 0 if logits.shape[1] == 1 else logits.argmax(dim=1, keepdim=True)
             return found.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
@@ -327,11 +289,7 @@ class ContenderRun:
     def run(self, stages: bool, labels: bool) -> SegmentedVolume:
         """Segment the volume once."""
         timer = StageTimer(self.device) if stages else None
-        synchronize(self.device)
-        begun = time.perf_counter()
-        found = self.labels(timer)
-        synchronize(self.device)
-        seconds = time.perf_counter() - begun
+        found, seconds = time_task(lambda: self.segment("labels", self.volume, timer), self.device)
         return SegmentedVolume(
             seconds=seconds,
             stages_s={} if timer is None else dict(timer.seconds),
@@ -422,23 +380,18 @@ def own_folder(contender: Contender, task: InferenceTask) -> Path:
 # -- in the process of a contender -----------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Failure:
-    reason: str
-
-
 _here: list[ContenderRun] = []
 
 
-def _answered(function: Callable[..., _T], *arguments: Any) -> _T | _Failure:
-    """The result of ``function``, or the reason of its failure as text, as not every error can be pickled."""
+def _telling_why(function: Callable[..., _T], *arguments: Any) -> _T:
+    """The result of ``function``; a failure becomes a ``RuntimeError``, as not every error can be pickled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return function(*arguments)
         # any error of a compiler or driver means that this contender is missing
         except Exception as e:
-            return _Failure(" ".join(f"{type(e).__name__}: {e}".split())[:300])
+            raise RuntimeError(" ".join(f"{type(e).__name__}: {e}".split())[:300]) from None
 
 
 def _start_here(contender: Contender, task: InferenceTask) -> StartedContender:

@@ -26,7 +26,7 @@ from monai_unetpp.benchmark.contenders import (
     measure_matrix_ceiling,
 )
 from monai_unetpp.benchmark.speed_options import SpeedOptions
-from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost, MissingContender
+from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost, MissingContender, VolumeTask
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, load_network, read_network_def
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.devices import resolve_device, resolve_precision
@@ -51,10 +51,9 @@ def measure_inference(
     """Compare ``NestedUNet`` in our sliding windows with ``BasicUNetPlusPlus`` in MONAI's, over a whole volume.
 
     All contenders segment the same volume with the same windows, overlap, blending and batches, from the volume on the
-    device to the label map there. Our network is converted from MONAI's, so the outputs must agree. This is checked in
-    the first window (every level against MONAI's, in fp32) and in the volume (the deepest level). Each contender runs
-    in a separate process. The rounds alternate between the reference and the contenders of one runtime and precision,
-    so that noise affects all alike, and ratios are taken within a round.
+    device to the label map there, each in a separate process. Our network is converted from MONAI's, so the outputs
+    must agree, which is checked in the first window (every level against MONAI's, in fp32) and in the volume (the
+    deepest level). The reference runs in every round, so that noise affects all alike, and ratios are taken within it.
 
     MONAI's route is made as fast as possible: only the deepest output is stitched, in inference mode. The reference is
     fp32 on a CPU and automatic mixed precision on a GPU; MONAI's route is measured in the other precisions as well.
@@ -85,24 +84,19 @@ def measure_inference(
         task = make_task(chosen, device, str(folder))
         known = build_own_network(task).levels
         contenders = choose_contenders(chosen, known, device)
-        ceilings, costs, missing = _measured(task, contenders, known[-1], chosen.rounds, teller(progress, logger))
+        contest = _Contest(task, contenders, known[-1], teller(progress, logger))
+        ceilings, costs = contest.measure(chosen.rounds)
     environment = describe_environment(device, "fp32", "torch")
     return InferenceBenchmark(
         reference=contenders[0].name,
         reference_network="BasicUNetPlusPlus" if has_form_of_monai(task.features) else "NestedUNet",
         bundle=None if task.bundle is None else Path(task.bundle).name,
         levels=tuple(known),
-        features=task.features,
-        in_channels=task.in_channels,
-        out_channels=task.out_channels,
-        volume_shape=task.volume_shape,
-        window_shape=task.window_shape,
+        **{field.name: getattr(task, field.name) for field in dataclasses.fields(VolumeTask)},
         windows=task.windows,
-        overlap=task.overlap,
-        sw_batch_size=task.sw_batch_size,
         ceilings=ceilings,
         costs=costs,
-        missing=missing,
+        missing=tuple(contest.missing),
         environment=dataclasses.replace(environment, versions=environment.versions | software_versions("openvino")),
         on_gpu=device.type == "cuda",
     )
@@ -218,184 +212,166 @@ def _checked_choice(name: str, chosen: Sequence[str] | None, known: Sequence[str
     return [value for value in known if value in (chosen or ())]
 
 
-def _measure_ceilings(contenders: Sequence[Contender], device: torch.device) -> dict[str, float]:
-    return {
-        precision: measure_matrix_ceiling(precision, device)
-        for precision in dict.fromkeys(contender.precision for contender in contenders)
-    }
-
-
-def _measured(
-    task: InferenceTask, contenders: Sequence[Contender], deepest: str, rounds: int, tell: Callable[[str], None]
-) -> tuple[dict[str, float], tuple[InferenceCost, ...], tuple[MissingContender, ...]]:
-    """The ceilings by precision, the costs, and the contenders that failed."""
-    device = torch.device(task.device)
-    with contextlib.ExitStack() as stack:
-        contest = _Contest(task, contenders, deepest, stack, tell)
-        before = _measure_ceilings(contenders, device)
-        contest.run_rounds(rounds)
-        after = _measure_ceilings(contenders, device)
-        ceilings = {name: max(before[name], after[name]) for name in before}
-        return ceilings, contest.costs(ceilings), tuple(contest.missing)
-
-
 # -- measuring -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(eq=False)
+class _Entrant:
+    """A contender that was started, and what was measured: its runs, the reference's in the same rounds, and stages."""
+
+    contender: Contender
+    process: ContenderProcess
+    started: StartedContender
+    runs: list[SegmentedVolume] = dataclasses.field(default_factory=list)
+    reference_s: list[float] = dataclasses.field(default_factory=list)
+    stages: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    same_labels: float | None = None
 
 
 class _Contest:
     """Runs the contenders in turn, drops those that fail, and keeps the measurements."""
 
     def __init__(
-        self,
-        task: InferenceTask,
-        contenders: Sequence[Contender],
-        deepest: str,
-        stack: contextlib.ExitStack,
-        tell: Callable[[str], None],
+        self, task: InferenceTask, contenders: Sequence[Contender], deepest: str, tell: Callable[[str], None]
     ) -> None:
         self.task = task
         self.missing: list[MissingContender] = []
-        self._contenders = list(contenders)
-        self._reference = contenders[0]
+        self._contenders = contenders
         self._deepest = deepest
         self._tell = tell
-        self._processes: dict[Contender, ContenderProcess] = {}
-        self._started: dict[Contender, StartedContender] = {}
-        self._runs: dict[Contender, list[SegmentedVolume]] = {}
-        self._reference_s: dict[Contender, list[float]] = {}
-        self._stages: dict[Contender, list[dict[str, float]]] = {}
-        self._same: dict[Contender, float] = {}
+        #: Those that have not failed.
+        self._entrants: dict[Contender, _Entrant] = {}
         self._expected: dict[str, npt.NDArray[np.float32]] = {}
-        self._start(self._reference, stack)
 
-    def run_rounds(self, repeats: int) -> None:
-        """Run every contender ``repeats`` times, with a run of the reference in each round.
+    def measure(self, rounds: int) -> tuple[dict[str, float], tuple[InferenceCost, ...]]:
+        """Run every contender ``rounds`` times, with a run of the reference in each round.
 
         One group of contenders after the other, as all together would not fit into memory.
+
+        Returns:
+            The ceilings by precision, and the costs of the contenders that completed.
         """
-        for group in _groups(self._contenders[1:]):
-            with contextlib.ExitStack() as stack:
-                for contender in group:
-                    self._start(contender, stack)
-                self._run_group([self._reference, *group], repeats)
-                for contender in group:
-                    self._processes.pop(contender, None)
+        with contextlib.ExitStack() as stack:
+            reference = self._start(self._contenders[0], stack)
+            before = self._measure_ceilings()
+            for group in _groups(self._contenders[1:]):
+                with contextlib.ExitStack() as of_group:
+                    started = [reference, *(self._start(contender, of_group) for contender in group)]
+                    self._run_group([entrant for entrant in started if entrant is not None], rounds)
+            ceilings = {name: max(before[name], rate) for name, rate in self._measure_ceilings().items()}
+        completed = [self._entrants[each] for each in self._contenders if each in self._entrants]
+        return ceilings, tuple(self._cost(entrant, ceilings) for entrant in completed)
 
-    def _run_group(self, group: Sequence[Contender], repeats: int) -> None:
+    def _measure_ceilings(self) -> dict[str, float]:
+        precisions = dict.fromkeys(contender.precision for contender in self._contenders)
+        return {name: measure_matrix_ceiling(name, torch.device(self.task.device)) for name in precisions}
+
+    def _run_group(self, group: Sequence[_Entrant], repeats: int) -> None:
+        """Run entrants, of which the first is the reference."""
         # on a GPU, measuring stages prevents overlapping work, so it gets a separate round
-        on_cpu = torch.device(self.task.device).type == "cpu"
+        on_cpu, reference = torch.device(self.task.device).type == "cpu", group[0]
         for number, order in enumerate(shuffled_rounds(group, repeats), start=1):
-            done = {
-                contender: self._run(contender, stages=on_cpu, labels=number == 1 and self._is_compared(contender))
-                for contender in order
-                if contender in self._processes
-            }
-            reference = done[self._reference]
-            for contender, run in done.items():
-                if run is None or reference is None:
-                    continue
-                self._runs[contender].append(run)
-                self._reference_s[contender].append(reference.seconds)
-                if run.labels is not None and reference.labels is not None and contender != self._reference:
-                    self._same[contender] = float((run.labels == reference.labels).mean())
-            self._tell(f"Round {number} of {repeats}: {self._round_summary()}.")
+            done: dict[_Entrant, SegmentedVolume] = {}
+            for entrant in order:
+                compared = self._comparable and entrant.contender.level in (None, self._deepest)
+                run = self._run(entrant, stages=on_cpu, labels=number == 1 and compared)
+                if run is not None:
+                    done[entrant] = run
+            beside = done[reference]
+            for entrant, run in done.items():
+                entrant.runs.append(run)
+                entrant.reference_s.append(beside.seconds)
+                if run.labels is not None and beside.labels is not None and entrant is not reference:
+                    entrant.same_labels = float((run.labels == beside.labels).mean())
+            seconds = {entrant.contender.name: done[entrant].seconds for entrant in group if entrant in done}
+            self._tell(f"Round {number} of {repeats}: {_round_summary(seconds, reference.contender.name)}.")
         if not on_cpu:
-            for contender in [each for each in group if each in self._processes]:
-                self._run(contender, stages=True, labels=False)
-
-    def costs(self, ceilings: Mapping[str, float]) -> tuple[InferenceCost, ...]:
-        """The measurements of the contenders that completed."""
-        dropped = {missing.name for missing in self.missing}
-        ran = [contender for contender in self._contenders if contender.name not in dropped]
-        return tuple(self._cost(contender, ceilings) for contender in ran)
+            for entrant in group:
+                self._run(entrant, stages=True, labels=False)
 
     @property
     def _comparable(self) -> bool:
         """Whether the reference computes what our deepest level computes."""
         return self.task.bundle is None or not has_form_of_monai(self.task.features)
 
-    def _is_compared(self, contender: Contender) -> bool:
-        return self._comparable and contender.level in (None, self._deepest)
-
-    def _start(self, contender: Contender, stack: contextlib.ExitStack) -> None:
+    def _start(self, contender: Contender, stack: contextlib.ExitStack) -> _Entrant | None:
         number, total = self._contenders.index(contender) + 1, len(self._contenders)
         self._tell(f"Preparing {contender.name} ({number} of {total}).")
         process = stack.enter_context(ContenderProcess(contender, self.task))
         try:
-            if contender == self._reference:
+            if contender == self._contenders[0]:
                 self._expected = process.expect()
-            self._started[contender] = process.start()
+            self._entrants[contender] = _Entrant(contender, process, process.start())
         except RuntimeError as e:
             self._drop(contender, process, e)
-            return
-        self._processes[contender] = process
-        self._runs[contender], self._reference_s[contender], self._stages[contender] = [], [], []
+        return self._entrants.get(contender)
 
-    def _run(self, contender: Contender, *, stages: bool, labels: bool) -> SegmentedVolume | None:
-        process = self._processes[contender]
+    def _run(self, entrant: _Entrant, *, stages: bool, labels: bool) -> SegmentedVolume | None:
+        """Run an entrant once; None if it fails, or has failed before."""
+        if entrant.contender not in self._entrants:
+            return None
         try:
-            done = process.run(stages=stages, labels=labels)
+            done = entrant.process.run(stages=stages, labels=labels)
         except RuntimeError as e:
-            del self._processes[contender]
-            self._drop(contender, process, e)
+            self._drop(entrant.contender, entrant.process, e)
             return None
         if stages:
-            self._stages[contender].append({**done.stages_s, "total": done.seconds})
+            entrant.stages.append({**done.stages_s, "total": done.seconds})
         return done
 
     def _drop(self, contender: Contender, process: ContenderProcess, error: RuntimeError) -> None:
         process.close()
-        if contender == self._reference:
+        if contender == self._contenders[0]:
             raise RuntimeError(
                 f"{contender.name}: MONAI's route failed ({error}), so there is nothing to compare with. If memory ran "
                 "out, give a smaller volume_shape or window_shape, or fewer features."
             ) from error
+        self._entrants.pop(contender, None)
         self.missing.append(MissingContender(contender.name, str(error)))
         self._tell(f"{contender.name} is left out: {error}.")
 
-    def _round_summary(self) -> str:
-        seconds = {contender: self._runs[contender][-1].seconds for contender in self._processes}
-        reference, fastest = self._reference, min(seconds, key=lambda contender: seconds[contender])
-        return (
-            f"{reference.name} {seconds[reference]:.2f} s, fastest {fastest.name} {seconds[fastest]:.2f} s "
-            f"({seconds[reference] / seconds[fastest]:.1f} times as fast)"
-        )
-
-    def _cost(self, contender: Contender, ceilings: Mapping[str, float]) -> InferenceCost:
-        started, runs = self._started[contender], self._runs[contender]
+    def _cost(self, entrant: _Entrant, ceilings: Mapping[str, float]) -> InferenceCost:
+        contender, started, runs = entrant.contender, entrant.started, entrant.runs
         seconds = [run.seconds for run in runs]
-        stages = _median_stages(self._stages[contender])
+        stages = _median_stages(entrant.stages)
         flops = started.flops_per_window * self.task.windows
         rate = flops / Quartiles.of(seconds).median
         return InferenceCost(
+            **dataclasses.asdict(contender),
             name=contender.name,
-            level=contender.level,
-            runtime=contender.runtime,
-            precision=contender.precision,
             parameters=started.parameters,
             flops=flops,
             seconds=Quartiles.of(seconds),
-            speed_up=Quartiles.of_ratios(self._reference_s[contender], seconds),
+            speed_up=Quartiles.of_ratios(entrant.reference_s, seconds),
             stages_s=stages,
             outside_network=1 - stages["network"] / sum(stages.values()),
             preparation_s=started.preparation_s,
             peak_memory_bytes=max(run.peak_memory_bytes for run in runs),
             flops_per_s=rate,
             ceiling_share=rate / ceilings[contender.precision],
-            same_labels_volume=self._same.get(contender),
-            **self._difference(contender),
+            same_labels_volume=entrant.same_labels,
+            **self._difference(contender, started.logits),
         )
 
-    def _difference(self, contender: Contender) -> dict[str, float | None]:
+    def _difference(self, contender: Contender, found: npt.NDArray[np.float32]) -> dict[str, Any]:
         if contender.level is None and not self._comparable:
             return dict.fromkeys(("max_difference", "relative_difference", "same_labels"))
-        found, expected = self._started[contender].logits, self._expected[contender.level or self._deepest]
+        expected = self._expected[contender.level or self._deepest]
         difference = float(np.abs(found - expected).max())
         return {
             "max_difference": difference,
             "relative_difference": difference / float(np.abs(expected).max()),
             "same_labels": float((_labels_of(found) == _labels_of(expected)).mean()),
         }
+
+
+def _round_summary(seconds: Mapping[str, float], reference: str) -> str:
+    """The seconds of a round by name, in short."""
+    fastest = min(seconds, key=lambda name: seconds[name])
+    return (
+        f"{reference} {seconds[reference]:.2f} s, fastest {fastest} {seconds[fastest]:.2f} s "
+        f"({seconds[reference] / seconds[fastest]:.1f} times as fast)"
+    )
 
 
 def _groups(contenders: Sequence[Contender]) -> list[list[Contender]]:

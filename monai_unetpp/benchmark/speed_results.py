@@ -13,6 +13,7 @@ __all__ = [
     "InferenceCost",
     "MissingContender",
     "SpeedTarget",
+    "VolumeTask",
     "check_targets",
 ]
 
@@ -21,15 +22,36 @@ OUTPUT_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
+class VolumeTask:
+    """What all contenders do: segment the same volume in the same windows.
+
+    Attributes:
+        in_channels: channels of the volume.
+        out_channels: classes.
+        features: channels per resolution.
+        volume_shape: spatial shape of the volume.
+        window_shape: spatial shape of the windows.
+        overlap: of the windows.
+        sw_batch_size: windows per batch.
+    """
+
+    in_channels: int
+    out_channels: int
+    features: tuple[int, ...]
+    volume_shape: tuple[int, ...]
+    window_shape: tuple[int, ...]
+    overlap: float | tuple[float, ...]
+    sw_batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
 class InferenceCost:
     """The cost of segmenting the volume for one contender.
 
     Attributes:
-        name: of the contender.
         level: the level that it computes; ``None`` for MONAI's route.
         runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        parameters: number of parameters of its network.
         flops: counted operations of the network for the whole volume.
         seconds: from the volume to its label map.
         speed_up: how many times as fast as the reference in the same round.
@@ -76,7 +98,7 @@ class MissingContender:
 
 
 @dataclasses.dataclass(frozen=True)
-class InferenceBenchmark:
+class InferenceBenchmark(VolumeTask):
     """The measurements of all contenders in one run; ratios are relative to the reference, MONAI's route.
 
     Attributes:
@@ -84,14 +106,7 @@ class InferenceBenchmark:
         reference_network: the network of the reference.
         bundle: name of the bundle with the network; ``None`` for random weights.
         levels: all levels of our network, including those that were not measured.
-        features: channels per resolution.
-        in_channels: of the volume.
-        out_channels: classes.
-        volume_shape: spatial shape of the volume.
-        window_shape: spatial shape of the windows.
         windows: number of windows that cover the volume.
-        overlap: overlap of the windows.
-        sw_batch_size: windows per batch.
         ceilings: operations per second of products of large matrices, by precision.
         costs: per contender, the reference first.
         missing: contenders that could not run.
@@ -103,14 +118,7 @@ class InferenceBenchmark:
     reference_network: str
     bundle: str | None
     levels: tuple[str, ...]
-    features: tuple[int, ...]
-    in_channels: int
-    out_channels: int
-    volume_shape: tuple[int, ...]
-    window_shape: tuple[int, ...]
     windows: int
-    overlap: float | tuple[float, ...]
-    sw_batch_size: int
     ceilings: dict[str, float]
     costs: tuple[InferenceCost, ...]
     missing: tuple[MissingContender, ...]

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.metrics import compute_dice
 
@@ -28,9 +29,6 @@ from monai_unetpp.segmentation import SegmentedCase, segment_files
 from monai_unetpp.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
 from monai_unetpp.window_layout import AUTO
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
 PARTS = ("structures", "brain", "hippocampus")
 """The parts of the template that can be segmented."""
 
@@ -42,7 +40,6 @@ class LevelResult:
     """The result of one level.
 
     Attributes:
-        level: such as ``"L2"``.
         parameters: number of parameters of the network pruned to this level.
         labels: names of the labels.
         case: its segmentation, volumes and times.
@@ -73,14 +70,10 @@ class LevelResult:
 
 @dataclasses.dataclass(frozen=True)
 class DemoPart:
-    """One image at every level of one bundle.
+    """One image at every level of one bundle, with the device, runtime and precision of the network.
 
     Attributes:
         name: one of :data:`PARTS`.
-        bundle: the bundle that segmented it.
-        device: device of the network.
-        runtime: its runtime, such as ``"openvino"``.
-        precision: such as ``"bf16"``.
         image: the segmented NIfTI file.
         picture: a PNG file that shows all levels on it.
         levels: shallowest first.
@@ -98,11 +91,7 @@ class DemoPart:
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """Files and figures of the demonstration.
-
-    Attributes:
-        parts: the parts in the requested order.
-    """
+    """Files and figures of the demonstration, in the requested order."""
 
     parts: tuple[DemoPart, ...]
 
@@ -195,8 +184,6 @@ def _plan(part: str, template: Any, tissues: npt.NDArray[Any]) -> _Plan:
 
 
 def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Callable[[str], None]) -> DemoPart:
-    from matplotlib.figure import Figure
-
     bundle = find_bundle(plan.bundle)
     names = label_names(bundle)
     image_path = make_output_dir(folder) / plan.file_name
@@ -209,20 +196,19 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
         summary = segment_files(image_path, folder / level, bundle, level, device, profile=True, **plan.options)
         if summary.failures:
             raise ValueError(summary.failures[0])
-        labels = _voxels(summary.cases[0].output)
+        output = summary.cases[0].output
+        labels = read_voxels(open_nifti(output), output)
         parameters = count_parameters(full.prune(level))
         dice = _dice(labels, plan.reference, names)
         levels.append(LevelResult(level, parameters, tuple(names.values()), summary.cases[0], dice))
         maps.append(labels)
 
-    figure = Figure(facecolor="white")
     shown_as, structures = _without_sides(names)
     panels = [Panel("T1-weighted MRI")]
     panels += [Panel(_heading(each, levels[-1]), shown_as[labels]) for each, labels in zip(levels, maps, strict=True)]
     if plan.reference is not None:
         panels.append(Panel("nilearn's tissue maps\n(no ventricles)", plan.reference))
-    draw_levels(
-        figure,
+    figure = draw_levels(
         plan.image,
         panels,
         {value: name + plan.label_suffix for value, name in structures.items()},
@@ -274,10 +260,6 @@ def _position(plan: _Plan, labels: npt.NDArray[Any]) -> list[int]:
         return [round(float(x)) for x in inverse[:3, :3] @ np.array(plan.position_mm) + inverse[:3, 3]]
     found = np.argwhere(labels > 0)
     return [round(float(x)) for x in (found.mean(axis=0) if len(found) else np.array(labels.shape) / 2)]
-
-
-def _voxels(path: str) -> npt.NDArray[Any]:
-    return read_voxels(open_nifti(path), path)
 
 
 def _heading(result: LevelResult, deepest: LevelResult) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from monai_unetpp.reporting.overlays import draw_contour, draw_grey, draw_letters, draw_scale_bar, tint
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from matplotlib.figure import Figure
 
 #: Measures of the figure in inches.
 _WIDTH = 15.0
@@ -43,7 +44,6 @@ class Panel:
 
 
 def draw_levels(
-    figure: Any,
     image: Any,
     panels: Sequence[Panel],
     names: Mapping[int, str],
@@ -52,31 +52,26 @@ def draw_levels(
     *,
     position: Sequence[int],
     filled: bool = False,
-) -> None:
+) -> Figure:
     """Draw panels in three planes: rows are planes, columns are panels.
 
-    All panels have the same width, and the height of their plane; each row has its own scale.
-
-    Args:
-        figure: an empty matplotlib figure; its size is set.
-        image: 3D nibabel image with axes exactly along R, A and S.
-        panels: the columns.
-        names: names of the labels by value.
-        colours: a colour for each label, in the order of ``names``.
-        title: text above all panels.
-        position: voxel ``(x, y, z)`` in all planes.
-        filled: fill the labels with transparent colours instead of drawing their borders.
+    All panels have the same width, and the height of their plane; each row has its own scale. The 3D nibabel image has
+    axes exactly along R, A and S; the voxel ``position`` lies in all planes. The colours of the labels are in the order
+    of their names; ``filled`` labels have transparent colours instead of borders.
     """
+    from matplotlib.figure import Figure
+
     voxels = np.asarray(image.dataobj, dtype=np.float32)
     spacings = [np.delete(np.diag(image.affine)[:3], axis).tolist() for axis in range(3)]
     position_mm = image.affine[:3, :3] @ np.asarray(position) + image.affine[:3, 3]
-    window = _grey_window(voxels)
+    # a background of zeros would reduce the contrast of the tissues
+    inside = voxels[voxels > 0]
+    window = np.percentile(inside if len(inside) else voxels, (3, 97))
     shapes = [voxels.shape[:axis] + voxels.shape[axis + 1 :] for axis in range(3)]
     width = (_WIDTH - 2 * _MARGIN - _ROW_NAMES - (len(panels) - 1) * _GAP) / len(panels)
     heights = [width * (y * dy) / (x * dx) for (x, y), (dx, dy) in zip(shapes, spacings, strict=True)]
     total = _HEADINGS + sum(heights) + 2 * _GAP + 0.1 + _LEGEND_ROW * math.ceil(len(names) / _LEGEND_COLUMNS)
-    figure.set_size_inches(_WIDTH, total)
-
+    figure = Figure(figsize=(_WIDTH, total), facecolor="white")
     top = total - _HEADINGS
     for axis, (plane, coordinate) in enumerate(_PLANES):
         top -= heights[axis]
@@ -94,22 +89,13 @@ def draw_levels(
                 _draw_labels(axes, plane_of(panel.labels), dict(zip(names, colours, strict=True)), filled)
             if axis == 0:
                 axes.set_title(panel.heading)
+        place = (_MARGIN + _ROW_NAMES / 2) / _WIDTH, (top + heights[axis] / 2) / total
         name = f"{plane}, {coordinate} = {position_mm[axis]:.0f} mm"
-        _draw_row_name(figure, name, (top + heights[axis] / 2) / total)
+        figure.text(*place, name, rotation="vertical", ha="center", va="center", fontsize=12)
         top -= _GAP
     figure.text((_MARGIN + _ROW_NAMES) / _WIDTH, 1 - _MARGIN / total, title, va="top", fontsize=15, weight="bold")
     _draw_legend(figure, names, colours, total)
-
-
-def _grey_window(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    # a background of zeros would reduce the contrast of the tissues
-    inside = voxels[voxels > 0]
-    return np.asarray(np.percentile(inside if len(inside) else voxels, (3, 97)))
-
-
-def _draw_row_name(figure: Any, name: str, y: float) -> None:
-    x = (_MARGIN + _ROW_NAMES / 2) / _WIDTH
-    figure.text(x, y, name, rotation="vertical", ha="center", va="center", fontsize=12)
+    return figure
 
 
 def _draw_labels(axes: Any, labels: npt.NDArray[Any], colours: Mapping[int, str], filled: bool) -> None:

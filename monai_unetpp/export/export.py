@@ -22,11 +22,6 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
 from monai_unetpp.version import __version__
 
-#: Largest accepted difference from the network, relative to the largest logit.
-TOLERANCE = 1e-4
-#: TensorRT computes convolutions in TF32 unless told otherwise.
-_TOLERANCES = {"tensorrt": 1e-2}
-
 
 @dataclasses.dataclass(frozen=True)
 class NetworkExport:
@@ -106,16 +101,15 @@ def export_network(
     level = network.levels[-1] if level is None else level
     pruned = network.prune(level).cpu().float().eval().requires_grad_(False)
     parameters = count_parameters(pruned)
-    tolerance = _TOLERANCES.get(format, TOLERANCE)
     dynamic = dynamic_batch or format == "torchscript"
     # with one window, torch.export would treat their number as a constant
     count = max(batch_size, 2) if dynamic_batch else batch_size
     # a file for any number of windows is also tried with one more
     tried = [torch.rand(n, network.in_channels, *window_shape) for n in ((count, count + 1) if dynamic else (count,))]
-    configs = {}
+    versions, configs = {"monai-unetpp": __version__, "torch": torch.__version__}, {}
     if bundle is not None:
         configs = {name: read_object(Path(bundle, "configs", f"{name}.json")) for name in ("metadata", "inference")}
-    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance, configs)
+    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, configs)
     input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (tried[0], output))
     result = NetworkExport(
         path=fspath(target),
@@ -125,9 +119,9 @@ def export_network(
         output_shape=output_shape,
         parameters=parameters,
         largest_difference=difference,
-        tolerance=tolerance,
+        tolerance=chosen.tolerance,
         source=source,
-        versions=_versions(chosen.packages),
+        versions=versions | {package: importlib.metadata.version(package) for package in chosen.packages},
         **configs,
     )
     write_json(f"{target}.json", result.as_dict(), indent=2)
@@ -144,16 +138,10 @@ def export_checkpoint(
     batch_size: int = 1,
     dynamic_batch: bool = False,
 ) -> NetworkExport:
-    """Export the network of a bundle or of a checkpoint; see :func:`export_network`.
+    """Export the network of a bundle, or of a checkpoint with the network's configuration; see :func:`export_network`.
 
-    Args:
-        source: name or folder of a bundle, or a checkpoint with the network's configuration.
-        path: the file to write.
-        format: one of :data:`FORMATS`.
-        window_shape: spatial shape of the windows; by default that in the bundle's metadata.
-        level: such as ``"L2"``; by default the one that the bundle runs; for a checkpoint, the deepest.
-        batch_size: number of windows per batch.
-        dynamic_batch: allow any number of windows; TensorRT cannot.
+    The windows have by default the shape in the bundle's metadata, and the level is the one that the bundle runs; for a
+    checkpoint, the deepest.
 
     Raises:
         FileNotFoundError: the bundle or file does not exist.
@@ -223,7 +211,6 @@ def _write(
     chosen: Format,
     target: Path,
     dynamic_batch: bool,
-    tolerance: float,
     configs: Mapping[str, Any],
 ) -> tuple[torch.Tensor, float]:
     """Write and verify the file; returns the network's logits on the first windows, and the largest difference."""
@@ -234,10 +221,10 @@ def _write(
         chosen.write(network, windows[0], dynamic_batch, temporary, extra)
         # the reader of the file is released before the file moves
         difference = _largest_difference(chosen.load(temporary), windows, expected)
-        if not difference <= tolerance:
+        if not difference <= chosen.tolerance:
             raise RuntimeError(
-                f"{target}: the exported network must agree with the network to {tolerance:g} of its largest logit, "
-                f"got a difference of {difference:.2g}. The file was not kept; use another format."
+                f"{target}: the exported network must agree with the network to {chosen.tolerance:g} of its largest "
+                f"logit, got a difference of {difference:.2g}. The file was not kept; use another format."
             )
         for suffix in chosen.companions:
             os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
@@ -256,8 +243,3 @@ def relative_difference(output: torch.Tensor, expected: torch.Tensor) -> float:
     if output.shape != expected.shape:
         return float("inf")
     return float((output - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    versions = {"monai-unetpp": __version__, "torch": torch.__version__}
-    return versions | {package: importlib.metadata.version(package) for package in packages}

@@ -49,10 +49,7 @@ class NoTranslationError(ValueError):
 
 
 def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[Step]]:
-    """Translate the preprocessing into requirements on image files, and steps.
-
-    Args:
-        preprocessing: the parsed preprocessing of a bundle, a ``Compose``.
+    """Translate the parsed preprocessing of a bundle, a ``Compose``, into requirements on image files, and steps.
 
     Raises:
         NoTranslationError: the runner lacks a transform, or a setting of one.
@@ -68,12 +65,10 @@ def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[St
 
 
 def translate_postprocessing(postprocessing: Any, gives_labels: bool, before: Iterable[Step] = ()) -> list[Step]:
-    """Translate the postprocessing into steps on the label map, or on the logits if probabilities are inverted.
+    """Translate the parsed postprocessing into steps on the label map, or on the logits if probabilities are inverted.
 
-    Args:
-        postprocessing: the parsed postprocessing of a bundle, a ``Compose``.
-        gives_labels: whether the inferer returns labels; otherwise there must be an argmax.
-        before: the steps of the preprocessing; those that change the grid must be inverted.
+    Unless the inferer gives labels, there must be an argmax. The steps of the preprocessing, ``before``, that change
+    the grid must be inverted.
 
     Raises:
         NoTranslationError: the runner lacks a transform, or the grid of the file is not restored.
@@ -204,10 +199,10 @@ def _crop(transform: CropForegroundd) -> Step:
 
 
 def _settings(step: str, part: str, *names: str, **expected: Any) -> Callable[[Any], Step]:
-    """A translation to a step with settings of a part of the transform, such as its ``scaler``."""
+    """A translation to a step with settings of the transform, or of a part of it, such as its ``scaler``."""
 
     def translate(transform: Any) -> Step:
-        inner = getattr(transform, part)
+        inner = getattr(transform, part) if part else transform
         _float32(transform, getattr(inner, "dtype", None))
         _plain(transform, inner, **expected)
         return {"step": step, **{name: getattr(inner, name) for name in names}}
@@ -221,7 +216,7 @@ _TRANSLATIONS: dict[type, Callable[[Any], Step]] = {
     BlockwiseSpacingd: _spacing,
     CropBackgroundd: _crop,
     CropForegroundd: _crop,
-    LevelSurroundd: lambda transform: {"step": "level_surround"},
+    LevelSurroundd: _settings("level_surround", ""),
     ClipIntensityPercentilesd: _settings(
         "clip_percentiles",
         "scaler",
@@ -238,10 +233,6 @@ _TRANSLATIONS: dict[type, Callable[[Any], Step]] = {
     ScaleIntensityd: _settings("scale", "scaler", "channel_wise", minv=0.0, maxv=1.0),
     InvertBrightBackgroundd: _settings("invert_bright_background", "transform", "low", "high"),
     AdjustContrastd: _settings("adjust_contrast", "adjuster", "gamma", invert_image=False, retain_stats=False),
-    StandardizeIntensityd: lambda transform: {
-        "step": "standardize",
-        "channel_wise": transform.channel_wise,
-        "inside_surround": transform.inside_surround,
-    },
+    StandardizeIntensityd: _settings("standardize", "", "channel_wise", "inside_surround"),
     NormalizeIntensityd: _settings("normalize", "normalizer", "nonzero", "channel_wise", subtrahend=None, divisor=None),
 }

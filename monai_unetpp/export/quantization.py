@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -21,7 +20,6 @@ from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.installing import install_command
 from monai_unetpp.openvino_loading import openvino_core, without_telemetry
 
-QUANTIZATION_INSTALL = install_command("int8")
 #: Number of training cases for calibration, and of windows per case.
 _CASES, _WINDOWS_OF_CASE = 16, 4
 #: Windows that the quantised network is compared on.
@@ -85,13 +83,9 @@ def _subject_rules(config: BundleConfig, dataset_dir: str | PathLike[str]) -> di
 
 
 def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]]) -> float:
-    """Replace an OpenVINO model for one window with one whose convolutions use 8-bit integers.
+    """Replace an OpenVINO model (``.xml``) for one window with one whose convolutions use 8-bit integers.
 
     The first and the last convolution stay in floating point: their errors could not be corrected.
-
-    Args:
-        path: the ``.xml``, with its ``.bin`` beside it.
-        windows: windows for calibration.
 
     Returns:
         The part of the voxels of some of the windows that the new file, read back, labels as the old one did.
@@ -100,8 +94,12 @@ def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.f
         ImportError: NNCF is not installed.
         RuntimeError: the new network gives NaN or infinity.
     """
-    nncf = _import_nncf()
     model = openvino_core().read_model(Path(path))
+    try:
+        with without_telemetry():
+            nncf = importlib.import_module("nncf")
+    except ImportError as e:
+        raise ImportError(f"precision 'int8' needs NNCF. Install it: {install_command('int8')}") from e
     tried = windows[:: -(-len(windows) // _TRIED)]
     expected = _labels(path, tried)
     kept = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in _CONVOLUTIONS]
@@ -123,15 +121,3 @@ def _labels(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]
     if not all(np.isfinite(each).all() for each in logits):
         raise RuntimeError(f"{path}: the network gives NaN or infinity in 8-bit integers. Export it in fp32.")
     return [each[0] > 0 if len(each) == 1 else each.argmax(axis=0) for each in logits]
-
-
-def _import_nncf() -> Any:
-    """Import ``nncf`` without its telemetry, as for OpenVINO."""
-    openvino_core()
-    if "nncf" in sys.modules:
-        return sys.modules["nncf"]
-    try:
-        with without_telemetry():
-            return importlib.import_module("nncf")
-    except ImportError as e:
-        raise ImportError(f"precision 'int8' needs NNCF. Install it: {QUANTIZATION_INSTALL}") from e

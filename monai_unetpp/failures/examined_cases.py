@@ -102,12 +102,9 @@ class CaseScore:
 def choose_labels(
     dataset_dir: str | PathLike[str], only: Sequence[str] | None = None, instances: bool = False
 ) -> ScoredLabels:
-    """The labels to score: all that ``dataset.json`` names, or some of them.
+    """The labels to score: all that ``dataset.json`` names, or only some of them.
 
-    Args:
-        dataset_dir: folder with ``dataset.json``. If that names no labels, all values above 0 are one label.
-        only: names of the labels to score; by default all.
-        instances: whether the label maps number their objects, so that all values above 0 are one label.
+    If it names none, or with ``instances``, where label maps number their objects, all values above 0 are one label.
 
     Raises:
         TypeError: ``only`` is a string instead of a list.
@@ -157,13 +154,9 @@ def find_segmentation(case: LabelledCase, folder: Path) -> Path:
 def read_arrays(
     case: LabelledCase, labels: ScoredLabels, segmentation: Path | None, spatial_dims: int | None
 ) -> CaseArrays:
-    """Read the files of a case.
+    """Read the files of a case: without ``segmentation`` image and label only.
 
-    Args:
-        case: its image and label.
-        labels: what is scored.
-        segmentation: its segmentation file; None reads image and label only.
-        spatial_dims: 2 or 3; None takes that of the label.
+    ``spatial_dims`` are 2 or 3; None takes those of the label.
 
     Raises:
         ImageFileError: a file is unreadable, has values without a name, or is not on the grid of the label.

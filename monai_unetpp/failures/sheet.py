@@ -45,12 +45,7 @@ def save_sheet(
 
     Of a volume, the slice with the most errors is drawn, perpendicular to its coarsest axis. Missed areas lie inside
     the truth's contour only, false positives inside the segmentation's only; each is tinted in its contour's colour.
-
-    Args:
-        path: the PNG to write.
-        cases: in order, with scores; the first 24 are drawn.
-        report: gives the kinds and the labels.
-        read: reads image, truth and segmentation of a case.
+    The first 24 of the cases, which have scores, are drawn into the PNG ``path``; ``read`` reads the files of one.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -76,15 +71,10 @@ def save_sheet(
 
 
 def error_window(truth: npt.ArrayLike, segmentation: npt.ArrayLike) -> tuple[slice, slice]:
-    """The part of a 2D image to show: the labels with a margin or, if that is too large, where the errors are.
+    """The part of a 2D image to show: the labels ``(H, W)`` with a margin or, if that is too large, where errors are.
 
-    Args:
-        truth: labels ``(H, W)``.
-        segmentation: labels of the same shape.
-
-    Returns:
-        A part of 48 to 128 pixels along each axis (fewer in a smaller image), or the whole image if that is little
-        more. The share of wrong pixels in it is as close to a half as possible, so that the borders of errors show.
+    It has 48 to 128 pixels along each axis (fewer in a smaller image), or is the whole image if that is little more.
+    The share of wrong pixels in it is as close to a half as possible, so that the borders of errors show.
     """
     true, segmented = np.asarray(truth), np.asarray(segmentation)
     labelled, wrong = (true != 0) | (segmented != 0), true != segmented

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from monai.utils import fall_back_tuple
 
-from monai_unetpp.window_layout import WindowLayout, gaussian_weights, overlapping_starts
+from monai_unetpp.window_layout import WindowLayout, gaussian_weights
 
 __all__ = ["WindowGrid", "check_axes", "importance_of", "summed_importance"]
 
@@ -35,12 +35,7 @@ class WindowGrid(WindowLayout):
         """
         check_axes(image_size, roi_size=roi_size, overlap=overlap)
         window = tuple(int(size) for size in fall_back_tuple(roi_size, image_size))
-        overlaps = overlap if isinstance(overlap, Sequence) else [overlap] * len(image_size)
-        starts = tuple(
-            overlapping_starts(max(size, length), length, part)
-            for size, length, part in zip(image_size, window, overlaps, strict=True)
-        )
-        return cls(tuple(image_size), window, starts)
+        return cls.overlapping(image_size, window, overlap)
 
     def cut(self, image: torch.Tensor, position: Sequence[int], padding_mode: str, cval: float) -> torch.Tensor:
         """Cut one window out of an image ``(C, *image_size)``.

@@ -45,12 +45,7 @@ class Environment:
 def describe_environment(
     device: torch.device | str = "cpu", precision: str = "auto", runtime: str = "torch"
 ) -> Environment:
-    """Describe the machine and the software, for reports.
-
-    Args:
-        device: device of the networks.
-        precision: ``"auto"`` is resolved for ``device``.
-        runtime: runtime of the network, such as ``"torch"`` or ``"openvino"``.
+    """Describe the machine and the software, for reports; the precision ``"auto"`` is resolved for the device.
 
     Raises:
         ValueError: device or precision is unknown.
@@ -73,11 +68,7 @@ def describe_environment(
 
 
 def software_versions(*packages: str) -> dict[str, str]:
-    """Versions of this package, its main dependencies, Python and the system.
-
-    Args:
-        *packages: names of other packages; missing ones are left out.
-    """
+    """Versions of this package, its main dependencies, Python, the system and other installed ``packages``."""
     versions = {
         "monai-unetpp": __version__,
         "monai": monai.__version__,

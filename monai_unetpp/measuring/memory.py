@@ -42,10 +42,8 @@ def measure_in_new_processes(
 ) -> dict[str, _T]:
     """Call ``measure`` with one set of arguments after the other, each in a separate process with unused memory.
 
-    On Linux the processes are forks of one that has imported what they need, which takes seconds.
-
-    The function is one of a module, and its arguments are picklable. The remedy, for the message, is what to do if
-    memory ran out.
+    On Linux the processes are forks of one that has imported what they need, which takes seconds. The function is one
+    of a module, and its arguments are picklable. ``remedy``, for the message, is what to do if memory ran out.
     """
     with scratch_folder() as folder:
         paths = {name: folder / f"{number}.pkl" for number, name in enumerate(arguments)}

@@ -15,6 +15,7 @@ from monai_unetpp.devices import synchronize
 logger = logging.getLogger(__name__)
 
 _Key = TypeVar("_Key", bound=Hashable)
+_T = TypeVar("_T")
 
 
 def shuffled_rounds(keys: Iterable[_Key], rounds: int, seed: int = 0) -> Iterator[tuple[_Key, ...]]:
@@ -36,22 +37,23 @@ def time_rounds(
 ) -> dict[_Key, list[float]]:
     """Measure the seconds of every task, one number per measured round, in the order of the rounds.
 
-    A GPU is synchronized before and after each. The rounds of ``warm_up`` come first and do not count.
+    The rounds of ``warm_up`` come first and do not count.
     """
     device = torch.device(device)
     seconds: dict[_Key, list[float]] = {key: [] for key in tasks}
     for number, order in enumerate(shuffled_rounds(tasks, warm_up + repeats, seed)):
         for key in order:
-            elapsed = _timed(tasks[key], device)
+            _, elapsed = time_task(tasks[key], device)
             if number >= warm_up:
                 seconds[key].append(elapsed)
         logger.info("%s: round %d of %d.", name, number + 1, warm_up + repeats)
     return seconds
 
 
-def _timed(task: Callable[[], Any], device: torch.device) -> float:
+def time_task(task: Callable[[], _T], device: torch.device) -> tuple[_T, float]:
+    """The result of a task, and its seconds; a GPU is synchronized before and after."""
     synchronize(device)
     start = time.perf_counter()
-    task()
+    result = task()
     synchronize(device)
-    return time.perf_counter() - start
+    return result, time.perf_counter() - start

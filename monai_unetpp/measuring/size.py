@@ -17,9 +17,8 @@ def count_parameters(network: nn.Module) -> int:
 def count_flops(network: Callable[[torch.Tensor], object], inputs: torch.Tensor) -> int:
     """Floating-point operations of one pass; a multiplication and an addition count as two.
 
-    Only convolutions and matrix products are counted, which make up nearly all.
-
-    The network must be on the device of ``inputs``; the meta device counts without computing.
+    Only convolutions and matrix products are counted, which make up nearly all. The network must be on the device of
+    ``inputs``; the meta device counts without computing.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(inputs)

@@ -121,12 +121,8 @@ _LINE: Any = {"arrowstyle": "-", "color": FAINT, "shrinkA": 0, "shrinkB": 5}
 def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], **options: Any) -> None:
     """Write a text at each point, on the side where it hides least of the others, with a line to it if that is farther.
 
-    To be called when all else is drawn and the limits of the axes are set.
-
-    Args:
-        axes: where the points are drawn.
-        points: place along the x-axis, lower and upper end along the y-axis, and text of each.
-        **options: for ``annotate``, such as ``fontsize``.
+    To be called when all else is drawn and the limits of the axes are set. A point is its place along the x-axis, its
+    lower and upper end along the y-axis, and its text; ``options`` are those of ``annotate``, such as ``fontsize``.
     """
     from matplotlib.transforms import Bbox
 

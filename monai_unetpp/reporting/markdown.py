@@ -8,12 +8,7 @@ from collections.abc import Sequence
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool] | None = None) -> str:
-    """A Markdown table; cells are not escaped.
-
-    Args:
-        header: name of each column.
-        rows: one text per column.
-        numeric: per column, whether it is right-aligned; by default all but the first.
+    """A Markdown table; cells are not escaped. Columns that are ``numeric``, by default all but the first, align right.
 
     Example:
         >>> print(format_table(["level", "Dice"], [["L1", "0.9"]]))

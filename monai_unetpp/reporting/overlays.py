@@ -39,18 +39,14 @@ def draw_grey(
     axes.imshow(image.T, cmap="gray", vmin=low, vmax=high if high > low else low + 1, **options)
 
 
-def tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, strength: float, **options: Any) -> None:
-    """Tint voxels ``(W, H)`` of an image that :func:`draw_grey` drew, with an opacity of ``strength``.
-
-    ``options`` are those of ``imshow``, the same as for the image.
-    """
+def tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, strength: float) -> None:
+    """Tint voxels ``(W, H)`` of an image that :func:`draw_grey` drew, with an opacity of ``strength``."""
     from matplotlib.colors import to_rgb
 
     pixels = np.zeros((*mask.T.shape, 4))
     pixels[..., :3] = to_rgb(colour)
     pixels[..., 3] = strength * mask.T
-    options = {"aspect": axes.get_aspect(), **options}
-    axes.imshow(pixels, origin=axes.images[0].origin, interpolation="nearest", **options)
+    axes.imshow(pixels, origin=axes.images[0].origin, interpolation="nearest", aspect=axes.get_aspect())
 
 
 def draw_contour(
@@ -63,16 +59,10 @@ def draw_contour(
     rounded: bool = False,
     halo: bool = False,
 ) -> None:
-    """Draw the border of a label ``(W, H)`` along voxel edges, without interpolation.
+    """Draw the border of a label ``(W, H)`` along voxel edges, without interpolation; ``width`` is in points.
 
-    Args:
-        axes: where the image is drawn.
-        mask: the voxels of the label.
-        colour: line colour.
-        width: line width in points.
-        closed: also draw the border where the label touches the edge of the picture.
-        rounded: round the corners, for images of few large voxels.
-        halo: outline the line in a dark colour.
+    ``closed`` draws it also where the label touches the edge of the picture, ``rounded`` rounds the corners, for images
+    of few large voxels, and ``halo`` outlines the line in a dark colour.
     """
     # a label that fills the whole picture has no border inside it
     if not mask.any() or (mask.all() and not closed):

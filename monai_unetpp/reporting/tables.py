@@ -52,19 +52,15 @@ class Table:
         marked: Iterable[int] = (),
         notes: Iterable[str] = (),
     ) -> Table:
-        """A table of records, all with the same columns in the same order.
+        """A table of records, which are the cells of a row by heading, all with the same in the same order.
 
-        Args:
-            caption: what the table shows.
-            records: the cells of each row by heading; an empty one or None becomes a dash.
-            words: headings of the text columns; all others hold numbers.
-            marked: indices of the rows to highlight.
-            notes: sentences below the table; empty ones are left out.
+        An empty cell or None becomes a dash. ``words`` are the headings of the text columns; all others hold numbers.
+        Empty notes are left out.
         """
         rows = list(records)
         columns = tuple(rows[0]) if rows else ()
-        cells = [[row[column] for column in columns] for row in rows]
-        return cls.of_rows(caption, columns, cells, words, marked=marked, notes=notes)
+        table = cls.of_rows(caption, columns, ([row[column] for column in columns] for row in rows), words)
+        return dataclasses.replace(table, marked=tuple(marked), notes=tuple(filter(None, notes)))
 
     @classmethod
     def of_rows(
@@ -73,19 +69,10 @@ class Table:
         columns: Sequence[str],
         rows: Iterable[Iterable[TableCell | str | None]],
         words: Collection[str],
-        *,
-        marked: Iterable[int] = (),
-        notes: Iterable[str] = (),
     ) -> Table:
         """A table of rows of cells; unlike in :meth:`of`, headings may repeat."""
-        return cls(
-            caption,
-            tuple(columns),
-            tuple(tuple(map(_cell, row)) for row in rows),
-            tuple(column not in words for column in columns),
-            tuple(marked),
-            tuple(note for note in notes if note),
-        )
+        cells = tuple(tuple(map(_cell, row)) for row in rows)
+        return cls(caption, tuple(columns), cells, tuple(column not in words for column in columns))
 
     def text(self) -> str:
         """Lines for a terminal: the headings, a rule and the rows, without caption and notes."""

@@ -16,8 +16,7 @@ BIDS_TABLE_FILE = "dseg.tsv"
 def itk_snap_table(names: Mapping[int, str]) -> str:
     """Label descriptions of ITK-SNAP: number, colour, opacity, visibility in 2D and 3D, and name.
 
-    Args:
-        names: name of each value, without the background.
+    ``names`` are those of the values other than the background, as in the other tables.
     """
     rows = [(0, (0, 0, 0), 0, 0, "Clear Label")]
     rows += [(label.value, label.colour, 1, 1, label.name.replace('"', "'")) for label in make_labels(names)]
@@ -29,11 +28,7 @@ def itk_snap_table(names: Mapping[int, str]) -> str:
 
 
 def slicer_table(names: Mapping[int, str]) -> str:
-    """A colour table of 3D Slicer: number, name without spaces, red, green, blue and opacity.
-
-    Args:
-        names: name of each value, without the background.
-    """
+    """A colour table of 3D Slicer: number, name without spaces, red, green, blue and opacity."""
     lines = [
         f"{label.value} {'_'.join(label.name.split())} {' '.join(map(str, label.colour))} 255"
         for label in make_labels(names)
@@ -42,21 +37,13 @@ def slicer_table(names: Mapping[int, str]) -> str:
 
 
 def read_slicer_table(text: str) -> dict[str, int]:
-    """The value of each name in a colour table of 3D Slicer, whose names have ``_`` for spaces; other lines are none.
-
-    Args:
-        text: content of the file.
-    """
+    """The value of each name, with ``_`` for spaces, in a colour table of 3D Slicer; other lines are left out."""
     rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
     return {row[1]: int(row[0]) for row in rows if len(row) > 1 and row[0].isascii() and row[0].isdecimal()}
 
 
 def bids_table(names: Mapping[int, str]) -> str:
-    """A table of BIDS: number, name and colour.
-
-    Args:
-        names: name of each value, without the background.
-    """
+    """A table of BIDS: number, name and colour."""
     rows = [("index", "name", "color"), ("0", "background", "#000000")]
     rows += [(str(label.value), label.name, label.hex_colour) for label in make_labels(names)]
     return "".join("\t".join(row) + "\n" for row in rows)

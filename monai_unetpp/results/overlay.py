@@ -28,11 +28,8 @@ _Array = npt.NDArray[Any]
 def draw_overlay(image: _Array, labels: _Array, affine: _Array, names: Mapping[int, str]) -> Figure:
     """Draw labels over an image: a 2D image as stored, a volume in three planes with head up and left on the left.
 
-    Args:
-        image: intensities ``(H, W[, D])``.
-        labels: label map of the same shape.
-        affine: ``(4, 4)``, from voxels to mm in RAS.
-        names: name of each value; if values have no names, as for numbered objects, all get the same colour.
+    Intensities and labels are ``(H, W[, D])``, and ``affine`` leads from voxels to mm in RAS. If values have no names,
+    as for numbered objects, all get the same colour.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -16,8 +16,6 @@ from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.result_marks import image_files
 from monai_unetpp.files import MARK, hash_file
 
-_PACKAGE = "monai_unetpp"
-
 
 @dataclasses.dataclass(frozen=True)
 class RecordedCase:
@@ -52,13 +50,9 @@ class RecordedCase:
 
 
 def hash_image(*images: str | PathLike[str]) -> str | None:
-    """SHA-256 of an image file; for several files, such as a DICOM series, of their sorted hashes, one per line.
+    """SHA-256 of an image file, or None if it cannot be read.
 
-    Args:
-        *images: files, or a folder with a DICOM series.
-
-    Returns:
-        The hash, or None if they cannot be read.
+    For several files, or a folder with a DICOM series, it is that of their sorted hashes, one per line.
     """
     try:
         hashes = sorted(hash_file(path) for image in images for path in image_files(Path(image)))
@@ -75,12 +69,9 @@ def result_name(case: Mapping[str, Any]) -> str:
 
 
 def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]) -> str:
-    """The record as text, with each result once, in the run that made it.
+    """The record as text, with each result once, in the run that made it: runs without remaining cases are dropped.
 
-    Args:
-        run: the entry of this run without its cases.
-        cases: the finished cases of this run.
-        earlier: runs from :func:`read_runs`; those without remaining cases are dropped.
+    ``cases`` are those that this run has finished; its entry comes without them.
     """
     # the results of a.png and a.tif differ, though in runs of their own both are called a
     redone = {Path(case.output).name for case in cases}
@@ -97,7 +88,7 @@ def collecting_warnings() -> Iterator[list[str]]:
     """
     warn_once.cache_clear()
     handler = _Collector()
-    logger = logging.getLogger(_PACKAGE)
+    logger = logging.getLogger("monai_unetpp")
     logger.addHandler(handler)
     try:
         yield handler.lines

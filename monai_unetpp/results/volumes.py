@@ -42,11 +42,8 @@ def measure_labels(
 ) -> tuple[LabelVolume, ...]:
     """The size of every label in ``names``, even if it is 0, and the sums of some.
 
-    Args:
-        names: name of each value.
-        voxels: voxels of each value; missing values have none.
-        volumes_ml: millilitres of each value likewise; None if they have no meaning.
-        totals: values to sum, by the name of the sum.
+    Values without ``voxels`` have none. The millilitres of each value are None if they have no meaning. ``totals`` are
+    values to sum, by the name of the sum.
     """
 
     def size(value: int | None, name: str, values: Sequence[int]) -> LabelVolume:
@@ -60,13 +57,9 @@ def measure_labels(
 def measure_file(
     path: Path, names: Mapping[int, str], has_volume: bool, totals: Mapping[str, Sequence[int]] | None = None
 ) -> tuple[LabelVolume, ...]:
-    """Measure the labels of an existing label map; see :func:`measure_labels`.
+    """Measure the labels of a label map, NIfTI, PNG or TIFF; see :func:`measure_labels`.
 
-    Args:
-        path: NIfTI, PNG or TIFF.
-        names: name of each value.
-        has_volume: whether its voxels have a size in mm.
-        totals: as for :func:`measure_labels`.
+    ``has_volume`` tells whether its voxels have a size in mm.
 
     Raises:
         ImageFileError: the file cannot be read, or holds no labels.
@@ -84,12 +77,9 @@ def format_volumes(
     others: Iterable[Sequence[str]] = (),
     keep_sums_of: Collection[str] = (),
 ) -> str:
-    """The table as text.
+    """The table as text, from the sizes of labels and warnings by case, and rows from :func:`read_volume_rows`.
 
-    Args:
-        cases: sizes of the labels and warnings, by case name.
-        others: rows of other cases from :func:`read_volume_rows`.
-        keep_sums_of: cases whose sums stay as in ``others``.
+    Cases in ``keep_sums_of`` keep their sums in ``others``.
     """
     rows = [
         (case, _number(label), label.name, label.voxels, "" if label.ml is None else f"{label.ml:.6g}", "; ".join(told))

@@ -1,24 +1,19 @@
-"""Steps that change the grid of an image, with their inverses: orientation, voxel size, crop."""
+"""Steps that change the grid of an image, with their inverses: orientation, voxel size, crop.
+
+The crops raise an ``ImageFileError`` for an image without foreground.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import nibabel.orientations
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from scipy import ndimage
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.transforms.resampling import (
-    TRACE,
-    axis_neighbours,
-    fit_grid,
-    is_same_place,
-    list_blocks,
-    nearest_voxels,
-    needed_box,
-)
+from monai_unetpp.data.transforms import resampling
 from monai_unetpp.data.transforms.surround_search import box_around, search_surround
 from monai_unetpp.data.transforms.target_grid import lead_from_to
 from monai_unetpp.runner.volume import Array, OnGrid, Volume
@@ -32,14 +27,13 @@ PADDINGS = {"border": "nearest", "zeros": "grid-constant"}
 def orient(volume: Volume, axcodes: str) -> None:
     """Permute and flip the axes to the orientation ``axcodes``, such as ``"RAS"``."""
     shape, affine = volume.shape, volume.affine
-    wanted = nibabel.orientations.axcodes2ornt(tuple(axcodes)[: len(shape)])
-    turn = nibabel.orientations.ornt_transform(nibabel.orientations.io_orientation(affine), wanted)
-    back = nibabel.orientations.ornt_transform(wanted, nibabel.orientations.io_orientation(affine))
-    volume.voxels = np.stack([nibabel.orientations.apply_orientation(channel, turn) for channel in volume.voxels])
-    volume.affine = affine @ nibabel.orientations.inv_ornt_aff(turn, shape)
+    own, wanted = io_orientation(affine), axcodes2ornt(tuple(axcodes)[: len(shape)])
+    turn, back = ornt_transform(own, wanted), ornt_transform(wanted, own)
+    volume.voxels = np.stack([apply_orientation(channel, turn) for channel in volume.voxels])
+    volume.affine = affine @ inv_ornt_aff(turn, shape)
 
     def inverse(found: OnGrid, linear: bool) -> OnGrid:
-        return nibabel.orientations.apply_orientation(found[0], back), affine
+        return apply_orientation(found[0], back), affine
 
     volume.add_inverse(inverse)
 
@@ -47,11 +41,7 @@ def orient(volume: Volume, axcodes: str) -> None:
 def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: bool) -> None:
     """Resample linearly to voxels of ``pixdim`` mm; the inverse uses the nearest label, or is linear.
 
-    Args:
-        volume: the image.
-        pixdim: voxel size, one per axis; 0 or less keeps the image's own.
-        padding: one of :data:`PADDINGS`.
-        diagonal: whether the axes of the result are those of the world.
+    A size of 0 or less is the image's own. With ``diagonal`` the axes of the result are those of the world.
 
     Raises:
         ImageFileError: an axis would nearly vanish.
@@ -59,15 +49,15 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
     shape, affine, rank = volume.shape, np.asarray(volume.affine, dtype=np.float64), len(volume.shape)
     wanted = np.array([*pixdim[:rank], *[pixdim[-1]] * (rank - len(pixdim))], dtype=np.float64)
     voxel_bytes = volume.voxels.itemsize * len(volume.voxels)
-    size, target = fit_grid(volume.path, shape, affine, voxel_bytes, wanted, diagonal)
+    size, target = resampling.fit_grid(volume.path, shape, affine, voxel_bytes, wanted, diagonal)
     matrix = lead_from_to(affine, target, rank)
-    if not (size == shape and is_same_place(matrix, size)):
+    if not (size == shape and resampling.is_same_place(matrix, size)):
         volume.voxels = _interpolate(volume.voxels, matrix, size, padding)
     volume.affine = target
 
     def inverse(found: OnGrid, linear: bool) -> OnGrid:
         there = lead_from_to(np.asarray(found[1], dtype=np.float64), affine, rank)
-        if found[0].shape == shape and is_same_place(there, shape):
+        if found[0].shape == shape and resampling.is_same_place(there, shape):
             return found[0], affine
         if linear:
             # probabilities, as in InvertProbabilitiesd
@@ -78,30 +68,18 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
 
 
 def crop_background(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
-    """Crop the surround or, if there is none, voxels that are not above 0; see ``CropBackgroundd``.
-
-    Raises:
-        ImageFileError: there is no foreground.
-    """
+    """Crop the surround or, if there is none, voxels that are not above 0; see ``CropBackgroundd``."""
     found = search_surround(volume.voxels)
     _crop(volume, _above_zero(volume) if found is None else ~found.mask, margin, allow_smaller)
 
 
 def crop_foreground(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
-    """Crop to voxels above 0, like MONAI's ``CropForegroundd``.
-
-    Raises:
-        ImageFileError: there is no foreground.
-    """
+    """Crop to voxels above 0, like MONAI's ``CropForegroundd``."""
     _crop(volume, _above_zero(volume), margin, allow_smaller)
 
 
 def crop_above_mean(volume: Volume, part: float, margin: int | Sequence[int], allow_smaller: bool) -> None:
-    """Crop to voxels brighter than a fraction of the mean; see ``AboveMean``.
-
-    Raises:
-        ImageFileError: there is no foreground.
-    """
+    """Crop to voxels brighter than a fraction of the mean; see ``AboveMean``."""
     limit = np.float32(part * float(volume.voxels.sum(dtype=np.float64) / volume.voxels.size))
     _crop(volume, np.asarray((volume.voxels > limit).any(axis=0)), margin, allow_smaller)
 
@@ -149,8 +127,8 @@ def _interpolate(
     result = np.empty((len(voxels), *size), dtype=np.float32)
     rank = len(size)
     straight = np.count_nonzero(matrix[:rank, :rank]) == np.count_nonzero(np.diag(matrix[:rank, :rank]))
-    for block in list_blocks(result.shape, np.abs(matrix[:rank, :rank])):
-        box, local = needed_box(matrix, block, voxels.shape[1:])
+    for block in resampling.list_blocks(result.shape, np.abs(matrix[:rank, :rank])):
+        box, local = resampling.needed_box(matrix, block, voxels.shape[1:])
         size_of_block = tuple(part.stop - part.start for part in block)
         for channel, written in zip(voxels, result, strict=True):
             if not channel[box].any():
@@ -163,7 +141,7 @@ def _interpolate(
             found = ndimage.affine_transform(
                 needed, local[:rank, :rank], local[:rank, rank], size_of_block, order=1, mode=PADDINGS[padding]
             )
-            written[block] = np.where(np.abs(found) < TRACE * np.abs(needed).max(), 0, found)
+            written[block] = np.where(np.abs(found) < resampling.TRACE * np.abs(needed).max(), 0, found)
     return result
 
 
@@ -174,7 +152,7 @@ def _interpolate_along_axes(image: Array, matrix: Array, size: Sequence[int], pa
         step, start = float(matrix[axis, axis]), float(matrix[axis, -1])
         (below, share), (above, rest) = (
             (index, weight.astype(image.dtype).reshape(shape))
-            for index, weight in axis_neighbours(step, start, size[axis], image.shape[axis], padding)
+            for index, weight in resampling.axis_neighbours(step, start, size[axis], image.shape[axis], padding)
         )
         image = image.take(below, axis) * share + image.take(above, axis) * rest
     return image
@@ -182,8 +160,8 @@ def _interpolate_along_axes(image: Array, matrix: Array, size: Sequence[int], pa
 
 def _pick_nearest(labels: Array, matrix: Array, size: tuple[int, ...], padding: str) -> Array:
     result = np.empty(size, dtype=labels.dtype)
-    for block in list_blocks((1, *size), np.abs(matrix[: len(size), : len(size)])):
-        found = list(nearest_voxels(matrix, block, labels.shape))
+    for block in resampling.list_blocks((1, *size), np.abs(matrix[: len(size), : len(size)])):
+        found = list(resampling.nearest_voxels(matrix, block, labels.shape))
         result[block] = labels[tuple(index for index, _ in found)]
         if padding == "zeros":
             for _, outside in found:

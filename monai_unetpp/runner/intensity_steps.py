@@ -77,8 +77,7 @@ def scale(volume: Volume, channel_wise: bool) -> None:
     """Scale so that the lowest and the highest value become 0 and 1."""
 
     def to_unit(values: Array) -> Array:
-        low, high = values.min(), values.max()
-        return np.zeros_like(values) if low == high else np.asarray((values - low) / (high - low))
+        return _scaled(values, values.min(), values.max(), None, None, clip=False)
 
     volume.voxels = _by_channel(volume.voxels, to_unit, channel_wise)
 

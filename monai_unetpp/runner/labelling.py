@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_unetpp.data.transforms.resampling import find_candidate_box
 from monai_unetpp.runner.volume import Array, Volume
-from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
+from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights
 
 #: Logits ``(C, *window)`` of a window ``(C, *window)``.
 Predict = Callable[[Array], Array]
@@ -21,39 +21,44 @@ _BROKEN = "the network gave NaN or infinity. Its weights are damaged: export the
 def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
     """Find the class of the highest logit at each voxel; with one channel, whether its logit is above 0.
 
-    Windows and weights are those of ``NestedSlidingWindowInferer``. Logits are held for one slab, one window long.
-
-    Args:
-        image: ``(C, *spatial)``.
-        windows: windows of a :class:`monai_unetpp.runner.Pipeline`.
-        predict: the network.
-        most_voxels: largest window, if windows are chosen for each image.
+    Windows and weights are those of ``NestedSlidingWindowInferer``, from the ``windows`` of a ``Pipeline``, with up to
+    ``most_voxels`` where they are chosen for each image. Logits are held for one slab, one window long.
 
     Returns:
-        ``(*spatial)``, uint8 for up to 256 classes, else int16.
+        ``(*spatial)`` for an image ``(C, *spatial)``, uint8 for up to 256 classes, else int16.
     """
     layout = _lay_out(image.shape[1:], windows, most_voxels)
-    predictions = _predictions(image, layout, windows, predict)
-    first = next(predictions)
-    stitcher = _LabelStitcher(layout, len(first[1]), windows)
-    for position, logits in itertools.chain([first], predictions):
-        stitcher.add(position, logits)
-    return stitcher.result()
+    axis, weights = layout.slab_axis, _window_weights(layout, windows)
+    channels, predictions = _predictions(image, layout, windows, predict)
+    sums = np.zeros((channels, *layout.slab_size), dtype=np.float32)
+    labels = np.empty(layout.padded_size, dtype=np.uint8 if channels <= 256 else np.int16)
+    planes, written = np.moveaxis(sums, axis + 1, 0), np.moveaxis(labels, axis, 0)
+    slabs = itertools.groupby(predictions, key=lambda found: found[0][axis])
+    ends = (*layout.starts[axis][1:], layout.padded_size[axis])
+    for (begin, slab), end in zip(slabs, ends, strict=True):
+        for position, logits in slab:
+            _add(sums, _parts((*position[:axis], 0, *position[axis + 1 :]), layout), logits, weights)
+        for plane, line in zip(planes[: end - begin], written[begin:end], strict=True):
+            if not np.isfinite(plane.sum()):
+                raise ValueError(_BROKEN)
+            line[...] = plane[0] > 0 if channels == 1 else plane.argmax(axis=0)
+        # the rest overlaps with the next slab
+        planes[: begin - end] = planes[end - begin :].copy()
+        planes[begin - end :] = 0
+    return labels[_inner(layout)]
 
 
 def infer_logits(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
     """Average the windows' weighted logits at each voxel, ``(C, *spatial)`` in float32; see :func:`label_image`."""
     layout = _lay_out(image.shape[1:], windows, most_voxels)
     weights = _window_weights(layout, windows)
+    channels, predictions = _predictions(image, layout, windows, predict)
     counts = np.zeros(layout.padded_size, dtype=np.float32)
-    predictions = _predictions(image, layout, windows, predict)
-    first = next(predictions)
-    sums = np.zeros((len(first[1]), *layout.padded_size), dtype=np.float32)
-    for position, logits in itertools.chain([first], predictions):
+    sums = np.zeros((channels, *layout.padded_size), dtype=np.float32)
+    for position, logits in predictions:
         parts = _parts(position, layout)
         counts[parts] += 1 if weights is None else weights
-        for channel, found in zip(sums, logits, strict=True):
-            _add(channel, parts, found, weights)
+        _add(sums, parts, logits, weights)
     sums /= counts
     kept = (slice(None), *_inner(layout))
     return sums[kept]
@@ -62,9 +67,7 @@ def infer_logits(image: Array, windows: Mapping[str, Any], predict: Predict, mos
 def likeliest_labels(logits: Array, volume: Volume) -> Array:
     """Find the class of the highest probability at each voxel of the file, like ``InvertProbabilitiesd``.
 
-    Args:
-        logits: ``(C, H, W[, D])`` of ``C >= 2`` classes, of the preprocessed image.
-        volume: that image, with the inverses of its steps.
+    The logits ``(C, H, W[, D])`` of ``C >= 2`` classes are those of the preprocessed image.
 
     Returns:
         ``(H, W[, D])``, uint8 for up to 256 classes, else int32; 0 where the preprocessing cropped.
@@ -98,8 +101,8 @@ def likeliest_labels(logits: Array, volume: Volume) -> Array:
 
 def _predictions(
     image: Array, layout: WindowLayout, windows: Mapping[str, Any], predict: Predict
-) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """Yield the start of each window and its logits."""
+) -> tuple[int, Iterator[tuple[tuple[int, ...], Array]]]:
+    """The number of channels of the logits, and the start of each window with its logits."""
     mode = _PADDINGS[windows["padding_mode"]]
     fill = {"constant_values": windows["cval"]} if mode == "constant" else {}
     if any(after for _, after in layout.padding):
@@ -107,9 +110,10 @@ def _predictions(
     predict = _averaging_flips(predict, windows["flips"])
     if windows["skip_constant"]:
         predict = _remembering_constants(predict)
-    for position in layout.positions:
-        cut = (slice(None), *_parts(position, layout))
-        yield position, predict(np.ascontiguousarray(image[cut]))
+    cuts = ((slice(None), *_parts(position, layout)) for position in layout.positions)
+    predicted = (predict(np.ascontiguousarray(image[cut])) for cut in cuts)
+    first = next(predicted)
+    return len(first), zip(layout.positions, itertools.chain([first], predicted), strict=True)
 
 
 def _parts(starts: Sequence[int], layout: WindowLayout) -> tuple[slice, ...]:
@@ -128,24 +132,19 @@ def _window_weights(layout: WindowLayout, windows: Mapping[str, Any]) -> Array |
     return gaussian_weights(layout.window_size, windows["sigma_scale"])
 
 
-def _add(sums: Array, parts: tuple[slice, ...], found: Array, weights: Array | None) -> None:
-    if weights is None:
-        sums[parts] += found
-    else:
-        # round once, like torch's fused operation
-        sums[parts] = sums[parts] + found.astype(np.float64) * weights
+def _add(sums: Array, parts: tuple[slice, ...], logits: Array, weights: Array | None) -> None:
+    for channel, found in zip(sums, logits, strict=True):
+        if weights is None:
+            channel[parts] += found
+        else:
+            # round once, like torch's fused operation
+            channel[parts] = channel[parts] + found.astype(np.float64) * weights
 
 
 def _lay_out(size: Sequence[int], windows: Mapping[str, Any], most_voxels: int | None) -> WindowLayout:
     if most_voxels is not None:
         return choose_layout(size, most_voxels, windows["multiples"], windows["overlap"])
-    shape, overlap = tuple(windows["shape"]), windows["overlap"]
-    overlaps = overlap if isinstance(overlap, list) else [overlap] * len(shape)
-    starts = tuple(
-        overlapping_starts(max(whole, length), length, part)
-        for whole, length, part in zip(size, shape, overlaps, strict=True)
-    )
-    return WindowLayout(tuple(size), shape, starts)
+    return WindowLayout.overlapping(size, windows["shape"], windows["overlap"])
 
 
 def _averaging_flips(predict: Predict, axes: Sequence[int]) -> Predict:
@@ -180,43 +179,3 @@ def _remembering_constants(predict: Predict) -> Predict:
         return known[key]
 
     return remembered
-
-
-class _LabelStitcher:
-    """Sums weighted logits in a slab that moves along the image, and turns finished planes into labels."""
-
-    def __init__(self, layout: WindowLayout, channels: int, windows: Mapping[str, Any]) -> None:
-        self._layout = layout
-        self._axis = layout.slab_axis
-        self._weights = _window_weights(layout, windows)
-        self._sums = np.zeros((channels, *layout.slab_size), dtype=np.float32)
-        self._labels = np.empty(layout.padded_size, dtype=np.uint8 if channels <= 256 else np.int16)
-        self._begin = 0
-
-    def add(self, position: Sequence[int], logits: Array) -> None:
-        if position[self._axis] > self._begin:
-            self._move_to(position[self._axis])
-        starts = [0 if axis == self._axis else start for axis, start in enumerate(position)]
-        parts = _parts(starts, self._layout)
-        for sums, found in zip(self._sums, logits, strict=True):
-            _add(sums, parts, found, self._weights)
-
-    def result(self) -> Array:
-        self._write(self._layout.window_size[self._axis])
-        return self._labels[_inner(self._layout)]
-
-    def _move_to(self, begin: int) -> None:
-        step = begin - self._begin
-        self._write(step)
-        sums = np.moveaxis(self._sums, self._axis + 1, 0)
-        sums[:-step] = sums[step:].copy()
-        sums[-step:] = 0
-        self._begin = begin
-
-    def _write(self, planes: int) -> None:
-        sums = np.moveaxis(self._sums, self._axis + 1, 0)[:planes]
-        labels = np.moveaxis(self._labels, self._axis, 0)[self._begin : self._begin + planes]
-        for plane, written in zip(sums, labels, strict=True):
-            if not np.isfinite(plane.sum()):
-                raise ValueError(_BROKEN)
-            written[...] = plane[0] > 0 if len(plane) == 1 else plane.argmax(axis=0)

@@ -22,14 +22,11 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 def load_network(
     folder: Path, network: Mapping[str, Any], threads: int | None = None, most_voxels: int | None = None
 ) -> Predict:
-    """Load the network, and compile it for its windows.
+    """Load the ``network`` of a ``Pipeline`` from its folder, and compile it for its windows.
 
-    Args:
-        folder: folder of its files.
-        network: network of a :class:`monai_unetpp.runner.Pipeline`.
-        threads: number of threads; None takes ``OMP_NUM_THREADS``, as torch does, or else leaves it to the runtime.
-        most_voxels: largest window, if windows differ between images: the network is compiled when a shape first
-            occurs, and kept for shapes with up to this many voxels in total.
+    If windows differ between images, ``most_voxels`` are those of the largest: the network is compiled when a shape
+    first occurs, and kept for shapes with up to this many voxels in total. If ``threads`` is None, it is
+    ``OMP_NUM_THREADS``, as for torch, or else left to the runtime.
 
     Raises:
         ImportError: the runtime is not installed.
@@ -42,11 +39,11 @@ def load_network(
     if network["format"] == "onnx" and importlib.util.find_spec("onnxruntime") is not None:
         return _with_onnxruntime(path, threads)
     if not has_openvino():
-        packages = "OpenVINO" if network["format"] == "openvino" else "ONNX Runtime or OpenVINO"
-        install = "openvino" if network["format"] == "openvino" else "onnxruntime"
+        needed = "ONNX Runtime or OpenVINO", "onnxruntime"
+        packages, install = ("OpenVINO", "openvino") if network["format"] == "openvino" else needed
         raise ImportError(f"{path}: the network needs {packages}. Install it: pip install {install}")
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[network["precision"]]}
-    settings["PERFORMANCE_HINT"] = "LATENCY"
+    hint = _HINTS[network["precision"]]
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     if most_voxels is not None:
@@ -77,15 +74,12 @@ class _OfAnyShape:
     def __call__(self, window: Array) -> Array:
         shape = (1, *window.shape)
         if shape not in self._compiled:
-            self._make_room(math.prod(window.shape[1:]))
+            # drop the oldest, as each holds the memory for its windows
+            while self._compiled and sum(math.prod(each[2:]) for each in (shape, *self._compiled)) > self._most_voxels:
+                del self._compiled[next(iter(self._compiled))]
             self._model.reshape(shape)
             self._compiled[shape] = _compiled(self._model, self._settings)
         return self._compiled[shape](window)
-
-    def _make_room(self, voxels: int) -> None:
-        """Drop the oldest, as each holds the memory for its windows."""
-        while self._compiled and voxels + sum(math.prod(shape[2:]) for shape in self._compiled) > self._most_voxels:
-            del self._compiled[next(iter(self._compiled))]
 
 
 def _with_onnxruntime(path: Path, threads: int | None) -> Predict:

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
-from monai_unetpp.data.formats.nifti_marks import ImageIdentity
 from monai_unetpp.data.formats.suffixes import (
     ITK_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -32,9 +31,7 @@ _COLOURS = 3
 def read_other(path: Path, reading: Mapping[str, Any]) -> tuple[_Array, _Array]:
     """Read the voxels ``(C, ...)`` of one file, with its own axes, and its affine ``(4, 4)`` in RAS and mm.
 
-    Args:
-        path: the file; pixels of pictures count as 1 mm wide.
-        reading: ``reading`` of a :class:`monai_unetpp.runner.Pipeline`.
+    Pixels of pictures count as 1 mm wide.
 
     Raises:
         ImageFileError: the file is missing, damaged or of another format, or a package that it needs is not installed.
@@ -42,12 +39,12 @@ def read_other(path: Path, reading: Mapping[str, Any]) -> tuple[_Array, _Array]:
     channels = reading["channels"]
     # folders of earlier versions do not tell whether the network is for pictures
     if is_picture_name(path) and reading.get("pictures", False) and channels in (1, _COLOURS):
-        with _packages_for(path):
+        with packages_for(path):
             from monai_unetpp.data.formats.pictures import read_colours, read_picture
 
             return (read_colours(path) if channels == _COLOURS else read_picture(path)[None]), np.eye(4)
     if is_itk_name(path) and channels == 1:
-        with _packages_for(path):
+        with packages_for(path):
             from monai_unetpp.data.formats.itk_images import read_itk_file
 
             voxels, affine = read_itk_file(path)
@@ -63,34 +60,9 @@ def read_other(path: Path, reading: Mapping[str, Any]) -> tuple[_Array, _Array]:
     )
 
 
-def read_mark_of_picture(path: Path) -> str | None:
-    """The mark of a picture that is a result of this package; None for others.
-
-    Raises:
-        ImageFileError: a package that it needs is not installed.
-    """
-    with _packages_for(path):
-        from monai_unetpp.data.formats.pictures import read_picture_mark
-
-        return read_picture_mark(path)
-
-
-def read_labels_of_picture(path: Path) -> _Array:
-    """Read a label map, ``(W, H)`` or ``(W, H, pages)``."""
-    from monai_unetpp.data.formats.pictures import read_picture
-
-    return read_picture(path, labels=True)
-
-
-def write_labels_as_picture(path: Path, labels: _Array, source: Path, identity: ImageIdentity, voxels: str) -> None:
-    """Write a label map of ``source`` as PNG or TIFF; ``voxels`` is a hash of the labels."""
-    from monai_unetpp.data.formats.pictures import picture_mark, write_picture
-
-    write_picture(path, labels, source, picture_mark(identity, voxels, by_runner=True))
-
-
 @contextmanager
-def _packages_for(path: Path) -> Iterator[None]:
+def packages_for(path: Path) -> Iterator[None]:
+    """Raise an ``ImageFileError`` where a package that the format of a file needs is not installed."""
     try:
         yield
     except ImportError as e:

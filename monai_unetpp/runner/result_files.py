@@ -11,22 +11,12 @@ import nibabel
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.itk_images import detached_files
 from monai_unetpp.data.formats.nifti import on_affine, on_nifti_grid, smallest_dtype
-from monai_unetpp.data.formats.nifti_marks import (
-    ImageIdentity,
-    hash_file,
-    hash_voxels,
-    matches_mark,
-    nifti_mark,
-    nifti_pair,
-    read_nifti_mark,
-)
+from monai_unetpp.data.formats.nifti_marks import ImageIdentity, hash_file, hash_voxels, nifti_mark, nifti_pair
+from monai_unetpp.data.formats.result_marks import RUN_FILE, is_as_marked, read_mark
 from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name, result_suffix, without_suffix
 from monai_unetpp.files import MARK, atomic_path
-from monai_unetpp.runner.other_formats import read_labels_of_picture, read_mark_of_picture, write_labels_as_picture
+from monai_unetpp.runner.other_formats import packages_for
 from monai_unetpp.runner.volume import Array
-
-#: What ``segment`` writes beside its results; named here too, as its room needs packages that the runner does without.
-_RUN_RECORD = "run.json"
 
 
 def result_name(image: Path) -> str:
@@ -60,17 +50,13 @@ def identify(image: Path) -> ImageIdentity:
 def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite: bool) -> None:
     """Check that the result of an image may be written, before the network runs.
 
-    Args:
-        path: the file to write.
-        source: the image, and its ``identity``.
-        identity: from :func:`identify`.
-        overwrite: whether the result of another image, or one that was corrected by hand, may be replaced.
+    With ``overwrite`` it may replace the result of another image, or one that was corrected by hand.
 
     Raises:
         FileExistsError: it may not; or the folder holds results of ``monai-unetpp segment``.
         ImageFileError: a package for the format of the result is not installed.
     """
-    record = path.with_name(_RUN_RECORD)
+    record = path.with_name(RUN_FILE)
     if record.is_file() and MARK in record.read_text(encoding="utf-8", errors="replace"):
         raise FileExistsError(
             f"{source}: {path.parent} holds results of monai-unetpp segment, whose tables would no longer be right. "
@@ -92,7 +78,7 @@ def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite:
             f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
             "replace it with --overwrite."
         )
-    if matches_mark(mark, path, read_labels_of_picture) is False:
+    if is_as_marked(path) is False:
         raise FileExistsError(
             f"{source}: its result {path} was changed after it was written, as by hand. Name another output folder, or "
             "replace it with --overwrite."
@@ -100,19 +86,16 @@ def check_writable(path: Path, source: Path, identity: ImageIdentity, overwrite:
 
 
 def write_result(path: Path, labels: Array, source: Path, affine: Array, identity: ImageIdentity) -> None:
-    """Write labels ``(H, W[, D])``, whole or not at all.
+    """Write integer labels ``(H, W[, D])``, whole or not at all.
 
-    Args:
-        path: the file to write.
-        labels: integers.
-        source: the image; a NIfTI file gives its header, a picture its orientation and pixel size.
-        affine: ``(4, 4)``, in RAS and mm, for a source in another format.
-        identity: of the source.
+    A NIfTI source gives its header, a picture its orientation and pixel size; for others ``affine`` is in RAS and mm.
     """
     voxels = hash_voxels(labels)
     stored = labels.astype(smallest_dtype(int(labels.max())))
     if is_picture_name(path):
-        write_labels_as_picture(path, stored, source, identity, voxels)
+        from monai_unetpp.data.formats.pictures import picture_mark, write_picture
+
+        write_picture(path, stored, source, picture_mark(identity, voxels, by_runner=True))
         return
     result: Any = on_nifti_grid(stored, source) if is_nifti_name(source) else on_affine(stored, affine)
     result.header["descrip"] = nifti_mark(identity, voxels, by_runner=True)
@@ -121,4 +104,5 @@ def write_result(path: Path, labels: Array, source: Path, affine: Array, identit
 
 
 def _read_mark(path: Path) -> str | None:
-    return read_mark_of_picture(path) if is_picture_name(path) else read_nifti_mark(path)
+    with packages_for(path):
+        return read_mark(path)

@@ -56,24 +56,14 @@ class Volume:
         self.inverses.append(inverse)
 
     def bring_back(self, found: OnGrid, steps: slice = slice(None), linear: bool = False) -> OnGrid:
-        """Bring a map ``(H, W[, D])`` of the preprocessed image to the grid of the file.
-
-        Args:
-            found: labels, or the probabilities of one label.
-            steps: the steps to undo.
-            linear: whether to resample linearly, for probabilities.
-        """
+        """Bring labels, or with ``linear`` the probabilities of one, from after some steps to the grid before them."""
         for inverse in reversed(self.inverses[steps]):
             found = inverse(found, linear)
         return found
 
 
 def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
-    """Read an image file for the pipeline.
-
-    Args:
-        path: the file: NIfTI, or another format as :mod:`monai_unetpp.runner.other_formats` says.
-        reading: ``reading`` of a :class:`monai_unetpp.runner.Pipeline`.
+    """Read an image file as the ``reading`` of a ``Pipeline`` says.
 
     Raises:
         ImageFileError: the file is missing, damaged or of a format that cannot be read, has another number of axes or

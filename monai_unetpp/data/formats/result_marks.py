@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from functools import lru_cache, partial
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from monai_unetpp.data.formats.nifti_marks import (
     nifti_pair,
     read_nifti_mark,
 )
-from monai_unetpp.data.formats.pictures import read_picture, read_picture_mark
 from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name
 from monai_unetpp.files import MARK
 
@@ -43,26 +42,36 @@ def identify_image(*images: str | PathLike[str]) -> ImageIdentity:
 
 def is_result(path: str | PathLike[str]) -> bool:
     """Whether a file carries the mark of this package, or lost it when another program saved a corrected result."""
-    return _read_mark(Path(path)) is not None or _is_recorded(Path(os.path.abspath(path)))
+    return read_mark(Path(path)) is not None or _is_recorded(Path(os.path.abspath(path)))
 
 
 def read_identity(path: str | PathLike[str]) -> ImageIdentity | None:
     """The identity of a result's image; None for other files, and for results of early versions."""
-    return ImageIdentity.from_mark(_read_mark(Path(path)))
+    return ImageIdentity.from_mark(read_mark(Path(path)))
 
 
 def is_of_runner(path: Path) -> bool:
     """Whether a file is a result of the runner, which keeps no record beside it."""
-    return names_runner(_read_mark(path))
+    return names_runner(read_mark(path))
 
 
 def is_as_marked(path: Path) -> bool | None:
     """Whether the labels in a result are those that its mark tells; see :func:`.matches_mark`."""
-    return matches_mark(_read_mark(path), path, partial(read_picture, labels=True))
+
+    def read(file: Path) -> Any:
+        from monai_unetpp.data.formats.pictures import read_picture
+
+        return read_picture(file, labels=True)
+
+    return matches_mark(read_mark(path), path, read)
 
 
-def _read_mark(path: Path) -> str | None:
+def read_mark(path: Path) -> str | None:
+    """The mark of a result; None for other files."""
     if is_picture_name(path):
+        # needs packages that the runner can do without
+        from monai_unetpp.data.formats.pictures import read_picture_mark
+
         return read_picture_mark(path)
     return read_nifti_mark(path) if is_nifti_name(path) else None
 
