@@ -62,12 +62,11 @@ class CaseResult:
         seconds: wall time from requesting the data to the written file. Loading done during the previous case is not
             counted. Writing may overlap with the next case, so the sum over the cases may exceed the time of the run.
         volumes_ml: volume of each label of a 3D segmentation; empty if the prediction is not a label map.
-        voxels: voxels or pixels of each label; empty likewise.
+        voxels: voxels or pixels of each label; empty if the prediction is not a label map.
         stages: seconds by stage, if measured. Apart from the engine's own overhead they add up to ``seconds``.
         instances: number of objects, if the post-processing numbered them (``SplitInstancesd``).
         surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
-            (``LevelSurroundd``), such as 0 and 0.6 for a skull-stripped brain; None if it found none or did not look
-            for one.
+            (``LevelSurroundd``); None if it found none or did not look for one.
         depths: number of windows by the level at which they stopped, if the inferer chooses the depth of each window.
         pixels: voxels or pixels of the prediction, with the background; 0 if it is not a map of labels or objects.
         covered: voxels or pixels of numbered objects; 0 without these.
@@ -208,13 +207,21 @@ class CaseEvaluator(SupervisedEvaluator):
         )
 
     def add_saver(self, transform: Callable[[Any], Any]) -> None:
-        """Add a transform after those at the end of ``postprocessing`` that save; a ValueError if there are none."""
+        """Add a transform after the saving ones at the end of ``postprocessing``.
+
+        Raises:
+            ValueError: no transform at the end of ``postprocessing`` saves.
+        """
         if self._saving is None:
             raise ValueError("postprocessing must end with a transform that saves, got none. Add one.")
         self._saving.transforms = (*self._saving.transforms, transform)
 
     def add_postprocessing(self, transform: Callable[[Any], Any]) -> None:
-        """Add a transform to the end of ``postprocessing``, before those that save; a ValueError without any."""
+        """Add a transform to the end of ``postprocessing``, before those that save.
+
+        Raises:
+            ValueError: there is no ``postprocessing``.
+        """
         if not self.has_postprocessing:
             raise ValueError("postprocessing must give label maps, got none. Add it.")
         before = [] if self._postprocessing is None else [self._postprocessing]
@@ -223,8 +230,11 @@ class CaseEvaluator(SupervisedEvaluator):
     def process(self, item: Mapping[str, Any]) -> Any:
         """Run network and post-processing on one prepared item, outside of a run; nothing is saved.
 
-        The item is as the transform of the data set returns it, with ``image`` ``(C, H, W[, D])``; after
-        ``postprocessing`` it also has ``pred``.
+        Args:
+            item: as the transform of the data set returns it, with ``image`` ``(C, H, W[, D])``.
+
+        Returns:
+            The item after ``postprocessing``, with ``pred``.
         """
         image = item[CommonKeys.IMAGE]
         with eval_mode(self.network):
@@ -247,7 +257,11 @@ class CaseEvaluator(SupervisedEvaluator):
             self._log_summary(time.perf_counter() - started)
 
     def exit_if_failed(self) -> None:
-        """End the program with exit code 1 (by ``SystemExit``) if a case of the last run failed."""
+        """End the program with exit code 1 if a case of the last run failed.
+
+        Raises:
+            SystemExit: a case failed.
+        """
         if self.failures:
             raise SystemExit(1)
 

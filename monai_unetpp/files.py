@@ -314,10 +314,15 @@ def write_text(path: str | PathLike[str], text: str) -> None:
 
 
 def write_json(
-    path: str | PathLike[str], content: Any, indent: int | None = None, *, ensure_ascii: bool = True
+    path: str | PathLike[str],
+    content: Any,
+    indent: int | None = None,
+    *,
+    ensure_ascii: bool = True,
+    allow_nan: bool = True,
 ) -> None:
     """Write ``content`` to ``path`` as JSON with a line feed at the end, atomically, as ``json.dumps`` does it."""
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=ensure_ascii) + "\n")
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=ensure_ascii, allow_nan=allow_nan) + "\n")
 
 
 def write_figure(path: str | PathLike[str], figure: Any, dpi: float, metadata: Mapping[str, str] | None = None) -> None:

@@ -81,13 +81,13 @@ class TrainingRanges:
     Attributes:
         cases: number of training cases.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
-        spacing_mm: by axis; this and all ranges are of the values of :class:`ImageRecord`.
-        size_mm: by axis.
+        spacing_mm: voxel size by axis.
+        size_mm: physical size by axis, without the constant surround.
         constant_surround: share of the images that had one, 0 to 1.
-        lowest: by channel.
-        highest: by channel.
+        lowest: the 0.5th percentile by channel.
+        highest: the 99.5th percentile by channel.
         volumes_ml: by label name, with 0 as the lowest if a case lacked the label; empty for 2D images.
-        area_shares: by label name; empty for volumes.
+        area_shares: share of a 2D image that each label covers, 0 to 1, by name; empty for volumes.
         as_stored: whether the sizes of volumes are by axis as stored, not along R, A and S.
         left_handed: for such volumes, the share of them whose axes are a mirror image of R, A and S.
         complete: number of the cases in which sizes of labels are known; None if they are in all.
@@ -108,7 +108,11 @@ class TrainingRanges:
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord], modality: str) -> TrainingRanges:
-        """The ranges of some cases; a ValueError if there are none."""
+        """The ranges of some cases.
+
+        Raises:
+            ValueError: there are no cases.
+        """
         if not records:
             raise ValueError("records must be of at least one case, got none. Measure the training cases.")
         is_volume = len(records[0].size_mm) == 3
@@ -136,7 +140,11 @@ class TrainingRanges:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainingRanges:
-        """The inverse of :meth:`as_dict`; a ValueError if ``content`` has another form."""
+        """The inverse of :meth:`as_dict`.
+
+        Raises:
+            ValueError: ``content`` has another form.
+        """
         return from_plain(cls, content, "ranges")
 
     def unlike(self, image: torch.Tensor, affine: Any, slice_axis: int | None = None) -> list[str]:
@@ -237,9 +245,10 @@ class CaseGuard:
     slice_axis: int | None = None
 
     def watch(self, transform: Any) -> None:
-        """Check every image as soon as it is loaded by ``transform``.
+        """Check every image as soon as it is loaded.
 
-        This is the preprocessing, a ``Compose`` that begins with ``LoadImaged``; any other is left unchanged.
+        Args:
+            transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; any other is left unchanged.
         """
         insert_after_loading(transform, self._look_at_item)
 
@@ -262,7 +271,13 @@ class CaseGuard:
     def check_result(
         self, file: str, volumes_ml: Mapping[str, float], area_shares: Mapping[str, float] | None = None
     ) -> None:
-        """Warn about what is unusual in a result; for the arguments see :meth:`TrainingRanges.implausible`."""
+        """Warn about what is unusual in a result.
+
+        Args:
+            file: the image.
+            volumes_ml: by label name.
+            area_shares: share of a 2D image that each label covers, 0 to 1, by label name.
+        """
         found = self.ranges.implausible(volumes_ml, area_shares)
         complete = self.ranges.complete
         cases = counted(self.ranges.cases if complete is None else complete, "training case")
@@ -278,7 +293,9 @@ class CaseGuard:
 def find_guard(bundle: str | PathLike[str], slice_axis: int | None = None) -> CaseGuard | None:
     """The guard of a bundle; None if it has no ``configs/fingerprint.json``.
 
-    ``slice_axis`` is the axis of volumes across which a 2D bundle takes their slices.
+    Args:
+        bundle: its folder.
+        slice_axis: the axis of volumes across which a 2D bundle takes their slices.
 
     Raises:
         ValueError: the file cannot be read.

@@ -87,6 +87,9 @@ class Segmentation:
         Args:
             path: the file to write: ``.nii`` or ``.nii.gz``; for a picture, a name with the suffix of its format.
 
+        Returns:
+            Its path.
+
         Raises:
             ValueError: wrong suffix.
             OSError: it cannot be written.
@@ -103,7 +106,11 @@ class Segmentation:
         return target
 
     def show(self) -> Figure:
-        """Draw the labels over the image: for a volume, three planes through the middle of the labels."""
+        """Draw the labels over the image: for a volume, three planes through the middle of the labels.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
         return draw_overlay(self.image, self.array.reshape(self.image.shape), self.affine, self.labels)
 
     def _repr_html_(self) -> str:

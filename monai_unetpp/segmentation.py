@@ -72,11 +72,15 @@ class SegmentedCase:
         image: the input file or folder.
         output: the written file: NIfTI, or PNG or TIFF for such images.
         volumes_ml: volume of every label in millilitres, by name; empty for 2D images.
-        seconds: as in :class:`~monai_unetpp.engines.CaseResult`, and so are ``stages``, ``instances``, ``surround`` and
-            ``depths``.
+        seconds: wall time from requesting the image to the written file, which may overlap with the next case.
+        stages: seconds by stage of the work; empty unless measured.
+        instances: number of objects, None unless they were numbered.
+        surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 for a skull-stripped
+            brain; None if there is none, or the bundle does not look for one.
         volumes: value, voxels and millilitres of every label; empty if objects were numbered.
         warnings: what to know before using the result, such as differences from the training cases of the bundle, one
             line each.
+        depths: windows by the level at which they stopped; empty unless the depth is chosen for each.
     """
 
     case: str
@@ -186,12 +190,18 @@ def segment_files(
 def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tuple[str, ...], int]:
     """Segment the only case in the inputs, in this process alone.
 
+    Args:
+        chosen: as the arguments of :func:`segment_files`.
+
     Returns:
         The summary, the files of the image (several for one with a file per channel, and for a chosen DICOM series;
         none if it failed), and the number of channels that the network takes.
 
     Raises:
-        ValueError: the bundle finds several cases. Other errors are those of :func:`segment_files`.
+        ValueError: as for :func:`segment_files`, or the bundle finds several cases.
+        FileNotFoundError: as for :func:`segment_files`.
+        TypeError: likewise.
+        OSError: likewise.
     """
     run = _prepared(chosen, (1, 1))
     count = run.evaluator.state.epoch_length or 0

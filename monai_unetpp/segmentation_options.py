@@ -50,8 +50,10 @@ class SegmentationOptions:
     """Which images to segment, with which bundle, and how. None keeps the bundle's own setting.
 
     Attributes:
-        inputs: see :func:`~monai_unetpp.segmentation.segment_files`, as for ``output_dir``, ``bundle``, ``level`` and
-            ``device``.
+        inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
+        output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
+            grid. Optional for a BIDS data set, where the default is its ``derivatives/monai-unetpp``.
+        bundle: name or folder of a bundle. Required, as each is for one kind of image.
         within: name or folder of a bundle that locates the structure in the scan: ``bundle`` then segments crops around
             its labels, or the scan with everything outside its brain mask set to background, according to the metadata
             of ``bundle``.
@@ -61,8 +63,11 @@ class SegmentationOptions:
         subjects: CSV file with the columns ``case`` and ``subject``. If the list of ``list_key`` must be drawn, it is
             the same as that of a training with this file.
         subject_pattern: regular expression with one group that finds the subject in the case's name, likewise.
+        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the
+            level that the bundle chooses.
         adaptive: tolerance from 0 to 1, such as 0.033: each window stops at the level where two successive levels
             differ by less (in ``1 - Dice`` of every class). Not together with ``level``.
+        device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         overlap: share of a window that overlaps with the next, from 0 to below 1: less is faster.

@@ -83,7 +83,11 @@ def level_names(depth: int, variant: str) -> tuple[str, ...]:
 
 
 def level_index(level: str, levels: Sequence[str]) -> int:
-    """The number in a level's name: ``"L2"`` gives 2; a ValueError if it is not one of ``levels``."""
+    """The number in a level's name: ``"L2"`` gives 2.
+
+    Raises:
+        ValueError: ``level`` is not one of ``levels``.
+    """
     if level not in levels:
         raise ValueError(f"level must be one of {', '.join(levels)}, got {level!r}.")
     return int(level[1:])
@@ -133,9 +137,12 @@ def nodes_of_levels(levels: Iterable[str], variant: str) -> tuple[Node, ...]:
 
 
 def stages_of_levels(levels: Sequence[str], variant: str, first: int = 1) -> tuple[Stage, ...]:
-    """The stages that compute ``levels``, shallowest first, one after the other, each node once.
+    """The stages that compute ``levels`` one after the other, each node once.
 
-    The first stage yields the ``first`` levels; each further stage yields one.
+    Args:
+        levels: shallowest first.
+        variant: one of :data:`VARIANTS`.
+        first: how many levels the first stage yields; each further stage yields one.
     """
     groups = [tuple(levels[:first]), *((level,) for level in levels[first:])]
     done: set[Node] = set()
@@ -156,8 +163,11 @@ def stages_of_levels(levels: Sequence[str], variant: str, first: int = 1) -> tup
 def last_uses(nodes: Sequence[Node], variant: str) -> dict[Node, tuple[Node, ...]]:
     """For each node, the nodes whose outputs are no longer needed once it has been computed.
 
-    A node whose output no other takes lists itself. Heads do not count, as they are computed with their node. The nodes
-    are in the order of computation, see :func:`nodes_of_levels`.
+    A node whose output no other takes lists itself. Heads do not count, as they are computed with their node.
+
+    Args:
+        nodes: in the order of computation, see :func:`nodes_of_levels`.
+        variant: one of :data:`VARIANTS`.
     """
     last = {node: node for node in nodes}
     for node in nodes:

@@ -153,8 +153,11 @@ def overlapping_starts(size: int, length: int, overlap: float) -> tuple[int, ...
 def gaussian_weights(window_size: Sequence[int], sigma_scale: Sequence[float] | float) -> npt.NDArray[Any]:
     """Gaussian weights of the voxels of a window, ``window_size`` in float32, largest in the middle.
 
-    The same as MONAI's importance map up to float32 rounding. ``sigma_scale`` is the standard deviation as a share of
-    the window's length, for all axes or each.
+    The same as MONAI's importance map up to float32 rounding.
+
+    Args:
+        window_size: spatial size of the window.
+        sigma_scale: standard deviation of the Gaussian as a share of the window's length, for all axes or each.
     """
     scales = list(sigma_scale) if isinstance(sigma_scale, Sequence) else [sigma_scale] * len(window_size)
     weights: npt.NDArray[np.float32] = np.ones((), dtype=np.float32)
@@ -168,7 +171,9 @@ def gaussian_weights(window_size: Sequence[int], sigma_scale: Sequence[float] | 
 def bytes_per_voxel(channels: int, outputs: int = 1) -> int:
     """Rough memory of a network for each voxel of a window, in float32.
 
-    ``channels`` are those of its first convolution, ``outputs`` those of all logits together.
+    Args:
+        channels: of its first convolution.
+        outputs: channels of all logits together.
     """
     return 4 * (_MAPS_HELD * channels + _OUTPUTS_HELD * outputs)
 
@@ -176,8 +181,12 @@ def bytes_per_voxel(channels: int, outputs: int = 1) -> int:
 def most_window_voxels(free_bytes: int | None, channels: int, outputs: int = 1) -> int:
     """Number of voxels of the largest window that safely fits into the free memory, as a power of two.
 
-    The power of two makes the choice of windows repeatable if a little more or less memory is free. If that is unknown
-    (None), windows have 128 x 128 x 128 voxels. For channels and outputs see :func:`bytes_per_voxel`.
+    The power of two makes the choice of windows repeatable if a little more or less memory is free.
+
+    Args:
+        free_bytes: free memory; None (unknown) gives windows of 128 x 128 x 128.
+        channels: of the network's first convolution, a rough measure of the memory per voxel.
+        outputs: channels of all logits together.
     """
     if free_bytes is None:
         return _ASSUMED_VOXELS
@@ -190,16 +199,18 @@ def choose_layout(
 ) -> WindowLayout:
     """Cover an image with the fewest evenly spaced windows of one size that fit into memory.
 
-    It is a single window if the whole image fits, and the windows are the smallest possible if none fits. Sizes are
-    multiples of the network's downsampling factor, which also keeps the number of different sizes low. If the requested
-    overlap would recompute more than a fifth of the voxels, it is reduced, down to none. Even without overlap it can be
-    more if an axis is hardly longer than the multiple.
+    Sizes are multiples of the network's downsampling factor, which also keeps the number of different sizes low. If the
+    requested overlap would recompute more than a fifth of the voxels, it is reduced, down to
+    none. Even without overlap it can be more if an axis is hardly longer than the multiple.
 
     Args:
         image_size: spatial size of the image.
         most_voxels: largest number of voxels of a window.
         multiples: the size of a window is a multiple of this, for each axis.
         overlap: requested share of a window that overlaps with the next, from 0 to below 1, for all axes or each.
+
+    Returns:
+        The windows, a single one if the whole image fits, the smallest possible if none fits.
 
     Example:
         >>> choose_layout((160, 200, 170), most_voxels=2**22, multiples=(16, 16, 16), overlap=0.25).starts

@@ -51,9 +51,10 @@ def measure_inference(
     """Compare ``NestedUNet`` in our sliding windows with ``BasicUNetPlusPlus`` in MONAI's, over a whole volume.
 
     All contenders segment the same volume with the same windows, overlap, blending and batches, from the volume on the
-    device to the label map there, each in a separate process. Our network is converted from MONAI's, so the outputs
-    must agree, which is checked in the first window (every level against MONAI's, in fp32) and in the volume (the
-    deepest level). The reference runs in every round, so that noise affects all alike, and ratios are taken within it.
+    device to the label map there. Our network is converted from MONAI's, so the outputs must agree. This is checked in
+    the first window (every level against MONAI's, in fp32) and in the volume (the deepest level). Each contender runs
+    in a separate process. The rounds alternate between the reference and the contenders of one runtime and precision,
+    so that noise affects all alike, and ratios are taken within a round.
 
     MONAI's route is made as fast as possible: only the deepest output is stitched, in inference mode. The reference is
     fp32 on a CPU and automatic mixed precision on a GPU; MONAI's route is measured in the other precisions as well.

@@ -18,8 +18,17 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
     """Draw how many times as fast as MONAI's route each contender is, as bars on a logarithmic axis.
 
     Colour shows the runtime and hatching the precision, as do the names of the bars. Whiskers are the quartiles over
-    the rounds. See :func:`check_plot_path` for what must hold before.
+    the rounds.
+
+    Args:
+        result: the benchmark.
+        path: the PNG file to write.
+
+    Raises:
+        ValueError: not a PNG file.
+        ImportError: matplotlib is not installed.
     """
+    check_plot_path(path)
     height = 1.5 + 0.3 * len(result.costs)
     with new_figure(8.5, height) as (figure, grid):
         axes = grid[0, 0]

@@ -49,9 +49,11 @@ class InferenceCost:
     """The cost of segmenting the volume for one contender.
 
     Attributes:
+        name: of the contender.
         level: the level that it computes; ``None`` for MONAI's route.
         runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        parameters: number of parameters of its network.
         flops: counted operations of the network for the whole volume.
         seconds: from the volume to its label map.
         speed_up: how many times as fast as the reference in the same round.

@@ -80,6 +80,9 @@ class BundleConfig:
 
         A level takes the place of the bundle's tolerance for adaptive depth, and the other way round.
 
+        Args:
+            settings: values by key.
+
         Raises:
             ValueError: the configuration lacks a key.
         """
@@ -113,10 +116,13 @@ class BundleConfig:
         self._explain(key, wrapped)
 
     def run(self) -> None:
-        """Do what the entry ``run`` says; the errors are those of :meth:`parse`.
+        """Do what the entry ``run`` says.
 
         Raises:
+            ValueError: it cannot be created; the message names the files.
             RuntimeError: the work failed, which is not the fault of the configuration.
+            MemoryError: memory does not suffice.
+            Exception: errors of this package, as :meth:`parse` raises them.
         """
         self.parse(_WORK)
 

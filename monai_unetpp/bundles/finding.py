@@ -15,12 +15,16 @@ BUNDLES_VARIABLE = "MONAI_UNETPP_BUNDLES"
 
 
 def find_bundle(bundle: str | PathLike[str] | None) -> Path:
-    """The absolute path of a bundle's folder.
+    """The folder of a bundle.
 
     Args:
-        bundle: path of the folder, or a bundle's name or its beginning, if unambiguous. Names are searched for in the
-            folder named by the environment variable ``MONAI_UNETPP_BUNDLES``, in ``bundles`` of the working directory,
-            beside the package's source, and in the data installed with the package.
+        bundle: path of a bundle's folder, or a bundle's name or its beginning, if unambiguous. Names are searched for
+            in the folder named by the environment variable ``MONAI_UNETPP_BUNDLES``, in ``bundles`` of the working
+            directory, beside the package's source, and in the data installed with the package. None is refused with a
+            list of bundles.
+
+    Returns:
+        The absolute path.
 
     Raises:
         FileNotFoundError: no such bundle; the message lists the searched folders and the bundles found.

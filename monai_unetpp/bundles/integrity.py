@@ -17,7 +17,11 @@ HASHES_KEY = "sha256"
 
 
 def weights_entry(bundle: str | PathLike[str]) -> dict[str, dict[str, str]]:
-    """The entry of ``metadata.json`` for the bundle's current weights; an OSError if they cannot be read."""
+    """The entry of ``metadata.json`` for the bundle's current weights.
+
+    Raises:
+        OSError: the weights cannot be read.
+    """
     return {HASHES_KEY: {WEIGHTS_FILE: hash_file(Path(bundle) / WEIGHTS_FILE)}}
 
 

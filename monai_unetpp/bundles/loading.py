@@ -77,12 +77,21 @@ def load_network(
 
 
 def read_metadata(bundle: str | PathLike[str]) -> dict[str, Any]:
-    """A bundle's ``configs/metadata.json``; a FileNotFoundError without it, a ValueError if it is no JSON object."""
+    """The content of a bundle's ``configs/metadata.json``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a JSON object.
+    """
     return read_object(Path(bundle) / METADATA_FILE)
 
 
 def read_metadata_entry(bundle: str | PathLike[str], *keys: str) -> Any:
-    """One entry of a bundle's ``configs/metadata.json``, by the path of its keys, the outermost first.
+    """One entry of a bundle's ``configs/metadata.json``.
+
+    Args:
+        bundle: the folder of the bundle.
+        *keys: the path of keys, the outermost first.
 
     Raises:
         FileNotFoundError: no such file.
@@ -124,9 +133,15 @@ def read_network_names(
 ) -> NetworkNames:
     """How a bundle's metadata names labels and input channels, to be compared with a data set.
 
-    What the metadata do not name is left out, and so are all names if there are no metadata. The ``values`` that label
-    maps may have besides 0 stand for ``classes``, output channels. Raises a ValueError if the metadata are not a JSON
-    object.
+    What the metadata do not name is left out, and so are all names if there are no metadata.
+
+    Args:
+        bundle: the folder of the bundle.
+        values: the values that label maps may have besides 0.
+        classes: the class, an output channel, that each of ``values`` stands for.
+
+    Raises:
+        ValueError: the metadata are not a JSON object.
     """
     path = Path(bundle) / METADATA_FILE
     metadata = read_metadata(bundle) if path.is_file() else {}

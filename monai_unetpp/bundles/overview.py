@@ -35,7 +35,7 @@ class BundleLevel:
 
 @dataclasses.dataclass(frozen=True)
 class BundleOverview:
-    """Overview of a bundle, mostly by entries of its metadata.
+    """Overview of a bundle.
 
     Attributes:
         name: as ``--bundle`` takes it.

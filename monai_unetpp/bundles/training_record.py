@@ -81,7 +81,11 @@ class TrainingRecord:
         return TrainingRecord(training, selecting, rule)
 
     def role_of(self, voxels: str) -> str | None:
-        """The role of a case by its :func:`hash_voxels`: ``"training"``, ``"selecting"``, or None for a new one."""
+        """The role of a case with these voxels: ``"training"``, ``"selecting"``, or None for an untouched one.
+
+        Args:
+            voxels: from :func:`hash_voxels`.
+        """
         if voxels in self.training.values():
             return "training"
         return "selecting" if voxels in self.selecting.values() else None
@@ -94,7 +98,13 @@ def write_training_record(
     selecting: Sequence[Mapping[str, Any]] = (),
     rule: str,
 ) -> TrainingRecord:
-    """Record in a bundle's ``configs/metadata.json`` which cases influenced its weights; see :meth:`TrainingRecord.of`.
+    """Record in a bundle's ``configs/metadata.json`` which cases influenced its weights.
+
+    Args:
+        bundle: the folder of the bundle.
+        training: the training cases, as from ``load_datalist``.
+        selecting: the cases used for model selection.
+        rule: which weights were taken.
 
     Raises:
         FileNotFoundError: the bundle has no metadata.

@@ -43,7 +43,12 @@ class Chain:
 
     @classmethod
     def load(cls, folder: Path, chosen: SegmentationOptions, inputs: RunInputs) -> Chain:
-        """Load the bundles of a run, of which the one in ``folder`` finds the labels, perhaps within another.
+        """Load the bundles of a run.
+
+        Args:
+            folder: folder of the bundle that finds the labels.
+            chosen: the user's options, including whether it works within another.
+            inputs: the images.
 
         Raises:
             FileNotFoundError: as for :meth:`LoadedBundle.load`, or the bundle of ``within`` is missing.

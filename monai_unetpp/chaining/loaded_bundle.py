@@ -48,9 +48,14 @@ class LoadedBundle:
         settings: Mapping[str, Any],
         is_second: bool = False,
     ) -> LoadedBundle:
-        """Load a bundle, with ``settings`` for ``inference.json``, by key.
+        """Load a bundle.
 
-        If ``is_second``, another bundle takes the cases, and this one gets crops of them.
+        Args:
+            folder: folder of the bundle.
+            chosen: the user's options.
+            inputs: the images of the run.
+            settings: values to set in ``inference.json``, by key.
+            is_second: whether another bundle takes the cases, and this one gets crops of them.
 
         Raises:
             FileNotFoundError: none of the inputs exists, or a file of the bundle is missing.

@@ -58,6 +58,11 @@ class SegmentationSaveImaged(SaveImaged):
 
     The path of the written file is kept in the metadata as ``saved_to``. Labels are stored as the smallest of uint8,
     uint16 and int32 that holds them.
+
+    Example:
+        .. code-block:: json
+
+            {"_target_": "monai_unetpp.data.SegmentationSaveImaged", "keys": "pred", "output_dir": "@output_dir"}
     """
 
     def __init__(
@@ -140,7 +145,9 @@ class SegmentationSaveImaged(SaveImaged):
     def check_result(self, source: str | Sequence[str], item: Mapping[Any, Any]) -> Path:
         """Check that the result of an image may be written, before the network runs.
 
-        ``source`` is the image, or all its files; ``item`` has the case's own keys, such as ``case``.
+        Args:
+            source: the image, or all its files.
+            item: the case's own keys, such as ``case``.
 
         Returns:
             The path of the file to write.

@@ -40,6 +40,7 @@ class LevelResult:
     """The result of one level.
 
     Attributes:
+        level: such as ``"L2"``.
         parameters: number of parameters of the network pruned to this level.
         labels: names of the labels.
         case: its segmentation, volumes and times.
@@ -70,10 +71,14 @@ class LevelResult:
 
 @dataclasses.dataclass(frozen=True)
 class DemoPart:
-    """One image at every level of one bundle, with the device, runtime and precision of the network.
+    """One image at every level of one bundle.
 
     Attributes:
         name: one of :data:`PARTS`.
+        bundle: the bundle that segmented it.
+        device: device of the network.
+        runtime: its runtime, such as ``"openvino"``.
+        precision: such as ``"bf16"``.
         image: the segmented NIfTI file.
         picture: a PNG file that shows all levels on it.
         levels: shallowest first.
@@ -91,7 +96,11 @@ class DemoPart:
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """Files and figures of the demonstration, in the requested order."""
+    """Files and figures of the demonstration.
+
+    Attributes:
+        parts: the parts in the requested order.
+    """
 
     parts: tuple[DemoPart, ...]
 

@@ -138,10 +138,16 @@ def export_checkpoint(
     batch_size: int = 1,
     dynamic_batch: bool = False,
 ) -> NetworkExport:
-    """Export the network of a bundle, or of a checkpoint with the network's configuration; see :func:`export_network`.
+    """Export the network of a bundle or of a checkpoint; see :func:`export_network`.
 
-    The windows have by default the shape in the bundle's metadata, and the level is the one that the bundle runs; for a
-    checkpoint, the deepest.
+    Args:
+        source: name or folder of a bundle, or a checkpoint with the network's configuration.
+        path: the file to write.
+        format: one of :data:`FORMATS`.
+        window_shape: spatial shape of the windows; by default that in the bundle's metadata.
+        level: such as ``"L2"``; by default the one that the bundle runs; for a checkpoint, the deepest.
+        batch_size: number of windows per batch.
+        dynamic_batch: allow any number of windows; TensorRT cannot.
 
     Raises:
         FileNotFoundError: the bundle or file does not exist.

@@ -54,9 +54,14 @@ def find_failures(
     segmentation is reported, and the others go on. Without ``segmentations``, kinds are only counted and nothing is
     drawn. See ``kinds_of`` in ``monai_unetpp.failures.kinds`` for the kinds.
 
-    Folders and options, such as ``worst=20`` or ``labels=["tumour"]``, are the fields of
-    :class:`~monai_unetpp.failures.failure_options.FailureOptions`. If ``progress`` is True, there is a bar on standard
-    error; a function is called with a line of text after each case.
+    Args:
+        dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
+        output_dir: folder for the report.
+        segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
+            :func:`monai_unetpp.segmentation.segment_files` and the bundles write them.
+        progress: True shows a bar on standard error, a function is called with a line of text after each case.
+        **options: other fields of :class:`~monai_unetpp.failures.failure_options.FailureOptions`, such as ``worst=20``
+            or ``labels=["tumour"]``.
 
     Raises:
         FileNotFoundError: no ``dataset.json``, or no folder ``segmentations``.

@@ -22,7 +22,9 @@ class ExaminedCase:
     """One case of the data set.
 
     Attributes:
+        case: its name.
         image: the image file; the first one if each channel has its own.
+        label: the label file.
         segmentation: the segmentation file; None if only kinds are counted.
         image_kind: shape and background.
         spacing_mm: voxel size by axis.
@@ -62,6 +64,7 @@ class FailureReport:
     """The result of :func:`monai_unetpp.failures.find_failures`.
 
     Attributes:
+        dataset: name of the data set.
         list_key: the list of ``dataset.json``.
         segmentations: the folder that was scored; None if only kinds are counted.
         labels: value of each scored label by name.

@@ -41,7 +41,12 @@ def gate_tolerance(name: str) -> float | None:
 
 
 def check_tolerance(value: Any) -> float:
-    """The tolerance as a float; a TypeError if it is no number, a ValueError if it is outside 0 to 1."""
+    """Check a tolerance.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it lies outside 0 to 1.
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"adaptive_tolerance must be a number such as 0.033, got {value!r}. It is 1 - Dice.")
     tolerance = float(value)
@@ -51,12 +56,12 @@ def check_tolerance(value: Any) -> float:
 
 
 def check_gate(levels: Any, tolerance: Any, runtime: str) -> float | None:
-    """The checked tolerance of an inferer with adaptive depth; None for other inferers.
+    """Check the tolerance of an inferer with adaptive depth; None for other inferers.
 
     Raises:
         TypeError: the tolerance is not a number.
-        ValueError: it is given without the level ``"adaptive"`` or vice versa, or the runtime compiles the whole
-            network.
+        ValueError: a tolerance is given without the level ``"adaptive"`` or vice versa, or the runtime compiles the
+            whole network.
     """
     if (levels == ADAPTIVE) != (tolerance is not None):
         raise ValueError(
@@ -97,7 +102,7 @@ def gated(logits: Mapping[str, torch.Tensor], tolerance: float) -> tuple[torch.T
     Each level is compared with the one before it; the first that agrees is used, else the deepest.
 
     Args:
-        logits: of two or more levels, shallowest first, ``(B, C, *spatial)`` each.
+        logits: logits of two or more levels, ``(B, C, *spatial)`` each, shallowest first.
         tolerance: as for :func:`levels_agree`.
 
     Returns:
@@ -118,10 +123,14 @@ def gated(logits: Mapping[str, torch.Tensor], tolerance: float) -> tuple[torch.T
 def add_gated(
     outputs: Mapping[str, torch.Tensor], names: Sequence[str]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Add the outputs of gates to the logits by level, shallowest first.
+    """Add the outputs of gates to those of levels.
 
-    Of ``names``, those of gates count, such as ``"adaptive=0.02"``. Returned are all outputs, and for each gate the
-    index of each window's level.
+    Args:
+        outputs: logits by level, shallowest first.
+        names: names of gates, such as ``"adaptive=0.02"``; others are ignored.
+
+    Returns:
+        All outputs, and for each gate the index of each window's level.
     """
     extended, depths = dict(outputs), {}
     for name in names:

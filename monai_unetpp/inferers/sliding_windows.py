@@ -217,7 +217,14 @@ class NestedSlidingWindowInferer(Inferer):
         return next(iter(outputs.values())) if gives_one else outputs
 
     def with_options(self, **changes: Any) -> NestedSlidingWindowInferer:
-        """Copy this inferer with some arguments of its constructor changed, without its ``timer``."""
+        """Copy this inferer with some arguments changed, without its ``timer``.
+
+        Args:
+            **changes: arguments of the constructor.
+
+        Raises:
+            TypeError: the constructor does not have an argument.
+        """
         options = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         return type(self)(**{**options, **changes})
 

@@ -38,10 +38,10 @@ class WindowGrid(WindowLayout):
         return cls.overlapping(image_size, window, overlap)
 
     def cut(self, image: torch.Tensor, position: Sequence[int], padding_mode: str, cval: float) -> torch.Tensor:
-        """Cut one window out of an image ``(C, *image_size)``.
+        """Cut one window out of an image.
 
         Args:
-            image: the image.
+            image: ``(C, *image_size)``.
             position: where the window starts.
             padding_mode: as in ``torch.nn.functional.pad``; mirror images and copies repeat as often as it takes.
             cval: the padding value for ``padding_mode="constant"``.
@@ -74,7 +74,11 @@ class WindowGrid(WindowLayout):
 
 
 def check_axes(image_size: Sequence[int], **arguments: Any) -> None:
-    """Raise a ValueError if an axis of an image is empty, or an argument is for another number of axes."""
+    """Check the size of an image, and arguments for all axes or each.
+
+    Raises:
+        ValueError: an axis is empty, or an argument is for another number of axes.
+    """
     if min(image_size) < 1:
         raise ValueError(f"inputs must have no empty axis, got spatial size {list(image_size)}. Check the image.")
     for name, value in arguments.items():
@@ -100,8 +104,11 @@ def importance_of(
 ) -> torch.Tensor | None:
     """The weight of each voxel of a window, ``window_size`` in float32; ``None`` for equal weights.
 
-    They are equal in ``mode`` ``"constant"``, unlike ``"gaussian"``, and for a single window. ``sigma_scale`` is the
-    standard deviation in window lengths, for all axes or each.
+    Args:
+        grid: the windows; a single one needs no weights.
+        mode: ``"gaussian"`` or ``"constant"``.
+        sigma_scale: standard deviation of the Gaussian in window lengths, for all axes or each.
+        device: device of the result.
     """
     if mode == "constant" or grid.has_one_window:
         return None
@@ -109,7 +116,13 @@ def importance_of(
 
 
 def summed_importance(grid: WindowGrid, importance: torch.Tensor | None, device: torch.device | str) -> torch.Tensor:
-    """The summed weights of all windows at each voxel, ``padded_size`` in float32; ``None`` weights each by 1."""
+    """The summed weights of all windows at each voxel, ``padded_size`` in float32.
+
+    Args:
+        grid: the windows.
+        importance: weight of each voxel of a window; ``None`` for 1.
+        device: device of the result.
+    """
     total = torch.ones(grid.window_size, device=device) if importance is None else importance.to(device)
     # windows are all combinations of starts, so the axes can be summed one by one
     for axis, starts in enumerate(grid.starts):

@@ -45,7 +45,12 @@ class Environment:
 def describe_environment(
     device: torch.device | str = "cpu", precision: str = "auto", runtime: str = "torch"
 ) -> Environment:
-    """Describe the machine and the software, for reports; the precision ``"auto"`` is resolved for the device.
+    """Describe the machine and the software, for reports.
+
+    Args:
+        device: device of the networks.
+        precision: ``"auto"`` is resolved for ``device``.
+        runtime: runtime of the network, such as ``"torch"`` or ``"openvino"``.
 
     Raises:
         ValueError: device or precision is unknown.
@@ -68,7 +73,11 @@ def describe_environment(
 
 
 def software_versions(*packages: str) -> dict[str, str]:
-    """Versions of this package, its main dependencies, Python, the system and other installed ``packages``."""
+    """Versions of this package, its main dependencies, Python and the system.
+
+    Args:
+        *packages: names of other packages; missing ones are left out.
+    """
     versions = {
         "monai-unetpp": __version__,
         "monai": monai.__version__,

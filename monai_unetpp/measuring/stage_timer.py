@@ -18,7 +18,10 @@ class StageTimer:
     """Sums wall time by stage; several threads may share one timer.
 
     Stages may be nested: the time of the inner one does not count for the outer one, so the stages of a thread add up
-    to the time spent in them. A GPU is synchronized at their borders, which costs a little time.
+    to the time spent in them.
+
+    Args:
+        device: device of the stages; a GPU is synchronized at their borders, which costs a little time.
 
     Example:
         >>> timer = StageTimer()

@@ -126,7 +126,16 @@ def score_case(
 class CaseScorer:
     """Score several label maps against one truth, computing its surfaces and search trees only once.
 
-    Arguments and errors are those of :func:`score_case`.
+    Args:
+        truth: as for :func:`score_case`.
+        spacing_mm: as for :func:`score_case`.
+        labels: as for :func:`score_case`.
+        tolerance_mm: as for :func:`score_case`.
+        ignore_label: as for :func:`score_case`.
+
+    Raises:
+        TypeError: as for :func:`score_case`.
+        ValueError: as for :func:`score_case`.
 
     Example:
         >>> import numpy as np
@@ -157,7 +166,10 @@ class CaseScorer:
         self._truth = self._structures(self._scored(true))
 
     def score(self, prediction: npt.ArrayLike) -> dict[str, LabelScore]:
-        """Score each label of a label map as in :func:`score_case`.
+        """Score each label as in :func:`score_case`.
+
+        Args:
+            prediction: as for :func:`score_case`.
 
         Raises:
             TypeError: the label map does not hold integers.

@@ -58,13 +58,13 @@ def measure_costs(
 
     Args:
         networks: by name of their operating point, pruned and in eval mode; they are moved to ``device``.
-        window_shape: ``(H, W[, D])``.
-        volume_shape: ``(H, W[, D])`` of a whole volume.
+        window_shape: spatial shape of one window, ``(H, W[, D])``.
+        volume_shape: spatial shape of a whole volume.
         inferer: runs a network over a volume, such as a ``SlidingWindowInferer``; its own precision is ignored. The
             runtime of a ``NestedSlidingWindowInferer`` applies to windows too.
         device: a CPU or a CUDA device.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        repeats: measured runs of each network.
+        repeats: measured runs of each network; more give a narrower spread.
         warm_up: unmeasured runs before them.
         seed: of the inputs, and of the order within the rounds.
         full_network: the network that was scored, for the self-check; None skips the check.
@@ -148,7 +148,8 @@ def measure_setting_costs(
 
     Args:
         networks: the pruned networks by level, in eval mode.
-        points: each with a setting; those at the first one's setting take window time and memory from ``level_costs``.
+        points: each with a setting and a level in ``networks``; those at the first point's setting take window time
+            and memory from ``level_costs``.
         inferer: runs a network over a volume at each setting.
         level_costs: from :func:`measure_costs` for each level, at the setting of the first point.
         reference: name of the point to compare times with.

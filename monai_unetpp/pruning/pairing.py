@@ -33,6 +33,7 @@ class PairedScores:
     """The scores of one data set by point, label and case: every case has every label at every point.
 
     Attributes:
+        dataset: name of the data set.
         points: names of the operating points.
         subjects: subject of each case, in the order of the rows.
         labels: names of the labels in the order of the rows, without the pooled foreground if there are others.
@@ -47,7 +48,12 @@ class PairedScores:
 
     @classmethod
     def from_rows(cls, rows: Iterable[ScoreRow], points: Sequence[str], dataset: str) -> PairedScores:
-        """Pair the rows of ``dataset``; those of other data sets are ignored.
+        """Pair the rows of ``dataset``.
+
+        Args:
+            rows: scores; those of other data sets are ignored.
+            points: names of the operating points; each must be scored on every case.
+            dataset: name of the data set.
 
         Raises:
             ValueError: no rows of the data set, an unknown point, a duplicate score, a case with two subjects or
@@ -104,7 +110,11 @@ class PairedScores:
         return np.array([numbers[self.subjects[case]] for case in cases], dtype=np.int64)
 
     def check_label(self, label: str) -> str:
-        """``label`` if it was scored, the pooled foreground included, else a ``ValueError``."""
+        """``label`` if it was scored, the pooled foreground included.
+
+        Raises:
+            ValueError: it was not.
+        """
         known = dict.fromkeys(name for _, name, _ in self.scores)
         if label not in known:
             raise ValueError(f"label must be one of {', '.join(known)}, got {label!r} for data set {self.dataset!r}.")

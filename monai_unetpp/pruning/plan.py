@@ -67,19 +67,21 @@ class EvaluationData:
     """The labelled cases, and which of them only confirm.
 
     Attributes:
-        dataset_dir: one or more folders with ``dataset.json``, whose names are those of the data sets: each gets a
-            verdict, and all together one more.
+        dataset_dir: one or more folders with ``dataset.json``: each gets a verdict, and all together one more. The
+            name of the folder is the name of the data set.
         list_key: list of ``dataset.json`` to use.
-        confirm_dir: only confirms the level chosen on the others; it must share no image and no subject with them.
+        confirm_dir: another data set that only confirms the level chosen on the others; it must share no image and no
+            subject with them.
         confirm_share: share of the subjects held out to confirm the choice, such as 0.5.
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
         subjects_of: the only data set whose subjects these two tell, such as that of the training; None for all.
         exclude_problems: leave out cases with problems in their data instead of stopping; not those of ``scores``.
-        training_list: list on which the network was trained, such as ``"training"``, to be scored too.
-        scores: one table per fold, instead of scoring the cases of ``dataset_dir``, which may be of any of its lists;
-            see :func:`monai_unetpp.pruning.judge`. A training with ``--folds`` writes them as
-            ``training/fold_1/per_case.csv`` and so on.
+        training_list: list of ``dataset.json`` on which the network was trained, such as ``"training"``. It is scored
+            too, to show how much better each level is on cases that it knows.
+        scores: tables of out-of-fold scores, one per fold, to use instead of scoring the cases of ``dataset_dir``; see
+            :func:`monai_unetpp.pruning.judge`. The cases may be of any of its lists. A training with ``--folds`` writes
+            them as ``training/fold_1/per_case.csv`` and so on.
         only: names of the cases of the data sets that are scored; empty for all of the list.
         unscored: which cases are not scored and why, as a sentence for the report.
 
@@ -165,9 +167,11 @@ class CostSettings:
         repeats: latency runs of each level.
         warm_up: unmeasured runs before them.
         volume_share: share of the voxels of the case of median size on which time and memory are measured, about.
-        settings: such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
-            "precision=fp32,bf16"]``; the inferer must then be a ``NestedSlidingWindowInferer``. ``adaptive`` applies
-            at its own setting. The verdict does not change; the report also compares the operating points.
+        settings: values of overlap, flips, precision, runtime and windows at which every level is evaluated too, in all
+            combinations, such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
+            "precision=fp32,bf16"]``; the inferer must then be a ``NestedSlidingWindowInferer``. ``adaptive`` lists
+            tolerances for choosing the depth of each window, at the inferer's own setting. The verdict does not
+            change; the report also compares the operating points.
         settings_repeats: latency runs of each operating point of ``settings``.
 
     Raises:
@@ -205,10 +209,11 @@ class Outputs:
     """What is written, and where.
 
     Attributes:
-        output_dir: for the report and for finished cases.
+        output_dir: folder for the report and for finished cases.
         title: name of the model in the report.
-        save_uncertainty: map where the levels disagree for every case, and measure how well this finds errors.
+        save_uncertainty: write a map of where the levels disagree for every case, and measure how well it finds errors.
         write: folder for the pruned bundle; it is written if the verdict is to prune.
+        overwrite: whether ``write`` may replace an earlier pruned bundle.
         progress: True shows bars on standard error, a function is called with a line of text after each case.
         pictures: most of the worst cases to draw.
     """
@@ -239,7 +244,12 @@ _GROUPS: dict[str, type[Any]] = {
 class PruningPlan:
     """Everything that :func:`monai_unetpp.pruning.prune` needs.
 
-    The rules are fixed before any case is scored.
+    Attributes:
+        pipeline: the network and its transforms.
+        data: the cases.
+        outputs: what to write.
+        rules: rules of the verdict, fixed before any case is scored.
+        costs: how costs are measured.
     """
 
     pipeline: EvaluatedNetwork

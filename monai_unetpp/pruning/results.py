@@ -105,9 +105,12 @@ class ScoreRow:
     """The score of one label of one case at one operating point.
 
     Attributes:
-        case: its name, unique in the data set.
-        subject: equal to ``case`` if unknown.
-        label: ``"foreground"`` for all labels pooled.
+        dataset: name of the data set.
+        case: name of the case, unique in its data set.
+        subject: the subject of the case; equal to ``case`` if unknown.
+        point: name of the operating point.
+        label: name of the label, or ``"foreground"`` for all labels pooled.
+        score: the numbers and their state.
     """
 
     dataset: str
@@ -140,13 +143,16 @@ class PointCost:
     """The cost of an operating point, measured on the pruned network.
 
     Attributes:
+        point: name of the operating point.
+        parameters: number of parameters.
         flops_per_window: floating-point operations for one window (a multiplication and an addition count as two).
         checkpoint_bytes: size of the pruned state dict as a file.
         window_latency_s: seconds per window.
         volume_latency_s: seconds per whole volume, including the inferer.
         peak_memory_bytes: peak memory while one volume is segmented: device memory on CUDA, on a CPU the growth of the
             resident set of a separate process.
-        window_shape: without channels, like ``volume_shape``.
+        window_shape: spatial shape of the window.
+        volume_shape: spatial shape of the volume.
         self_check: the pruned network against the scored level; None for further checkpoints.
         volume_energy_j: joules per whole volume, idle power included; None if the machine does not report it.
     """
@@ -169,19 +175,25 @@ class Comparison:
     """The comparison of a level with the deepest, for one guarded metric of one label.
 
     Attributes:
-        point: the shallower operating point.
-        reference: the deepest one.
+        point: name of the shallower operating point.
+        reference: name of the deepest one.
+        metric: name of the metric.
+        label: name of the label.
         margin: the non-inferiority margin.
         cases: number of paired cases.
         clusters: number of subjects.
+        mean_reference: mean of the metric at the reference.
+        mean_point: mean of the metric at the point.
         mean_difference: mean of the paired differences, signed so that negative is worse at the point.
         sd_difference: their standard deviation (of subject means if subjects have several cases).
         lower_bound: one-sided lower confidence bound of the mean difference at ``1 - alpha``.
         upper_bound: the upper bound at the same level, for display.
         method: ``"bca"`` or ``"t"``.
-        worst_difference: the most negative difference, of ``worst_case``.
+        worst_difference: the most negative difference.
+        worst_case: name of its case.
+        state: ``"pass"``, ``"fail"`` or ``"inconclusive"``.
         subjects_needed: subjects for 80 % power if there is no true difference; None if unknown.
-        reason: why it has this state, in one sentence.
+        reason: one sentence.
         drops: subjects in which a case drops by more than the limit of single cases.
         gains: subjects in which a case gains as much.
         newly_missed: subjects in which the point misses the label completely and the reference does not.
@@ -220,6 +232,7 @@ class TradeOff:
     Attributes:
         rule: the rule, such as ``"latency_ms<=50"`` or ``"pareto accuracy/latency_ms"``.
         points: names of the points it picks: the front, a single one, or none.
+        reason: why.
         on_front: for a front, the share of 1,000 resamples of the subjects in which each point is on it.
     """
 
@@ -235,8 +248,11 @@ class Decision:
 
     Attributes:
         dataset: name of the data set, or ``"all"``.
+        verdict: ``"prune"``, ``"keep"`` or ``"inconclusive"``.
         level: the level to use: the pruned one, or the deepest if the verdict is not to prune.
         role: what the cases were used for.
+        cases: number of cases.
+        subjects: number of subjects.
         comparisons: every comparison made, deepest level first.
         blockers: why the test stopped at a level (newly missed structures, large drops, failed margin), in sentences.
         subjects_needed: how many would probably settle an inconclusive verdict; None if unknown.
@@ -288,6 +304,8 @@ class Stability:
     are left out.
 
     Attributes:
+        dataset: name of the data set.
+        subjects: number of subjects.
         halves: share of 1,000 random halves of the subjects with each verdict.
         new_samples: the same with every subject of a half counted twice: such samples vary like new ones of full size
             from the same source.
@@ -309,11 +327,14 @@ class SetDifference:
 
     Attributes:
         point: name of the level.
+        metric: name of the metric.
+        label: name of the label.
         first: name of a data set.
         second: name of another one.
         difference: mean difference on ``first`` minus that on ``second``; negative where the level loses more on
             ``first``.
-        lower: lower end of its two-sided 95 % interval, which ends at ``upper``.
+        lower: lower end of its two-sided 95 % interval.
+        upper: upper end.
         depends_on_set: whether the interval excludes 0.
     """
 
@@ -333,7 +354,9 @@ class Exposure:
     """How many of the cases behind a verdict took part in the weights.
 
     Attributes:
-        role: as in :class:`Decision`.
+        dataset: name of the data set.
+        role: role of the cases, as in :class:`Decision`.
+        cases: number of cases.
         training: how many were used for training.
         selecting: how many chose the weights.
         rule: how the weights were chosen; empty if the bundle does not say.
@@ -353,7 +376,15 @@ class Exposure:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingGap:
-    """Mean Dice of a label at a level on training cases and on judging cases."""
+    """Mean Dice of a level on training cases and on judging cases.
+
+    Attributes:
+        dataset: name of the data set.
+        point: name of the level.
+        label: name of the label.
+        training: mean Dice on the training cases.
+        judging: mean Dice on the judging cases.
+    """
 
     dataset: str
     point: str
@@ -367,9 +398,11 @@ class PointOutcome:
     """How an operating point of a grid compares with the reference on one data set.
 
     Attributes:
+        point: name of the operating point.
+        dataset: name of the data set.
         state: ``"pass"`` if it is not worse by more than the margins, ``"fail"`` or ``"inconclusive"``.
         alpha: one-sided error level of its bounds, corrected for the number of points.
-        comparisons: of every guarded metric of every label.
+        comparisons: every guarded metric of every label.
         reasons: sentences on what did not pass.
     """
 
@@ -391,11 +424,12 @@ class OperatingGrid:
         rows: scores of all points on the choosing cases.
         accuracy: mean Dice by name of the point, over labels and data sets.
         costs: by name of the point.
-        time_ratios: by name of the point, time per volume relative to the reference in the same round.
+        time_ratios: by name of the point: time per volume relative to the reference in the same round.
         outcomes: by data set, of every point but the reference.
         front: names of the points that no other beats in both accuracy and time, most accurate first.
         on_front: by point, the share of 1,000 resamples of the subjects in which it is on the front.
         recommended: the fastest point that passes on every data set; None if none is faster than the reference.
+        reason: why, in one sentence.
         left_out: settings that failed on a case, and why.
     """
 
@@ -418,7 +452,9 @@ class CaseDepth:
     """The depths of the windows of a case, chosen for each window.
 
     Attributes:
-        point: such as ``"adaptive=0.033"``.
+        dataset: name of the data set.
+        case: name of the case.
+        point: name of the point, such as ``"adaptive=0.033"``.
         windows: number of windows by the level at which they stopped.
     """
 
@@ -465,7 +501,9 @@ class AdaptiveDepth:
         rows: their scores on the choosing cases.
         depths: of every case at every point.
         level_operations: operations of a window by the level at which it stops, relative to the deepest.
+        timed_cases: number of cases that were timed.
         recommended: the accepted point with the fewest operations, if it is also faster; else None.
+        reason: why, in one sentence.
         staging: by runtime, the time of the timed cases if the network runs in stages and no window stops, relative to
             the deepest level alone in the same round.
     """
@@ -486,12 +524,15 @@ class PruningResult:
     """The result of one run of the pruning evaluator.
 
     Attributes:
+        title: name of the evaluated model.
         points: all operating points, shallowest level first, extra ones last.
         labels: names of the labels without the background, in the order of their values.
         tolerance_mm: tolerance of the normalised surface Dice by label.
+        rows: all scores.
         problems: cases that were left out.
         costs: by name of the operating point.
         environment: where costs were measured.
+        rules: rules of the verdict.
         decisions: one per data set and, for several, one for ``"all"``.
         trade_offs: Pareto front, budgets and utility.
         command: the command line or call.

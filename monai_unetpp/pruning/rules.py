@@ -69,14 +69,19 @@ class Rules:
 
     Attributes:
         margins: what to guard; a margin with labels takes precedence over one without.
-        max_case_drop: the size of a large drop of a single case by metric; large drops are weighed against large gains.
-            A dict holds all limits; strings such as ``"dice=0.2"`` leave the others at their defaults.
-        min_reference: the lowest mean Dice of a guarded label at the deepest level, which else is no reference.
+        max_case_drop: the size of a large drop of a single case, for guarded labels and metrics; large drops are
+            weighed against large gains. A dict holds all limits; strings such as ``"dice=0.2"`` change single limits
+            and leave the others at their defaults.
+        min_reference: the lowest mean Dice of a guarded label at the deepest level; below it there is no verdict, since
+            a broken level is no reference.
         alpha: one-sided error level, above 0 and below 0.5.
-        seed: of all that is random. The same rules and scores always give the same verdict.
-        budgets: such as ``"latency_ms=50"``: also pick the cheapest level within all of them that is shown to be as
-            good as the most accurate one there.
-        utility_weight: accuracy that the cost of the most expensive level is worth; also pick by utility.
+        bootstrap_samples: resamples of the bootstrap.
+        seed: of the bootstrap, of the split by ``confirm_share`` and of the measurements. The same rules and scores
+            always give the same verdict.
+        budgets: such as ``"latency_ms=50"``: also pick the cheapest level within all of them that
+            is shown to be as good as the most accurate one there.
+        utility_weight: accuracy that the full cost of the most expensive level is worth; also pick the level with the
+            highest utility.
 
     Raises:
         ValueError: a value out of range, an unknown metric, or a limit given twice.
@@ -152,7 +157,11 @@ class Rules:
         return min(fitting, key=lambda each: each.labels is None).value if fitting else None
 
     def check_labels(self, known: Sequence[str]) -> None:
-        """Refuse margins for labels other than the ``known`` ones with a ``ValueError``."""
+        """Refuse margins for labels other than the ``known`` ones.
+
+        Raises:
+            ValueError: there is one.
+        """
         unknown = next((name for margin in self.margins for name in margin.labels or () if name not in known), None)
         if unknown is not None:
             raise ValueError(f"margins must name labels among {', '.join(known)}, got {unknown!r}. Correct the name.")

@@ -60,9 +60,14 @@ _LARGEST_SAMPLE = 10_000_000
 
 @dataclasses.dataclass(frozen=True)
 class MeanBounds:
-    """Mean and standard deviation (``n - 1``) of a sample, with one-sided bounds of the mean at the same level.
+    """Mean of a sample with one-sided bounds.
 
-    ``method`` is that of the lower bound.
+    Attributes:
+        mean: mean of the sample.
+        sd: standard deviation (``n - 1``).
+        lower: lower confidence bound of the mean.
+        upper: upper confidence bound of the mean, at the same one-sided level.
+        method: the method of the lower bound, ``"bca"`` or ``"t"``.
     """
 
     mean: float
@@ -73,7 +78,11 @@ class MeanBounds:
 
 
 def check_alpha(alpha: float) -> float:
-    """``alpha`` if it is a one-sided error level, else a ``ValueError``."""
+    """``alpha`` if it is a one-sided error level.
+
+    Raises:
+        ValueError: it is not between 0 and 0.5.
+    """
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must lie between 0 and 0.5, got {alpha}. Common one-sided levels are 0.05 and 0.025.")
     return alpha
@@ -82,7 +91,9 @@ def check_alpha(alpha: float) -> float:
 def bound_alpha(subjects: int | FloatArray, alpha: float) -> Any:
     """The one-sided level of the bound: ``alpha``, or less with few subjects, down to a tenth of it with ten.
 
-    An array of numbers of subjects gives an array.
+    Args:
+        subjects: number of subjects; an array gives an array.
+        alpha: one-sided error level.
     """
     return alpha * 10.0 ** -_shortage(subjects)
 
@@ -107,8 +118,12 @@ def least_mean(subjects: int | FloatArray, margin: float, alpha: float = 0.05) -
 
     If drops of five margins (up to six with fewer than :data:`FULL_SUBJECTS` subjects) occurred at the highest rate
     that the sample cannot exclude, the mean should still be above ``-margin``. Five margins cost hardly any power at
-    the textbook sample sizes; larger drops are left to the limit on single cases. An array of numbers of subjects gives
-    an array.
+    the textbook sample sizes; larger drops are left to the limit on single cases.
+
+    Args:
+        subjects: number of subjects; an array gives an array.
+        margin: the non-inferiority margin.
+        alpha: one-sided error level.
     """
     return margin * (unseen_rate(subjects, alpha) * (_UNSEEN_DROP + _shortage(subjects)) - 1)
 
@@ -121,9 +136,17 @@ def is_non_inferior(
     margin: float,
     alpha: float = 0.05,
 ) -> Any:
-    """Whether a sample with a lower bound by :func:`mean_bounds` shows that the mean loss is smaller than ``margin``.
+    """Whether a sample shows that the mean loss is smaller than ``margin``.
 
-    The mean difference is negative where worse. Arrays are judged element by element.
+    Args:
+        lower: lower bound from :func:`mean_bounds`; an array is judged element by element.
+        mean: mean difference, negative where worse.
+        subjects: size of the sample, or of each.
+        margin: the non-inferiority margin.
+        alpha: one-sided error level.
+
+    Returns:
+        A bool, or an array of them.
     """
     room = np.asarray(mean) > least_mean(subjects, margin, alpha)
     accepted = (np.asarray(lower) > -margin) & room & (np.asarray(subjects) >= MIN_SUBJECTS)
@@ -156,6 +179,9 @@ def skewness_corrected_t(samples: FloatArray, alpha: float = 0.05) -> FloatArray
     Args:
         samples: ``(..., n)``, ``n`` at least 3 for a correction, 2 for a bound.
         alpha: one-sided error level.
+
+    Returns:
+        ``(...)`` bounds.
     """
     n = samples.shape[-1]
     z, mean, sd = standardised(samples)
@@ -216,7 +242,7 @@ def mean_bounds(
     Args:
         differences: one per subject, at least two.
         alpha: one-sided error level.
-        bootstrap_samples: 100 or more.
+        bootstrap_samples: number of resamples, 100 or more.
         seed: of the resampling.
 
     Raises:
@@ -283,7 +309,7 @@ def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05, error: flo
 
     Args:
         sd: standard deviation of the paired differences.
-        margin: in the same unit.
+        margin: the non-inferiority margin, positive, in the same unit.
         alpha: one-sided error level of the bound.
         error: that of the whole test, for the room for unseen drops, if the bound is corrected for several tests.
 
@@ -304,8 +330,14 @@ def subjects_needed(sd: float, margin: float, *, alpha: float = 0.05, error: flo
 def least_subjects(power: Callable[[int], float], start: int, most: int, parts: int) -> int | None:
     """The smallest number of subjects with a power of :data:`POWER`, found by doubling and bisection.
 
-    It starts from ``start``, may be too large by one of so many ``parts`` of itself, and is None if ``most`` are not
-    enough. The power grows with the number.
+    Args:
+        power: by the number of subjects, which it grows with.
+        start: the smallest number to consider.
+        most: the largest number to double to.
+        parts: the number may be too large by one of so many parts of itself.
+
+    Returns:
+        The number; None if ``most`` are not enough.
     """
     low, high = start - 1, start
     while power(high) < POWER:

@@ -34,11 +34,15 @@ def default_bids_output(folder: Path) -> Path:
 
 
 def find_bids_images(folder: Path, suffix: str) -> dict[str, str]:
-    """Find the anatomical images with a BIDS suffix, such as ``"T1w"``, in a raw or derived BIDS data set.
+    """Find the anatomical images of one kind, in the order of subjects and sessions.
+
+    Args:
+        folder: a BIDS data set, raw or derived.
+        suffix: BIDS suffix of the images, such as ``"T1w"``.
 
     Returns:
-        By file, in the order of subjects and sessions, the path of its segmentation in the derived data set, without
-        ``_dseg`` and suffix, such as ``"sub-01/anat/sub-01_run-1"``.
+        By file, the path of its segmentation in the derived data set, without ``_dseg`` and suffix, such as
+        ``"sub-01/anat/sub-01_run-1"``.
 
     Raises:
         ValueError: there are none.
@@ -61,9 +65,14 @@ def find_bids_images(folder: Path, suffix: str) -> dict[str, str]:
 
 
 def write_bids_description(folder: Path, source: Path, bundle: str) -> None:
-    """Make ``folder`` a data set derived from ``source``: write its description and the list of ignored files.
+    """Make a folder a derived data set: write its description and the list of ignored files.
 
-    The description names the bundle. What others have added to these files stays.
+    What others have added to these stays.
+
+    Args:
+        folder: the derived data set.
+        source: the original data set.
+        bundle: name of the bundle.
 
     Raises:
         ValueError: the folder is a data set of another program or bundle.

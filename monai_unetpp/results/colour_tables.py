@@ -16,7 +16,8 @@ BIDS_TABLE_FILE = "dseg.tsv"
 def itk_snap_table(names: Mapping[int, str]) -> str:
     """Label descriptions of ITK-SNAP: number, colour, opacity, visibility in 2D and 3D, and name.
 
-    ``names`` are those of the values other than the background, as in the other tables.
+    Args:
+        names: name of each value, without the background.
     """
     rows = [(0, (0, 0, 0), 0, 0, "Clear Label")]
     rows += [(label.value, label.colour, 1, 1, label.name.replace('"', "'")) for label in make_labels(names)]
@@ -28,7 +29,11 @@ def itk_snap_table(names: Mapping[int, str]) -> str:
 
 
 def slicer_table(names: Mapping[int, str]) -> str:
-    """A colour table of 3D Slicer: number, name without spaces, red, green, blue and opacity."""
+    """A colour table of 3D Slicer: number, name without spaces, red, green, blue and opacity.
+
+    Args:
+        names: name of each value, without the background.
+    """
     lines = [
         f"{label.value} {'_'.join(label.name.split())} {' '.join(map(str, label.colour))} 255"
         for label in make_labels(names)

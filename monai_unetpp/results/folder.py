@@ -86,7 +86,8 @@ class ResultFolder:
     def check_labels(self, replaced: Collection[str]) -> None:
         """Check before any work that the tables will name the values of all results in the folder.
 
-        ``replaced`` are the names of the results that the run writes.
+        Args:
+            replaced: names of the results that the run writes.
 
         Raises:
             ValueError: others stay whose labels have other names, or labels are to be mixed with numbered objects.
@@ -120,10 +121,14 @@ class ResultFolder:
         return any(self.path.joinpath(*parts[-depth:]).is_file() for depth in (1, 3, 4))
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
-        """Add a finished case and the sizes of its labels, which are none if objects were numbered.
+        """Add a finished case; files are written from time to time, and what fails is tried again.
 
-        Files are written from time to time, but at once where they tell of an earlier result, which has been replaced:
-        a run that is killed must not leave what was. What fails is tried again.
+        They are written at once where they tell of an earlier result, which has been replaced: a run that is killed
+        must not leave what was.
+
+        Args:
+            case: the case.
+            volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
         """
         self._outputs[case.case] = output = Path(case.output)
         self.take_over(case)
@@ -142,8 +147,13 @@ class ResultFolder:
     ) -> None:
         """Add a case that was finished before; its volumes are measured if missing in the table or no longer right.
 
-        They are no longer right if the label map was changed after it was written. If its values number objects, there
-        are none; ``has_volume`` tells whether voxels have a size in mm. Warnings are those of the time.
+        Args:
+            case: its name.
+            output: its label map.
+            has_volume: whether voxels have a size in mm.
+            warnings: the warnings about it at the time.
+            numbered: whether its values number objects and are no labels; it then has no volumes.
+            changed: whether the label map is not as it was written.
 
         Raises:
             ImageFileError: the label map has to be measured, and cannot be read.
@@ -166,7 +176,11 @@ class ResultFolder:
         self._cases[case.case] = dataclasses.replace(case, beside_sha256=beside)
 
     def write(self) -> list[str]:
-        """Write all files, if any case is finished, and return why some could not be written, one line each."""
+        """Write all files, if any case is finished. One that cannot be written does not keep the others from it.
+
+        Returns:
+            Why files could not be written, one line each.
+        """
         problems: list[str] = []
         try:
             # other processes may segment other images into the same folder, also where no shards are given

@@ -45,10 +45,13 @@ class RunInputs:
         suffix: str | None = None,
         list_key: str | None = None,
     ) -> RunInputs:
-        """Look into ``paths``, files and folders, for a BIDS data set; only that may come without ``output_dir``.
+        """Look into ``paths`` for a BIDS data set.
 
-        The BIDS ``suffix`` of the images is by default ``"T1w"``. With ``list_key``, a folder that has lists of cases
-        too is read by these.
+        Args:
+            paths: files and folders.
+            output_dir: folder for the results; None for BIDS data sets only.
+            suffix: BIDS suffix of the images; None stands for ``"T1w"``.
+            list_key: list of a data set; one that is a BIDS data set too is then read by its lists.
 
         Raises:
             ValueError: a BIDS data set is not the only input, or has no such images; other inputs have a ``suffix`` or
@@ -72,7 +75,12 @@ class RunInputs:
         return cls(list(paths), expand_home(output_dir))
 
     def name_results(self, items: Sequence[dict[str, Any]], savers: Sequence[SegmentationSaveImaged]) -> None:
-        """Give the results of a BIDS data set names and folders according to BIDS; cases and savers are changed."""
+        """Give the results of a BIDS data set names and folders according to BIDS.
+
+        Args:
+            items: the cases, changed in place.
+            savers: the savers of their results, likewise.
+        """
         if self.bids is None:
             return
         for item in items:
@@ -110,9 +118,16 @@ def leave_out_finished(
     earlier: EarlierResults,
     beside: Sequence[Callable[[str, dict[str, Any]], Path]] = (),
 ) -> list[tuple[dict[str, Any], Path]]:
-    """Remove the cases from ``items`` whose results exist, and return each with its result.
+    """Remove the cases from ``items`` whose results exist.
 
-    ``beside`` gives by image and case other files, which must exist and be no older than the results.
+    Args:
+        items: the cases, changed in place.
+        saver: the saver of their results.
+        earlier: results of earlier runs.
+        beside: other files that must exist and be no older than the results, by image and case.
+
+    Returns:
+        Each removed case and its result.
     """
     left_out, staying = [], []
     for item in items:

@@ -50,9 +50,13 @@ class RecordedCase:
 
 
 def hash_image(*images: str | PathLike[str]) -> str | None:
-    """SHA-256 of an image file, or None if it cannot be read.
+    """SHA-256 of an image file; for several files, such as a DICOM series, of their sorted hashes, one per line.
 
-    For several files, or a folder with a DICOM series, it is that of their sorted hashes, one per line.
+    Args:
+        *images: files, or a folder with a DICOM series.
+
+    Returns:
+        The hash, or None if they cannot be read.
     """
     try:
         hashes = sorted(hash_file(path) for image in images for path in image_files(Path(image)))

@@ -42,8 +42,11 @@ def measure_labels(
 ) -> tuple[LabelVolume, ...]:
     """The size of every label in ``names``, even if it is 0, and the sums of some.
 
-    Values without ``voxels`` have none. The millilitres of each value are None if they have no meaning. ``totals`` are
-    values to sum, by the name of the sum.
+    Args:
+        names: name of each value.
+        voxels: voxels of each value; missing values have none.
+        volumes_ml: millilitres of each value likewise; None if they have no meaning.
+        totals: values to sum, by the name of the sum.
     """
 
     def size(value: int | None, name: str, values: Sequence[int]) -> LabelVolume:
@@ -57,9 +60,13 @@ def measure_labels(
 def measure_file(
     path: Path, names: Mapping[int, str], has_volume: bool, totals: Mapping[str, Sequence[int]] | None = None
 ) -> tuple[LabelVolume, ...]:
-    """Measure the labels of a label map, NIfTI, PNG or TIFF; see :func:`measure_labels`.
+    """Measure the labels of an existing label map; see :func:`measure_labels`.
 
-    ``has_volume`` tells whether its voxels have a size in mm.
+    Args:
+        path: NIfTI, PNG or TIFF.
+        names: name of each value.
+        has_volume: whether its voxels have a size in mm.
+        totals: as for :func:`measure_labels`.
 
     Raises:
         ImageFileError: the file cannot be read, or holds no labels.

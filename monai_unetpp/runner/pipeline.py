@@ -64,6 +64,9 @@ class Pipeline:
 def read_pipeline(folder: str | PathLike[str]) -> Pipeline:
     """Read ``pipeline.json`` of an exported folder, and check that it belongs to the network beside it.
 
+    Args:
+        folder: the folder from ``monai-unetpp export --format runner``.
+
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
         ValueError: the file has another form or version, or the network was changed.

@@ -78,6 +78,9 @@ class Segmenter:
             output_dir: folder to write to; created if missing.
             overwrite: whether the result of another image, or one that was corrected by hand, may be replaced.
 
+        Returns:
+            The path of the result.
+
         Raises:
             ImageFileError: the image is unusable.
             FileExistsError: the file exists and was not written by this package, or is the result of another image, or

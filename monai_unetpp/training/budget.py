@@ -64,12 +64,19 @@ class TrainingBudget:
 
         A tenth of the minutes is left in any case. A resumed training keeps what its first session took, whatever is
         given here.
+
+        Args:
+            seconds: how long the preparation took.
         """
         if self.minutes is not None:
             self._prepared = min(seconds, _MOST_PREPARING * 60 * self.minutes)
 
     def position(self, step: int) -> float:
-        """The progress of the training after so many steps, on a scale from 0 to :attr:`steps`."""
+        """The progress of the training after a step, on a scale from 0 to :attr:`steps`.
+
+        Args:
+            step: number of steps done.
+        """
         return max(float(step), self._position_after(self.seconds))
 
     @property
@@ -81,9 +88,12 @@ class TrainingBudget:
         return 0.0 if self.minutes is None else self.steps * seconds / (60 * self.minutes - self._prepared)
 
     def is_late(self, late_share: float, step: int | None = None) -> bool:
-        """Whether the step after ``step`` others is in the last ``late_share`` of the training.
+        """Whether a step is in the last part of the training.
 
-        By default it is the trainer's current one; without a trainer none is late.
+        Args:
+            late_share: the last part, as a share of the training.
+            step: number of steps before it; by default the trainer's current step is meant, and without a trainer
+                none is late.
         """
         if step is None:
             if self._engine is None:

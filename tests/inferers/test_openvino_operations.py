@@ -63,7 +63,18 @@ class OfTheBatch(nn.BatchNorm2d):
         super().__init__(1, track_running_stats=False)
 
 
-@pytest.mark.parametrize("network", [Shared(), OfTheBatch(), nn.Sigmoid()], ids=["in place", "batch", "other"])
+class AlwaysDropping(nn.Module):
+    """Drops channels in eval mode too; all or none here, so that results can be compared."""
+
+    def forward(self, windows):
+        return nn.functional.dropout2d(windows, 1.0, training=True)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Shared(), OfTheBatch(), AlwaysDropping(), nn.Sigmoid()],
+    ids=["in place", "batch", "dropout", "other"],
+)
 def test_torch_decomposes_what_is_not_replaced(network, monkeypatch):
     decomposed = []
     decompositions = openvino_operations._decompositions

@@ -127,8 +127,10 @@ def _check_shown_alike(case: LabelledCase) -> None:
 def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatial_dims: int | None = None) -> Volume:
     """The label map of a case as it is in the file, ``(H, W[, D])`` of integers.
 
-    Besides 0 only ``values`` are allowed; None allows all from 0 up. ``spatial_dims`` is 2 or 3; None takes that of the
-    file, without trailing axes of length 1.
+    Args:
+        case: the case.
+        values: values allowed besides 0; None allows all from 0 up.
+        spatial_dims: 2 or 3; None takes that of the file, without trailing axes of length 1.
 
     Raises:
         ImageFileError: the file cannot be read, or has other dimensions, non-integers, or values without a name.
@@ -160,10 +162,14 @@ def read_image(
     fill_nonfinite: float | None = None,
     in_channels: int | None = None,
 ) -> Volume:
-    """The image of a case as training reads it, ``(C, H, W[, D])`` with 2 or 3 spatial axes as ``dims`` says.
+    """The image of a case as training reads it, ``(C, H, W[, D])``.
 
-    ``allow_constant`` and ``fill_nonfinite`` are those of :class:`monai_unetpp.data.VolumeReader`. If a network has
-    three ``in_channels``, a single picture keeps its colours.
+    Args:
+        case: the case.
+        dims: 2 or 3.
+        allow_constant: see :class:`monai_unetpp.data.VolumeReader`.
+        fill_nonfinite: likewise.
+        in_channels: channels of the network; with three, a single picture keeps its colours.
 
     Raises:
         ImageFileError: a file is unusable.

@@ -48,7 +48,9 @@ class LabelNames:
 def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
     """Parse the entry ``labels``, either way round: ``{"0": "background", "1": "liver"}`` or ``{"liver": 1}``.
 
-    ``path`` is the ``dataset.json``, for the message.
+    Args:
+        path: the ``dataset.json``, for the message.
+        labels: the entry.
 
     Raises:
         ValueError: the entry has another form or no label above 0, repeats a name or value, has regions of several
@@ -90,11 +92,15 @@ def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
 
 
 def name_values(folder: str | PathLike[str], found: Collection[int]) -> LabelNames:
-    """Names for the values ``found`` in label maps that nobody has named: value 3 is called ``label_3``.
+    """Names for the values of label maps that nobody has named: value 3 is called ``label_3``.
+
+    Args:
+        folder: of the data set, for the message.
+        found: what occurs in all label maps together.
 
     Raises:
         ValueError: values below 0, none above, one too large, or so many that they are shades of grey rather than
-            labels. The message names the ``folder`` of the data set.
+            labels.
     """
     values = sorted(value for value in found if value)
     if not values or values[0] < 0:
@@ -114,7 +120,10 @@ def name_values(folder: str | PathLike[str], found: Collection[int]) -> LabelNam
 
 
 def find_ignore_label(dataset_dir: str | PathLike[str]) -> int | None:
-    """Find the value of ``ignore`` in a data set, for configurations; None if no ``dataset.json`` names any.
+    """Find the value of ``ignore`` in a data set, for configurations.
+
+    Args:
+        dataset_dir: folder with ``dataset.json``. If this is missing or names no labels, nothing is ignored.
 
     Raises:
         ValueError: it cannot be read.

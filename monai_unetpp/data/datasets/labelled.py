@@ -172,8 +172,13 @@ def subject_of_image(path: str | PathLike[str]) -> str | None:
     """Find the subject at the beginning of an image's name, or of the name of a folder above it in its data set.
 
     A name may begin with a BIDS subject (``sub-01_ses-2_T1w``), with ``patient``, ``subject`` or ``subj`` and a number
-    (``patient012_frame03``), or with a barcode of TCGA or LIDC. Other numbers may mean anything. None if the names do
-    not tell.
+    (``patient012_frame03``), or with a barcode of TCGA or LIDC. Other numbers may mean anything.
+
+    Args:
+        path: path of the image.
+
+    Returns:
+        The subject, or None if the names do not tell.
 
     Example:
         >>> subject_of_image("sub-01_ses-2_T1w.nii.gz"), subject_of_image("sub-02/anat/T1w.nii.gz")

@@ -46,10 +46,14 @@ class NetworkNames:
 def check_label_values(
     path: str | PathLike[str], names: LabelNames | None, labels: Mapping[str, Collection[int]]
 ) -> None:
-    """Refuse a data set that gives the name of a label to other values than a network, which has ``labels`` by name.
+    """Refuse a data set that gives the name of a label to another value than the network does.
 
-    Case is no matter, nor are names that only one of them has. ``names`` are those of the data set; None if it names
-    none. ``path`` is its ``dataset.json``, for the message.
+    Case is no matter, nor are names that only one of them has.
+
+    Args:
+        path: the ``dataset.json``, for the message.
+        names: the labels of the data set; None if it names none.
+        labels: by name, the values that the network gives it.
 
     Raises:
         ValueError: a name stands for other values.
@@ -81,7 +85,11 @@ def check_ignored(path: str | PathLike[str], names: LabelNames | None, labels: M
 
 
 def read_channel_names(content: Mapping[str, Any]) -> list[str]:
-    """The names of the channels in the content of a ``dataset.json``: by number, a list, or one; empty if none."""
+    """The names of the channels in a ``dataset.json``: by number, in a list, or a single one; empty if there are none.
+
+    Args:
+        content: of the file.
+    """
     entry = content.get("modality") or content.get("channel_names")
     if isinstance(entry, Mapping):
         return [str(name) for _, name in sorted(entry.items(), key=_number)]
@@ -101,9 +109,13 @@ def find_channel_names(dataset_dir: str | PathLike[str]) -> list[str]:
 def check_channel_order(path: str | PathLike[str], found: Sequence[str], names: NetworkNames) -> None:
     """Refuse a data set with the channels of a network in another order.
 
-    ``found`` are the channels in its ``dataset.json`` at ``path``, in their order. Case is no matter, nor are other
-    names: sites name a modality differently. If a few names are the same but in other places, this is told once. Names
-    that tell nothing, such as ``noNorm``, do not count as moved.
+    Case is no matter, nor are other names: sites name a modality differently. If a few names are the same but in other
+    places, this is told once. Names that tell nothing, such as ``noNorm``, do not count as moved.
+
+    Args:
+        path: the ``dataset.json``, for the message.
+        found: its channels in their order.
+        names: of the network.
 
     Raises:
         ValueError: the same names in another order.

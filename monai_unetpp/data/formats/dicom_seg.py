@@ -147,8 +147,10 @@ class DicomSegSaved(MapTransform):
         frames = np.zeros(shape[::-1], np.uint8 if len(self.names) < 256 else np.uint16)
         for number, value in enumerate(sorted(self.names), start=1):
             frames[np.transpose(labels.reshape(shape)) == value] = number
+        # the unsorted frames are let go
+        images, frames = _in_order_of_files(planes, frames)
         with quiet_pydicom():
-            segmentation = self._segmentation(*_in_order_of_files(planes, frames))
+            segmentation = self._segmentation(images, frames)
             with atomic_path(path) as temporary:
                 segmentation.save_as(temporary)
 

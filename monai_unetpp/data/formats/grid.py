@@ -101,7 +101,10 @@ def check_same_grid(
 def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
     """Check the grid in a header of any format: refuse impossible values, and log unlikely ones once per file.
 
-    ``shape`` is voxels along each axis, ``affine`` ``(4, 4)`` from voxel indices to mm.
+    Args:
+        shape: voxels along each axis.
+        affine: ``(4, 4)``, from voxel indices to mm.
+        path: the file.
 
     Raises:
         ImageFileError: there are no voxels, or the affine is not finite or singular.

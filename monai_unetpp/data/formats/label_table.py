@@ -44,7 +44,10 @@ class Label:
 
 
 def make_labels(names: Mapping[int, str]) -> tuple[Label, ...]:
-    """Labels by value, without the background, with a colour that depends on the value alone.
+    """Labels by value, with a colour that depends on the value alone.
+
+    Args:
+        names: name of each value, without the background.
 
     Example:
         >>> [label.hex_colour for label in make_labels({1: "anterior", 2: "posterior"})]

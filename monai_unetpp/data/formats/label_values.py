@@ -69,7 +69,12 @@ def as_integers(voxels: npt.NDArray[Any], path: str | PathLike[str], step: float
 
 
 def check_label_values(found: Collection[int], values: Collection[int], path: str | PathLike[str]) -> None:
-    """Refuse a label map in which other values are ``found`` than 0 and those with a name; ``path`` is for the message.
+    """Refuse a label map with values that have no name.
+
+    Args:
+        found: the values that occur.
+        values: the values allowed besides 0.
+        path: the file, for the message.
 
     Raises:
         ImageFileError: other values occur.

@@ -101,9 +101,15 @@ class SplitInstances(Transform):
 
 
 class SplitInstancesd(MapTransform):
-    """:class:`SplitInstances` for dictionaries with label maps ``(1, H, W[, D])``, for use after ``Invertd``.
+    """:class:`SplitInstances` for dictionaries, for use after ``Invertd``.
 
     The number of objects is kept in the metadata as ``instance_count``.
+
+    Args:
+        keys: label maps ``(1, H, W[, D])``.
+        min_size: smallest size of an object, in pixels.
+        depth: see :class:`SplitInstances`.
+        allow_missing_keys: whether items without a key are skipped.
     """
 
     def __init__(

@@ -52,7 +52,14 @@ class InvertBrightBackground(Transform):
 
 
 class InvertBrightBackgroundd(MapTransform):
-    """:class:`InvertBrightBackground` for dictionaries with images."""
+    """:class:`InvertBrightBackground` for dictionaries.
+
+    Args:
+        keys: the images.
+        low: value of black.
+        high: value of white.
+        allow_missing_keys: whether items without a key are skipped.
+    """
 
     def __init__(
         self, keys: KeysCollection, low: float = 0.0, high: float = 1.0, allow_missing_keys: bool = False

@@ -49,6 +49,16 @@ class InvertProbabilitiesd(MapTransform):
 
     Raises:
         ValueError: ``transform`` is not invertible.
+
+    Example:
+        .. code-block:: json
+
+            {
+                "_target_": "monai_unetpp.data.InvertProbabilitiesd",
+                "keys": "pred",
+                "transform": "@preprocessing",
+                "orig_keys": "image"
+            }
     """
 
     def __init__(

@@ -70,6 +70,16 @@ class BlockwiseSpacingd(Spacingd):
     Raises:
         ImageFileError: when resampling: an axis would nearly vanish, or the result does not fit into memory, for
             example because of a wrong voxel size in the header.
+
+    Example:
+        .. code-block:: json
+
+            {
+                "_target_": "monai_unetpp.data.BlockwiseSpacingd",
+                "keys": "image",
+                "pixdim": [1.0, 1.0, 1.0],
+                "mode": "bilinear"
+            }
     """
 
     def __init__(

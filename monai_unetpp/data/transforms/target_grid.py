@@ -62,7 +62,10 @@ def round_half_to_even(values: _Array, tolerance: float) -> _Array:
 def lead_from_to(source: _Array, target: _Array, rank: int) -> _Array:
     """The matrix ``(rank + 1, rank + 1)`` from voxel indices of ``target`` to those of ``source``.
 
-    ``rank`` is the number of axes to resample. Both are affines ``(4, 4)`` or ``(rank + 1, rank + 1)``.
+    Args:
+        source: affine, ``(4, 4)`` or ``(rank + 1, rank + 1)``.
+        target: affine of either size.
+        rank: number of axes to resample.
     """
     size = max(len(source), len(target))
     source, target = (_within_plane(_grow(affine, size), rank) for affine in (source, target))

@@ -20,13 +20,17 @@ FIRST_LEVELS = 2
 class AdaptiveTorchPredictor(TorchPredictor):
     """Computes each window up to the first level that agrees with the one before it.
 
-    The windows of a batch go from stage to stage together; finished ones drop out. The result is a dict with the logits
-    under ``"adaptive"``, and under ``"depths"`` the index in ``levels`` of the level of each window, ``(B,)``.
+    The windows of a batch go from stage to stage together; finished ones drop out. The result is a dict with the
+    logits under ``"adaptive"``, and under ``"depths"`` the index in ``levels`` of the level of each window, ``(B,)``.
 
     Args:
-        network: a ``NestedUNet`` with two or more levels, else a TypeError or ValueError is raised.
+        network: a ``NestedUNet`` with two or more levels.
         tolerance: of ``1 - Dice`` between two levels, see :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
         **settings: see :class:`Predictor`, without ``levels``.
+
+    Raises:
+        TypeError: the network is not a ``NestedUNet``.
+        ValueError: the network has one level.
     """
 
     def __init__(self, network: Callable[..., Any], *, tolerance: float, **settings: Any) -> None:

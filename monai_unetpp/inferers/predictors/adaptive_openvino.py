@@ -25,7 +25,11 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
     """``AdaptiveTorchPredictor`` with OpenVINO, one window at a time.
 
     Every stage is a separate model. Stages share memory for the nodes that they keep: nothing is copied between them.
-    The arguments are those of :class:`AdaptiveTorchPredictor`.
+
+    Args:
+        network: a ``NestedUNet`` with two or more levels.
+        tolerance: as for ``AdaptiveTorchPredictor``.
+        **settings: see :class:`OpenVINOPredictor`, without ``levels``.
     """
 
     def __init__(self, network: Callable[..., Any], *, tolerance: float, **settings: Any) -> None:

@@ -53,11 +53,12 @@ def make_predictor(network: Callable[..., Any], *, runtime: str = "auto", **sett
 def make_adaptive_predictor(
     network: Callable[..., Any], tolerance: float, *, runtime: str = "auto", **settings: Any
 ) -> AdaptiveTorchPredictor | AdaptiveOpenVINOPredictor:
-    """Make the predictor that runs every window only as deep as needed, for the runtimes torch and OpenVINO.
+    """Make the predictor that runs every window only as deep as needed.
 
     Args:
         network: a ``NestedUNet`` with two or more levels.
-        tolerance: of ``1 - Dice`` between levels, see :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
+        tolerance: of ``1 - Dice`` between neighbouring levels, see
+            :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
         runtime: ``"torch"``, ``"openvino"``, or ``"auto"`` as for :func:`make_predictor`.
         **settings: as for :func:`make_predictor`, without ``levels``.
 
@@ -76,7 +77,11 @@ def make_adaptive_predictor(
 def resolve_runtime(
     runtime: str, network: Callable[..., Any], device: torch.device | str, precision: str = "auto"
 ) -> str:
-    """The runtime of :func:`make_predictor`, never ``"auto"``; a ValueError if it or the precision is unknown."""
+    """Resolve ``runtime`` for ``network``; see :func:`make_predictor`.
+
+    Raises:
+        ValueError: runtime or precision is unknown.
+    """
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
     exact = resolve_precision(precision, device)

@@ -16,11 +16,15 @@ from monai_unetpp.inferers.predictors.predictor import Predictor, called, evalua
 
 
 class TorchPredictor(Predictor):
-    """Runs a network with torch, under autocast for half precision; for the arguments see :class:`Predictor`.
+    """Runs a network with torch, under autocast for half precision.
 
     A nested U-Net with batch norms is run as a copy with these folded into the convolutions. On a GPU every nested
     U-Net is run as a copy with channels last in memory and convolution weights in the precision of the computation. Any
     other network is run unchanged.
+
+    Args:
+        network: a network, or any function of a tensor.
+        **settings: see :class:`Predictor`.
     """
 
     runtime = "torch"

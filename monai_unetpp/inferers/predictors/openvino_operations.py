@@ -41,12 +41,12 @@ def openvino_graph(program: torch.export.ExportedProgram) -> nn.Module:
     few replacements. Torch's decomposition, which traces anew and takes longer than all else, does the others.
     """
     _fit_pooling(program)
-    if _is_simple(program.graph):
-        _replace(program.graph)
-    else:
-        with without_warnings_of_torch():
+    with without_warnings_of_torch():
+        if _is_simple(program.graph):
+            _replace(program.graph)
+        else:
             program = program.run_decompositions(_decompositions())
-    return cast(nn.Module, program.module())
+        return cast(nn.Module, program.module())
 
 
 def _fit_pooling(program: torch.export.ExportedProgram) -> None:
@@ -67,8 +67,9 @@ def _is_simple(graph: fx.Graph) -> bool:
     return (
         all(node.target in known and not node.kwargs for node in calls)
         and all(_is_own(node.args[0]) for node in calls if node.target in _IN_PLACE)
-        # statistics of the batch are no constants
+        # statistics of the batch are no constants, and dropout of a network in eval mode may be meant
         and not any(node.args[5] for node in calls if node.target is _BATCH_NORM)
+        and not any(node.args[2] for node in calls if node.target in _DROPOUT)
     )
 
 

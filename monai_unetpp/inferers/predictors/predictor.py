@@ -81,7 +81,11 @@ class Predictor(ABC):
             return self._predict(windows)
 
     def prepare(self, windows: torch.Tensor) -> None:
-        """Convert or compile now for windows of this shape, if necessary, so that the next batch does not wait."""
+        """Convert or compile now, if necessary, so that the next batch does not wait.
+
+        Args:
+            windows: as for a call; only the shape counts.
+        """
         return
 
     def release(self) -> None:

@@ -295,8 +295,8 @@ def compare_points(
 
     Args:
         rows: scores of all points on one or more data sets.
-        points: their names.
-        reference: the one to compare with.
+        points: names of the points.
+        reference: name of the point to compare with.
         rules: as in :func:`decide`, with the error level for all points together.
 
     Returns:

@@ -78,8 +78,8 @@ def decide(
 
     Args:
         rows: scores of all points; other data sets are ignored.
-        points: the embedded ones are the levels, and the deepest of these is the reference.
-        rules: see :class:`~monai_unetpp.pruning.rules.Rules`.
+        points: operating points; the embedded ones are the levels, and the deepest of these is the reference.
+        rules: margins, limits and error level, see :class:`~monai_unetpp.pruning.rules.Rules`.
         dataset: name of the data set.
         role: use of the cases; the figures are optimistic either way, see :func:`confirm`.
 
@@ -117,8 +117,8 @@ def confirm(
     Args:
         decision: from the choosing cases; its verdict must be to prune.
         confirm_rows: scores of other subjects, which the caller must ensure.
-        points: as in :func:`decide`, like ``rules``.
-        rules: the same as for choosing.
+        points: as in :func:`decide`.
+        rules: as in :func:`decide`, the same as for choosing.
         dataset: name of the confirming data set; by default the only one in ``confirm_rows``.
 
     Raises:
@@ -156,7 +156,13 @@ def decide_all(
 
     A level must be acceptable on every data set, so the joint level is the deepest of the single ones, and every
     single verdict must be to prune. This needs no correction for the number of data sets. The joint decision has no
-    comparisons of its own; its blockers name the data set that stopped it. The arguments are as in :func:`decide`.
+    comparisons of its own; its blockers name the data set that stopped it.
+
+    Args:
+        rows: scores of all data sets.
+        points: as in :func:`decide`, the same for every data set.
+        rules: as in :func:`decide`.
+        role: as in :func:`decide`.
 
     Raises:
         ValueError: no rows, a data set called ``"all"`` beside others, or anything that :func:`decide` refuses.

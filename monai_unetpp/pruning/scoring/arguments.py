@@ -26,7 +26,7 @@ class Scoring:
 
     Attributes:
         preprocessing: MONAI ``Compose`` that loads and prepares key ``"image"`` to ``(C, H, W[, D])``. Transforms of
-            other keys are skipped.
+            other keys, such as the label's, are skipped.
         inferer: MONAI inferer; ``inferer(batch, network)`` must return the network's dict of levels, as with
             ``SimpleInferer`` and ``SlidingWindowInferer`` (without ``buffer_steps``). A ``NestedSlidingWindowInferer``
             gets the levels itself, so that it can compile or convert the network; leave its ``levels`` and ``output``
@@ -44,6 +44,7 @@ class Scoring:
         extra: further networks, each an operating point, scored on the same cases with the same transforms; a network
             returns logits, a dict of levels that includes the point's level, or has ``forward_levels``.
         dataset: name of the data set in all results.
+        device: where the networks run.
         spatial_dims: 2 or 3; by default ``network.spatial_dims``, else that of each label.
         subjects: subject by name of the case (image file name without suffix), or a CSV file with the columns
             ``case`` and ``subject``.
@@ -55,7 +56,7 @@ class Scoring:
         store: folder for finished cases. A rerun scores only cases that are new or whose weights, configuration or
             data changed; an interrupted run loses at most one case.
         exclude_problems: leave out cases with problems in their data, instead of stopping before scoring.
-        checked: results of an earlier check of the cases by name.
+        checked: results of an earlier check of the cases by name; by default they are checked.
         uncertainty: measure how well disagreement between the levels finds errors of the deepest one.
         uncertainty_dir: folder for ``<case>_uncertainty.nii.gz``, the disagreement per voxel (0 to 1) on the image's
             own grid; implies ``uncertainty``. Use one folder per data set.

@@ -98,7 +98,7 @@ class FinishedCases:
         """Keep the record of a network on a case, beside those of other networks."""
         networks = self._read(case)
         networks[network] = {"fingerprint": self._fingerprint(network, content), "record": dict(record)}
-        write_json(self._path(case), {"case": case, "networks": networks}, indent=1)
+        write_json(self._path(case), {"case": case, "networks": networks}, indent=1, allow_nan=False)
 
     def _fingerprint(self, network: str, content: str) -> dict[str, str]:
         return {**self.depends_on[network], "data": content}

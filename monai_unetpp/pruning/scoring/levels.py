@@ -31,7 +31,7 @@ class Scores:
     """The result of :func:`evaluate_levels`.
 
     Attributes:
-        points: the levels, shallowest first, then the extra ones.
+        points: the operating points: the levels, shallowest first, then the extra ones.
         rows: a score for every case, point and label, in the given order.
         problems: cases without rows, and why.
         cases: the cases with rows, with their files.

@@ -49,7 +49,14 @@ def predict_case(
 ) -> dict[str, _Array]:
     """The label maps of one case, as ``evaluate_levels`` scores them, for pictures.
 
-    The arguments are as for ``evaluate_levels``, and the case is one of the ``cases`` that it returns.
+    Args:
+        network: as for ``evaluate_levels``.
+        case: one of the ``cases`` that ``evaluate_levels`` returns.
+        preprocessing: as for ``evaluate_levels``.
+        inferer: as for ``evaluate_levels``.
+        postprocessing: as for ``evaluate_levels``.
+        levels: names of the levels; by default ``network.levels``.
+        device: where the network runs.
 
     Returns:
         Integer label map ``(H, W[, D])`` on the label's grid, by level.
