@@ -7,7 +7,7 @@ from monai_unetpp.training.cropping import RandCropByPresentClassesd
 from monai_unetpp.training.late_loss import LateLoss
 from monai_unetpp.training.observing import LevelCurves, draw_training, load_observed
 from monai_unetpp.training.patches import LateNumber, NumberedPatches, RemainingPatches
-from monai_unetpp.training.recording import BestModelSaver, CurveWriter, TrainingCheckpoint
+from monai_unetpp.training.recording import BestModelSaver, CurveWriter, ModelSaver, TrainingCheckpoint
 from monai_unetpp.training.steps import LastModelSaver, StepCurve
 from monai_unetpp.training.template_bundle import TEMPLATE, write_template
 
@@ -20,6 +20,7 @@ __all__ = [
     "LateLoss",
     "LateNumber",
     "LevelCurves",
+    "ModelSaver",
     "NumberedPatches",
     "RandCropByPresentClassesd",
     "RemainingPatches",

@@ -39,7 +39,15 @@ _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_ca
 
 
 class ModelSaver:
-    """Writes weights, and records beside them the cases behind them, or tells which one cannot be read."""
+    """Writes weights, and records beside them the cases behind them, or tells which one cannot be read.
+
+    Args:
+        network: the network whose weights to write, possibly wrapped for distributed training.
+        path: the file to write, atomically: a state dict.
+        cases: the training cases to record; None records nothing.
+        rule: which weights these are, for the record.
+        started_from: the checkpoint that the training started from.
+    """
 
     def __init__(
         self,
