@@ -13,7 +13,7 @@ from typing import Any
 from monai_unetpp.data import check_labelled_data, load_datalist
 from monai_unetpp.data.datasets.datalist import LISTS
 from monai_unetpp.data.datasets.description import DataSetDescription
-from monai_unetpp.data.datasets.label_names import LabelNames
+from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, find_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels, keep_hash
 from monai_unetpp.data.formats.grid import warn_once
@@ -49,6 +49,8 @@ def check_data(
         ValueError: cases with problems, the same image or name twice, an empty list, fewer subjects than folds, or
             other cases, voxel sizes or label maps than a training in ``bundle`` began with.
     """
+    if isinstance(described, TrainingPlan):
+        _check_names(dataset_dir, described, bundle)
     lists = {key: list_cases(load_datalist(dataset_dir, key, **subjects)) for key in LISTS}
     cases = [case for listed in lists.values() for case in listed]
     count = len({case.subject for case in cases})
@@ -84,12 +86,24 @@ def check_data(
     }
     if has_trained(passed.parent) and any(before.get(name, value) != value for name, value in found.items()):
         raise ValueError(
-            f"{dataset_dir}: the cases, their voxel sizes, label maps, lists or subjects must stay as they were when "
-            f"the training of {bundle} began, as cases that have trained, or other label maps, could judge. Give "
+            f"{dataset_dir}: the cases, their order, voxel sizes, label maps, lists or subjects must stay as they were "
+            f"when the training of {bundle} began, as cases that have trained, or other label maps, could judge. Give "
             "another output folder, or restore them."
         )
     if rank() == 0:
         write_json(passed, {**state, **found})
+
+
+def _check_names(dataset_dir: str | PathLike[str], plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
+    names = find_label_names(dataset_dir)
+    if names is None or (names.foreground, names.ignore) == (plan.labels, plan.ignore_label):
+        return
+    planned = {**plan.labels, **({} if plan.ignore_label is None else {IGNORE: plan.ignore_label})}
+    told = ", ".join(f"{name}: {value}" for name, value in planned.items())
+    raise ValueError(
+        f"{Path(dataset_dir) / 'dataset.json'}: labels must stay as they were when {bundle} was planned ({told}). "
+        "Restore them, or give another output folder."
+    )
 
 
 def _tell_shared(dataset_dir: str | PathLike[str], lists: Mapping[str, Sequence[LabelledCase]]) -> None:

@@ -28,15 +28,16 @@ class EarlierResults:
     other weights, settings or labels of the bundle, or options, or it is the runner's, which records nothing, as the
     runner wrote it. Where another program has saved a correction without the mark, the record of its image counts; a
     result that no run has recorded counts as one of the last, which may have been killed, unless it has replaced a
-    recorded one. So an interrupted run continues, but one with another level starts again. Results are looked up by the
-    names of their files, which are unique in a folder: the folder may have been renamed or moved.
+    recorded one; without any record, nothing tells what made it. So an interrupted run continues, but one with another
+    level starts again. Results are looked up by the names of their files, which are unique in a folder: the folder may
+    have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         runs = list(runs)
         self._wanted = _compared_options(wanted)
-        # a run that was killed has not recorded its last results
-        self._last = _compared_options(runs[-1]) if runs else self._wanted
+        # a run that was killed has recorded its first results, but not its last ones
+        self._last = _compared_options(runs[-1]) if runs else None
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
         self._recorded: dict[str, Mapping[str, Any]] = {name: case for name, case, _ in made}
         self._made_by = {name: _compared_options(run) for name, _, run in made}

@@ -18,6 +18,7 @@ from monai_unetpp.planning.plan_making import count_validation, describe_task, p
 from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_plan import PLAN_FILE, in_words
 from monai_unetpp.planning.values import check_one
+from monai_unetpp.training_run.fitting import read_fitted
 from monai_unetpp.training_run.sharing import read_shares
 from monai_unetpp.training_run.train_options import TrainOptions
 
@@ -141,6 +142,11 @@ def _is_planned(options: TrainOptions, tell: Callable[[str], None]) -> bool:
         raise FileExistsError(
             f"{bundle}: has weights, but not the training that made them, and would lose them to another one. Use "
             f"another folder, or move {weights.parent} away."
+        )
+    if trained and read_fitted(bundle / "training") is None and not (bundle / TIME_FILE).is_file():
+        raise FileExistsError(
+            f"{bundle / 'training'}: has a training of another command, such as monai.bundle run, and would continue "
+            "it with other cases or steps. Move this folder away, or use another bundle."
         )
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():

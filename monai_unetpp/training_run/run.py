@@ -265,9 +265,7 @@ class _Run:
                 )
             cache_rate = min(cache_rate, now)
         observed = 0 if held_out is None and self.planned.folds else _OBSERVED
-        # the weights of a fold judge, and are in no bundle
-        own = {"cache_rate": cache_rate, "record_cases": held_out is None}
-        values = {**self._training_values(minutes, observed), **own}
+        values = {**self._training_values(minutes, observed), "cache_rate": cache_rate}
         return fit(self.bundle, folder, values, self.tell, name=name, cases=cases, observed=held_out)
 
     def cross_fit(self) -> list[Scores]:

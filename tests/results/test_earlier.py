@@ -306,6 +306,8 @@ def test_what_a_killed_run_has_written_is_recorded_by_the_next_so_that_correctio
     tiny, tmp_path, monkeypatch
 ):
     image, out = write_image(tmp_path / "a.nii.gz", SHAPE, surround=False), tmp_path / "out"
+    # the first result is always recorded
+    segment_files(write_image(tmp_path / "first.nii.gz", (16, 16, 16), surround=False), out, tiny)
     with monkeypatch.context() as killed:
         killed.setattr(ResultFolder, "add", lambda *_: None)
         killed.setattr(ResultFolder, "write", lambda *_: [])
@@ -439,11 +441,17 @@ def test_last_results_of_a_killed_run_are_of_its_level_though_it_has_not_recorde
     assert segment_files(images[1], out, tiny, level="L2", skip_existing=True).skipped == 0
 
 
-def test_results_that_no_record_knows_are_kept_unless_they_are_the_runners(tiny, tmp_path):
+def test_results_of_which_no_record_tells_what_made_them_are_made_again(tiny, tmp_path):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
-    segment_files(image, out, tiny)
+    segment_files(image, out, tiny, "L1")
     (out / "run.json").unlink()
-    assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
+    summary = segment_files(image, out, tiny, "L2", skip_existing=True)
+    assert (summary.skipped, summary.failures) == (0, ())
+    # what was corrected is not lost
+    edited(out / "a_seg.nii.gz")
+    (out / "run.json").unlink()
+    (failure,) = segment_files(image, out, tiny, "L2", skip_existing=True).failures
+    assert "was changed after it was written" in failure
 
 
 def masking(folder):

@@ -207,7 +207,7 @@ def test_cases_may_not_change_once_a_training_has_begun(data, tmp_path, check):
     check()
     edit(data, lambda content: content["training"].append(content["validation"].pop()))
     with pytest.raises(
-        ValueError, match=r": the cases, their voxel sizes, label maps, lists or subjects must stay as they were"
+        ValueError, match=r": the cases, their order, voxel sizes, label maps, lists or subjects must stay as they were"
     ):
         check()
 
@@ -220,7 +220,9 @@ def test_voxel_sizes_may_not_change_once_a_training_has_begun(data, tmp_path, ch
         path = data / folder / "disc_1.nii.gz"
         image = nib.load(path)
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([2.0, 2.0, 1.0, 1.0])), path)
-    with pytest.raises(ValueError, match="the cases, their voxel sizes, label maps, lists or subjects must stay"):
+    with pytest.raises(
+        ValueError, match="the cases, their order, voxel sizes, label maps, lists or subjects must stay"
+    ):
         check()
 
 
@@ -264,7 +266,7 @@ def test_a_moved_data_set_is_followed_as_the_message_says_if_it_is_the_same(data
         train(asked(moved, bundle))
     rewrite(moved / "imagesTr", "disc_1", lambda voxels: voxels + 1)
     with pytest.raises(
-        ValueError, match="the cases, their voxel sizes, label maps, lists or subjects must stay as they were"
+        ValueError, match="the cases, their order, voxel sizes, label maps, lists or subjects must stay as they were"
     ):
         train(asked(moved, bundle))
 
@@ -476,6 +478,26 @@ def test_a_plan_whose_training_has_saved_something_is_not_replaced(data, bundle,
     with pytest.raises(FileExistsError, match=r"is a bundle with weights or a training\. Give another folder"):
         make_plan(data, bundle)
     assert (bundle / "configs" / "plan.json").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"7": "ring"}, {"9": "ignore"}])
+def test_names_of_labels_may_not_change_after_planning(data, bundle, change):
+    facts = {"started": time.monotonic(), "case": CaseTime(0.1), "cases": 9, "levels": 2, "init": None}
+    share_time(bundle / "training" / "time.json", 20, folds=0, **facts)
+    (bundle / "training" / "checkpoint_epoch=1.pt").touch()
+    edit(data, lambda content: content["labels"].update(change))
+    with pytest.raises(
+        ValueError, match=r"dataset\.json: labels must stay as they were .* planned \(disc: 7\)\. Restore"
+    ):
+        train(asked(data, bundle))
+
+
+@pytest.mark.slow
+def test_a_training_of_another_command_is_not_continued(data, bundle):
+    (bundle / "training" / "checkpoint_epoch=1.pt").touch()
+    with pytest.raises(FileExistsError, match=r"/training: has a training of another command, such as monai\.bundle"):
+        train(asked(data, bundle))
 
 
 @pytest.mark.slow

@@ -306,7 +306,7 @@ def test_a_finished_bundle_gets_lost_files_again_and_is_of_the_same_cases(tmp_pa
     content["validation"].append(content["training"].pop())
     (root / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(
-        ValueError, match="the cases, their voxel sizes, label maps, lists or subjects must stay as they were"
+        ValueError, match="the cases, their order, voxel sizes, label maps, lists or subjects must stay as they were"
     ):
         train(options(root, bundle))
 
