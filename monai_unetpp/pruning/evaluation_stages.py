@@ -501,10 +501,5 @@ def trade_offs(scored: Scored, costs: dict[str, PointCost], adaptive: AdaptiveDe
     picked = [tradeoffs.pareto_front(accuracy, timed, ("latency_ms",), resampled)]
     picked += [tradeoffs.pareto_front(own, costs, (key,), resampled) for key in ("memory_mb", "parameters", *energy)]
     picked.append(tradeoffs.front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
-    embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
-    if rules.budgets:
-        limits = [parse_budget(budget) for budget in rules.budgets]
-        picked.append(tradeoffs.within_budget(embedded, costs, limits, rows, rules))
-    if rules.utility_weight is not None:
-        picked.append(tradeoffs.by_utility(embedded, costs, rules.utility_weight))
-    return tuple(picked)
+    levels = [point.name for point in scored.points if point.kind == "embedded"]
+    return (*picked, *tradeoffs.picked_levels(levels, costs, rows, rules))

@@ -194,10 +194,11 @@ class Comparison:
         state: ``"pass"``, ``"fail"`` or ``"inconclusive"``.
         subjects_needed: subjects for 80 % power if there is no true difference; None if unknown.
         reason: one sentence.
-        drops: subjects in which a case drops by more than the limit of single cases.
-        gains: subjects in which a case gains as much.
-        newly_missed: subjects in which the point misses the label completely and the reference does not.
-        newly_found: subjects in which only the reference misses it.
+        drops: subjects in which more cases drop by more than the limit of single cases than gain as much.
+        gains: subjects in which it is the other way round.
+        newly_missed: subjects in which the point alone misses the label completely in more cases than the reference
+            alone does.
+        newly_found: subjects in which it is the other way round.
     """
 
     point: str

@@ -9,6 +9,7 @@ import pytest
 
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
+from monai_unetpp.metrics.scores import State
 from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
 from monai_unetpp.pruning.points.tradeoffs import (
     ResampledAccuracy,
@@ -17,6 +18,7 @@ from monai_unetpp.pruning.points.tradeoffs import (
     front_of_labels,
     mean_accuracy,
     pareto_front,
+    picked_levels,
     within_budget,
 )
 from monai_unetpp.pruning.results import PointCost, ScoreRow
@@ -224,3 +226,28 @@ def test_no_reason_holds_a_key_of_the_command_line() -> None:
     ambiguous = {"parameters"}  # a word as well
     assert not [key for key in {*keys} - ambiguous for reason in reasons if key in reason]
     assert rule_in_words(str(limits[0])) == "Budget: time per volume of at most 1000000000 ms"
+
+
+def test_false_positives_of_other_points_move_no_level() -> None:
+    def score(state: State, dice: float | None) -> LabelScore:
+        return LabelScore(state, dice, dice, None if dice is None else 1.0, dice, 0.0, 1.0, 1.0)
+
+    found = {"L1": 0.885, "L2": 0.9, "alone": 0.8}
+    rows = [
+        ScoreRow("D", f"with {number}", f"with {number}", point, "liver", score("ok", dice))
+        for number in range(10)
+        for point, dice in found.items()
+    ] + [
+        ScoreRow("D", f"without {number}", f"without {number}", point, "liver", score(state, dice))
+        for number in range(10)
+        for point, state, dice in (
+            ("L1", "both_empty", None),
+            ("L2", "both_empty", None),
+            ("alone", "false_positive", 0.0),
+        )
+    ]
+    rules = Rules(utility_weight=0.02, budgets=("latency_ms=50",))
+    for given in (rows, [row for row in rows if row.point != "alone"]):
+        budget, utility = picked_levels(["L1", "L2"], COSTS, given, rules)
+        assert (budget.points, utility.points) == (("L2",), ("L2",))
+        assert "0.9000" in budget.reason

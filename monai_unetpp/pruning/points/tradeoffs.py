@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from monai_unetpp.metrics.definitions import check_metric
-from monai_unetpp.pruning.budgets import COST_KEYS, Budget
+from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
 from monai_unetpp.pruning.decision import compare_points, passing_points
 from monai_unetpp.pruning.pairing import PairedScores, list_data_sets
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
@@ -203,6 +203,25 @@ def _front_shares(table: Mapping[str, Sequence[float]], resampled: FloatArray) -
         beaten = np.all(goals >= own, axis=2) & np.any(goals > own, axis=2)
         shares[name] = float(np.mean(~np.any(beaten, axis=1)))
     return shares
+
+
+def picked_levels(
+    levels: Sequence[str], costs: Mapping[str, PointCost], rows: Sequence[ScoreRow], rules: Rules
+) -> list[TradeOff]:
+    """The level within the budgets of the ``rules`` and the one of the highest utility, where they ask for them.
+
+    Accuracies rest on the rows of the ``levels`` alone: false positives of other points would let cases without the
+    label count for all levels.
+    """
+    accuracy, picked = mean_accuracy_where_labelled(rows, levels), []
+    if not accuracy:
+        return []
+    if rules.budgets:
+        limits = [parse_budget(budget) for budget in rules.budgets]
+        picked.append(within_budget(accuracy, costs, limits, rows, rules))
+    if rules.utility_weight is not None:
+        picked.append(by_utility(accuracy, costs, rules.utility_weight))
+    return picked
 
 
 def within_budget(
