@@ -26,7 +26,7 @@ from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_training_record
-from monai_unetpp.bundles.training_record import TrainingRecord
+from monai_unetpp.bundles.training_record import TrainingRecord, find_training_record
 from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
@@ -181,6 +181,8 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     assert all(observed and not any(case in cases for case in observed) for cases, observed in looked_at[:3])
     assert looked_at[3][1] is None
     assert len(read_training_record(bundle).training) == 9
+    # another training that starts from the weights of a fold must not be judged by its cases
+    assert [len(find_training_record(folder / "model.pt").training) for folder in folds] == [6, 6, 6]
     readme = (bundle / "docs" / "README.md").read_text()
     assert "3 networks were trained on parts of the cases" in readme
     assert "(the data set's own list), trained on too, but not in these figures." in readme
