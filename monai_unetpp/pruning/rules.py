@@ -164,7 +164,9 @@ class Rules:
         """
         unknown = next((name for margin in self.margins for name in margin.labels or () if name not in known), None)
         if unknown is not None:
-            raise ValueError(f"margins must name labels among {', '.join(known)}, got {unknown!r}. Correct the name.")
+            meant = [name for name in known if name.casefold() == unknown.casefold()]
+            remedy = f"Write {meant[0]!r}." if meant else "Correct the name."
+            raise ValueError(f"margins must name labels among {', '.join(known)}, got {unknown!r}. {remedy}")
 
 
 def as_list(given: str | Sequence[Any]) -> Sequence[Any]:

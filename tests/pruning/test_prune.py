@@ -488,6 +488,7 @@ def test_missing_data_set_stops_at_once(tmp_path, few_boxes, no_network_work):
     [
         ({"confirm_dir": "x", "confirm_share": 0.5}, "confirm_dir and confirm_share exclude each other"),
         ({"confirm_share": 1.0}, r"confirm_share must lie between 0 and 1, got 1\.0"),
+        ({"margins": ["dice:Anterior=0.1"]}, r"got 'Anterior'\. Write 'anterior'\."),
         ({"margins": ["dice:tail=0.1"]}, "margins must name labels among anterior, posterior.*, got 'tail'"),
         ({"margins": []}, "margins must name one metric or more"),
         ({"margins": ["dice"]}, "margin must be a name, '=' and a number"),
