@@ -9,8 +9,9 @@ from monai_unetpp.inferers.predictors import openvino_operations
 from monai_unetpp.inferers.predictors.openvino_conversion import convert_to_openvino
 from monai_unetpp.inferers.predictors.openvino_operations import openvino_graph
 from monai_unetpp.inferers.predictors.tracing import trace_network
+from monai_unetpp.openvino_loading import has_openvino, openvino_core
 
-openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+pytestmark = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 
 
 def run(network, windows, monkeypatch, *, decomposed):
@@ -21,7 +22,7 @@ def run(network, windows, monkeypatch, *, decomposed):
             # torch's decomposition would take long
             patched.setattr(openvino_operations, "_decompositions", lambda: pytest.fail("decomposed"))
         model = convert_to_openvino(network, None, windows)
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return torch.from_numpy(compiled(windows.numpy())[0])
 
 
