@@ -49,8 +49,6 @@ def check_data(
         ValueError: cases with problems, the same image or name twice, an empty list, fewer subjects than folds, or
             other cases, voxel sizes or label maps than a training in ``bundle`` began with.
     """
-    if isinstance(described, TrainingPlan):
-        _check_names(dataset_dir, described, bundle)
     lists = {key: list_cases(load_datalist(dataset_dir, key, **subjects)) for key in LISTS}
     cases = [case for listed in lists.values() for case in listed]
     count = len({case.subject for case in cases})
@@ -94,7 +92,12 @@ def check_data(
         write_json(passed, {**state, **found})
 
 
-def _check_names(dataset_dir: str | PathLike[str], plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
+def check_names(dataset_dir: str | PathLike[str], plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
+    """Refuse data whose labels have other names or values than when ``bundle`` was planned.
+
+    Raises:
+        ValueError: they have.
+    """
     names = find_label_names(dataset_dir)
     if names is None or (names.foreground, names.ignore) == (plan.labels, plan.ignore_label):
         return

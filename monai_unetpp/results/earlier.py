@@ -28,16 +28,16 @@ class EarlierResults:
     other weights, settings or labels of the bundle, or options, or it is the runner's, which records nothing, as the
     runner wrote it. Where another program has saved a correction without the mark, the record of its image counts; a
     result that no run has recorded counts as one of the last, which may have been killed, unless it has replaced a
-    recorded one; without any record, nothing tells what made it. So an interrupted run continues, but one with another
-    level starts again. Results are looked up by the names of their files, which are unique in a folder: the folder may
-    have been renamed or moved.
+    recorded one; without any record, only a corrected one is kept. So an interrupted run continues, but one with
+    another level starts again. Results are looked up by the names of their files, which are unique in a folder: the
+    folder may have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         runs = list(runs)
         self._wanted = _compared_options(wanted)
         # a run that was killed has recorded its first results, but not its last ones
-        self._last = _compared_options(runs[-1]) if runs else None
+        self._last: dict[str, Any] | None = _compared_options(runs[-1]) if runs else None
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
         self._recorded: dict[str, Mapping[str, Any]] = {name: case for name, case, _ in made}
         self._made_by = {name: _compared_options(run) for name, _, run in made}
@@ -85,8 +85,10 @@ class EarlierResults:
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
         made_by = self._made_by.get(output.name, self._last)
-        if not output.is_file() or made_by != self._wanted:
+        if not output.is_file() or made_by not in (None, self._wanted):
             return False
+        if made_by is None and is_as_marked(output) is not False:
+            return False  # nothing tells what made it, and nobody has corrected it
         # of the runner, or of a run that was killed, with whatever options
         is_of_unknown = is_of_runner(output) or self._written.get(output.name) is not None
         if is_of_unknown and not self._is_as_recorded(output) and is_as_marked(output):

@@ -26,7 +26,7 @@ from monai_unetpp.measuring.environment import measuring_device
 from monai_unetpp.plain_values import from_plain
 from monai_unetpp.planning import Fingerprint
 from monai_unetpp.planning.bundle_writing import TIME_FILE
-from monai_unetpp.planning.data_check import check_data
+from monai_unetpp.planning.data_check import check_data, check_names
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
@@ -356,6 +356,7 @@ class _Run:
 
 def _check_cases(planned: Planned, tell: Callable[[str], None]) -> None:
     plan = planned.plan
+    check_names(planned.dataset_dir, plan, planned.bundle)
     check_data(planned.dataset_dir, plan, planned.bundle, planned.folds, tell, **plan.subject_rules)
 
 

@@ -450,8 +450,7 @@ def test_results_of_which_no_record_tells_what_made_them_are_made_again(tiny, tm
     # what was corrected is not lost
     edited(out / "a_seg.nii.gz")
     (out / "run.json").unlink()
-    (failure,) = segment_files(image, out, tiny, "L2", skip_existing=True).failures
-    assert "was changed after it was written" in failure
+    assert segment_files(image, out, tiny, "L2", skip_existing=True).skipped == 1
 
 
 def masking(folder):
