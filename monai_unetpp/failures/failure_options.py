@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from monai_unetpp.choices import FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
-from monai_unetpp.options import option
+from monai_unetpp.options import OUTPUT_FLAGS, option
 
 __all__ = ["FailureOptions"]
 
@@ -44,7 +44,7 @@ class FailureOptions:
         metavar="DATASET_DIR",
         help=f"folder with {FORMS_HELP}; 2D or 3D",
     )
-    output_dir: _Path = option(flags=("-o", "--output", "--output_dir"), metavar="DIR", help="folder for the report")
+    output_dir: _Path = option(flags=OUTPUT_FLAGS, metavar="DIR", help="folder for the report")
     segmentations: _Path | None = option(
         None,
         metavar="DIR",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
-from monai_unetpp.options import option
+from monai_unetpp.options import OUTPUT_FLAGS, option
 from monai_unetpp.planning.values import parse_settings
 
 _Path = str | PathLike[str]
@@ -42,9 +42,7 @@ class PlanOptions:
     dataset_dir: _Path = option(
         flags=("dataset_dir", "-i", "--input", "--dataset_dir"), metavar="DATASET_DIR", help=f"folder with {FORMS_HELP}"
     )
-    output_dir: _Path = option(
-        flags=("-o", "--output", "--output_dir"), metavar="BUNDLE", help="folder of the bundle to write"
-    )
+    output_dir: _Path = option(flags=OUTPUT_FLAGS, metavar="BUNDLE", help="folder of the bundle to write")
     minutes: float | None = option(
         None,
         type=float,

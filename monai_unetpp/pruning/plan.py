@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.choices import FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
-from monai_unetpp.options import option, option_names
+from monai_unetpp.options import OUTPUT_FLAGS, option, option_names
 from monai_unetpp.progress import Progress
 from monai_unetpp.pruning.rules import Rules
 
@@ -218,7 +218,7 @@ class Outputs:
         pictures: most of the worst cases to draw.
     """
 
-    output_dir: Path = option(flags=("-o", "--output", "--output_dir"), metavar="DIR", help="folder for the report")
+    output_dir: Path = option(flags=OUTPUT_FLAGS, metavar="DIR", help="folder for the report")
     title: str = "nested U-Net"
     save_uncertainty: bool = option(False, help="write maps of where the levels disagree")
     write: Path | None = option(None, metavar="DIR", help="write the pruned bundle there if the verdict is to prune")

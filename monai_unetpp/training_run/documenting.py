@@ -20,7 +20,7 @@ from monai_unetpp.errors import counted
 from monai_unetpp.files import atomic_path, write_json
 from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, with_labels
+from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
 from monai_unetpp.pruning.report.result_tables import UNSCORED, accuracy_table, worst_cases_table
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import data_sets, summarise
@@ -61,9 +61,7 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
     performance = None
     if result is not None:
         performance = _performance(bundle, result)
-        rows = with_labels(result.rows)
-        if rows:
-            means = mean_accuracy(rows, [point.name for point in result.points])
+        if means := mean_accuracy_where_labelled(result.rows, [point.name for point in result.points]):
             metrics = {f"mean_dice_{point}": round(mean, 4) for point, mean in means.items()}
             _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})
     write_readme(bundle, training=_training(bundle, fitted, cases, folds), performance=performance, folds=folds)

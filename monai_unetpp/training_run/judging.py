@@ -108,15 +108,10 @@ def score_fold(
     """
     plan = pruning_plan(bundle, **values, checkpoint=str(folder / "model.pt"))
     pipeline = plan.pipeline
-    steps = {
-        "preprocessing": pipeline.preprocessing,
-        "inferer": pipeline.inferer,
-        "postprocessing": pipeline.postprocessing,
-    }
     scores = evaluate_levels(
         pipeline.network,
         entries,
-        **steps,
+        **pipeline.steps,
         labels=pipeline.labels,
         tolerance_mm=pipeline.tolerance_mm,
         ignore_label=find_ignore_label(values["dataset_dir"]),
@@ -124,7 +119,7 @@ def score_fold(
         device=pipeline.device,
         subjects=plan.data.subjects,
         subject_pattern=plan.data.subject_pattern,
-        configuration=json.dumps(describe_settings(steps)),
+        configuration=json.dumps(describe_settings(pipeline.steps)),
         store=folder / "scores",
         exclude_problems=True,
         progress=progress,

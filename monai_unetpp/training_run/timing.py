@@ -72,19 +72,18 @@ def time_case(
 
 def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, device: torch.device) -> CaseTime:
     """Score a case step by step; instead of a result, the truth is compared with itself, moved by a voxel."""
-    steps = plan.pipeline
-    pipeline = Pipeline(steps.preprocessing, steps.inferer, steps.postprocessing)
+    pipeline = Pipeline(**plan.pipeline.steps)
     (source,) = list_sources(network, None, {})
     with networks_ready([source], device):
         image, loading = _timed(lambda: pipeline.load(case), device)
-        part, times = _part(image, steps.inferer)
+        part, times = _part(image, pipeline.inferer)
         # with the passes that the whole image takes
         _, seconds = _timed(lambda: _compute(source.pick(pipeline.infer(part, source, device, image.shape))), device)
         truth, reading = _timed(lambda: read_label_map(case.label, network.spatial_dims), device)
         logits = torch.zeros(1, int(network.config["out_channels"]), *image.shape[1:], device=device)
         _, returning = _timed(lambda: pipeline.label_map(logits, image, truth.data.shape), device)
         spacing = spacing_of_affine(truth.affine, truth.data.ndim)
-        scorer = CaseScorer(truth.data, spacing, steps.labels, steps.tolerance_mm)
+        scorer = CaseScorer(truth.data, spacing, plan.pipeline.labels, plan.pipeline.tolerance_mm)
         _, comparing = _timed(lambda: scorer.score(np.roll(truth.data, 1, axis=0)), device)
     return CaseTime(seconds * times, loading + reading + len(source.levels) * (returning + comparing))
 

@@ -9,12 +9,10 @@ import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError as NibabelFileError
@@ -22,7 +20,6 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from monai_unetpp.data.formats.suffixes import is_picture_name
 from monai_unetpp.files import MARK
 
 READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
@@ -88,19 +85,10 @@ def names_runner(mark: str | None) -> bool:
     return found is not None and found[1] == "runner"
 
 
-def matches_mark(mark: str | None, path: Path, read_picture: Callable[[Path], npt.ArrayLike]) -> bool | None:
-    """Whether the labels in a result, which ``read_picture`` reads if it is no NIfTI, are those that its mark tells.
-
-    None if no mark tells the labels; False if they have changed, or can no longer be read.
-    """
+def marked_voxels(mark: str | None) -> str | None:
+    """The :func:`hash_voxels` of the labels that a mark tells; None if it tells none."""
     found = _VOXELS.search(mark or "")
-    if found is None:
-        return None
-    try:
-        image: Any = None if is_picture_name(path) else nibabel.load(path)
-        return found[2] == hash_voxels(read_picture(path) if image is None else image.dataobj)
-    except (*READ_ERRORS, MemoryError):  # damaged
-        return False
+    return None if found is None else found[2]
 
 
 def hash_voxels(labels: npt.ArrayLike) -> str:

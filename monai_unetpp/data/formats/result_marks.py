@@ -9,12 +9,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import nibabel
+
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.itk_images import detached_files
 from monai_unetpp.data.formats.nifti_marks import (
+    READ_ERRORS,
     ImageIdentity,
     hash_file,
-    matches_mark,
+    hash_voxels,
+    marked_voxels,
     names_runner,
     nifti_pair,
     read_nifti_mark,
@@ -56,14 +60,26 @@ def is_of_runner(path: Path) -> bool:
 
 
 def is_as_marked(path: Path) -> bool | None:
-    """Whether the labels in a result are those that its mark tells; see :func:`.matches_mark`."""
+    """Whether the labels in a result are those that its mark tells.
 
-    def read(file: Path) -> Any:
-        from monai_unetpp.data.formats.pictures import read_picture
+    None if no mark tells the labels; False if they have changed, or can no longer be read.
+    """
+    told = marked_voxels(read_mark(path))
+    if told is None:
+        return None
+    try:
+        return told == hash_voxels(_read_labels(path))
+    except (*READ_ERRORS, MemoryError):  # damaged
+        return False
 
-        return read_picture(file, labels=True)
 
-    return matches_mark(read_mark(path), path, read)
+def _read_labels(path: Path) -> Any:
+    if not is_picture_name(path):
+        image: Any = nibabel.load(path)
+        return image.dataobj
+    from monai_unetpp.data.formats.pictures import read_picture
+
+    return read_picture(path, labels=True)
 
 
 def read_mark(path: Path) -> str | None:

@@ -213,6 +213,8 @@ def picked_levels(
     Accuracies rest on the rows of the ``levels`` alone: false positives of other points would let cases without the
     label count for all levels.
     """
+    if not rules.budgets and rules.utility_weight is None:
+        return []
     accuracy, picked = mean_accuracy_where_labelled(rows, levels), []
     if not accuracy:
         return []
