@@ -6,6 +6,7 @@ import contextlib
 import csv
 import logging
 import math
+import os
 import pickle
 import re
 import time
@@ -20,12 +21,14 @@ from ignite.engine import Engine, Events
 from ignite.utils import manual_seed
 from monai.handlers import CheckpointLoader
 from monai.transforms import Randomizable
-from monai.utils import get_seed
+from monai.utils import CommonKeys, get_seed
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset
 
 from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION, LAST, TrainingRecord, save_training_record
 from monai_unetpp.distributed import unwrapped
+from monai_unetpp.errors import counted
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.seeds import mix_seeds
 from monai_unetpp.spreadsheet import format_csv
@@ -34,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: Number of checkpoints to keep: the last, and the one before in case the last is damaged.
 _KEPT = 2
+#: Entry of a checkpoint: which images the training is on.
+_CASES = "training_images"
 #: Entries of a schedule's state that are progress or functions; all others are settings.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step", "lr_lambdas")
 
@@ -147,6 +152,10 @@ class TrainingCheckpoint:
     :class:`monai_unetpp.data.SeededCacheDataset`, in those that load data, so that an interrupted training gives the
     same result. Partial checkpoints of a killed training are removed by the next one.
 
+    A training goes on with its own cases only, else a record of them would be wrong: where the trainer's data set holds
+    dictionaries with the paths of images, a ValueError is raised if they are others than those of the checkpoint. Moved
+    folders are the same.
+
     Args:
         folder: folder of the last two ``checkpoint_epoch=N.pt`` files.
         save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name. The trainer's gradient
@@ -191,8 +200,9 @@ class TrainingCheckpoint:
     def _save(self, engine: Engine, save_dict: dict[str, Any]) -> None:
         if time.monotonic() - self._saved < self.interval_s:
             return
+        states: dict[str, Any] = {name: unwrapped(each).state_dict() for name, each in save_dict.items()}
         with atomic_path(self.folder / f"checkpoint_epoch={engine.state.epoch}.pt") as temporary:
-            torch.save({name: unwrapped(each).state_dict() for name, each in save_dict.items()}, temporary)
+            torch.save(states | {_CASES: _image_names(engine)}, temporary)
         self._saved = time.monotonic()
         for path in self._found()[:-_KEPT]:
             path.unlink()
@@ -201,13 +211,14 @@ class TrainingCheckpoint:
         unreadable = []
         for path in reversed(self._found()):
             try:
-                torch.load(path, map_location="cpu", weights_only=True)
+                saved = torch.load(path, map_location="cpu", weights_only=True)
             except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as e:
                 logger.warning(
                     "%s cannot be read (%r), and gets the suffix .damaged; trying the checkpoint before it.", path, e
                 )
                 unreadable.append(path)
                 continue
+            _check_cases(path, saved.get(_CASES), _image_names(engine))
             with _keep_settings([value for value in load_dict.values() if isinstance(value, LambdaLR)]):
                 CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
             logger.info("Training continues after epoch %d, from %s.", engine.state.epoch, path)
@@ -250,6 +261,36 @@ class TrainingCheckpoint:
         """The checkpoints in the folder, oldest epoch first."""
         named = [(re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name), path) for path in self.folder.glob("*.pt")]
         return [path for _, path in sorted((int(match[1]), path) for match, path in named if match)]
+
+
+def _image_names(engine: Engine) -> list[str] | None:
+    """The images of the trainer's cases, relative to the folder that holds all of them; None if there are no paths."""
+    cases: Any = getattr(getattr(engine, "data_loader", None), "dataset", None)
+    while isinstance(cases, Dataset) and hasattr(cases, "data"):
+        cases = cases.data
+    if not isinstance(cases, Sequence) or not all(isinstance(case, Mapping) for case in cases):
+        return None
+    paths = [path for case in cases for path in _paths(case.get(CommonKeys.IMAGE))]
+    if not paths:
+        return None
+    common = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return sorted(Path(os.path.relpath(path, common)).as_posix() for path in paths)
+
+
+def _paths(value: Any) -> list[str]:
+    """One path, or one for each channel, as absolute ones."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [os.path.abspath(each) for each in values if isinstance(each, (str, PathLike))]
+
+
+def _check_cases(path: Path, before: list[str] | None, now: list[str] | None) -> None:
+    differing = sorted(set(before or ()) ^ set(now or ()))
+    if before is None or now is None or not differing:
+        return
+    raise ValueError(
+        f"{path}: comes from a training on other cases: {counted(len(differing), 'image')} more or fewer, such as "
+        f"{differing[0]}. Give another output folder to train on these cases, or the cases of before to go on."
+    )
 
 
 class _ScalerOf:

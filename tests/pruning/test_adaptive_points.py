@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from forked import draw_nothing
 from monai.inferers import SlidingWindowInferer
 from tiny_bundle import NETWORK
 from tiny_pruning import SHAPE, prune_boxes
@@ -117,7 +118,8 @@ def test_what_has_no_depth_to_choose_is_refused_before_any_case(network, few_box
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
-def test_what_the_stages_cost_is_measured_with_every_runtime_of_the_evaluation(network, few_boxes, tmp_path):
+def test_what_the_stages_cost_is_measured_with_every_runtime(network, few_boxes, tmp_path, monkeypatch):
+    draw_nothing(monkeypatch)
     found = run(network, few_boxes, tmp_path, settings=["adaptive=1", "runtime=torch,openvino"]).adaptive
     assert list(found.staging) == ["torch", "openvino"]
     assert all(ratio.median > 0 for ratio in found.staging.values())

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from forked import draw_nothing
 from tiny_pruning import (
     LABELS,
     SHAPE,
@@ -63,7 +64,7 @@ def plan_of(boxes: Path, folder: Path, **changes) -> PruningPlan:
 
 
 @pytest.mark.slow
-def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, boxes, folds) -> None:
+def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, boxes, folds, monkeypatch) -> None:
     result = judge(folds, plan_of(boxes, tmp_path, pictures=1))
     final = verdict(result)
     # the network of the plan is blind at L1; it is measured, not scored
@@ -75,6 +76,7 @@ def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, bo
     sentences = trust_sentences(result)
     assert any("was not trained on its subject, if the given scores are those of folds" in each for each in sentences)
     assert not any("does not say" in sentence for sentence in sentences)
+    draw_nothing(monkeypatch)
     known = judge(folds, plan_of(boxes, tmp_path / "known", pictures=0), networks=[intensity_network()] * 2)
     told = "Each case of boxes was scored by a network that was not trained on its subject."
     assert told in trust_sentences(known)

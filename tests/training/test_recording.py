@@ -1,15 +1,20 @@
 import csv
 import errno
+import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.data import Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanDice, ValidationHandler, from_engine
 from monai.losses import DiceCELoss
 from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import AsDiscreted
+from torch.utils.data import DataLoader
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
 from monai_unetpp.bundles.training_record import TrainingRecord, find_training_record
@@ -94,6 +99,38 @@ def test_curves_hold_one_row_per_epoch(tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert all(math.isfinite(float(row["train_loss"])) for row in rows)
     assert [bool(row["val_mean_dice"]) for row in rows] == [False, True, False]
+
+
+def make_checkpoints(data_dir, folder, epochs=1, key="training"):
+    """Epochs that train nothing on the cases of a list, as the bundles' trainers keep them."""
+    cases = Dataset(Dataset(load_datalist(data_dir, key)), lambda case: torch.zeros(1))
+    network = torch.nn.Linear(1, 1)
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=epochs,
+        train_data_loader=DataLoader(cases, batch_size=None),
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters()),
+        loss_function=torch.nn.MSELoss(),
+        iteration_update=lambda engine, batch: {"loss": 0.0},
+        train_handlers=[TrainingCheckpoint(folder, {"network": network})],
+    )
+    trainer.run()
+    return trainer
+
+
+def test_a_training_goes_on_with_its_own_cases_only(discs_dir, tmp_path):
+    folder = tmp_path / "training"
+    make_checkpoints(discs_dir, folder)
+    with pytest.raises(ValueError, match=r"checkpoint_epoch=1\.pt: comes from a training on other cases: \d+ im"):
+        make_checkpoints(discs_dir, folder, 2, "validation")
+    moved = shutil.copytree(discs_dir, tmp_path / "moved")
+    assert make_checkpoints(moved, folder, 2).state.epoch == 2
+    content = json.loads((moved / "dataset.json").read_text())
+    left_out = content["training"].pop()
+    (moved / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"1 image more or fewer, such as {Path(left_out['image']).name}"):
+        make_checkpoints(moved, folder, 3)
 
 
 @pytest.mark.slow

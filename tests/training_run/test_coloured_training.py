@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from coloured_discs import paint_disc, write_folder, write_nnunet
-from forked import measure_briefly
+from forked import draw_nothing, measure_briefly
 from PIL import Image
 from tiny_planning import TINY, slow_machine
 
@@ -28,6 +28,7 @@ def trained(tmp_path_factory):
     plan(root, bundle, settings=TINY | {"steps": 2}, device="cpu", measure=slow_machine)
     with pytest.MonkeyPatch.context() as patched:
         measure_briefly(patched)
+        draw_nothing(patched)
         train(TrainOptions(root, bundle, minutes=5, device="cpu"))
     return root, bundle
 

@@ -7,7 +7,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from forked import measure_briefly
+from forked import draw_nothing, measure_briefly
 from scipy.spatial.transform import Rotation
 from tiny_planning import TINY, slow_machine
 
@@ -56,6 +56,7 @@ def test_they_are_trained_on_and_segmented_as_they_are_stored(tmp_path, monkeypa
     assert "so that axes mean the same" not in readme
     assert "must be stored like those of the training, with thick slices along axis 2 (from 0)" in readme
     measure_briefly(monkeypatch)
+    draw_nothing(monkeypatch)
     train(TrainOptions(root, bundle, minutes=5, device="cpu"))
     assert check_bundle(bundle) == []
     done = segment_files(root / "images", tmp_path / "out", bundle, device="cpu", precision="fp32")

@@ -9,7 +9,7 @@ import runpy
 import pytest
 import torch
 from disc_images import write_disc_images
-from forked import measure_briefly, run_forked
+from forked import draw_nothing, measure_briefly, run_forked
 from json_edits import edit_json
 
 from monai_unetpp import NestedUNet
@@ -80,6 +80,7 @@ def test_two_processes_agree_with_one(discs_dir, tmp_path, monkeypatch):
     done = run_forked(program, discs_dir, two, folder=tmp_path, processes=2, measures_and_draws=False)
     assert done.returncode == 0, done.stderr
     measure_briefly(monkeypatch)
+    draw_nothing(monkeypatch)
     run = runpy.run_path(str(program))["run"]
     one = planned(discs_dir, tmp_path / "one", batch_size=4)
     outcome = run(discs_dir, one)
