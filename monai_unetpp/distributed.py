@@ -127,12 +127,12 @@ def process_group(device: torch.device | str | None = None) -> Iterator[None]:
 
 def rank() -> int:
     """The rank of this process; 0 without a process group."""
-    return dist.get_rank() if _in_group() else 0
+    return dist.get_rank() if in_process_group() else 0
 
 
 def process_count() -> int:
     """The number of processes in the process group; 1 without one."""
-    return dist.get_world_size() if _in_group() else 1
+    return dist.get_world_size() if in_process_group() else 1
 
 
 def share(items: Sequence[_T]) -> Sequence[_T]:
@@ -142,7 +142,7 @@ def share(items: Sequence[_T]) -> Sequence[_T]:
 
 def gather(own: dict[_K, _T]) -> dict[_K, _T]:
     """The merged dictionaries of all processes, returned to each of them, however long the slowest one takes."""
-    if not _in_group():
+    if not in_process_group():
         return own
     parts: list[Any] = [own] * dist.get_world_size()
     if len(parts) > 1:
@@ -150,7 +150,8 @@ def gather(own: dict[_K, _T]) -> dict[_K, _T]:
     return {key: each for part in parts for key, each in part.items()}
 
 
-def _in_group() -> bool:
+def in_process_group() -> bool:
+    """Whether there is a process group, be it of this process alone."""
     return dist.is_available() and dist.is_initialized()
 
 

@@ -13,7 +13,7 @@ from monai.losses.unified_focal_loss import AsymmetricFocalTverskyLoss
 from torch import nn
 from torch.nn import functional
 
-from monai_unetpp.distributed import process_count
+from monai_unetpp.distributed import in_process_group
 from monai_unetpp.topology import level_name
 
 #: Losses that are means over samples, without an option for it.
@@ -43,8 +43,8 @@ class NestedDeepSupervisionLoss(nn.Module):
 
     Shapes:
         Predictions ``(B, C, H, W[, D])``: a list with the deepest level first (as ``NestedUNet`` returns in training),
-        a dict by level (``forward_levels``), or a single tensor (evaluation, or a network without deep supervision),
-        whose loss is not weighted. The target is whatever ``loss`` takes.
+        a dict by level (``forward_levels``), or a single tensor (evaluation, or a network without deep supervision).
+        The loss of a single level is not weighted. The target is whatever ``loss`` takes.
 
     Raises:
         TypeError: predictions or weights of the wrong type.
@@ -106,20 +106,21 @@ class NestedDeepSupervisionLoss(nn.Module):
         if isinstance(input, Mapping):
             outputs = dict(input)
         elif isinstance(input, (list, tuple)):
-            if len(input) == 1:
-                # a single level is not weighted
-                return self.forward(input[0], target)
             names = [level_name(k) for k in range(len(input), 0, -1)]
             outputs = dict(zip(names, input, strict=True))
         else:
             raise TypeError(f"predictions must be a tensor, a list or a dict of tensors, got {type(input).__name__}.")
         if not outputs:
             raise ValueError("predictions must hold at least one level, got none.")
+        if len(outputs) == 1:
+            # a single level is not weighted
+            [only] = outputs.values()
+            return self._loss(only, target)
         weights = self._weights(list(outputs))
         terms = [weights[level] * self._loss(output, target) for level, output in outputs.items() if weights[level]]
         if self.distillation:
             terms += self._distill(outputs, weights, target)
-        if process_count() > 1:
+        if in_process_group():
             terms += [_nothing_of(output) for level, output in outputs.items() if not weights[level]]
         return torch.stack(terms).sum(dim=0)
 
@@ -203,10 +204,10 @@ class NestedDeepSupervisionLoss(nn.Module):
 
 
 def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The voxels of ``values`` ``(B[, C], ...)`` inside the mask ``(B, ...)``, as an image ``(1[, C], voxels, 1)``."""
+    """The voxels of ``values`` ``(B[, C], ...)`` inside the mask ``(B, ...)``, as one image: voxels by 1 (by 1)."""
     found = values[kept][None] if values.dim() == kept.dim() else values.movedim(1, -1)[kept].T[None]
-    # some losses take images only
-    return found.unsqueeze(-1)
+    # some losses take images only, and weights of classes may have their axes
+    return found.reshape(*found.shape, *[1] * (values.dim() - found.dim()))
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

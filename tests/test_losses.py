@@ -97,7 +97,7 @@ def test_a_weight_of_zero_leaves_the_level_out(outputs, target, monai_loss):
 def test_in_distributed_training_a_level_left_out_still_gets_the_gradients_that_are_waited_for(
     outputs, target, monai_loss, monkeypatch
 ):
-    monkeypatch.setattr(losses, "process_count", lambda: 2)
+    monkeypatch.setattr(losses, "in_process_group", lambda: True)
     outputs[1] = torch.full_like(outputs[1], torch.inf).requires_grad_()
     total = NestedDeepSupervisionLoss(monai_loss, level_weights=[2, 0, 0])(outputs, target)
     assert torch.allclose(total, 2 * monai_loss(outputs[0], target))
@@ -126,6 +126,23 @@ def test_half_precision_is_distilled_in_float32(outputs, target):
     found = loss(halves, target)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, loss([half.float() for half in halves], target), atol=0, rtol=1e-6)
+
+
+def test_a_single_level_is_not_weighted_however_it_is_given(outputs, target, monai_loss):
+    loss = NestedDeepSupervisionLoss(monai_loss, level_weights={"L1": 1, "L2": 0.5, "L3": 2})
+    for given in (outputs[0], outputs[:1], {"L3": outputs[0]}):
+        assert torch.equal(loss(given, target), monai_loss(outputs[0], target))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_weights_of_classes_with_spatial_axes_also_weigh_what_is_not_ignored(dims):
+    generator = torch.Generator().manual_seed(0)
+    output = torch.randn(2, 3, *[4] * dims, generator=generator)
+    target = torch.randint(0, 2, output.shape, generator=generator).float()
+    target[:, :, 2:] = 255
+    weights = torch.tensor([1.0, 2.0, 3.0]).view(3, *[1] * dims)
+    loss = NestedDeepSupervisionLoss(nn.BCEWithLogitsLoss(pos_weight=weights), ignore_label=255)
+    torch.testing.assert_close(loss(output, target), loss.loss(output[:, :, :2], target[:, :, :2]))
 
 
 def test_gradients_reach_every_level_in_proportion(outputs, target):

@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
-from monai_unetpp.inferers.predictors.network_copy import is_nested_unet
+from monai_unetpp.inferers.predictors.network_copy import is_nested_unet, module_behind
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.inferers.windows import WindowGrid
 
 
 def device_of(network: Any, otherwise: torch.device) -> torch.device:
     """The device of a network's weights; ``otherwise`` if it has none."""
-    if isinstance(network, nn.Module):
-        for weights in (*network.parameters(), *network.buffers()):
-            return weights.device
+    module = module_behind(network)
+    for weights in () if module is None else (*module.parameters(), *module.buffers()):
+        return weights.device
     return otherwise
 
 

@@ -191,7 +191,8 @@ class NestedUNet(nn.Module):
         """Make a new network with only the nodes and the head of ``level``, one of :attr:`levels`.
 
         Its output is exactly that of ``level`` in this network. Its nodes and head are deep copies: what was frozen or
-        changed here, such as ``eps`` of a norm, is so there as well, and hooks are copied.
+        changed here, such as ``eps`` of a norm, is so there as well, and hooks are copied. Methods of a subclass are
+        not: the result is a plain ``NestedUNet``.
 
         Raises:
             ValueError: this network lacks the level.

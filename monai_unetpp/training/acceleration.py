@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -14,9 +15,8 @@ from monai_unetpp.distributed import unwrapped
 
 logger = logging.getLogger(__name__)
 
-#: Output channels up to which it was faster for inputs of any size, and up to which for small ones, and how many voxels
-#: a small batch has at most.
-_FEW_CHANNELS, _SOME_CHANNELS, _SMALL_VOXELS = 8, 16, 2**15
+#: Output channels up to which it was faster to pad the first axis before a convolution, at least for small inputs.
+_SOME_CHANNELS = 16
 
 #: Parameters of ``mallopt`` in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -73,13 +73,21 @@ class DepthPaddedConv3d(nn.Conv3d):
     the input into a matrix, which is slow where the output has few channels. Results are the same but for rounding.
     """
 
+    #: Output channels up to which it is faster for inputs of any size, and voxels of a small batch at most.
+    few_channels, small_voxels = 8, 2**15
+    __constants__: ClassVar[list[str]] = [*nn.Conv3d.__constants__, "few_channels", "small_voxels"]
+    padding: tuple[int, int, int]
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Convolve ``(B, C, D, H, W)``."""
-        if self.out_channels > _FEW_CHANNELS and input.numel() > _SMALL_VOXELS * self.in_channels:
-            return super().forward(input)
-        depth, *others = map(int, self.padding)
-        padded = functional.pad(input, (0, 0, 0, 0, depth, depth))
-        return functional.conv3d(padded, self.weight, self.bias, self.stride, (0, *others), self.dilation, self.groups)
+        """Convolve ``(B, C, D, H, W)``; ``torch.jit.script`` takes it too."""
+        if self.out_channels > self.few_channels and input.numel() > self.small_voxels * self.in_channels:
+            whole: torch.Tensor = self._conv_forward(input, self.weight, self.bias)
+            return whole
+        depth, height, width = self.padding
+        padded = functional.pad(input, [0, 0, 0, 0, depth, depth])
+        return functional.conv3d(
+            padded, self.weight, self.bias, self.stride, (0, height, width), self.dilation, self.groups
+        )
 
 
 def pad_depth(network: nn.Module) -> nn.Module:

@@ -53,6 +53,7 @@ class RandCropByPresentClassesd(RandCropByLabelClassesd):
         self, label: torch.Tensor, indices: list[Any] | None = None, image: torch.Tensor | None = None
     ) -> None:
         """Choose the centres of the patches."""
+        self.cropper.ratios = list(self._ratios)
         if indices is not None:
             held = [ratio if len(places) else 0 for ratio, places in zip(self._ratios[1:], indices[1:], strict=True)]
             share = sum(held) / max(sum(self._ratios[1:]), 1e-9)

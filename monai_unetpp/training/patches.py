@@ -26,9 +26,10 @@ class LateNumber(int):
 class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
     """Numbered training patches: patch ``i`` depends only on the seed and ``i``.
 
-    So different networks can be trained on the same patches in the same order, with any number of workers, and an
-    interrupted training continues with the next patch. Each pass over the cases has its own order; with weights, it
-    draws every case at least once, and over the passes in proportion to its weight.
+    So different networks can be trained on the same patches in the same order, with any number of worker processes
+    (threads would share the random transforms), and an interrupted training continues with the next patch. Each pass
+    over the cases has its own order; with weights, it draws every case at least once, and over the passes in proportion
+    to its weight.
 
     Args:
         data: prepared cases.

@@ -58,6 +58,8 @@ def test_grids_are_compared_as_the_files_have_them(tmp_path):
         ([0, 255], 3, 255, None),
         ([0, 10, 20], [10, 20], None, None),
         ([0, 15], [10, 20], None, "0 and 10, 20 only, got 15"),
+        ([0, 2], np.int64(2), -1, "0 and -1, 1 only, got 2"),
+        ([0, 20], np.array([10, 20]), None, None),
     ],
 )
 def test_values_without_a_class_are_refused(tmp_path, values, classes, ignore, found):

@@ -476,6 +476,12 @@ def test_further_arguments_mean_what_they_mean_in_monai(options):
     assert_same(our_transform.inverse({"image": ours})["image"], their_transform.inverse({"image": theirs})["image"])
 
 
+@pytest.mark.parametrize("own", [None, np.nan, 0])
+def test_an_axis_without_a_size_keeps_its_own_as_in_monai(own):
+    (_, theirs), (_, ours) = both(volume(OBLIQUE), (own, 1.7, 1.7))
+    assert_same(ours, theirs)
+
+
 def test_lazy_resampling():
     image = volume(OBLIQUE)
     steps = (each("image", (1.0, 1.1, 1.3)) for each in (Spacingd, BlockwiseSpacingd))

@@ -1,4 +1,5 @@
 import copy
+import functools
 import inspect
 import json
 import logging
@@ -17,6 +18,7 @@ from torch import nn
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, sliding_windows
 from monai_unetpp.inferers.predictors import TorchPredictor
+from monai_unetpp.inferers.window_run import device_of
 from monai_unetpp.measuring.stage_timer import StageTimer
 from monai_unetpp.openvino_loading import has_openvino
 
@@ -150,6 +152,20 @@ def test_the_mean_of_all_heads_in_one_window(net, image):
 def test_a_network_that_returns_a_dict(image):
     found = inferer()(image, lambda x: {"a": x, "b": 2 * x})
     torch.testing.assert_close(found, {"a": image, "b": 2 * image})
+
+
+@pytest.mark.parametrize("method", [False, True])
+def test_the_method_of_a_network_runs_as_the_network_does(method, image):
+    net = NestedUNet(2, 1, 2, features=(4, 8), norm="batch", dropout=0.5)
+    state = copy.deepcopy(net.state_dict())
+    function = net.forward_levels if method else functools.partial(net.forward_levels, levels=["L1"])
+    found = inferer()(image, function)
+    assert net.training
+    torch.testing.assert_close(net.state_dict(), state)
+    torch.testing.assert_close(found["L1"], inferer()(image, net.eval()))
+    doubled = functools.partial(net.double().forward_levels, levels=["L1"])
+    assert inferer()(image, doubled)["L1"].dtype == torch.float64
+    assert device_of(net.to("meta").forward_levels, torch.device("cpu")).type == "meta"
 
 
 def test_a_network_that_returns_its_input_is_not_changed(image):

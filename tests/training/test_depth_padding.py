@@ -66,6 +66,15 @@ def test_only_narrow_convolutions_of_volumes_are_changed_and_only_for_avx2(capab
     assert not _padded(accelerate(NestedUNet(2, 1, 2, features=(8, 16)), channels_last=True))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("capability")
+def test_an_accelerated_network_can_be_scripted():
+    network = accelerate(NestedUNet(3, 1, 2, features=(8, 16)), channels_last=True).eval()
+    assert _padded(network)
+    image = torch.rand(1, 1, 8, 8, 8)
+    torch.testing.assert_close(torch.jit.script(network)(image), network(image))
+
+
 @pytest.mark.usefixtures("capability")
 def test_large_inputs_of_wider_convolutions_are_left_to_the_library(monkeypatch):
     calls = []

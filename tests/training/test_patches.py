@@ -198,6 +198,13 @@ def test_patches_of_a_case_without_any_class_to_draw_lie_anywhere():
     assert set(found) == {0, 1}
 
 
+def test_a_case_without_indices_is_drawn_from_by_all_ratios():
+    crop = RandCropByPresentClassesd("label", "label", (1, 1), [0, 1, 1], 3, 50, indices_key="places", warn=False)
+    crop.set_random_state(0)({"label": torch.tensor([[[0.0, 1.0]]]), "places": [[0], [1], []]})
+    found = crop({"label": torch.tensor([[[1.0, 2.0]]])})
+    assert {patch["label"].item() for patch in found} == {1, 2}
+
+
 @pytest.mark.slow
 def test_the_share_of_background_is_the_same_in_cases_that_lack_classes():
     label = torch.zeros(1, 8, 8)

@@ -55,7 +55,7 @@ class CheckLabelsd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.image_key = image_key
-        values = range(1, max(classes, 2)) if isinstance(classes, int) else classes
+        values = range(1, max(int(classes), 2)) if isinstance(classes, (int, np.integer)) else classes
         self.values = sorted({0, *values, *([] if ignore_label is None else [ignore_label])})
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -77,8 +77,9 @@ class CheckLabelsd(MapTransform):
         known = torch.isin(values, cast[cast.to(torch.float64) == allowed])
         if not bool(known.all()):
             found = list_values([f"{value:g}" for value in values[~known].unique().tolist()])
+            others = list_values([value for value in self.values if value])
             raise ImageFileError(
-                f"{file}: the label must hold 0 and {list_values(self.values[1:])} only, got {found}. Correct the "
+                f"{file}: the label must hold 0 and {others} only, got {found}. Correct the "
                 "label map, or use a network with more classes."
             )
 

@@ -52,7 +52,7 @@ def fit_grid(
         shape: shape of the volume.
         affine: its affine, from voxel indices to mm.
         voxel_bytes: bytes of all channels of a voxel.
-        wanted: voxel size of the result by axis, in mm; 0 or less keeps the volume's own.
+        wanted: voxel size of the result by axis, in mm; 0 or less, and NaN, keep the volume's own.
         diagonal: whether the grid's axes are those of the world.
         limits: smallest and largest voxel size of the volume that are kept, by axis; NaN for ``wanted``; None for
             ``wanted`` everywhere.
@@ -64,6 +64,7 @@ def fit_grid(
         ImageFileError: an axis would nearly vanish, or the result does not fit into memory.
     """
     spacing = np.linalg.norm(affine[:-1, : len(shape)], axis=0)
+    wanted = np.where(np.isfinite(wanted), wanted, 0)
     least, most = (wanted, wanted) if limits is None else (np.fmin(limits[0], wanted), np.fmax(limits[1], wanted))
     tolerance = np.minimum(_SAME_SPACING_MM, _SAME_SPACING * wanted)
     kept = (wanted <= 0) | ((least - tolerance <= spacing) & (spacing <= most + tolerance))

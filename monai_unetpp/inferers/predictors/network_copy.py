@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
@@ -74,9 +75,18 @@ def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.M
     return copied.eval().requires_grad_(False)
 
 
+def module_behind(network: Any) -> nn.Module | None:
+    """The module that is called, also by one of its methods or by ``functools.partial``; None for other functions."""
+    while isinstance(network, functools.partial):
+        network = network.func
+    module = getattr(network, "__self__", network)
+    return module if isinstance(module, nn.Module) else None
+
+
 def weight_types(network: Callable[..., Any]) -> tuple[torch.dtype, ...]:
-    """The types of a network's weights, each once, in the order of the weights; empty if it is not a module."""
-    return tuple(dict.fromkeys(each.dtype for each in network.parameters())) if isinstance(network, nn.Module) else ()
+    """The types of a network's weights, each once, in the order of the weights; empty if no module is called."""
+    module = module_behind(network)
+    return () if module is None else tuple(dict.fromkeys(each.dtype for each in module.parameters()))
 
 
 def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:

@@ -13,7 +13,7 @@ from torch import nn
 from monai_unetpp import topology
 from monai_unetpp.errors import counted
 from monai_unetpp.inferers.logits import ONLY, logits_by_name
-from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, weight_types
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet, module_behind, weight_types
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 
 
@@ -103,8 +103,9 @@ class Predictor(ABC):
 
 @contextmanager
 def evaluating(network: Any) -> Iterator[None]:
-    """Put all modules of ``network`` in eval mode, and restore them afterwards."""
-    training = [module for module in network.modules() if module.training] if isinstance(network, nn.Module) else []
+    """Put all modules of ``network``, or of the one whose method it is, in eval mode, and restore them afterwards."""
+    called = module_behind(network)
+    training = [] if called is None else [module for module in called.modules() if module.training]
     for module in training:
         module.training = False
     try:
