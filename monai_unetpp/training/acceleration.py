@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -75,7 +74,7 @@ class DepthPaddedConv3d(nn.Conv3d):
 
     #: Output channels up to which it is faster for inputs of any size, and voxels of a small batch at most.
     few_channels, small_voxels = 8, 2**15
-    __constants__: ClassVar[list[str]] = [*nn.Conv3d.__constants__, "few_channels", "small_voxels"]
+    __constants__ = [*nn.Conv3d.__constants__, "few_channels", "small_voxels"]  # noqa: RUF012  # as torch has it
     padding: tuple[int, int, int]
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
