@@ -71,6 +71,7 @@ class CaseResult:
         pixels: voxels or pixels of the prediction, with the background; 0 if it is not a map of labels or objects.
         covered: voxels or pixels of numbered objects; 0 without these.
         files: all files of the input: several for a case with one per channel, and for a chosen DICOM series.
+        problems: one line for each file beside ``output`` that could not be written.
     """
 
     case: str
@@ -86,6 +87,7 @@ class CaseResult:
     pixels: int = 0
     covered: int = 0
     files: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,11 @@ class CaseFailure:
     case: str
     file: str
     reason: str
+
+    @classmethod
+    def of(cls, case: str, file: str, reason: str) -> CaseFailure:
+        """The failure of a case, whose reason may begin with the file."""
+        return cls(case, file, reason.removeprefix(f"{file}: ").removeprefix(f"{printable(file)}: "))
 
     def __str__(self) -> str:
         inside = self.reason.startswith(f"{self.file}{os.sep}")
@@ -106,7 +113,8 @@ class CaseEvaluator(SupervisedEvaluator):
 
     A case may fail in loading (with :class:`monai_unetpp.data.CaseDataset`), in the network, in post-processing or in
     saving. It is logged in one line (with the traceback at debug level) and kept in :attr:`failures`. Handlers of
-    ``ITERATION_COMPLETED``, and so metrics, see completed cases only.
+    ``ITERATION_COMPLETED``, and so metrics, see completed cases only. Once its first file is written, a case is
+    completed, and a further one that cannot be written is one of its ``problems``.
 
     Saving transforms (``SaveImaged`` and subclasses) at the end of ``postprocessing`` run in a separate thread while
     the network processes the next case. At most one case waits to be written, and all are written when :meth:`run`
@@ -257,12 +265,12 @@ class CaseEvaluator(SupervisedEvaluator):
             self._log_summary(time.perf_counter() - started)
 
     def exit_if_failed(self) -> None:
-        """End the program with exit code 1 if a case of the last run failed.
+        """End the program with exit code 1 if a case of the last run failed, or has problems.
 
         Raises:
-            SystemExit: a case failed.
+            SystemExit: it did.
         """
-        if self.failures:
+        if self.failures or any(case.problems for case in self.completed):
             raise SystemExit(1)
 
     def add_event_handler(self, event_name: Any, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -294,7 +302,7 @@ class CaseEvaluator(SupervisedEvaluator):
         if failure is not None:
             self._case_failed = True
             self._await_saving()
-            self._note_failure(case, file, str(failure))
+            self._note_failure(CaseFailure.of(case, file, str(failure)))
             return []
         engine.state.output, self._unsaved = None, None
         try:
@@ -345,8 +353,18 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _save(self, known: CaseResult, started: float, item: Any, unsaved: dict[Any, Any] | None) -> CaseResult:
         """Write a case; the result is what is ``known`` of it and what only its prediction shows."""
-        if unsaved is not None:
-            item = _run_stages(self._saving, unsaved, self._timer, "save")
+        problems = []
+        if unsaved is not None and self._saving is not None:
+            item, *savers = unsaved, *self._saving.transforms
+            for number, saver in enumerate(savers):
+                try:
+                    item = _run_stages(Compose([saver]), item, self._timer, "save")
+                except Exception as e:
+                    if number == 0:
+                        raise
+                    # what is written stays, and must be recorded
+                    problems.append(str(_failure(known.case, known.file, "post-processing", e)))
+                    logger.error("%s", problems[-1])
         prediction = item.get(CommonKeys.PRED) if isinstance(item, Mapping) else None
         meta: Mapping[Any, Any] = prediction.meta if isinstance(prediction, MetaTensor) else {}
         saved_to, instances = meta.get(MetaKeys.SAVED_TO), meta.get(INSTANCE_COUNT)
@@ -362,6 +380,7 @@ class CaseEvaluator(SupervisedEvaluator):
             voxels=voxels,
             pixels=prediction.numel() if _is_map(prediction) else 0,
             covered=int(prediction.count_nonzero()) if instances is not None and _is_map(prediction) else 0,
+            problems=tuple(problems),
         )
 
     def _await_saving(self) -> None:
@@ -377,11 +396,9 @@ class CaseEvaluator(SupervisedEvaluator):
             self._note_exception(case, file, "post-processing", e)
 
     def _note_exception(self, case: str, file: str, stage: str, error: Exception) -> None:
-        logger.debug("%s: failed", file, exc_info=error)
-        self._note_failure(case, file, describe_case_failure(error, file, stage))
+        self._note_failure(_failure(case, file, stage, error))
 
-    def _note_failure(self, case: str, file: str, reason: str) -> None:
-        failure = CaseFailure(case, file, reason.removeprefix(f"{file}: ").removeprefix(f"{printable(file)}: "))
+    def _note_failure(self, failure: CaseFailure) -> None:
         self.failures.append(failure)
         logger.error("%s", failure)
 
@@ -453,6 +470,11 @@ class _TimedInferer(Inferer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self.timer.stage("network"):
             return self.inferer(*args, **kwargs)
+
+
+def _failure(case: str, file: str, stage: str, error: Exception) -> CaseFailure:
+    logger.debug("%s: failed", file, exc_info=error)
+    return CaseFailure.of(case, file, describe_case_failure(error, file, stage))
 
 
 def _in_this_thread(loader: Iterable[Any]) -> Iterable[Any]:

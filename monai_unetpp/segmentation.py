@@ -81,6 +81,7 @@ class SegmentedCase:
         warnings: what to know before using the result, such as differences from the training cases of the bundle, one
             line each.
         depths: windows by the level at which they stopped; empty unless the depth is chosen for each.
+        problems: one line for each file beside the label map that could not be written.
     """
 
     case: str
@@ -94,6 +95,7 @@ class SegmentedCase:
     volumes: tuple[LabelVolume, ...] = ()
     warnings: tuple[str, ...] = ()
     depths: dict[str, int] = dataclasses.field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -436,6 +438,7 @@ class _Run:
             self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._note_finished)
             try:
                 if self.evaluator.state.epoch_length:
+                    self.results.begin()
                     self.evaluator.run()
             finally:
                 self.failures = list(map(str, self.evaluator.failures))
@@ -447,6 +450,7 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
+            self.problems += done.problems
             self.results.add(_recorded(case, done.files, self._masks_of.get(done.file, [])), case.volumes)
             self._tell_of(Path(case.output), "replaced.")
 
@@ -470,6 +474,7 @@ class _Run:
             volumes=volumes,
             warnings=tuple(line for line in self._warnings if line.startswith(starts)),
             depths=self.chain.depths(done),
+            problems=done.problems,
         )
 
     def _shares(self, done: CaseResult) -> dict[str, float]:

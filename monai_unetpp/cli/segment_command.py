@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.quiet import shown
-from monai_unetpp.cli.terminal import CASES_FAILED, DONE, is_first_process, show_failures, show_rows, show_table
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, show_failures, show_rows, show_table
 from monai_unetpp.errors import printable
 from monai_unetpp.options import add_options
 from monai_unetpp.reporting.numbers import decimal, percent
@@ -74,6 +74,9 @@ def _run(json_output: bool, **options: Any) -> int:
         print(printable(f"Segmentations are in {summary.output_dir}"))
     if summary.skipped and not json_output:
         print(f"{summary.skipped} skipped, as they were segmented before.")
+    for done in summary.cases:
+        for problem in done.problems:
+            fail(problem)
     code = show_failures(summary.failures, len(summary.cases), "the others are done", "nothing was segmented")
     return CASES_FAILED if summary.problems else code
 

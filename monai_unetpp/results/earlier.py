@@ -11,7 +11,7 @@ from typing import Any
 from monai_unetpp.data.formats.dicom_seg import dicom_seg_path
 from monai_unetpp.data.formats.result_marks import identify_image, is_as_marked, is_of_runner, read_identity
 from monai_unetpp.files import hash_file
-from monai_unetpp.results.run_record import hash_image, result_name
+from monai_unetpp.results.run_record import hash_image, is_finished, result_name
 
 #: What results depend on, of the entry of a bundle in a record.
 _HASHES = ("sha256", "settings_sha256", "metadata_sha256")
@@ -27,17 +27,17 @@ class EarlierResults:
     A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
     other weights, settings or labels of the bundle, or options, or it is the runner's, which records nothing, as the
     runner wrote it. Where another program has saved a correction without the mark, the record of its image counts; a
-    result that no run has recorded counts as one of the last, which may have been killed, unless it has replaced a
-    recorded one; without any record, only a corrected one is kept. So an interrupted run continues, but one with
-    another level starts again. Results are looked up by the names of their files, which are unique in a folder: the
-    folder may have been renamed or moved.
+    result that no run has recorded counts as one of those that were killed, which must all have been like this one,
+    unless it has replaced a recorded one; without any record, only a corrected one is kept. So an interrupted run
+    continues, but one with another level starts again. Results are looked up by the names of their files, which are
+    unique in a folder: the folder may have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         runs = list(runs)
         self._wanted = _compared_options(wanted)
         # a run that was killed has recorded its first results, but not its last ones
-        self._last: dict[str, Any] | None = _compared_options(runs[-1]) if runs else None
+        self._killed = [_compared_options(run) for run in runs if not is_finished(run)]
         made = [(result_name(case), case, run) for run in runs for case in run["cases"]]
         self._recorded: dict[str, Mapping[str, Any]] = {name: case for name, case, _ in made}
         self._made_by = {name: _compared_options(run) for name, _, run in made}
@@ -84,10 +84,11 @@ class EarlierResults:
 
     def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``, one file or several."""
-        made_by = self._made_by.get(output.name, self._last)
-        if not output.is_file() or made_by not in (None, self._wanted):
+        recorded_by = self._made_by.get(output.name)
+        made_by = self._killed if recorded_by is None else [recorded_by]
+        if not output.is_file() or any(options != self._wanted for options in made_by):
             return False
-        if made_by is None and is_as_marked(output) is not False:
+        if not made_by and is_as_marked(output) is not False:
             return False  # nothing tells what made it, and nobody has corrected it
         # of the runner, or of a run that was killed, with whatever options
         is_of_unknown = is_of_runner(output) or self._written.get(output.name) is not None

@@ -58,6 +58,7 @@ class ResultFolder:
     _listed: set[str] | None = dataclasses.field(default=None, init=False)
     _outputs: dict[str, Path] = dataclasses.field(default_factory=dict, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
+    _begun: bool = dataclasses.field(default=False, init=False)
 
     def __post_init__(self) -> None:
         # others may start at the same time
@@ -120,6 +121,11 @@ class ResultFolder:
         parts = Path(str(case.get("output"))).parts
         return any(self.path.joinpath(*parts[-depth:]).is_file() for depth in (1, 3, 4))
 
+    def begin(self) -> None:
+        """Record the run before it writes a result, as it may be killed before it has recorded that; at least try."""
+        self._begun = True
+        self.write()
+
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
 
@@ -176,7 +182,9 @@ class ResultFolder:
         self._cases[case.case] = dataclasses.replace(case, beside_sha256=beside)
 
     def write(self) -> list[str]:
-        """Write all files, if any case is finished. One that cannot be written does not keep the others from it.
+        """Write the record of the run, and all files for which a case is finished.
+
+        One that cannot be written does not keep the others from it.
 
         Returns:
             Why files could not be written, one line each.
@@ -196,7 +204,7 @@ class ResultFolder:
         return problems
 
     def _write_record(self) -> None:
-        if not self._cases:
+        if not (self._begun or self._cases):
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("id") != self.run.get("id")]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))

@@ -73,15 +73,22 @@ def result_name(case: Mapping[str, Any]) -> str:
 
 
 def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]) -> str:
-    """The record as text, with each result once, in the run that made it: runs without remaining cases are dropped.
+    """The record as text, with each result once, in the run that made it.
 
+    Finished runs without remaining cases are dropped; others may have been killed before they recorded all results.
     ``cases`` are those that this run has finished; its entry comes without them.
     """
     # the results of a.png and a.tif differ, though in runs of their own both are called a
     redone = {Path(case.output).name for case in cases}
     kept = [{**run, "cases": [case for case in run["cases"] if result_name(case) not in redone]} for run in earlier]
-    runs = [*(run for run in kept if run["cases"]), {**run, "cases": [case.as_dict() for case in cases]}]
+    present = {**run, "cases": [case.as_dict() for case in cases]}
+    runs = [*(run for run in kept if run["cases"] or not is_finished(run)), present]
     return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
+
+
+def is_finished(run: Mapping[str, Any]) -> bool:
+    """Whether a run in the record came to its end, and so has recorded all of its results."""
+    return bool(run.get("finished"))
 
 
 @contextmanager

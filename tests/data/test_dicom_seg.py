@@ -12,9 +12,17 @@ import pytest
 from dicom_builder import SERIES, Grid, enhanced_dataset, frame_groups, series_datasets, slice_dataset, write, write_all
 
 from monai_unetpp import segment as segment_one
+from monai_unetpp.cli import main
 from monai_unetpp.data.datasets.cases import find_cases
 from monai_unetpp.data.formats.dicom import read_dicom
-from monai_unetpp.data.formats.dicom_seg import SIDES, Code, DicomSegSaved, LabelCodes, read_label_codes
+from monai_unetpp.data.formats.dicom_seg import (
+    SIDES,
+    Code,
+    DicomSegSaved,
+    LabelCodes,
+    check_references,
+    read_label_codes,
+)
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import RESULT_NAME
 from monai_unetpp.data.formats.series_choice import choose_series
@@ -88,6 +96,64 @@ def test_one_file_of_many_frames(tmp_path, voxels, labels):
     index = np.argwhere(labels >= 0)
     found = labels_at(tmp_path / "seg.dcm", nib.affines.apply_affine(read_dicom([path])[1], index))
     np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[tuple(index.T)])
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_groups_that_each_frame_repeats_are_those_of_all(tmp_path, voxels, labels, is_empty):
+    groups = [frame_groups(Grid(), k, shared=True) for k in range(5)]
+    dataset = enhanced_dataset(np.transpose(voxels, (2, 1, 0)), Grid(), groups)
+    [shared] = dataset.SharedFunctionalGroupsSequence
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+            setattr(group, name, shared[name].value)
+    dataset.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
+    if is_empty:
+        del dataset.SharedFunctionalGroupsSequence
+    for name, uid in STUDY.items():
+        setattr(dataset, name, uid)
+    path = write(tmp_path / "many.dcm", dataset)
+    write_dicom_seg(tmp_path / "seg.dcm", labels, [path], NAMES)
+    index = np.argwhere(labels >= 0)
+    found = labels_at(tmp_path / "seg.dcm", nib.affines.apply_affine(read_dicom([path])[1], index))
+    np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[tuple(index.T)])
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "expected"),
+    [
+        ("2020.01.31", "10:11:12", ("20200131", "101112")),
+        ("20200131", "101112.5", ("20200131", "101112.5")),
+        ("31 January", "noon", ("", "")),
+    ],
+)
+def test_dates_are_in_the_present_form_or_left_empty(tmp_path, voxels, labels, date, time, expected):
+    tags = {**STUDY, "StudyDate": date, "StudyTime": time, "PatientBirthDate": date}
+    with pydicom.config.disable_value_validation():
+        folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid(), [tags] * 5))
+    write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES)
+    written = pydicom.dcmread(tmp_path / "a.dcm")
+    assert (written.StudyDate, written.StudyTime, written.PatientBirthDate) == (*expected, expected[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SOPInstanceUID", "", "has no SOPInstanceUID, which a DICOM SEG needs"),
+        ("SOPClassUID", "", "has no SOPClassUID, which a DICOM SEG needs"),
+        ("SOPClassUID", "1.3.12.2.1107.5.9.1", "is of no class of DICOM that a DICOM SEG can name. Leave"),
+        ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.4.1", "has several files of the class Enhanced MR Image Storage"),
+    ],
+)
+def test_files_that_a_dicom_seg_cannot_refer_to_are_told(tmp_path, voxels, name, value, message):
+    folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid(), [STUDY] * 5))
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        delattr(dataset, name)
+        if value:
+            setattr(dataset, name, value)
+        dataset.save_as(path)
+    with pytest.raises(ImageFileError, match=f"scan: {message}"):
+        check_references([folder])
 
 
 def test_labels_that_are_nowhere(tmp_path, voxels, labels):
@@ -327,6 +393,27 @@ def test_what_a_dicom_seg_would_lack_is_told_before_the_network_runs(study, hipp
     assert failure.startswith(str(study))
     assert failure.endswith(": has no FrameOfReferenceUID, which a DICOM SEG needs. Export the series again.")
     assert not list((tmp_path / "out").glob("*_seg.*"))
+
+
+@pytest.mark.slow
+def test_a_label_map_stays_and_is_recorded_where_its_dicom_seg_fails(
+    study, hippocampus_bundle, tmp_path, monkeypatch, capsys
+):
+    def fail(*_):
+        raise KeyError("1.2.3")
+
+    arguments = [study, "--bundle", hippocampus_bundle, "-o", tmp_path / "out", "--device", "cpu", "--runtime", "torch"]
+    options = [*arguments, "--no_flips", "--level", "L1", "--series", "3", "--dicom_seg"]
+    with monkeypatch.context() as failing:
+        failing.setattr(DicomSegSaved, "_segmentation", fail)
+        assert main(["segment", *map(str, options)]) == 1
+    assert "highdicom makes no DICOM SEG for it (KeyError: '1.2.3'). Leave --dicom_seg out." in capsys.readouterr().err
+    [run] = json.loads((tmp_path / "out" / "run.json").read_text())["runs"]
+    assert [case["case"] for case in run["cases"]] == ["study_3"]
+    assert "study_3," in (tmp_path / "out" / "volumes.csv").read_text()
+    assert main(["segment", *map(str, options), "--skip_existing"]) == 0
+    assert "1 skipped" in capsys.readouterr().out
+    assert (tmp_path / "out" / "study_3_seg.dcm").is_file()
 
 
 @pytest.mark.slow

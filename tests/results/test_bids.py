@@ -189,8 +189,13 @@ def test_a_label_map_whose_mask_could_not_be_written_is_not_taken_for_corrected_
 
     with monkeypatch.context() as full:
         full.setattr(writer, "write_volume", write_labels)
-        assert len(segment(data_set, bundle, mask=True).failures) == 3
-    assert segment(data_set, bundle, mask=True).failures == ()
+        summary = segment(data_set, bundle, mask=True)
+    assert (len(summary.cases), summary.failures) == (3, ())
+    assert [problem.split(": ", 1)[1] for problem in summary.problems] == [
+        "post-processing failed with OSError: [Errno 28] No space left on device"
+    ] * 3
+    again = segment(data_set, bundle, mask=True)
+    assert (len(again.cases), again.failures, again.problems) == (3, (), ())
 
 
 def test_a_mask_of_a_derived_image_has_one_description(data_set):

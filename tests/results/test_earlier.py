@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from contextlib import contextmanager
 
 import nibabel
 import numpy as np
@@ -19,7 +20,7 @@ from monai_unetpp.data.formats.result_marks import identify_image
 from monai_unetpp.files import hash_file
 from monai_unetpp.results import EarlierResults, LabelVolume, RecordedCase, ResultFolder
 from monai_unetpp.results import folder as results_folder
-from monai_unetpp.segmentation import segment_files
+from monai_unetpp.segmentation import _Run, segment_files
 
 SHAPE = (4, 5, 6)
 
@@ -27,6 +28,15 @@ SHAPE = (4, 5, 6)
 @pytest.fixture
 def image(tmp_path):
     return write_image(tmp_path / "a.nii.gz", SHAPE, surround=False)
+
+
+@contextmanager
+def killed(monkeypatch):
+    """Runs inside the block record that they begin, and nothing after that."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultFolder, "add", lambda *_: None)
+        patch.setattr(_Run, "_write", lambda *_: None)
+        yield
 
 
 def rows_of(folder):
@@ -122,14 +132,14 @@ def test_warnings_about_headers_are_those_of_every_run(tiny, tmp_path):
 
 
 def test_a_result_that_replaces_another_is_recorded_at_once(tmp_path):
-    def run(started, voxels):
-        folder = ResultFolder(tmp_path, {1: "cell"}, {"started": started})
+    def run(started, voxels, **finished):
+        folder = ResultFolder(tmp_path, {1: "cell"}, {"started": started, **finished})
         for name in "abc":
             case = RecordedCase(name, f"{name}.nii", None, f"{name}_seg.nii.gz", 0.1)
             folder.add(case, [LabelVolume(1, "cell", voxels, None)])
         return folder
 
-    run("first", 5).write()
+    run("first", 5, finished="first").write()
     # as where the process is killed: nothing is written at the end
     run("second", 7)
     assert rows_of(tmp_path) == [(name, "1", "7") for name in "abc"]
@@ -308,9 +318,7 @@ def test_what_a_killed_run_has_written_is_recorded_by_the_next_so_that_correctio
     image, out = write_image(tmp_path / "a.nii.gz", SHAPE, surround=False), tmp_path / "out"
     # the first result is always recorded
     segment_files(write_image(tmp_path / "first.nii.gz", (16, 16, 16), surround=False), out, tiny)
-    with monkeypatch.context() as killed:
-        killed.setattr(ResultFolder, "add", lambda *_: None)
-        killed.setattr(ResultFolder, "write", lambda *_: [])
+    with killed(monkeypatch):
         segment_files(image, out, tiny)
     assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
     result = out / "a_seg.nii.gz"
@@ -328,10 +336,7 @@ def test_what_a_killed_run_has_written_is_recorded_by_the_next_so_that_correctio
 def test_what_a_killed_run_has_written_is_not_taken_for_corrected_by_hand(tiny, tmp_path, monkeypatch):
     image, out = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False), tmp_path / "out"
     segment_files(image, out, tiny, level="L1")
-    with monkeypatch.context() as killed:
-        # what it had recorded is lost
-        killed.setattr(ResultFolder, "add", lambda *_: None)
-        killed.setattr(ResultFolder, "write", lambda *_: [])
+    with killed(monkeypatch):
         segment_files(image, out, tiny, level="L2")
     again = segment_files(image, out, tiny, level="L2", skip_existing=True)
     assert (len(again.cases), again.failures, again.skipped) == (1, (), 0)
@@ -433,12 +438,22 @@ def test_last_results_of_a_killed_run_are_of_its_level_though_it_has_not_recorde
     images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
     out = tmp_path / "out"
     segment_files(images[0], out, tiny, level="L1")
-    with monkeypatch.context() as killed:
-        for name in ("add", "write"):
-            killed.setattr(ResultFolder, name, lambda *_: [])
+    with killed(monkeypatch):
         segment_files(images[1], out, tiny, level="L1")
     assert segment_files(images[1], out, tiny, level="L1", skip_existing=True).skipped == 1
     assert segment_files(images[1], out, tiny, level="L2", skip_existing=True).skipped == 0
+
+
+@pytest.mark.slow
+def test_a_result_of_a_killed_run_is_not_taken_for_one_of_the_finished_runs_around_it(tiny, tmp_path, monkeypatch):
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    out = tmp_path / "out"
+    segment_files(images[0], out, tiny, level="L1")
+    with killed(monkeypatch):
+        segment_files(images[1], out, tiny, level="L2")
+    segment_files(images[0], out, tiny, level="L1")
+    again = segment_files(images, out, tiny, level="L1", skip_existing=True)
+    assert (again.skipped, [done.case for done in again.cases]) == (1, ["b"])
 
 
 def test_results_of_which_no_record_tells_what_made_them_are_made_again(tiny, tmp_path):

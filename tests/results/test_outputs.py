@@ -114,7 +114,7 @@ def test_the_windows_of_pictures_and_those_that_were_chosen_are_told(nuclei_bund
 
 def test_what_earlier_runs_finished_is_kept(tmp_path):
     def write(started, case, voxels, warnings=()):
-        folder = ResultFolder(tmp_path, NAMES, {"started": started})
+        folder = ResultFolder(tmp_path, NAMES, {"started": started, "finished": started})
         folder.add(
             RecordedCase(case, "a.nii", None, f"{case}_seg.nii.gz", 1.0, warnings), [LabelVolume(1, "a", voxels, None)]
         )

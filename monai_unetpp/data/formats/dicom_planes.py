@@ -52,6 +52,8 @@ COMMON = (
     *("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality"),
     *("FrameOfReferenceUID", "PhotometricInterpretation", "RescaleType", "Units"),
 )
+#: Attributes of each file.
+IDENTITY = ("SOPClassUID", "SOPInstanceUID")
 _OTHERS = (
     "BitsStored",
     "ConcatenationUID",
@@ -64,8 +66,6 @@ _OTHERS = (
     "PixelRepresentation",
     "Rows",
     "Columns",
-    "SOPClassUID",
-    "SOPInstanceUID",
     "SamplesPerPixel",
     "SeriesDescription",
     "SeriesNumber",
@@ -78,7 +78,7 @@ _SCALES = {
     "map": ("RealWorldValueSlope", "RealWorldValueIntercept"),
 }
 _MAPS = "RealWorldValueMappingSequence"
-_READ = sorted({*DISTINGUISHING, *COMMON, *_SPACINGS, *_SCALES["rescale"], _MAPS, *_OTHERS})
+_READ = sorted({*DISTINGUISHING, *COMMON, *_SPACINGS, *_SCALES["rescale"], _MAPS, *IDENTITY, *_OTHERS})
 #: Key for the number of different maps, of which only the first is kept.
 _SEVERAL = "different maps"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -283,7 +283,7 @@ def _plane(path: Path, index: int, frames: int, values: Mapping[str, Any]) -> Di
         slope=slope,
         intercept=intercept,
         stored_range=_stored_range(path, values),
-        attributes={name: _text(values.get(name)) for name in (*DISTINGUISHING, *COMMON)},
+        attributes={name: _text(values.get(name)) for name in (*DISTINGUISHING, *COMMON, *IDENTITY)},
     )
 
 

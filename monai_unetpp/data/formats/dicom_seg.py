@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,8 +16,8 @@ from monai.transforms import MapTransform
 from monai.utils import MetaKeys
 
 from monai_unetpp.data.formats.dicom import find_series, is_dicom_file, is_own_seg, stack_series
-from monai_unetpp.data.formats.dicom_planes import DicomPlane, quiet_pydicom
-from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.dicom_planes import IDENTITY, DicomPlane, quiet_pydicom
+from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.data.formats.source_files import source_files
 from monai_unetpp.files import MARK, atomic_path
@@ -32,6 +33,14 @@ _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
 )
+#: The form that some of them must have, and what old files have between the digits.
+_FORMS = {
+    "StudyDate": (r"\d{8}", "."),
+    "PatientBirthDate": (r"\d{8}", "."),
+    "StudyTime": (r"(\d\d){1,3}(\.\d{1,6})?", ":"),
+}
+#: Functional groups that a DICOM SEG takes over if they are shared.
+_SHARED = ("PixelMeasuresSequence", "PlaneOrientationSequence")
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _LARGEST_DESCRIPTION = 64
 
@@ -130,7 +139,7 @@ class DicomSegSaved(MapTransform):
             source: the folder or the files of the series.
 
         Raises:
-            ImageFileError: as for :func:`check_references`, or the slices do not form a volume.
+            ImageFileError: as for :func:`check_references`, the slices do not form a volume, or highdicom fails.
             ValueError: ``labels`` has another shape than the series.
             FileExistsError: the file exists and was not written by this package.
             OSError: the file cannot be written.
@@ -150,7 +159,12 @@ class DicomSegSaved(MapTransform):
         # the unsorted frames are let go
         images, frames = _in_order_of_files(planes, frames)
         with quiet_pydicom():
-            segmentation = self._segmentation(images, frames)
+            try:
+                segmentation = self._segmentation(images, frames)
+            except (AttributeError, KeyError, TypeError, ValueError) as e:
+                raise ImageFileError(
+                    f"{paths[0]}: highdicom makes no DICOM SEG for it ({describe_failure(e)}). Leave --dicom_seg out."
+                ) from e
             with atomic_path(path) as temporary:
                 segmentation.save_as(temporary)
 
@@ -244,6 +258,23 @@ def _check_needed(given: Path, planes: Sequence[DicomPlane]) -> None:
             raise ImageFileError(
                 f"{given}: its slices differ in {name}, but a DICOM SEG refers to one. Export the series again."
             )
+    for name in IDENTITY:
+        if any(not plane.attributes[name] for plane in planes):
+            raise ImageFileError(f"{given}: has no {name}, which a DICOM SEG needs. Export the series again.")
+    kind = _name_of_class(planes[0].attributes["SOPClassUID"])
+    if not kind:
+        raise ImageFileError(f"{given}: is of no class of DICOM that a DICOM SEG can name. Leave --dicom_seg out.")
+    if "Enhanced" in kind and len({plane.path for plane in planes}) > 1:
+        raise ImageFileError(
+            f"{given}: has several files of the class {kind}, but a DICOM SEG refers to one. Leave --dicom_seg out."
+        )
+
+
+def _name_of_class(uid: str) -> str:
+    """The name of a kind of DICOM files; empty for what the standard does not define."""
+    from pydicom.uid import UID
+
+    return str(UID(uid).name) if UID(uid).type == "SOP Class" else ""
 
 
 def check_replaceable(path: str | PathLike[str]) -> None:
@@ -278,10 +309,27 @@ def _in_order_of_files(
         for name in _MAY_BE_EMPTY:
             if name not in image:
                 setattr(image, name, "")
+        for name, (form, separator) in _FORMS.items():
+            value = str(image[name].value or "").replace(separator, "").strip()
+            setattr(image, name, value if re.fullmatch(form, value) else "")
         if not image.get("SliceThickness") and not many:
             image.SliceThickness = f"{_step_mm(planes):g}"
+        if many:
+            _share_groups(image)
         images.append(image)
     return images, frames[np.argsort([plane.frame for plane in planes])] if many else frames
+
+
+def _share_groups(image: Dataset) -> None:
+    """Let a file of many frames share the groups that its frames, which are a volume, repeat each by itself."""
+    from pydicom import Dataset
+
+    shared = (image.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    first = image.PerFrameFunctionalGroupsSequence[0]
+    for name in _SHARED:
+        if name not in shared and name in first:
+            setattr(shared, name, first[name].value)
+    image.SharedFunctionalGroupsSequence = [shared]
 
 
 def _step_mm(planes: Sequence[DicomPlane]) -> float:
