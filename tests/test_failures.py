@@ -217,6 +217,12 @@ def test_mean_iou_is_monais_with_background(seed):
     assert score.mean_iou == pytest.approx(float(compute_iou(*classes).mean()))
 
 
+def test_volumes_are_those_of_the_voxels():
+    truth = np.ones((3, 4), np.uint8)
+    score = score_arrays(CaseArrays(truth, truth, truth, (1.0, 1.0), voxel_ml=0.5), {"a": 1})
+    assert score.labels["a"].truth_ml == 6
+
+
 def test_mean_iou_leaves_out_what_is_nowhere():
     truth = np.ones((3, 4), np.uint8)
     score = score_arrays(CaseArrays(truth, truth, truth, (1.0, 1.0)), {"a": 1, "b": 2})

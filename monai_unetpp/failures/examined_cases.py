@@ -17,7 +17,7 @@ from monai_unetpp.data.datasets.case_check import CheckedCase, label_volumes, re
 from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, find_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
-from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
+from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid, voxel_ml
 from monai_unetpp.data.formats.reader import Volume, read_label_map
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
@@ -58,6 +58,7 @@ class CaseArrays:
         truth: the scored labels, of the same shape.
         segmentation: its labels, of the same shape; 0 everywhere if there is none to score.
         spacing_mm: voxel size by axis.
+        voxel_ml: volume of a voxel in millilitres; None for the product of ``spacing_mm``.
         checked: what was found while reading image and label, as in every check of labelled cases.
         ignored: mask of the voxels that are left out; truth and segmentation are 0 there. None if there are none.
     """
@@ -66,6 +67,7 @@ class CaseArrays:
     truth: _Array
     segmentation: _Array
     spacing_mm: tuple[float, ...]
+    voxel_ml: float | None = None
     checked: CheckedCase = dataclasses.field(default_factory=lambda: CheckedCase(None))
     ignored: npt.NDArray[np.bool_] | None = None
 
@@ -178,6 +180,7 @@ def read_arrays(
         truth=labels.pick(label.data),
         segmentation=segmented if ignored is None else np.where(ignored, 0, segmented),
         spacing_mm=spacing_of_affine(label.affine, dims),
+        voxel_ml=voxel_ml(label.affine, dims),
         checked=CheckedCase(None, hash_voxels(np.moveaxis(image.data, 0, -1)), label_volumes(label)),
         ignored=ignored,
     )
@@ -201,7 +204,9 @@ def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
     true, segmented = arrays.truth != 0, arrays.segmentation != 0
     # the surface Dice needs a tolerance; none suits every data set, so the report leaves it out
     tolerances = dict.fromkeys(labels, max(arrays.spacing_mm))
-    scores = score_case(arrays.segmentation, arrays.truth, arrays.spacing_mm, labels, tolerances)
+    scores = score_case(
+        arrays.segmentation, arrays.truth, arrays.spacing_mm, labels, tolerances, voxel_ml=arrays.voxel_ml
+    )
     pooled = scores[scored_labels(labels)[-1]]
     left_out = 0 if arrays.ignored is None else int(np.count_nonzero(arrays.ignored))
     nowhere = int(np.count_nonzero(~true & ~segmented)) - left_out

@@ -69,7 +69,8 @@ RULES = "\n".join(
         "NSD is the share of both surfaces, weighted by area, that lies within the label's tolerance in mm of the "
         "other one; the foreground has the smallest tolerance of its labels unless it is given one.",
         "Everything is measured on the label's own grid. Voxel sizes are the lengths of the affine's columns: exact "
-        "for oblique volumes; a shear is not taken into account. A 2D image counts as 1 mm thick.",
+        "for oblique volumes. Where axes are sheared, distances are measured as if they were perpendicular; volumes "
+        "are exact. A 2D image counts as 1 mm thick.",
     )
 )
 """The rules of scoring in words, one per line, as printed in reports."""
@@ -82,6 +83,7 @@ def score_case(
     labels: Mapping[str, int],
     tolerance_mm: Mapping[str, float],
     ignore_label: int | None = None,
+    voxel_ml: float | None = None,
 ) -> dict[str, LabelScore]:
     """Score one label map against the truth, label by label and pooled.
 
@@ -97,6 +99,8 @@ def score_case(
             An entry ``"foreground"`` is optional.
         ignore_label: value of unlabelled voxels in ``truth``, where prediction and truth count as background:
             structures end at the border of such a region in both.
+        voxel_ml: volume of a voxel in millilitres; by default the product of ``spacing_mm``, which is too much where
+            axes are sheared.
 
     Returns:
         The score of each label in the order of ``labels``; for several labels, ``"foreground"`` last.
@@ -120,7 +124,7 @@ def score_case(
     """
     predicted, true = _label_map(prediction, "prediction"), _label_map(truth, "truth")
     _check_shapes(predicted.shape, true.shape)
-    return CaseScorer(true, spacing_mm, labels, tolerance_mm, ignore_label).score(predicted)
+    return CaseScorer(true, spacing_mm, labels, tolerance_mm, ignore_label, voxel_ml).score(predicted)
 
 
 class CaseScorer:
@@ -132,6 +136,7 @@ class CaseScorer:
         labels: as for :func:`score_case`.
         tolerance_mm: as for :func:`score_case`.
         ignore_label: as for :func:`score_case`.
+        voxel_ml: as for :func:`score_case`.
 
     Raises:
         TypeError: as for :func:`score_case`.
@@ -153,6 +158,7 @@ class CaseScorer:
         labels: Mapping[str, int],
         tolerance_mm: Mapping[str, float],
         ignore_label: int | None = None,
+        voxel_ml: float | None = None,
     ) -> None:
         true = _label_map(truth, "truth")
         self._ignored = None if ignore_label is None else true == ignore_label
@@ -161,7 +167,7 @@ class CaseScorer:
         check_labels(labels)
         self._labels = dict(labels)
         self._tolerances = check_tolerances(tolerance_mm, labels)
-        self._voxel_ml = math.prod(self._spacing) / 1000.0
+        self._voxel_ml = math.prod(self._spacing) / 1000.0 if voxel_ml is None else voxel_ml
         self._diagonal_mm = math.hypot(*(size * step for size, step in zip(self._shape, self._spacing, strict=True)))
         self._truth = self._structures(self._scored(true))
 

@@ -24,6 +24,7 @@ from monai.transforms import (
 )
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.data.datasets.case_check import check_case
 from monai_unetpp.data.datasets.labelled import LabelledCase, hash_files
 from monai_unetpp.data.formats.source_files import file_identity
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer, window_memory
@@ -193,6 +194,16 @@ class TestScores:
         # resampled voxels may be half of the next one
         assert scores.rows[0].score.dice >= (1.0 if spacing is None else 0.85)
         assert scores.rows[0].score.truth_ml == pytest.approx(0.432)
+
+    def test_volumes_of_tilted_slices_are_those_of_their_voxels(self, tmp_path):
+        """A shear moves slices along each other, and changes no volume."""
+        tilted = affine()
+        tilted[1, 2] = 2.0 * np.tan(np.deg2rad(30))
+        case = write_case(tmp_path, "case", matrix=tilted)
+        [row] = evaluate_levels(Thresholds(), [case], levels=["L2"], **settings()).rows
+        assert row.score.truth_ml == row.score.prediction_ml == pytest.approx(0.432)
+        checked = check_case(LabelledCase("case", "case", (case["image"],), case["label"]))
+        assert checked.volumes_ml == pytest.approx({0: 3.36 - 0.432, 1: 0.432})
 
     def test_two_dimensions(self, tmp_path):
         case = write_case(tmp_path, "flat", shape=(14, 12), matrix=np.diag([0.5, 0.25, 1, 1]))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.affines import voxel_sizes
 
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.data.formats.exhaustion import describe_case_failure
-from monai_unetpp.data.formats.grid import ImageGeometry, channel_axes, check_same_grid
+from monai_unetpp.data.formats.grid import ImageGeometry, channel_axes, check_same_grid, voxel_ml
 from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.formats.label_values import check_label_values
 from monai_unetpp.data.formats.nifti import open_nifti
@@ -189,8 +187,8 @@ def label_values(data: npt.NDArray[Any]) -> frozenset[int]:
 
 def label_volumes(label: Volume) -> dict[int, float]:
     """The values that occur in a label map, with their volumes in ml as scores have them."""
-    voxel_ml = math.prod(voxel_sizes(label.affine)[: label.data.ndim]) / 1000
-    return {value: count * voxel_ml for value, count in _counts(label.data).items()}
+    size_ml = voxel_ml(label.affine, label.data.ndim)
+    return {value: count * size_ml for value, count in _counts(label.data).items()}
 
 
 def _counts(data: npt.NDArray[Any]) -> dict[int, int]:

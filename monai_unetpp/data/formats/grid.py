@@ -227,6 +227,11 @@ def warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def voxel_ml(affine: npt.ArrayLike) -> float:
-    """The volume of a voxel in millilitres, by an affine ``(4, 4)`` from indices to mm."""
-    return abs(float(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000
+def voxel_ml(affine: npt.ArrayLike, dims: int = 3) -> float:
+    """The volume of a voxel in millilitres, by an affine ``(4, 4)`` from indices to mm, also of sheared axes.
+
+    With ``dims=2``, a pixel is 1 mm thick.
+    """
+    axes = np.asarray(affine, dtype=np.float64)[:3, :3]
+    size = np.linalg.det(axes) if dims == 3 else np.linalg.norm(np.cross(axes[:, 0], axes[:, 1]))
+    return abs(float(size)) / 1000

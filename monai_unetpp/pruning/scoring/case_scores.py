@@ -26,6 +26,7 @@ from monai_unetpp.data import (
     write_volume,
 )
 from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.formats.grid import voxel_ml
 from monai_unetpp.data.formats.reader import Volume, read_label_map
 from monai_unetpp.files import write_json
 from monai_unetpp.inferers.label_maps import check_finite
@@ -215,7 +216,8 @@ class CaseEvaluation:
     def _scores(self, case: LabelledCase, maps: Mapping[OperatingPoint, _Array], truth: Volume) -> _Scores:
         how, scores = self.scoring, {}
         spacing = spacing_of_affine(truth.affine, truth.data.ndim)
-        scorer = CaseScorer(truth.data, spacing, how.labels, how.tolerance_mm, how.ignore_label)
+        size_ml = voxel_ml(truth.affine, truth.data.ndim)
+        scorer = CaseScorer(truth.data, spacing, how.labels, how.tolerance_mm, how.ignore_label, size_ml)
         for point, label_map in maps.items():
             scores[point.name] = scorer.score(label_map)
             if how.on_prediction is not None:
