@@ -18,6 +18,8 @@ from typing import TextIO
 Progress = bool | Callable[[str], None] | None
 """True shows progress on standard error, a function is called with each line of text, False and None show nothing."""
 
+#: Attribute of records of the log whose text is written to standard error as well.
+WRITTEN = "written_to_standard_error"
 #: Seconds between updates of a bar, and between lines if there is no terminal.
 _BAR_S, _LINE_S = 1.0, 30.0
 _COUNT = re.compile(r": (\d+) of (\d+)$")
@@ -56,13 +58,17 @@ def let_go_of(output: TextIO | None) -> None:
 
 
 def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
-    """A function that takes lines of text about the progress, which ``logger`` receives too, at level INFO."""
+    """A function that takes lines of text about the progress, which ``logger`` receives too, at level INFO.
+
+    The records of lines that are written to standard error have the attribute :data:`WRITTEN`.
+    """
 
     def tell(line: str) -> None:
-        logger.info("%s", line)
+        is_written = bool(progress) and not callable(progress) and not _silenced.get()
+        logger.info("%s", line, extra={WRITTEN: True} if is_written else None)
         if callable(progress):
             progress(line)
-        elif progress and not _silenced.get():
+        elif is_written:
             write_line(line)
 
     return tell

@@ -23,6 +23,7 @@ import monai_unetpp
 from monai_unetpp import cli
 from monai_unetpp.cli.quiet import REPEATING_LOGGERS, logging_to_stderr, shown
 from monai_unetpp.errors import counted
+from monai_unetpp.progress import teller
 from monai_unetpp.pruning import PruningPlan
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
 from monai_unetpp.results import collecting_warnings
@@ -880,6 +881,19 @@ def test_quiet_shows_neither_warnings_nor_what_else_is_shown_and_keeps_warnings_
     assert lines == ["left is unknown"]
     err = capsys.readouterr().err
     assert [text in err for text in ("memory", "left is unknown", "no result")] == [not quiet, not quiet, True]
+
+
+def test_verbose_shows_each_line_of_progress_once(monkeypatch, capsys):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    before = root.level
+    try:
+        with logging_to_stderr(True):
+            for progress in (True, False):
+                teller(progress, logging.getLogger("monai_unetpp.tried"))(f"progress is {progress}")
+    finally:
+        root.setLevel(before)
+    assert capsys.readouterr().err.splitlines() == ["progress is True", "progress is False"]
 
 
 def test_quiet_says_nothing_but_errors(run, stub_segment):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from monai_unetpp.cli.terminal import fail
 from monai_unetpp.errors import printable
-from monai_unetpp.progress import write_line
+from monai_unetpp.progress import WRITTEN, write_line
 
 #: Their messages are repeated in the summary, or are about an optional decoder that is missing.
 REPEATING_LOGGERS = (
@@ -99,6 +99,8 @@ class _AboveBars(logging.Handler):
     """Writes to standard error without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, WRITTEN):
+            return
         try:
             # names of files may hold control characters
             write_line("\n".join(map(printable, self.format(record).split("\n"))))

@@ -92,12 +92,25 @@ def _match(network: NestedUNet, source: str | PathLike[str]) -> tuple[Transfer, 
     # heads alone would classify what random nodes give them
     if not any(key.startswith("nodes.") for key in chosen):
         raise ValueError(f"{path}: none of its weights fit the network{_difference(network.config, config)}")
+    _warn_of_other_results(path, network.config, config)
     sizes = {key: parameter.numel() for key, parameter in network.named_parameters()}
     weights = sum(size for key, size in sizes.items() if key in chosen)
     transfer = Transfer(
         str(path), tuple(taken), tuple(averaged), tuple(fresh), weights=weights, all_weights=sum(sizes.values())
     )
     return transfer, chosen
+
+
+def _warn_of_other_results(path: Path, own: Mapping[str, Any], given: Mapping[str, Any] | None) -> None:
+    """Warn of what shapes of weights do not show, and without which they compute something else."""
+    if given is None:
+        return
+    ours, theirs = NestedUNetConfig.check(**own), NestedUNetConfig.check(**given)
+    for name in ("act", "ceil_mode"):
+        there, here = to_plain(getattr(theirs, name)), to_plain(getattr(ours, name))
+        if there != here:
+            told = f"{name}={_as_json(there)}", _as_json(here)
+            logger.warning("%s: its weights were trained with %s, and go on with %s.", path, *told)
 
 
 def _difference(own: Mapping[str, Any], given: Mapping[str, Any] | None) -> str:

@@ -219,6 +219,7 @@ class TrainingCheckpoint:
                 unreadable.append(path)
                 continue
             _check_cases(path, saved.get(_CASES), _image_names(engine))
+            _check_length(path, saved.get("trainer") or {}, engine)
             with _keep_settings([value for value in load_dict.values() if isinstance(value, LambdaLR)]):
                 CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
             logger.info("Training continues after epoch %d, from %s.", engine.state.epoch, path)
@@ -291,6 +292,19 @@ def _check_cases(path: Path, before: list[str] | None, now: list[str] | None) ->
         f"{path}: comes from a training on other cases: {counted(len(differing), 'image')} more or fewer, such as "
         f"{differing[0]}. Give another output folder to train on these cases, or the cases of before to go on."
     )
+
+
+def _check_length(path: Path, before: Mapping[str, int], engine: Engine) -> None:
+    """Refuse to go on where fewer epochs are asked for than are done, such as longer ones."""
+    steps, length = before.get("iteration", 0), before.get("epoch_length") or 1
+    most = engine.state.max_epochs
+    if most is not None and steps // length > most:
+        done = counted(steps, "step")
+        raise ValueError(
+            f"{path}: its training has done {done} in epochs of {length}, and {counted(most, 'epoch')} of "
+            f"{engine.state.epoch_length} were asked for. Go on with epochs of {length} (checkpoint_steps in a bundle) "
+            f"and at least {done}, or give another output folder."
+        )
 
 
 class _ScalerOf:

@@ -69,7 +69,7 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
 
 def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     weights = "the moving average of the weights" if fitted.averaged else "the weights"
-    together = f" in {fitted.processes} processes" if fitted.processes > 1 else ""
+    together = f" in {fitted.processes} processes, each with batches of its own," if fitted.processes > 1 else ""
     parts = [
         f"Trained on {counted(cases, 'case')} for {counted(fitted.steps, 'step')} in {fitted.seconds / 60:.1f} "
         f"minutes. The bundle has {weights} after the last step; it used no cases for model selection. A training"

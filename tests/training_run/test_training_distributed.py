@@ -89,5 +89,8 @@ def test_two_processes_agree_with_one(discs_dir, tmp_path, monkeypatch):
     assert read_training_record(two) == read_training_record(one)
     torch.testing.assert_close(outputs(two), outputs(one), atol=1e-3, rtol=1e-3)
     assert scores(two) == pytest.approx(scores(one), abs=0.01)
-    assert "A training in 2 processes with this number of `steps`" in (two / "docs" / "README.md").read_text()
+    assert (
+        "A training in 2 processes, each with batches of its own, with this number of `steps`"
+        in (two / "docs" / "README.md").read_text()
+    )
     assert "A training with this number of `steps`" in (one / "docs" / "README.md").read_text()

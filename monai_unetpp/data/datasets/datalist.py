@@ -268,10 +268,12 @@ def _drawn_split(
     path: Path, cases: list[dict[str, Any]], split_dir: str | PathLike[str] | None
 ) -> dict[str, list[dict[str, Any]]]:
     groups = _by_subject(cases, path.parent)
+    place = path if path.is_file() else path.parent
     if len(groups) < 2:
         of_one = f" of the subject {next(iter(groups))!r}" if len(cases) > 1 else ""
+        lists = "a 'validation' list" if path.is_file() else "a dataset.json with a 'training' and a 'validation' list"
         raise ValueError(
-            f"{path}: {counted(len(cases), 'training case')}{of_one} cannot be split. Add cases or a 'validation' list."
+            f"{place}: {counted(len(cases), 'training case')}{of_one} cannot be split. Add cases or {lists}."
         )
     order = sorted(groups.values(), key=lambda indices: _place(cases[indices[0]], path.parent))
     random.Random(_SPLIT_SEED).shuffle(order)
@@ -283,9 +285,9 @@ def _drawn_split(
     }
     if rank() == 0:
         warn_once(
-            f"{path if path.is_file() else path.parent} has no 'validation' list: {len(drawn)} of its {len(cases)} "
+            f"{place} has no 'validation' list: {len(drawn)} of its {len(cases)} "
             f"cases were drawn for it, and {len(cases) - len(drawn)} are left for training. To choose them yourself, "
-            "write both lists into its dataset.json."
+            f"write both lists into {'its' if path.is_file() else 'a'} dataset.json."
         )
     if split_dir is not None:
         write_json(Path(split_dir) / "split.json", split, indent=2)
