@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
+from monai_unetpp.data.datasets.labelled import list_cases, subject_of_entry
 from monai_unetpp.pruning.plan import EvaluationData
 
 _Case = tuple[str, str]
@@ -25,8 +25,7 @@ def confirming_cases(
     people: dict[_Case, str | None] = {}
     for dataset, listed in entries.items():
         for case, entry in zip(list_cases(listed), listed, strict=True):
-            told = entry.get("subject") or subject_of_image(case.image[0])
-            people[dataset, case.name] = case.subject if told else None
+            people[dataset, case.name] = case.subject if subject_of_entry(entry) else None
     if data.confirm_dir is not None:
         last = list(entries)[-1]
         confirming = frozenset(case for case in people if case[0] == last)

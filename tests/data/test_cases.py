@@ -392,6 +392,14 @@ def test_the_folder_of_the_data_set_names_no_subject(tmp_path: Path, form: str, 
     assert subject_of_image(root / images / "sub-07" / "c1.nii.gz") == "sub-07"
 
 
+def test_folders_of_subjects_may_hold_folders_of_images_and_labels(tmp_path: Path) -> None:
+    for subject in ("sub-01", "sub-02"):
+        for name in ("images", "labels"):
+            (tmp_path / "data" / subject / name).mkdir(parents=True)
+    (tmp_path / "data" / "dataset.json").write_text("{}")
+    assert subject_of_image(tmp_path / "data" / "sub-01" / "images" / "c1.nii.gz") == "sub-01"
+
+
 def save_image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(np.arange(8.0).reshape(2, 2, 2), np.eye(4)), path)

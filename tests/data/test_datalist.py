@@ -81,6 +81,18 @@ def test_a_subject_may_be_the_number_0(tmp_path):
     assert list_cases(unnamed, {str(n): n for n in range(9)})[0].subject == "0"
 
 
+def test_a_drawn_validation_list_keeps_subjects_together_that_the_names_of_cases_tell(tmp_path):
+    entries = [
+        {"image": f"images/{2 * subject + scan}.nii.gz", "label": "l.nii.gz", "case": f"sub-{subject:02d}_scan{scan}"}
+        for subject in range(12)
+        for scan in range(2)
+    ]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+    lists = [list_cases(load_datalist(tmp_path, key)) for key in ("training", "validation")]
+    training, validation = ({case.subject for case in cases} for cases in lists)
+    assert (len(training | validation), training & validation) == (12, set())
+
+
 def drawn_counts(folder, *cases_of_subjects):
     """The numbers of cases of the subjects that are drawn for validation."""
     folder.mkdir()

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.datasets.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
-from monai_unetpp.data.datasets.labelled import list_cases, subject_of_image
+from monai_unetpp.data.datasets.labelled import list_cases, subject_of_entry
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.naming import case_name, image_name, unique_names
 from monai_unetpp.distributed import rank
@@ -76,7 +76,7 @@ def load_datalist(
 
     If there is no ``validation`` list, about a fifth of the training cases is drawn for it with a warning, always the
     same ones, and written to ``split.json``. Cases of one subject stay together if entries have a ``subject`` or names
-    begin with one (:func:`.subject_of_image`), or as ``subjects`` or ``subject_pattern`` tell;
+    begin with one (:func:`.subject_of_entry`), or as ``subjects`` or ``subject_pattern`` tell;
     then each entry gets its ``subject``. Subjects with so many cases that the list would exceed 1.5 fifths are passed
     over; if all have that many, the one with the fewest is drawn.
 
@@ -314,7 +314,6 @@ def _by_subject(cases: list[dict[str, Any]], folder: Path) -> dict[str, list[int
     """Indices of the cases by subject, taken from entries or names, in the order of the images' paths."""
     groups: dict[str, list[int]] = {}
     for index in sorted(range(len(cases)), key=lambda index: _place(cases[index], folder)):
-        image = cases[index]["image"]
-        subject = cases[index].get("subject") or subject_of_image(image[0] if isinstance(image, list) else image)
-        groups.setdefault(str(subject or image), []).append(index)
+        case = cases[index]
+        groups.setdefault(str(subject_of_entry(case) or case["image"]), []).append(index)
     return groups

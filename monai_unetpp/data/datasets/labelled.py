@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from monai_unetpp.errors import list_values
 from monai_unetpp.files import hash_file
 from monai_unetpp.spreadsheet import read_table
 
-__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names", "subject_of_image"]
+__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names", "subject_of_entry", "subject_of_image"]
 
 #: Parent folders that may name the subject, as in BIDS sub-01/ses-2/anat.
 _FOLDERS = 3
@@ -73,8 +74,8 @@ def list_cases(
             ``case``, a name to be used instead of the file's, and ``subject``.
         subjects: subject by case name, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. An entry's own
-            ``subject`` takes precedence, then ``subjects``, then the pattern, then the name itself; see
-            ``subject_of_image``.
+            ``subject`` takes precedence, then ``subjects``, then the pattern, then what names begin with, see
+            :func:`subject_of_entry`, then the name itself.
 
     Raises:
         TypeError: an entry is not a dict.
@@ -96,7 +97,7 @@ def list_cases(
         image = entry["image"]
         files = tuple(Path(file) for file in ([image] if isinstance(image, (str, PathLike)) else image))
         name = entry_name(entry)
-        subject = _subject(name, entry, named, pattern) or subject_of_image(files[0]) or name
+        subject = _subject(name, entry, named, pattern) or subject_of_entry(entry) or name
         found.append(LabelledCase(name, subject, files, Path(entry["label"])))
     return found
 
@@ -168,6 +169,19 @@ def _subject(
     return match[1]
 
 
+def subject_of_entry(entry: Mapping[str, Any]) -> str | None:
+    """The subject of a case in a data list: given, or found at the beginning of its name, or by its image.
+
+    Example:
+        >>> subject_of_entry({"image": "images/0007.nii.gz", "case": "sub-01_scan2"})
+        'sub-01'
+    """
+    if entry.get("subject") not in (None, ""):
+        return str(entry["subject"])
+    match, image = _SUBJECT.match(entry_name(entry)), entry["image"]
+    return match[1] if match else subject_of_image(image if isinstance(image, (str, PathLike)) else image[0])
+
+
 def subject_of_image(path: str | PathLike[str]) -> str | None:
     """Find the subject at the beginning of an image's name, or of the name of a folder above it in its data set.
 
@@ -189,8 +203,11 @@ def subject_of_image(path: str | PathLike[str]) -> str | None:
     match = _SUBJECT.match(path.name)
     if match is not None:
         return match[1]
-    # the folder of the whole data set names no subject, whatever it is called
-    folders = itertools.takewhile(lambda folder: not is_data_set(folder), list(path.parents)[:_FOLDERS])
+    # the folder of the whole data set names no subject, whatever it is called; that of a subject may be like one
+    above = list(path.parents)[:_FOLDERS]
+    listed = any(os.path.isfile(folder / "dataset.json") for folder in above)
+    is_whole = (lambda folder: os.path.isfile(folder / "dataset.json")) if listed else is_data_set
+    folders = itertools.takewhile(lambda folder: not is_whole(folder), above)
     found = (_SUBJECT.match(folder.name) for folder in folders)
     return next((match[1] for match in found if match is not None), None)
 
