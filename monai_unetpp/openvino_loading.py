@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from monai_unetpp.installing import install_command
 
 OPENVINO_INSTALL = install_command("openvino")
 _TELEMETRY = "openvino_telemetry"
+#: Threads may need it at the same time.
+_LOADING = threading.RLock()
 
 
 def has_openvino() -> bool:
@@ -30,8 +33,12 @@ def import_openvino() -> Any:
     Raises:
         ImportError: OpenVINO is not installed, or cannot be loaded.
     """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
+    with _LOADING:
+        # waits for a thread that is importing it by itself
+        return importlib.import_module("openvino") if "openvino" in sys.modules else _import()
+
+
+def _import() -> Any:
     with without_telemetry():
         try:
             return importlib.import_module("openvino")
@@ -46,6 +53,11 @@ def import_openvino() -> Any:
 @contextmanager
 def without_telemetry() -> Iterator[None]:
     """Hide the package ``openvino_telemetry`` from imports within the block, which then send nothing."""
+    with _LOADING:
+        yield from _hiding()
+
+
+def _hiding() -> Iterator[None]:
     hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
     for name in hidden:
         del sys.modules[name]
@@ -57,7 +69,6 @@ def without_telemetry() -> Iterator[None]:
         sys.modules.update(hidden)
 
 
-@functools.cache
 def openvino_core() -> Any:
     """The one ``openvino.Core`` of this process, kept until the process ends.
 
@@ -68,6 +79,12 @@ def openvino_core() -> Any:
     Raises:
         ImportError: OpenVINO is not installed.
     """
+    with _LOADING:
+        return _one_core()
+
+
+@functools.cache
+def _one_core() -> Any:
     core = import_openvino().Core()
     # models then own their weights and do not depend on files
     core.set_property({"ENABLE_MMAP": False})

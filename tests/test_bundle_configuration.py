@@ -184,6 +184,21 @@ def test_what_is_wrong_names_the_file(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_imports_of_another_thread_are_no_fault_of_the_configuration(tmp_path, monkeypatch):
+    config, found = BundleConfig(make_config(tmp_path), "inference.json"), []
+    look_up = config._parser.get_parsed_content
+
+    def interrupted(key):
+        found.append(key)
+        if len(found) < 3:
+            raise RuntimeError("dictionary changed size during iteration")
+        return look_up(key)
+
+    monkeypatch.setattr(config._parser, "get_parsed_content", interrupted)
+    assert config.parse("bundle_root") == str(tmp_path)
+    assert len(found) == 3
+
+
 def test_what_goes_wrong_while_it_runs_is_not_the_files_fault(tmp_path):
     failing = {"run": ["$(_ for _ in ()).throw(RuntimeError('the loss became nan'))"]}
     with pytest.raises(RuntimeError, match=r"^the loss became nan$"):

@@ -469,6 +469,27 @@ class TestCheckBundle:
         key = "configs/metadata.json: network_data_format#outputs#pred#channel_def "
         assert any(problem.startswith(f"{key}{message}") for problem in check_bundle(tiny_bundle))
 
+    @pytest.mark.parametrize(
+        ("key", "value", "problem"),
+        [
+            ("level", "L7", "level must be one of L1, L2, got 'L7'."),
+            ("level", "L1", None),
+            ("level", "$'L' + '2'", None),
+            ("overlap", 1.5, "overlap must be from 0 to below 1, got 1.5."),
+            ("overlap", [0.5, 0.5], None),
+            ("label_values", [1, 1], "label_values must differ and not be 0, as labels would be merged, got [1, 1]."),
+            ("label_values", [0, 7], "label_values must differ and not be 0, as labels would be merged, got [0, 7]."),
+            ("label_values", [7, 3], None),
+        ],
+    )
+    def test_values_that_a_run_would_refuse_or_not_notice(
+        self, tiny_bundle: Path, key: str, value: Any, problem: str | None
+    ) -> None:
+        path = tiny_bundle / "configs" / "inference.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**content, key: value}), encoding="utf-8")
+        assert check_bundle(tiny_bundle) == ([] if problem is None else [f"configs/inference.json: {problem}"])
+
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["metadata.json", "inference.json", "train.json"])
     @pytest.mark.parametrize("value", [None, 5, "$1/0", "@gone", "%gone.json#x", [], [5], {"_target_": 5}])

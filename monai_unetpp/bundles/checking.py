@@ -22,6 +22,7 @@ from monai_unetpp.bundles.loading import differing_arguments, network_arguments,
 from monai_unetpp.bundles.targets import is_installed
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
+from monai_unetpp.networks.config import NestedUNetConfig
 
 _FILES = (
     "LICENSE",
@@ -302,3 +303,17 @@ def _network_problems(content: dict[str, Any], stored: Mapping[str, Any] | None)
         return
     for name in differing:
         yield f"network_def must be that of models/model.pt, but differs in {name}."
+    yield from _value_problems(content, NestedUNetConfig.check(**arguments))
+
+
+def _value_problems(content: Mapping[str, Any], network: NestedUNetConfig) -> Iterator[str]:
+    """What is wrong with settings that are plain values, and would be told by a run, or not at all."""
+    level, overlap, values = (content.get(name) for name in ("level", "overlap", "label_values"))
+    if isinstance(level, str) and level[:1] not in "$@%" and level not in network.levels:
+        yield f"level must be one of {', '.join(network.levels)}, got {level!r}."
+    if isinstance(overlap, (int, float)) and not 0 <= overlap < 1:
+        yield f"overlap must be from 0 to below 1, got {overlap}."
+    # a network may have fewer labels than the files of its training
+    is_plain = isinstance(values, list) and all(isinstance(value, int) for value in values)
+    if isinstance(values, list) and is_plain and len(set(values) - {0}) != len(values):
+        yield f"label_values must differ and not be 0, as labels would be merged, got {values}."

@@ -18,6 +18,8 @@ from monai_unetpp.errors import cause_of, is_deliberate
 from monai_unetpp.measuring.memory import is_out_of_memory
 
 #: Name of the list of values set from outside, for use in expressions.
+#: How often to look again for classes in the modules that are imported, and MONAI's error if a thread imports others.
+_ATTEMPTS, _IMPORTED_MEANWHILE = 20, "dictionary changed size during iteration"
 _GIVEN = "_given_values_"
 #: The entry that says what a configuration does, which may fail though the configuration is right.
 _WORK = "run"
@@ -107,11 +109,15 @@ class BundleConfig:
         """
         if key not in self:
             raise ValueError(f"{self}: must have the key {key!r}. Add it, or copy the bundle again.")
-        try:
-            return self._parser.get_parsed_content(key)
-        # an expression can also exit the program
-        except (Exception, SystemExit) as e:
-            wrapped: BaseException = e
+        wrapped: BaseException
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._parser.get_parsed_content(key)
+            # an expression can also exit the program
+            except (Exception, SystemExit) as e:
+                wrapped = e
+                if _IMPORTED_MEANWHILE not in str(cause_of(e)):
+                    break
         # outside of the except block, so that the error keeps its own cause
         self._explain(key, wrapped)
 

@@ -105,6 +105,6 @@ def check_several_levels(levels: Sequence[str]) -> None:
     """Raise a ValueError if there is only one level to choose from."""
     if len(levels) < FIRST_LEVELS:
         raise ValueError(
-            f"network must have two or more levels for levels={ADAPTIVE!r}, got only {levels[0]}. Use the "
-            "whole network, trained with deep_supervision, or leave the adaptive depth out."
+            f"network must have two or more levels for levels={ADAPTIVE!r}, got only {levels[0]}. Give a deeper level "
+            "of a network that was trained with deep_supervision, or leave the adaptive depth out."
         )
