@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_network_def
+from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_network_def, read_network_names
 from monai_unetpp.choices import NORMS
+from monai_unetpp.data.datasets.network_names import check_channel_order
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.transfer import compare_weights, shapes_in_weights, shaping_arguments
@@ -51,12 +52,14 @@ def compare_start(plan: TrainingPlan, init: str | PathLike[str]) -> Transfer:
 
     Raises:
         FileNotFoundError: no such file or bundle.
-        ValueError: not a file of weights, or none of them fit.
+        ValueError: not a file of weights, none of them fit, or those of a bundle are for channels in another order.
     """
     shape = {name: plan[name] for name in ("features", "strides", "kernel_size", "norm")}
     with torch.device("meta"):
         network = NestedUNet(plan.spatial_dims, len(plan.channels), plan.out_channels, **shape)
     path = find_start(init)
+    if path.is_dir():
+        check_channel_order(Path(plan.dataset_dir) / "dataset.json", plan.channels, read_network_names(path))
     # a bundle that is found by its name is found so on other machines too
     source = os.path.abspath(init) if os.path.exists(init) else path.name
     return dataclasses.replace(compare_weights(network, path), source=source)

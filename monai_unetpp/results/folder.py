@@ -207,7 +207,11 @@ class ResultFolder:
         if not (self._begun or self._cases):
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("id") != self.run.get("id")]
-        write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
+        text = format_runs(self.run, list(self._cases.values()), earlier)
+        if text is None:
+            (self.path / RUN_FILE).unlink(missing_ok=True)
+        else:
+            write_text(self.path / RUN_FILE, text)
 
     def _write_tables(self) -> None:
         if not self._outputs:

@@ -72,8 +72,10 @@ def result_name(case: Mapping[str, Any]) -> str:
     return Path(str(case.get("output"))).name
 
 
-def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]) -> str:
-    """The record as text, with each result once, in the run that made it.
+def format_runs(
+    run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """The record as text, with each result once, in the run that made it; None if there is no run to record.
 
     Finished runs without remaining cases are dropped; others may have been killed before they recorded all results.
     ``cases`` are those that this run has finished; its entry comes without them.
@@ -81,9 +83,9 @@ def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: 
     # the results of a.png and a.tif differ, though in runs of their own both are called a
     redone = {Path(case.output).name for case in cases}
     kept = [{**run, "cases": [case for case in run["cases"] if result_name(case) not in redone]} for run in earlier]
-    present = {**run, "cases": [case.as_dict() for case in cases]}
-    runs = [*(run for run in kept if run["cases"] or not is_finished(run)), present]
-    return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
+    kept.append({**run, "cases": [case.as_dict() for case in cases]})
+    runs = [run for run in kept if run["cases"] or not is_finished(run)]
+    return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n" if runs else None
 
 
 def is_finished(run: Mapping[str, Any]) -> bool:

@@ -1,5 +1,7 @@
 """Plans that start from the weights of another network."""
 
+import json
+
 import pytest
 import torch
 from disc_images import write_disc_images
@@ -9,6 +11,7 @@ from monai_unetpp.networks import transfer_weights
 from monai_unetpp.networks.transfer import shapes_in_weights, shaping_arguments
 from monai_unetpp.planning import Machine, load_plan, plan
 from monai_unetpp.planning.bundle_writing import PLAN_FILE
+from monai_unetpp.planning.starting import compare_start
 
 AFFINE = ["instance", {"affine": True}]
 SHAPE = {"features": [4, 8, 24], "kernel_size": [[3, 1], [3, 3], [3, 3]], "norm": AFFINE}
@@ -66,6 +69,30 @@ def test_what_is_set_by_hand_goes_before_the_weights(discs_dir, weights, tmp_pat
     with pytest.raises(ValueError, match=r"norm is .* there and batch here\. Plan with --set 'norm=\[\"instance\""):
         planned(discs_dir, tmp_path / "none", weights, "norm=batch")
     assert not (tmp_path / "none" / PLAN_FILE).exists()
+
+
+class PlannedChannels(dict):
+    """What of a plan the weights to start from are compared with."""
+
+    spatial_dims, out_channels, dataset_dir = 2, 2, "data"
+
+    def __init__(self, *channels):
+        super().__init__({**SHAPE, "strides": [2, 2]})
+        self.channels = channels
+
+
+def test_weights_of_a_bundle_for_channels_in_another_order_are_refused(tmp_path):
+    bundle = tmp_path / "bundle"
+    for name in ("configs", "models"):
+        (bundle / name).mkdir(parents=True)
+    (bundle / "configs" / "inference.json").write_text("{}")
+    image = {"channel_def": {"0": "CT", "1": "PET"}}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": {"inputs": {"image": image}}}))
+    torch.save(NestedUNet(2, 2, 5, **SHAPE).state_dict(), bundle / "models" / "model.pt")
+    assert compare_start(PlannedChannels("ct", "pet"), bundle).fresh == ("L1", "L2")
+    assert compare_start(PlannedChannels("T1", "T2"), bundle).fresh == ("L1", "L2")
+    with pytest.raises(ValueError, match=r"dataset\.json: channels must be in the order of the network's, got PET, CT"):
+        compare_start(PlannedChannels("PET", "CT"), bundle)
 
 
 def test_weights_for_images_of_other_axes_are_refused(discs_dir, tmp_path):

@@ -20,7 +20,7 @@ from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import Rules, cost, evaluation, read_report
-from monai_unetpp.pruning.points.adaptive_points import compare_in_sequence, level_operations
+from monai_unetpp.pruning.points.adaptive_points import compare_in_sequence, level_operations, recommend
 from monai_unetpp.pruning.points.settings import adaptive_tolerances, parse_settings
 from monai_unetpp.pruning.report.adaptive_tables import adaptive_table
 from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, ScoreRow
@@ -157,6 +157,21 @@ def rows_of(**dice):
         for point, mean in dice.items()
         for n, d in enumerate(mean + noise)
     ]
+
+
+@pytest.mark.parametrize(
+    ("operations", "staging", "recommended", "reason"),
+    [
+        (0.7, 1.1, "adaptive=0.1", "with 0.70 of its operations and 0.60 of its time; but L1, the level of"),
+        (0.7, 0.5, None, "took 0.50 of its time: times varied too much to tell. Measure with a higher"),
+        (1.001, 1.1, None, "it saves no work. Run all windows at one level."),
+    ],
+)
+def test_nothing_is_recommended_on_times_that_cannot_be(operations, staging, recommended, reason):
+    point = AdaptivePoint("adaptive=0.1", 0.1, {"L2": 4}, operations, Quartiles.of([0.6]), (), True, "L1", ())
+    found = recommend([point], "L2", Quartiles.of([staging]))
+    assert found[0] == recommended
+    assert reason in found[1]
 
 
 def test_tolerances_are_accepted_up_to_the_first_that_does_not_pass():

@@ -29,6 +29,7 @@ from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning import results, summary
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
+from monai_unetpp.pruning.report import report_files
 from monai_unetpp.pruning.report.front import plot_trade_offs
 from monai_unetpp.pruning.report.opening import honesty, plain_verdict
 from monai_unetpp.pruning.report.plots import plot_case_lines, plot_differences
@@ -579,6 +580,16 @@ class TestHtml:
         assert f'class="sentence">{sentence}<' in text
 
     @pytest.mark.slow
+    def test_pictures_that_only_an_earlier_result_names_are_removed(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(report_files, "_html", lambda *_: "")
+        folder = tmp_path / "overlays"
+        folder.mkdir()
+        for name in ("old", "new", "mine"):
+            (folder / f"{name}.png").write_bytes(b"picture")
+        for name in ("old", "new"):
+            write_report(dataclasses.replace(single(), overlays=(f"overlays/{name}.png",)), tmp_path)
+        assert sorted(path.name for path in folder.iterdir()) == ["mine.png", "new.png"]
+
     def test_overlays_are_inside(self, tmp_path):
         mask = np.zeros((12, 12), dtype=int)
         mask[3:8, 3:8] = 1

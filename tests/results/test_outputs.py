@@ -134,6 +134,15 @@ def test_what_earlier_runs_finished_is_kept(tmp_path):
     ]
 
 
+def test_a_run_without_results_is_recorded_only_while_it_lasts(tmp_path):
+    folder = ResultFolder(tmp_path, NAMES, {"started": "now"})
+    folder.begin()
+    assert [run["cases"] for run in json.loads((tmp_path / "run.json").read_text())["runs"]] == [[]]
+    folder.run["finished"] = "later"
+    folder.write()
+    assert not (tmp_path / "run.json").exists()
+
+
 def test_tables_that_other_programs_have_saved_again_are_still_ours(tmp_path):
     folder = ResultFolder(tmp_path, NAMES, {"started": "now"})
     folder.add(RecordedCase("a", "a.nii", None, "a_seg.nii.gz", 0.1), ())

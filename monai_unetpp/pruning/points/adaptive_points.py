@@ -43,6 +43,10 @@ def check_adaptive(network: NestedUNet, inferer: NestedSlidingWindowInferer) -> 
         )
 
 
+#: Time of all stages without a stop, relative to the deepest level alone, that only other work on the machine explains.
+_IMPOSSIBLE_STAGING = 0.8
+
+
 def evaluate_adaptive(
     network: NestedUNet,
     inferers: Mapping[str, NestedSlidingWindowInferer],
@@ -72,7 +76,7 @@ def evaluate_adaptive(
     images = [load(cases[each.dataset, each.case]) for each in timed]
     ratios, staging = time_adaptive(network, inferers, images, tolerances, device, repeats, rules.seed)
     points = _points(rows, depths, tolerances, network.levels, operations, ratios, rules)
-    recommended, reason = _recommend(points, network.levels[-1])
+    recommended, reason = recommend(points, network.levels[-1], staging[next(iter(inferers))])
     return AdaptiveDepth(
         reference=network.levels[-1],
         points=points,
@@ -149,7 +153,11 @@ def _points(
     return tuple(points)
 
 
-def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | None, str]:
+def recommend(points: Sequence[AdaptivePoint], reference: str, staging: Quartiles) -> tuple[str | None, str]:
+    """The accepted point with the fewest operations, if it saves time, and the reason in words.
+
+    ``staging`` is the time of all stages without a stop, relative to the deepest level alone.
+    """
     accepted = [point for point in points if point.accepted]
     if not accepted:
         return None, f"No tolerance is shown to be as good as {reference}: run all windows at one level."
@@ -158,8 +166,13 @@ def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | N
         f"Tolerance {best.tolerance:g} is not worse than {reference} by more than the margins, with "
         f"{best.operations_ratio:.2f} of its operations and {best.time_ratio.median:.2f} of its time"
     )
-    if best.time_ratio.median >= 1:
-        return None, f"{cost}: it saves no time. Run all windows at one level."
+    if best.time_ratio.median >= 1 or best.operations_ratio >= 1:
+        saved = "time" if best.time_ratio.median >= 1 else "work"
+        return None, f"{cost}: it saves no {saved}. Run all windows at one level."
+    if staging.median < _IMPOSSIBLE_STAGING:
+        stages = f"stages without a stop, more work than {reference} alone, took {staging.median:.2f} of its time"
+        remedy = "Measure with a higher --settings_repeats, and nothing beside it."
+        return None, f"{cost}. But {stages}: times varied too much to tell. {remedy}"
     level_passes = all(each.state == "pass" for each in best.equal_cost_outcomes)
     versus = (
         f"but {best.equal_cost}, the level of nearest cost, passes too: take the one with the smaller worst drop"

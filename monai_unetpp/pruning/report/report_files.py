@@ -79,8 +79,9 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
     if not result.rows:
         raise ValueError("result.rows must hold at least one score, got none. Score the cases before reporting.")
     summary = summarise(result)
+    # the page, which people look at, is the last: programs then have what it says
+    page = _html(result, summary, folder)
     texts = {
-        "html": ("report.html", _html(result, summary, folder)),
         "json": ("report.json", _json(result, summary)),
         "csv": ("per_case.csv", format_scores(result.rows, result.tolerance_mm)),
         "markdown": ("summary.md", _markdown(result, summary)),
@@ -89,12 +90,22 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
         texts["operating_points"] = (_GRID_FILE, _grid_csv(result.grid))
     if result.adaptive is not None:
         texts["adaptive_depth"] = (_ADAPTIVE_FILE, adaptive_csv(result.adaptive))
-    # those of an earlier result
-    for name in {_GRID_FILE, _ADAPTIVE_FILE} - {name for name, _ in texts.values()}:
-        (folder / name).unlink(missing_ok=True)
+    texts["html"] = ("report.html", page)
+    earlier = {folder / name for name in (_GRID_FILE, _ADAPTIVE_FILE)} | _pictures(folder)
     for name, text in texts.values():
         write_text(folder / name, text)
+    for path in earlier - {folder / name for name, _ in texts.values()} - {folder / path for path in result.overlays}:
+        path.unlink(missing_ok=True)
     return {kind: folder / name for kind, (name, _) in texts.items()}
+
+
+def _pictures(folder: Path) -> set[Path]:
+    """The pictures that an earlier report in the folder names, of those in its folder for them."""
+    try:
+        named = json.loads((folder / "report.json").read_text(encoding="utf-8"))["result"]["overlays"]
+        return {folder / path for path in named if Path(path).parts[0] == "overlays" and ".." not in Path(path).parts}
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
 
 
 def read_report(path: str | PathLike[str]) -> PruningResult:
