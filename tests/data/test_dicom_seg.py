@@ -85,17 +85,22 @@ def test_labels_keep_their_names_in_any_script(tmp_path, voxels, labels):
     assert [written.get_segment_description(n).segment_label for n in (1, 2)] == list(names.values())
 
 
+def check_written_for(dataset, labels, folder):
+    """The DICOM SEG for one file of many frames has the labels at their places."""
+    for name, uid in STUDY.items():
+        setattr(dataset, name, uid)
+    path = write(folder / "many.dcm", dataset)
+    write_dicom_seg(folder / "seg.dcm", labels, [path], NAMES)
+    index = np.argwhere(labels >= 0)
+    found = labels_at(folder / "seg.dcm", nib.affines.apply_affine(read_dicom([path])[1], index))
+    np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[tuple(index.T)])
+
+
 def test_one_file_of_many_frames(tmp_path, voxels, labels):
     frames = np.transpose(voxels, (2, 1, 0))
     order = [2, 0, 4, 1, 3]
     dataset = enhanced_dataset(frames[order], Grid(), [frame_groups(Grid(), k, shared=True) for k in order])
-    for name, uid in STUDY.items():
-        setattr(dataset, name, uid)
-    path = write(tmp_path / "many.dcm", dataset)
-    write_dicom_seg(tmp_path / "seg.dcm", labels, [path], NAMES)
-    index = np.argwhere(labels >= 0)
-    found = labels_at(tmp_path / "seg.dcm", nib.affines.apply_affine(read_dicom([path])[1], index))
-    np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[tuple(index.T)])
+    check_written_for(dataset, labels, tmp_path)
 
 
 @pytest.mark.parametrize("is_empty", [False, True])
@@ -109,13 +114,7 @@ def test_groups_that_each_frame_repeats_are_those_of_all(tmp_path, voxels, label
     dataset.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
     if is_empty:
         del dataset.SharedFunctionalGroupsSequence
-    for name, uid in STUDY.items():
-        setattr(dataset, name, uid)
-    path = write(tmp_path / "many.dcm", dataset)
-    write_dicom_seg(tmp_path / "seg.dcm", labels, [path], NAMES)
-    index = np.argwhere(labels >= 0)
-    found = labels_at(tmp_path / "seg.dcm", nib.affines.apply_affine(read_dicom([path])[1], index))
-    np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[tuple(index.T)])
+    check_written_for(dataset, labels, tmp_path)
 
 
 @pytest.mark.parametrize(
