@@ -54,19 +54,15 @@ def _import() -> Any:
 def without_telemetry() -> Iterator[None]:
     """Hide the package ``openvino_telemetry`` from imports within the block, which then send nothing."""
     with _LOADING:
-        yield from _hiding()
-
-
-def _hiding() -> Iterator[None]:
-    hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
-    for name in hidden:
-        del sys.modules[name]
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[_TELEMETRY]
-        sys.modules.update(hidden)
+        hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
+        for name in hidden:
+            del sys.modules[name]
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del sys.modules[_TELEMETRY]
+            sys.modules.update(hidden)
 
 
 def openvino_core() -> Any:

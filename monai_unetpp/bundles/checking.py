@@ -313,7 +313,7 @@ def _value_problems(content: Mapping[str, Any], network: NestedUNetConfig) -> It
         yield f"level must be one of {', '.join(network.levels)}, got {level!r}."
     if isinstance(overlap, (int, float)) and not 0 <= overlap < 1:
         yield f"overlap must be from 0 to below 1, got {overlap}."
-    # a network may have fewer labels than the files of its training
-    is_plain = isinstance(values, list) and all(isinstance(value, int) for value in values)
-    if isinstance(values, list) and is_plain and len(set(values) - {0}) != len(values):
+    plain = [value for value in values if isinstance(value, int)] if isinstance(values, list) else []
+    # their number is not compared: a network may have fewer labels than the files of its training
+    if plain == values and len({*plain} - {0}) != len(plain):
         yield f"label_values must differ and not be 0, as labels would be merged, got {values}."

@@ -17,9 +17,9 @@ from monai_unetpp.bundles.targets import is_other_code
 from monai_unetpp.errors import cause_of, is_deliberate
 from monai_unetpp.measuring.memory import is_out_of_memory
 
-#: Name of the list of values set from outside, for use in expressions.
 #: How often to look again for classes in the modules that are imported, and MONAI's error if a thread imports others.
 _ATTEMPTS, _IMPORTED_MEANWHILE = 20, "dictionary changed size during iteration"
+#: Name of the list of values set from outside, for use in expressions.
 _GIVEN = "_given_values_"
 #: The entry that says what a configuration does, which may fail though the configuration is right.
 _WORK = "run"
