@@ -49,7 +49,8 @@ class NestedDeepSupervisionLoss(nn.Module):
     Raises:
         TypeError: predictions or weights of the wrong type.
         ValueError: weights that are negative, all zero, or do not match the levels; with ``ignore_label``, a target of
-            another size than the predictions, or a loss that reduces to more than one number.
+            another size than the predictions; with it or with ``distillation``, a loss that reduces to more than one
+            number.
 
     Example:
         >>> import torch
@@ -119,6 +120,7 @@ class NestedDeepSupervisionLoss(nn.Module):
         weights = self._weights(list(outputs))
         terms = [weights[level] * self._loss(output, target) for level, output in outputs.items() if weights[level]]
         if self.distillation:
+            _check_number(terms, "with distillation")
             terms += self._distill(outputs, weights, target)
         if in_process_group():
             terms += [_nothing_of(output) for level, output in outputs.items() if not weights[level]]
@@ -165,11 +167,7 @@ class NestedDeepSupervisionLoss(nn.Module):
                 terms.append(self.loss(_voxels(prediction, inside), _voxels(truth, inside)))
         if not terms:
             return _nothing_of(output)
-        if terms[0].numel() > 1:
-            raise ValueError(
-                f"loss must give one number where voxels are ignored, got the shape {list(terms[0].shape)}. Give it "
-                "reduction='mean' or 'sum'."
-            )
+        _check_number(terms, "where voxels are ignored")
         total = torch.stack(terms).sum(dim=0)
         return total if summed else total / len(terms)
 
@@ -177,7 +175,7 @@ class NestedDeepSupervisionLoss(nn.Module):
         """The mask ``(B, *spatial)`` of the voxels that are not ignored; None if none can be."""
         if self.ignore_label is None:
             return None
-        kept = target != self.ignore_label
+        kept = ~has_label(target, self.ignore_label)
         if target.dim() == output.dim():
             kept = kept.all(dim=1)
         if kept.shape != (len(output), *output.shape[2:]):
@@ -201,6 +199,19 @@ class NestedDeepSupervisionLoss(nn.Module):
         if len(given) != len(levels):
             raise ValueError(f"level_weights must have one entry per level, {len(levels)}, got {len(given)}.")
         return dict(zip(sorted(levels, key=lambda name: -int(name[1:])), map(float, given), strict=True))
+
+
+def _check_number(terms: Sequence[torch.Tensor], where: str) -> None:
+    if terms and terms[0].numel() > 1:
+        raise ValueError(
+            f"loss must give one number {where}, got the shape {list(terms[0].shape)}. Give it reduction='mean' or "
+            "'sum'."
+        )
+
+
+def has_label(target: torch.Tensor, label: int) -> torch.Tensor:
+    """Where the label map has the ``label``: nowhere, if its type cannot hold it (PyTorch would wrap 300 to 44)."""
+    return target == torch.tensor([label], device=target.device)
 
 
 def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

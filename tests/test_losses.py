@@ -299,6 +299,21 @@ def test_nothing_changes_where_nothing_is_ignored(outputs, target, monai_loss):
     assert torch.equal(plain(outputs, target), ignoring(outputs, target))
 
 
+@pytest.mark.parametrize(("ignore_label", "wrapped"), [(-1, 255), (300, 44)])
+def test_a_value_to_ignore_that_the_type_of_a_target_cannot_hold_is_no_other_value(ignore_label, wrapped):
+    outputs = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    target = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    target[..., :4] = wrapped
+    loss = NestedDeepSupervisionLoss(lambda found, truth: nn.MSELoss()(found, truth.float()), ignore_label=ignore_label)
+    assert torch.equal(loss(outputs, target), nn.MSELoss()(outputs, target.float()))
+
+
+def test_losses_of_every_voxel_cannot_be_distilled(outputs, target):
+    loss = NestedDeepSupervisionLoss(DiceLoss(softmax=True, to_onehot_y=True, reduction="none"), distillation=1.0)
+    with pytest.raises(ValueError, match=r"one number with distillation, got the shape \[2, 3.*Give it reduction="):
+        loss(outputs, target)
+
+
 def test_a_sparse_loss_looks_at_every_second_voxel_of_all_heads_and_at_all_in_the_long_run(outputs, target):
     seen = torch.zeros(8, 8)
     places = torch.arange(64.0).reshape(1, 1, 8, 8)

@@ -235,6 +235,7 @@ def make_plan(
         choices.settle(name, choice)
     choices.settle("compile", _choose_compilation(options))
     _warn_of_mirrored_sides(choices, fingerprint)
+    _warn_of_idle_values(choices, dims)
     return TrainingPlan(
         dataset_dir=os.path.abspath(options.dataset_dir),
         name=os.path.basename(os.path.abspath(options.output_dir)),
@@ -279,6 +280,21 @@ def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -
                 f"{choices['spacing_mm']}, at which an image would have {' x '.join(f'{edge:.6g}' for edge in shape)}. "
                 "Give larger numbers, or leave spacing_mm out."
             )
+
+
+def _warn_of_idle_values(choices: _Choices, dims: int) -> None:
+    """Tell which values set by hand change nothing beside the others."""
+    given = choices.given
+    idle = {
+        "bias_field": given.get("bias_field") and choices["augmentation"] == "none" and "without augmentation",
+        "clip_percentiles": choices["normalization"] == "range"
+        and "intensity_range" in given
+        and "beside intensity_range",
+        "orientation": dims == 2 and "in 2D",
+    }
+    for name, where in idle.items():
+        if where and name in given:
+            logger.warning("%s has no effect %s. Leave it out.", name, where)
 
 
 def _warn_of_mirrored_sides(choices: _Choices, fingerprint: Fingerprint) -> None:

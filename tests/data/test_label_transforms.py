@@ -129,6 +129,13 @@ def test_crops_lie_around_voxels_that_somebody_labelled(pos, expected):
     assert set(crop(label, pos, ignore_label=None)) == (expected | {3} if pos else expected)
 
 
+def test_a_value_to_ignore_that_the_type_of_a_label_cannot_hold_is_no_other_value():
+    label = np.resize(np.array([0, 1, 44, 44], np.uint8), (6, 7))
+    assert set(crop(label, 1, ignore_label=300)) == {1, 44}
+    item = {"label": torch.as_tensor(label[None] // 22)}
+    assert OneHotLabelsd("label", classes=3, ignore_label=258)(item)["label"].sum() == label.size
+
+
 def test_without_voxels_to_ignore_crops_are_those_of_monai():
     label = np.resize(np.array([0, 1, 2], np.uint8), (6, 7))
     options = {"spatial_size": (3, 2), "pos": 3, "num_samples": 20, "allow_smaller": True}

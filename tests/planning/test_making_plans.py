@@ -351,6 +351,24 @@ def test_it_is_told_where_mirroring_confuses_left_and_right(name, caplog):
     assert "cannot tell left x from the other side. Leave this axis out" in caplog.text
 
 
+@pytest.mark.slow
+def test_values_set_by_hand_that_change_nothing_are_told(caplog):
+    tiny = {**TINY, "crop_background": False}
+    made_by_hand(fingerprint(), bias_field=True, clip_percentiles=[1, 99], orientation=None, **tiny)
+    made_by_hand(fingerprint(), augmentation="none", bias_field=False, **tiny)
+    made_by_hand(fingerprint(modality="CT"), clip_percentiles=[1, 99], **tiny)
+    assert not caplog.text
+    made_by_hand(fingerprint(), augmentation="none", bias_field=True, **tiny)
+    given = {"normalization": "range", "intensity_range": [0, 100, 15, 20]}
+    made_by_hand(fingerprint(), clip_percentiles=[1, 99], **given, **tiny)
+    made_by_hand(fingerprint(shape=(64, 64)), orientation="RAS", features=[4, 8, 8], patch_size=[16, 16])
+    assert caplog.messages == [
+        "bias_field has no effect without augmentation. Leave it out.",
+        "clip_percentiles has no effect beside intensity_range. Leave it out.",
+        "orientation has no effect in 2D. Leave it out.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("ignored", "told"),
     [

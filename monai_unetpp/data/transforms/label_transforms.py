@@ -18,6 +18,7 @@ from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.source_files import file_of
 from monai_unetpp.errors import list_values
+from monai_unetpp.losses import has_label
 
 
 class CheckLabelsd(MapTransform):
@@ -110,7 +111,8 @@ class OneHotLabelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Convert the label maps of one item."""
         d = dict(data)
-        ignored = None if self.ignore_label is None else convert_to_tensor(d[self.keys[-1]]) == self.ignore_label
+        truth = convert_to_tensor(d[self.keys[-1]])
+        ignored = None if self.ignore_label is None else has_label(truth, self.ignore_label)
         for key in self.key_iterator(d):
             labels = d[key]
             left_out = None if ignored is None else ignored.to(labels.device)
@@ -152,7 +154,7 @@ class RandCropByKnownLabeld(RandCropByPosNegLabeld):
     ) -> None:
         """Choose the centres of the patches."""
         if self.ignore_label is not None and label is not None:
-            known = (convert_to_tensor(label, track_meta=False) != self.ignore_label).all(dim=0).flatten()
+            known = ~has_label(convert_to_tensor(label, track_meta=False), self.ignore_label).any(dim=0).flatten()
             if fg_indices is None or bg_indices is None:
                 fg_indices, bg_indices = map_binary_to_indices(label, image, self.cropper.image_threshold)
             places = (torch.as_tensor(each, dtype=torch.long, device=known.device) for each in (fg_indices, bg_indices))
