@@ -50,6 +50,7 @@ from monai_unetpp.results import (
     collecting_warnings,
     hash_image,
     leave_out_finished,
+    measure_file,
     outdated_beside,
     write_bids_description,
 )
@@ -331,9 +332,10 @@ class _Run:
         overwrite it.
         """
         has_volume, numbered = self.chain.first.network.spatial_dims == 3, self.evaluator.numbers_objects
-        warnings, changed = self._earlier.warnings(output), self._earlier.is_changed(output)
+        changed = self._earlier.is_changed(output)
         case = self._earlier.case_name(str(item["case"]), output)
         try:
+            warnings = self._warnings_of(first_file(item), output)
             self.results.add_earlier(case, output, has_volume, warnings, numbered, changed)
         except ImageFileError as e:
             if overwrite:
@@ -342,7 +344,7 @@ class _Run:
             return False
         if not numbered and not self._earlier.knows(output):
             digest = hash_image(*map(os.fspath, ensure_tuple(item["image"])))
-            known = case, first_file(item), digest, str(output), 0.0, tuple(warnings)
+            known = case, first_file(item), digest, str(output), 0.0, warnings
             with contextlib.suppress(OSError):  # it is gone meanwhile
                 # what was corrected is not as it was written
                 written = None if changed else hash_file(output)
@@ -359,6 +361,29 @@ class _Run:
             kept = "changed after it was written. It is kept, and measured again."
             self._tell_of(output, kept, self._masks(item), always=True)
         return True
+
+    def _warnings_of(self, file: str, output: Path) -> tuple[str, ...]:
+        """The warnings about a finished case; if a killed run has not recorded them, those about its result."""
+        if self._earlier.knows(output) or self.evaluator.numbers_objects:
+            return self._earlier.warnings(output)
+        with collecting_warnings() as told:
+            logger.warning(
+                "%s: segmented by a run that did not record it, such as one that was killed; its warnings about the "
+                "image are not known. See its log, or remove %s to have it made again.",
+                file,
+                output,
+            )
+            has_volume = self.chain.first.network.spatial_dims == 3
+            volumes = measure_file(output, self.results.names, has_volume)
+            pixels = read_label_map(output).data.size
+            self._check_result(file, volumes, {label.name: label.voxels / pixels for label in volumes})
+        return tuple(line for line in told if line.startswith(f"{file}: "))
+
+    def _check_result(self, file: str, volumes: Sequence[LabelVolume], shares: Mapping[str, float]) -> None:
+        """Warn of an implausible result; within another bundle, the guards have checked each crop."""
+        if self.chain.pair is None and self.chain.last.guard is not None:
+            volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
+            self.chain.last.guard.check_result(file, volumes_ml, shares)
 
     def _tell_of(self, output: Path, what: str, masks: Sequence[Path] = (), *, always: bool = False) -> None:
         """Warn that a result was changed, or only if files beside it are of the labels before."""
@@ -457,16 +482,13 @@ class _Run:
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
         # the numbers of objects are not labels
         volumes = self.chain.measure(done) if done.instances is None else ()
-        volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
-        # within another bundle, the guards have checked each crop
-        if self.chain.pair is None and self.chain.last.guard is not None:
-            self.chain.last.guard.check_result(done.file, volumes_ml, self._shares(done))
+        self._check_result(done.file, volumes, self._shares(done))
         starts = tuple(f"{file}: " for file in done.files)
         return SegmentedCase(
             case=done.case,
             image=done.file,
             output=str(done.output),
-            volumes_ml=volumes_ml,
+            volumes_ml={label.name: label.ml for label in volumes if label.ml is not None},
             seconds=done.seconds,
             stages=done.stages,
             instances=done.instances,

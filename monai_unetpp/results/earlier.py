@@ -56,7 +56,7 @@ class EarlierResults:
         """What the last run that made a result recorded of it; empty if none did."""
         return self._recorded.get(output.name, {})
 
-    def warnings(self, output: Path) -> Sequence[str]:
+    def warnings(self, output: Path) -> tuple[str, ...]:
         """The warnings about a result when it was made."""
         return tuple(self.record(output).get("warnings") or ())
 

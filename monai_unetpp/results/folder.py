@@ -207,11 +207,27 @@ class ResultFolder:
         if not (self._begun or self._cases):
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("id") != self.run.get("id")]
+        self._tell_apart(earlier)
         text = format_runs(self.run, list(self._cases.values()), earlier)
         if text is None:
             (self.path / RUN_FILE).unlink(missing_ok=True)
         else:
             write_text(self.path / RUN_FILE, text)
+
+    def _tell_apart(self, runs: Sequence[Mapping[str, Any]]) -> None:
+        """Name cases after their images where another process has meanwhile recorded another result of their name."""
+        recorded = [case for run in runs for case in run["cases"] if case.get("case") in self._cases]
+        for other in recorded:
+            name = other["case"]
+            case = self._cases.get(name)
+            if case is None or result_name(other) == Path(case.output).name or not self._has(other):
+                continue
+            new = Path(case.image).name
+            self._cases[new] = dataclasses.replace(self._cases.pop(name), case=new)
+            self._outputs[new] = Path(self._cases[new].output)
+            self._outputs.pop(name, None)
+            if name in self._volumes:
+                self._volumes[new] = self._volumes.pop(name)
 
     def _write_tables(self) -> None:
         if not self._outputs:

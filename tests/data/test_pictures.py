@@ -501,6 +501,17 @@ def test_labels_in_tiff_are_the_stored_numbers(tmp_path: Path, rows: np.ndarray,
     np.testing.assert_array_equal(read_label_map(tmp_path / "a.tif").data, pixels.T)
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate", "packbits", "group4"])
+def test_masks_of_one_bit_in_tiff_are_read_though_blank(tmp_path: Path, compression: str | None) -> None:
+    mask = np.zeros((1000, 2000), bool)
+    mask[3:5, 2:9] = True
+    Image.fromarray(mask).save(tmp_path / "a.tif", compression=compression)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "a.tif").data, mask.T)
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-200])
+    with pytest.raises(ImageFileError, match="damaged or cut off"):
+        read_label_map(tmp_path / "cut.tif")
+
+
 def test_labels_saved_as_colours_without_any_colour_are_read(tmp_path: Path, rows: np.ndarray) -> None:
     for channels in (3, 4):
         for suffix in (".png", ".tif"):

@@ -18,6 +18,7 @@ from monai_unetpp.data.formats.nifti_marks import hash_voxels
 from monai_unetpp.data.formats.pictures import picture_mark, write_picture
 from monai_unetpp.data.formats.result_marks import identify_image
 from monai_unetpp.files import hash_file
+from monai_unetpp.guard import ImageRecord, TrainingRanges
 from monai_unetpp.results import EarlierResults, LabelVolume, RecordedCase, ResultFolder
 from monai_unetpp.results import folder as results_folder
 from monai_unetpp.segmentation import _Run, segment_files
@@ -330,6 +331,29 @@ def test_what_a_killed_run_has_written_is_recorded_by_the_next_so_that_correctio
     assert segment_files(image, out, tiny, skip_existing=True).skipped == 1
     assert result.read_bytes() == corrected
     assert rows_of(out)[0] == ("a", "1", str(SHAPE[0] * SHAPE[1] * SHAPE[2]))
+
+
+@pytest.mark.slow
+def test_warnings_that_a_killed_run_has_not_recorded_are_told_again_or_as_missing(tmp_path, monkeypatch):
+    bundle, out = write_bundle(tmp_path / "tiny", 3, [], runtime="torch"), tmp_path / "out"
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "ab"]
+    record = ImageRecord((1.1, 1.0, 1.1), (17.6, 16.0, 17.6), False, (0.0,), (200.0,), {"one": 1e3, "two": 1e3})
+    ranges = {"ranges": TrainingRanges.of([record], "MR").as_dict()}
+    (bundle / "configs" / "fingerprint.json").write_text(json.dumps(ranges))
+    segment_files(images[1], out, bundle)
+    with killed(monkeypatch):
+        segment_files(images[0], out, bundle)
+    assert segment_files(images, out, bundle, skip_existing=True).skipped == 2
+    runs = json.loads((out / "run.json").read_text())["runs"]
+    told = {case["case"]: case["warnings"] for run in runs for case in run["cases"]}
+    missing, *found = told["a"]
+    assert missing.startswith(f"{images[0]}: segmented by a run that did not record it")
+    assert f"remove {out / 'a_seg.nii.gz'} to" in missing
+    (implausible,) = (line.replace("b.nii.gz", "a.nii.gz") for line in told["b"] if "the result is unlike" in line)
+    assert found == [implausible]
+    with (out / "volumes.csv").open(newline="") as file:
+        rows = {row["case"]: row["warnings"] for row in csv.DictReader(file)}
+    assert rows["a"] == "; ".join(told["a"])
 
 
 @pytest.mark.slow

@@ -133,3 +133,20 @@ def test_no_row_is_lost_when_programs_segment_single_images_into_one_folder(tmp_
     assert sorted(len(run["cases"]) for run in runs) == [5, 5, 5, 5]
     # and no lock is left in the folder
     assert not list(tmp_path.glob(".*"))
+
+
+def test_two_processes_with_pictures_of_one_name_keep_the_rows_of_both(tmp_path):
+    folders = [ResultFolder(tmp_path, {1: "one"}) for _ in range(2)]
+    # both begin
+    assert not any(folder.earlier.namesake("a", tmp_path / "a_seg.tif") for folder in folders)
+    for number, (folder, suffix) in enumerate(zip(folders, ("png", "tif"), strict=True)):
+        (tmp_path / f"a_seg.{suffix}").write_bytes(b"")
+        for name in ("a", f"other_{suffix}"):
+            case = RecordedCase(name, f"{name}.{suffix}", None, str(tmp_path / f"{name}_seg.{suffix}"), 0.1)
+            folder.add(case, [LabelVolume(1, "one", number, None)])
+    for folder in folders:
+        folder.write()
+    table, _ = cases_in(tmp_path)
+    assert table == ["a", "a.tif", "other_png", "other_tif"]
+    recorded = [case for run in json.loads((tmp_path / "run.json").read_text())["runs"] for case in run["cases"]]
+    assert {case["case"]: case["image"] for case in recorded}["a.tif"] == "a.tif"

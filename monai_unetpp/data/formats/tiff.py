@@ -279,7 +279,8 @@ def _check_data(page: TiffPage, file: TiffFile, path: Path) -> None:
     size = file.filehandle.size
     # parts that are left out take no space
     held = math.inf if 0 in page.databytecounts else size * _MOST_HELD.get(page.compression, math.inf)
-    if max(ends, default=0) > size or page.nbytes > held:
+    # fewer than 8 bits take a byte only in memory
+    if max(ends, default=0) > size or page.size * page.bitspersample > 8 * held:
         raise damaged_file(path)
 
 
