@@ -15,6 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.engine.events import CallableEventWithFilter
 from ignite.handlers.base_logger import BaseOutputHandler
+from ignite.metrics import Metric
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
@@ -34,6 +35,7 @@ from monai_unetpp.data.formats.grid import voxel_ml
 from monai_unetpp.data.formats.source_files import source_files
 from monai_unetpp.data.transforms.background import SURROUND_SHARE, SURROUND_VALUE
 from monai_unetpp.data.transforms.instances import INSTANCE_COUNT, SplitInstancesd
+from monai_unetpp.distributed import in_process_group
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 
@@ -274,18 +276,20 @@ class CaseEvaluator(SupervisedEvaluator):
             raise SystemExit(1)
 
     def add_event_handler(self, event_name: Any, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """As in ignite, but handlers of ``ITERATION_COMPLETED`` that use the output are not called for failed cases."""
-        if (
-            isinstance(event_name, CallableEventWithFilter)
-            and event_name == Events.ITERATION_COMPLETED
-            and not (isinstance(handler, BaseOutputHandler) and handler.output_transform is None)
-        ):
-            given = event_name.filter
+        """As in ignite, but handlers that use results are not called where there are none.
 
-            def completed(engine: Engine, event: int) -> bool:
-                return not self._case_failed and (given is None or bool(given(engine, event)))
-
-            event_name = Events.ITERATION_COMPLETED(event_filter=completed)
+        Those of ``ITERATION_COMPLETED`` that use the output are not called for failed cases, and metrics are not
+        computed if all cases have failed (except in distributed runs, where other processes wait for them).
+        """
+        if isinstance(event_name, CallableEventWithFilter):
+            if event_name == Events.ITERATION_COMPLETED and not (
+                isinstance(handler, BaseOutputHandler) and handler.output_transform is None
+            ):
+                event_name = _filtered(event_name, lambda: not self._case_failed)
+            elif event_name == Events.EPOCH_COMPLETED and _uses_metrics(handler):
+                event_name = _filtered(
+                    event_name, lambda: bool(self.completed) or not self.failures or in_process_group()
+                )
         return super().add_event_handler(event_name, handler, *args, **kwargs)
 
     def _segment(self, engine: Engine, batchdata: Mapping[str, Any]) -> Any:
@@ -520,6 +524,18 @@ def _stage_of(transform: Any, default: str) -> str:
         if isinstance(transform, kinds):
             return stage
     return "resample" if type(transform).__module__.startswith("monai.transforms.spatial") else default
+
+
+def _uses_metrics(handler: Callable[..., Any]) -> bool:
+    """Whether a handler computes a metric, or is MONAI's own that compares the best one."""
+    inside_monai = getattr(handler, "__module__", "").startswith("monai.engines.")
+    return inside_monai or isinstance(getattr(handler, "__self__", None), Metric)
+
+
+def _filtered(event: CallableEventWithFilter, holds: Callable[[], bool]) -> CallableEventWithFilter:
+    """The event where a condition holds, beside the filter that it has."""
+    given = event.filter
+    return event(event_filter=lambda engine, number: holds() and (given is None or bool(given(engine, number))))
 
 
 def describe_case(batchdata: Any) -> tuple[str, str]:

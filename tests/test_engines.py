@@ -275,6 +275,18 @@ def test_metrics_and_handlers_see_completed_cases_only(marks: tuple[float, ...])
     assert all(r.output is None for r in evaluator.completed)
 
 
+def test_metrics_are_not_computed_where_all_cases_failed() -> None:
+    evaluator = evaluate(
+        (-1, -1),
+        postprocessing=Lambdad("pred", first_class),
+        key_val_metric={"dice": MeanDice(output_transform=from_engine(["pred", "label"]))},
+        val_handlers=[StatsHandler(iteration_log=False)],
+    )
+    assert (len(evaluator.failures), evaluator.completed, evaluator.state.metrics) == (2, [], {})
+    with pytest.raises(SystemExit):
+        evaluator.exit_if_failed()
+
+
 def test_progress_bar_counts_failed_cases_too() -> None:
     evaluator = CaseEvaluator("cpu", DataLoader(Dataset(items(0, -1, -1)), batch_size=1), Threshold())
     bar = ProgressBar(file=None, disable=False)
@@ -403,6 +415,14 @@ def test_dataset_hands_on_failures(tmp_path: Path) -> None:
     batches = list(ThreadDataLoader(dataset, batch_size=1))
     assert batches[0] == {key: [value] for key, value in expected.items()}
     assert CaseDataset(find_cases(path), lambda item: item)[0]["case"] == "a"
+
+
+def test_items_of_a_data_set_without_a_file_are_prepared_or_fail_alone() -> None:
+    image = MetaTensor(torch.ones(1, 4, 4))
+    dataset = CaseDataset([{"image": image}, {"case": "empty"}], Lambdad("image", lambda values: values + 1))
+    assert torch.equal(dataset[0]["image"], image + 1)
+    assert (dataset[1]["case"], dataset[1]["file"]) == ("empty", "empty")
+    assert "image" in dataset[1]["failure"]
     assert len(dataset[:2]) == 2
 
 

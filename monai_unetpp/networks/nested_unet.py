@@ -209,9 +209,11 @@ class NestedUNet(nn.Module):
         nn.Module.__init__(pruned)
         pruned._assemble(config, nodes, heads)
         pruned.training = pruned.nodes.training = pruned.heads.training = self.training
+        pruned.use_checkpoint = self.use_checkpoint
         for name, hooks in vars(self).items():
             if name.startswith(("_forward_", "_backward_")) and isinstance(hooks, dict):
                 setattr(pruned, name, hooks.copy())
+        pruned._is_full_backward_hook = self._is_full_backward_hook
         return pruned
 
     @classmethod

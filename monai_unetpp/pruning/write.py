@@ -116,6 +116,8 @@ def write_pruned_bundle(
             f"{', '.join(_point_names(result))}."
         )
     full = load_network(source / WEIGHTS_FILE, network_def=read_network_def(source))
+    if result is not None:
+        _check_parameters(result, full)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
     with naming_full_disk(target), temporary_folder(target.parent) as temporary:
@@ -194,6 +196,17 @@ def _check_folders(source: Path, target: Path, overwrite: bool) -> None:
 def _point_names(result: PruningResult) -> dict[str, str]:
     """Names of the embedded operating points by level, shallowest first."""
     return {point.level: point.name for point in result.points if point.kind == "embedded"}
+
+
+def _check_parameters(result: PruningResult, full: NestedUNet) -> None:
+    """Refuse a result of another network, as far as the numbers of parameters tell."""
+    for level, name in _point_names(result).items():
+        cost, has = result.costs.get(name), count_parameters(full.prune(level)) if level in full.levels else 0
+        if cost is not None and cost.parameters != has:
+            raise ValueError(
+                f"result must be of the network that is pruned, got one whose level {level} has {cost.parameters:,} "
+                f"parameters, not {has:,}. Give the result of this bundle."
+            )
 
 
 def _copy_parts(source: Path, new: Path) -> None:

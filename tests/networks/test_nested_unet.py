@@ -198,6 +198,14 @@ class TestPrune:
         pruned.register_forward_pre_hook(lambda _, images: (images[0] + 3,))
         assert len(net._forward_pre_hooks) == 1
 
+    def test_hooks_of_gradients_and_checkpoints_of_activations_go_along(self):
+        net, calls = build(2), []
+        net.use_checkpoint = True
+        net.register_full_backward_hook(lambda *_: calls.append("backward"))
+        pruned = net.prune("L1").train()
+        pruned(torch.rand(2, 1, 8, 8, requires_grad=True))[0].sum().backward()
+        assert (calls, pruned.use_checkpoint) == (["backward"], True)
+
     @pytest.mark.parametrize("level", ["L0", "L3", "l1", "", 1])
     def test_unknown_levels(self, level):
         with pytest.raises(ValueError, match=r"level must be one of L1, L2, got"):

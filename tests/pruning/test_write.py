@@ -71,10 +71,14 @@ DECISION = Decision(
 )
 
 
+#: Of the levels of the tiny bundle.
+PARAMETERS = {"L1": 4799, "L2": 16_067}
+
+
 def point_cost(point: str, factor: int) -> PointCost:
     return PointCost(
         point=point,
-        parameters=1000 * factor,
+        parameters=PARAMETERS[point],
         flops_per_window=2_000_000_000 * factor,
         checkpoint_bytes=5_000_000 * factor,
         window_latency_s=Quartiles(0.01 * factor, 0.009 * factor, 0.012 * factor, 10),
@@ -292,7 +296,7 @@ class TestOrigin:
         assert "optimistic" not in readme
         assert "chosen by hand" not in readme
         assert "| Dice, anterior | 0.900 | 0.897 | -0.0025 | -0.0046 | 0.01 | 12 |" in readme
-        assert "| Parameters | 4,000 | 1,000 | 4.0 times |" in readme
+        assert "| Parameters | 16,067 | 4,799 | 3.3 times |" in readme
         assert "| Operations per window of 16x16x16 | 8 GFLOP | 2 GFLOP | 4.0 times |" in readme
         assert "| Time per volume of 40x48x32 | 2 s (1.6 to 2.4) | 0.5 s (0.4 to 0.6) | 4.0 times |" in readme
         assert "| Peak memory per volume | 120.00 MB | 30.00 MB | 4.0 times |" in readme
@@ -368,6 +372,10 @@ class TestRefusals:
         result = make_result(points=(OperatingPoint("L2", "L2"),))
         with pytest.raises(ValueError, match=r"result must be of the network that is pruned, got one without level L1"):
             write_pruned_bundle(source, "L1", target, result=result)
+        costs = {"L1": dataclasses.replace(point_cost("L1", 1), parameters=4800)}
+        with pytest.raises(ValueError, match=r"got one whose level L1 has 4,800 parameters, not 4,799\. Give the"):
+            write_pruned_bundle(source, "L2", target, result=make_result(costs=costs))
+        assert self.nothing_left(target)
 
     @pytest.mark.slow
     def test_existing_target(self, source: Path, target: Path) -> None:

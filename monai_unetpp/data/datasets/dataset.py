@@ -32,7 +32,10 @@ class CaseDataset(Dataset):
 
     def _transform(self, index: int) -> Any:
         item = self.data[index]
-        file = first_file(item)
+        try:
+            file = first_file(item)
+        except (KeyError, TypeError):  # no image, or one in memory
+            file = str(item.get("case", f"case {index}"))
         name = item.get("case") or case_name(file)
         if "failure" in item:
             return {"case": name, "file": file, "failure": item["failure"]}

@@ -99,8 +99,8 @@ class LevelSurroundd(MapTransform):
         for key in self.key_iterator(d):
             surround = find_surround(d[key])
             _tell(d[key], key, surround)
-            if surround is not None and surround.share < 1:
-                d[key] = _leveled(d[key], surround)
+            image = d[key] if surround is None or surround.share == 1 else _leveled(d[key], surround)
+            d[key] = _described(image, surround) if isinstance(image, MetaTensor) else image
         return d
 
 
@@ -236,9 +236,14 @@ def _tell(image: torch.Tensor, key: Hashable, surround: Surround | None) -> None
         logger.info("%s: no constant surround found, as around a skull-stripped brain.", file_of(image, key))
     else:
         logger.info("%s: the surround is %s.", file_of(image, key), surround)
-    if isinstance(image, MetaTensor):
-        image.meta[SURROUND_VALUE] = float("nan") if surround is None else surround.values[0]
-        image.meta[SURROUND_SHARE] = 0.0 if surround is None else surround.share
+
+
+def _described(image: MetaTensor, surround: Surround | None) -> MetaTensor:
+    """The image with its surround in the metadata, which the caller's own, where it was not leveled, is to lack."""
+    described: MetaTensor = MetaTensor(image.as_tensor()).copy_meta_from(image)
+    described.meta[SURROUND_VALUE] = float("nan") if surround is None else surround.values[0]
+    described.meta[SURROUND_SHARE] = 0.0 if surround is None else surround.share
+    return described
 
 
 def _leveled(image: torch.Tensor, surround: Surround) -> torch.Tensor:
