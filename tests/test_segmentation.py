@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
 from monai_unetpp import NestedUNet, files
-from monai_unetpp.bundles import label_names
+from monai_unetpp.bundles import label_names, load_network
 from monai_unetpp.data import BlockwiseSpacingd
 from monai_unetpp.files import make_output_dir
 from monai_unetpp.inferers import NestedSlidingWindowInferer
@@ -513,6 +513,15 @@ def test_the_depth_that_is_asked_for_takes_the_place_of_the_bundles_own(copied_b
     assert segment_files(case, tmp_path / "each", copied_bundle, **options).depths.keys() == {"L2", "L3"}
     one = segment_files(case, tmp_path / "one", copied_bundle, level="L2", **options)
     assert (one.level, one.depths) == ("L2", {})
+
+
+def test_the_depth_cannot_be_chosen_where_there_is_only_one(copied_bundle, case, tmp_path):
+    pruned = load_network(copied_bundle / "models" / "model.pt").prune("L1")
+    torch.save(pruned.state_dict(), copied_bundle / "models" / "model.pt")
+    network = {"_target_": "monai_unetpp.NestedUNet", **pruned.config}
+    edit_json(copied_bundle / "configs" / "inference.json", network_def=network)
+    with pytest.raises(ValueError, match=r"network must have two or more levels .*, got only L1\."):
+        segment_files(case, tmp_path / "out", copied_bundle, adaptive=0.03, device="cpu")
 
 
 def test_tolerances_that_cannot_be_are_refused(hippocampus_bundle, case, tmp_path):

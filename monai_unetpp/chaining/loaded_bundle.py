@@ -15,6 +15,7 @@ from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import own_device
 from monai_unetpp.engines import CaseEvaluator
 from monai_unetpp.guard import CaseGuard, find_guard
+from monai_unetpp.inferers.predictors.adaptive import check_several_levels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.results import RunInputs
 from monai_unetpp.segmentation_options import SegmentationOptions
@@ -78,6 +79,8 @@ class LoadedBundle:
         evaluator = _check_evaluator(config)
         evaluator.profile = chosen.profile
         network = _check_network(config, "network", evaluator.network)
+        if settings.get("adaptive_tolerance") is not None:
+            check_several_levels(network.levels)
         guard = find_guard(folder, getattr(evaluator.inferer, "slice_axis", None))
         return cls(folder, labels, evaluator, network, guard)
 
