@@ -9,7 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonschema import SchemaError
 from jsonschema.validators import validator_for
 from monai.bundle import ConfigParser
@@ -168,13 +167,6 @@ def _check_weights(path: Path, problems: list[str]) -> dict[str, Any] | None:
             )
             return None
         NestedUNet.from_weights(weights, stored)
-        wrong = [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]
-        if wrong:
-            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            problems.append(
-                f"{where}: the weights must be finite, got NaN or infinity in {wrong[0]}{more}. Take weights of an "
-                "earlier epoch, or train again with a lower learning rate."
-            )
     except (TypeError, ValueError) as e:
         problems.append(f"{where}: {str(e).removeprefix(f'{path}: ')}")
         return None

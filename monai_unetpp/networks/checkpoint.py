@@ -30,7 +30,7 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it holds no weights, or is damaged.
+        ValueError: it holds no weights, or NaN or infinity among them, or is damaged.
         OSError: it cannot be read.
     """
     if not Path(path).is_file():
@@ -79,6 +79,13 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
         raise ValueError(
             f"{path}: the weights must be tensors, got {type(tensors[wrong]).__name__} for {wrong!r}. Save "
             "network.state_dict() with torch.save again."
+        )
+    infinite = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if infinite:
+        more = f" and {len(infinite) - 1} more" if len(infinite) > 1 else ""
+        raise ValueError(
+            f"{path}: the weights must be finite, got NaN or infinity in {infinite[0]}{more}. Take weights of an "
+            "earlier epoch, or train again with a lower learning rate."
         )
     return tensors, config if config is not None else _stored_config(weights)
 

@@ -10,11 +10,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.bundles import read_network_names
 from monai_unetpp.data import check_labelled_data, load_datalist
 from monai_unetpp.data.datasets.datalist import LISTS
 from monai_unetpp.data.datasets.description import DataSetDescription
 from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, find_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.datasets.network_names import check_channel_order, find_channel_names
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels, keep_hash
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.reader import read_geometry
@@ -72,6 +74,7 @@ def check_data(
         in_channels=len(described.channels),
         names=LabelNames(dict(described.labels), described.ignore_label),
         refuse_repeats=True,
+        folds=folds,
         progress=progress,
         **subjects,
     )
@@ -93,11 +96,12 @@ def check_data(
 
 
 def check_names(dataset_dir: str | PathLike[str], plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
-    """Refuse data whose labels have other names or values than when ``bundle`` was planned.
+    """Refuse data whose labels have other names or values, or channels another order, than ``bundle`` was planned for.
 
     Raises:
         ValueError: they have.
     """
+    check_channel_order(Path(dataset_dir) / "dataset.json", find_channel_names(dataset_dir), read_network_names(bundle))
     names = find_label_names(dataset_dir)
     if names is None or (names.foreground, names.ignore) == (plan.labels, plan.ignore_label):
         return

@@ -128,7 +128,7 @@ def _data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         *_kinds_text(plan, fingerprint),
         f"{percent(surround)} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
-        f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",
+        f"{'trained on too, and in these figures' if plan.folds else 'not used for planning or training'}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{_ignored_text(plan, fingerprint)}",
     ]
     for name, channel in zip(plan.channels, fingerprint.intensity, strict=True):

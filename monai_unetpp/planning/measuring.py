@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from monai_unetpp.data import ImageFileError, describe_data_set, load_datalist
 from monai_unetpp.data.datasets.case_check import read_image, read_truth
+from monai_unetpp.data.datasets.datalist import LISTS
 from monai_unetpp.data.datasets.description import DataSetDescription
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.formats.grid import ImageGeometry, check_same_grid
@@ -93,6 +94,11 @@ class _MeasuredLabel:
     parts: int = 0
     medians: tuple[float, ...] = ()
     in_surround: float = 0.0
+
+
+def trained_lists(folds: int) -> Sequence[str]:
+    """The lists whose cases the network of a bundle is trained on: with folds for cross-fitting both."""
+    return LISTS if folds else ("training",)
 
 
 def take_fingerprint(

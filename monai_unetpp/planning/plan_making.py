@@ -25,7 +25,7 @@ from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.data_rules import OVERLAP, OWN, Choice, hidden_labels, prepared_shapes, typical_shape
 from monai_unetpp.planning.fingerprint import LONGEST_AXIS, Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step, measure_machine
-from monai_unetpp.planning.measuring import take_fingerprint
+from monai_unetpp.planning.measuring import take_fingerprint, trained_lists
 from monai_unetpp.planning.network_rules import (
     NetworkTask,
     Source,
@@ -84,7 +84,8 @@ def plan(
 ) -> TrainingPlan:
     """Measure a data set, and write a bundle without weights for training on it, with ``docs/plan.md``.
 
-    All cases are checked first, then the training cases are measured, and a training step of a small network is timed.
+    All cases are checked first, then the training cases are measured (with folds all cases), and a training step of a
+    small network is timed.
     The same data, class of machine and version give the same plan.
 
     Args:
@@ -125,11 +126,14 @@ def plan(
 
 
 def describe_task(options: PlanOptions) -> DataSetDescription:
-    """What the data set says about itself, if the folder is free and the weights to start from can be read."""
+    """What the data set says about itself, if the folder is free and weights and values that are given can be used."""
     check_free(options.output_dir)
     if options.init is not None:
         read_source(options.init)
-    return describe_data_set(options.dataset_dir, **options.subject_rules)
+    described = describe_data_set(options.dataset_dir, **options.subject_rules)
+    for name, value in options.given.items():
+        check_one(name, value, described.spatial_dims)
+    return described
 
 
 def plan_checked(
@@ -148,6 +152,7 @@ def plan_checked(
     with claimed(folder / "training", "plans or trains"):
         fingerprint = take_fingerprint(
             options.dataset_dir,
+            trained_lists(options.fold_count),
             cache=folder / CACHE_FILE,
             progress=progress,
             described=described,

@@ -12,7 +12,7 @@ from monai_unetpp.distributed import by_first
 from monai_unetpp.planning import TrainingPlan, load_plan
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, TIME_FILE, check_unedited, has_trained, is_fingerprint_of
 from monai_unetpp.planning.data_check import check_data
-from monai_unetpp.planning.measuring import take_fingerprint
+from monai_unetpp.planning.measuring import take_fingerprint, trained_lists
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.plan_making import count_validation, describe_task, plan_checked
 from monai_unetpp.planning.starting import find_start
@@ -187,7 +187,9 @@ def _has_other_cases(options: TrainOptions, made: TrainingPlan) -> bool:
     if not (bundle / CACHE_FILE).is_file():
         return False
     try:
-        found = take_fingerprint(options.dataset_dir, cache=bundle / CACHE_FILE, **made.subject_rules)
+        found = take_fingerprint(
+            options.dataset_dir, trained_lists(made.folds), cache=bundle / CACHE_FILE, **made.subject_rules
+        )
     except (OSError, ValueError):  # told by the check of the data
         return True
     counted = count_validation(options.dataset_dir, made.subject_rules)

@@ -235,14 +235,14 @@ class _Run:
 
     @cached_property
     def _labels(self) -> dict[int, frozenset[str]]:
-        """Names of the labels that each training case has, as far as the plan measured them."""
+        """Names of the labels that each listed case has, as far as the plan measured them."""
         path = self.bundle / FINGERPRINT_FILE
         measured = Fingerprint.read(path).cases if path.is_file() else ()
-        if len(measured) != len(self.training):
+        if len(measured) != len(self._listed):
             return {}
         return {
             id(entry): frozenset(name for name, voxels in case.voxels.items() if voxels)
-            for entry, case in zip(self.training, measured, strict=True)
+            for entry, case in zip(self._listed, measured, strict=True)
         }
 
     def _fit(

@@ -340,6 +340,26 @@ class TestLabels:
         (problem,) = check_dataset(folder)
         assert "only 'validation' has cases with the label 'back' (2)" in problem
 
+    def test_with_folds_all_cases_train_but_one_subject_alone_cannot_be_judged(
+        self, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for name in "ab":
+            path = folder / "labels" / f"{name}.nii.gz"
+            save(path, np.minimum(np.asarray(nib.load(path).dataobj), 1))
+        check_labelled_data(folder, classes=3, folds=3)
+        (told,) = caplog.messages
+        assert told.startswith(f"{folder / 'dataset.json'}: one subject alone, c, has the label 'back' (2), so that no")
+        caplog.clear()
+        shutil.copy(folder / "labels" / "c.nii.gz", folder / "labels" / "a.nii.gz")
+        check_labelled_data(folder, classes=3, folds=3)
+        assert not caplog.messages
+
+    @pytest.mark.parametrize("key", ["modality", "channel_names"])
+    def test_another_number_of_channels_than_images_have_is_told(self, folder: Path, key: str) -> None:
+        change(folder, **{key: {"0": "MRI", "1": "CT"}})
+        told = f"{folder / 'dataset.json'}: names 2 channels, but images have 1. Correct the names."
+        assert check_dataset(folder) == [told]
+
     def test_what_is_ignored_is_no_label(self, folder: Path) -> None:
         change(folder, labels={"background": 0, "front": 1, "back": 2, "ignore": 3})
         assert check_dataset(folder) == []

@@ -125,7 +125,7 @@ def test_the_modality_is_known_however_it_is_written(tmp_path, caplog, named, ch
     (folder / "dataset.json").write_text(json.dumps(content))
     described = describe_data_set(folder)
     assert (described.channels, described.modality) == (channels, modality)
-    assert ("modality names 2 channels, but images have 1" in caplog.text) == (named == {"0": "T1", "1": "T2"})
+    assert ("names 2 channels, but images have 1" in caplog.text) == (named == {"0": "T1", "1": "T2"})
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])

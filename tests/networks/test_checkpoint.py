@@ -207,6 +207,16 @@ def test_a_configuration_that_cannot_build(net, path):
         NestedUNet.from_checkpoint(path, config={**net.config, "depth": 4})
 
 
+def test_weights_that_are_not_finite_are_refused(net, path):
+    state = net.state_dict()
+    state["heads.L1.bias"][0] = float("nan")
+    torch.save(state, path)
+    with pytest.raises(
+        ValueError, match=r"model\.pt: the weights must be finite, got NaN or infinity in heads\.L1\.bias\."
+    ):
+        NestedUNet.from_checkpoint(path)
+
+
 def test_a_file_that_is_cut_off_is_damaged_wherever_that_is(net, path):
     torch.save(net.state_dict(), path)
     content = path.read_bytes()

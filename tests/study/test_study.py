@@ -350,7 +350,7 @@ def test_channels_on_a_fourth_axis(decathlon_dir, tmp_path, tiny, channels):
     options = {"variants": ["unet_L1"], **tiny, "budget": 2, "spacing_mm": 1.5}
     if channels == 1:
         # a series in time is no image of several channels
-        with pytest.raises(ValueError, match=r"modality must name the channels .* got 1 name for 2 on the last axis"):
+        with pytest.raises(ValueError, match=r"must name the channels .* got 1 name for 2 on the last axis"):
             run_study(root, tmp_path / "out", **options)
         return
     outcome = run_study(root, tmp_path / "out", **options)

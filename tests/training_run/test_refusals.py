@@ -480,17 +480,44 @@ def test_a_plan_whose_training_has_saved_something_is_not_replaced(data, bundle,
     assert (bundle / "configs" / "plan.json").read_bytes() == before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("change", [{"7": "ring"}, {"9": "ignore"}])
-def test_names_of_labels_may_not_change_after_planning(data, bundle, change):
+def begin_training(bundle):
     facts = {"started": time.monotonic(), "case": CaseTime(0.1), "cases": 9, "levels": 2, "init": None}
     share_time(bundle / "training" / "time.json", 20, folds=0, **facts)
     (bundle / "training" / "checkpoint_epoch=1.pt").touch()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"7": "ring"}, {"9": "ignore"}])
+def test_names_of_labels_may_not_change_after_planning(data, bundle, change):
+    begin_training(bundle)
     edit(data, lambda content: content["labels"].update(change))
     with pytest.raises(
         ValueError, match=r"dataset\.json: labels must stay as they were .* planned \(disc: 7\)\. Restore"
     ):
         train(asked(data, bundle))
+
+
+@pytest.mark.slow
+def test_the_order_of_channels_may_not_change_after_planning(tmp_path):
+    data, bundle = tmp_path / "discs", tmp_path / "bundle"
+    data.mkdir()
+    write_disc_images(data, training=6, validation=3, value=7)
+    for path in data.glob("imagesTr/*.nii.gz"):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.stack([image.get_fdata()] * 2, -1), image.affine), path)
+    edit(data, lambda content: content.update(channel_names={"0": "T1", "1": "T2"}, modality=None))
+    make_plan(data, bundle)
+    begin_training(bundle)
+    edit(data, lambda content: content.update(channel_names={"0": "T2", "1": "T1"}))
+    with pytest.raises(ValueError, match=r"dataset\.json: channels must be in the order of the network's, got T2, T1"):
+        train(asked(data, bundle))
+
+
+@pytest.mark.slow
+def test_a_value_that_cannot_be_is_refused_before_any_case_is_read(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_making, "check_data", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(ValueError, match="ema must be above 0 and below 1, got 0"):
+        plan(data, tmp_path / "bundle", settings=["ema=0"], device="cpu", measure=slow_machine)
 
 
 @pytest.mark.slow

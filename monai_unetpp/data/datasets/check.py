@@ -28,9 +28,11 @@ from monai_unetpp.data.datasets.network_names import (
     check_ignored,
     check_label_values,
     read_channel_names,
+    wrong_channel_names,
 )
 from monai_unetpp.data.datasets.voxel_hash import keep_hash
 from monai_unetpp.data.formats.grid import warn_once
+from monai_unetpp.data.formats.suffixes import is_picture_name
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.errors import counted
 from monai_unetpp.progress import Progress, counting
@@ -82,8 +84,13 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
     for usual, _ in Counter(found.values()).most_common(1):
         odd = [case for case, own in found.items() if own != usual]
         checked |= _check_cases(odd, None, values=values, spatial_dims=usual[0], in_channels=usual[1])
+        named = len(read_channel_names(content))
+        # colours of pictures may be channels, or be averaged
+        pictures = any(is_picture_name(file) for case in found for file in case.image)
+        if named and usual[1] not in (None, named) and not pictures:
+            problems.append(wrong_channel_names(path, named, usual[1]))
     problems += [each.problem for each in checked.values() if each.problem is not None]
-    problems += [*_repeated_cases(path, lists, checked), *_weak_labels(path, lists, checked, names)]
+    problems += [*_repeated_cases(path, lists, checked), *_weak_labels(path, lists, checked, names, 0)]
     occurring = frozenset[int]().union(*(each.values for each in checked.values()))
     # empty label maps are told one by one
     if read_form(path) == "folder" and occurring - {0}:
@@ -115,6 +122,7 @@ def check_labelled_data(
     names: LabelNames | None = None,
     network_names: NetworkNames | None = None,
     refuse_repeats: bool = False,
+    folds: int = 0,
     progress: Progress = None,
     **subjects: Any,
 ) -> dict[str, str | None]:
@@ -135,6 +143,7 @@ def check_labelled_data(
             values, or in another order; None compares none.
         refuse_repeats: whether cases with the same image or the same name are problems, as they are to a verdict, or
             are warned about.
+        folds: networks for cross-fitting, with which all lists are trained on, in parts by subject.
         progress: how progress is shown, in a process group by process 0 for its own share.
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
@@ -169,7 +178,7 @@ def check_labelled_data(
     problems = [problem for case in cases if (problem := checked[case].problem) is not None]
     repeats = list(_repeated_cases(path, found, checked))
     if rank() == 0:
-        _tell([*([] if refuse_repeats else repeats), *_weak_labels(path, found, checked, names)])
+        _tell([*([] if refuse_repeats else repeats), *_weak_labels(path, found, checked, names, folds)])
     problems += repeats if refuse_repeats else []
     if problems:
         told = f"{path}: cases must be sound, got {len(problems)} of {len(cases)} with a problem"
@@ -191,7 +200,7 @@ def _refuse_ignored(path: Path, value: int, checked: _Checked) -> None:
 def tell_doubtful(where: str | PathLike[str], key: str, checked: _Checked, names: LabelNames | None) -> None:
     """Log once what looks doubtful about sound cases of one list: equal images, labels that no case has."""
     lists = {key: list(checked)}
-    _tell([*_repeated_cases(where, lists, checked), *_weak_labels(where, lists, checked, names)], warn_once)
+    _tell([*_repeated_cases(where, lists, checked), *_weak_labels(where, lists, checked, names, 0)], warn_once)
 
 
 def _once(lists: _Lists) -> dict[LabelledCase, str]:
@@ -237,9 +246,9 @@ def _listed_twice(path: str | PathLike[str], lists: _Lists) -> Iterator[str]:
 
 
 def _weak_labels(
-    path: str | PathLike[str], lists: _Lists, checked: _Checked, names: LabelNames | None
+    path: str | PathLike[str], lists: _Lists, checked: _Checked, names: LabelNames | None, folds: int
 ) -> Iterator[str]:
-    """Label maps without foreground, and labels that no case has, or no training case."""
+    """Label maps without foreground, and labels that no case has, or no training case, or with folds one subject."""
     for case in _once(lists):
         if checked[case].problem is None and checked[case].values <= {0, *([] if names is None else [names.ignore])}:
             yield f"{case.label}: the label has no foreground. Outline it, or leave the case out."
@@ -260,6 +269,13 @@ def _weak_labels(
             yield (
                 f"{path}: no case{of_list} has the label {name!r} ({value}). Remove it from labels, or add such cases."
             )
+        elif folds:
+            having = {case.subject for cases in lists.values() for case in cases if value in checked[case].values}
+            if len(having) == 1:
+                yield (
+                    f"{path}: one subject alone, {having.pop()}, has the label {name!r} ({value}), so that no network "
+                    "has learned it that is judged by it. Add cases of others, or leave the label out."
+                )
         elif value not in found.get("training", everywhere):
             yield (
                 f"{path}: of the lists, only 'validation' has cases with the label {name!r} ({value}), so that "

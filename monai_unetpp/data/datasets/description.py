@@ -14,7 +14,7 @@ from monai_unetpp.data.datasets.case_check import label_values
 from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content, read_form
 from monai_unetpp.data.datasets.forms import Form
 from monai_unetpp.data.datasets.label_names import name_values, read_label_names
-from monai_unetpp.data.datasets.network_names import UNNAMED, read_channel_names
+from monai_unetpp.data.datasets.network_names import UNNAMED, read_channel_names, wrong_channel_names
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.nifti import open_nifti
 from monai_unetpp.data.formats.pictures import has_colours, is_coloured
@@ -137,13 +137,13 @@ def _channels(path: Path, names: Sequence[str], image: Any, spatial_dims: int) -
     # an extra axis may be time
     if count not in (1, len(names)) and not (isinstance(image, list) or read_form(path) == "folder"):
         raise ValueError(
-            f"{path}: modality must name the channels of the images, got {counted(len(names), 'name')} for {count} on "
+            f"{path}: must name the channels of the images, got {counted(len(names), 'name')} for {count} on "
             f"the last axis of {image}. Name them, or give images without this axis."
         )
     if len(names) == count:
         return tuple(name.strip() or f"channel_{number}" for number, name in enumerate(names))
     if names:
-        warn_once(f"{path}: modality names {counted(len(names), 'channel')}, but images have {count}. Correct it.")
+        warn_once(wrong_channel_names(path, len(names), count))
     return tuple(f"channel_{number}" for number in range(count))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from monai_unetpp.data.datasets.datalist import read_as_written
 from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.errors import list_values
+from monai_unetpp.errors import counted, list_values
 
 __all__ = [
     "UNNAMED",
@@ -94,6 +94,11 @@ def read_channel_names(content: Mapping[str, Any]) -> list[str]:
     if isinstance(entry, Mapping):
         return [str(name) for _, name in sorted(entry.items(), key=_number)]
     return [str(name) for name in ([entry] if isinstance(entry, str) else entry if isinstance(entry, list) else [])]
+
+
+def wrong_channel_names(path: str | PathLike[str], named: int, count: int) -> str:
+    """That a ``dataset.json`` names another number of channels than images have, in one line."""
+    return f"{path}: names {counted(named, 'channel')}, but images have {count}. Correct the names."
 
 
 def find_channel_names(dataset_dir: str | PathLike[str]) -> list[str]:
