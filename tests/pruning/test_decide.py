@@ -15,7 +15,7 @@ from benchmarks import simulate
 from monai_unetpp.metrics import LabelScore, State
 from monai_unetpp.pruning import decision as deciding
 from monai_unetpp.pruning.confirmation import draw_subjects
-from monai_unetpp.pruning.decision.samples import FAIL, OPEN, count_state, is_excess_excluded
+from monai_unetpp.pruning.decision.samples import FAIL, OPEN, count_state, is_excess_excluded, mean_state
 from monai_unetpp.pruning.exposure import with_exposures
 from monai_unetpp.pruning.results import Comparison, Decision, Exposure, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.rules import (
@@ -140,6 +140,11 @@ class TestVerdict:
         assert found(decision, "L1").state == "fail"
         assert len(decision.blockers) == 1
         assert decision.blockers[0].startswith("L1: Dice of Anterior is worse by more than the margin")
+
+    def test_a_loss_of_exactly_the_margin_is_not_worse_by_more(self) -> None:
+        assert 0.89 - 0.9 < -0.01  # by rounding
+        assert mean_state(0.89 - 0.9, 0.89 - 0.9, 0.89 - 0.9, subjects=40, margin=0.01, error=0.05) == OPEN
+        assert mean_state(-0.0101, -0.0101, -0.0101, subjects=40, margin=0.01, error=0.05) == FAIL
 
     def test_a_shallower_level_beyond_the_stop_is_described_and_cannot_win(self) -> None:
         decision = decide(rows_of(levels(40, l2=-0.03)), POINTS, DICE, dataset="A", **FAST)

@@ -128,6 +128,16 @@ def test_tables_of_several_data_sets_are_refused_and_a_renamed_one_is_not(tmp_pa
             read_folds(mixed, entries, ["L1", "L2"], "boxes", TOLERANCE)
 
 
+def test_tables_without_subjects_have_those_that_names_tell(tmp_path, folds) -> None:
+    names = {case.name: f"sub-{int(case.name[-2:]) // 2}_scan{case.name[-1]}" for fold in folds for case in fold.cases}
+    entries = [{"image": f"{name}.nii.gz", "label": f"{name}_seg.nii.gz"} for name in names.values()]
+    tables = tables_of(tmp_path, folds, lambda row: dataclasses.replace(row, case=names[row.case], subject=""))
+    read = read_folds(tables, entries, ["L1", "L2"], "boxes", TOLERANCE)
+    assert {row.subject for fold in read for row in fold.rows} == {name.split("_")[0] for name in names.values()}
+    with pytest.raises(ValueError, match="folds must share no subject"):
+        join_folds(read, "boxes")
+
+
 @pytest.mark.parametrize("points", [("L1", "L2"), ("L2",)])
 def test_scores_against_other_labels_are_refused(tmp_path, boxes, folds, points) -> None:
     tables = tables_of(

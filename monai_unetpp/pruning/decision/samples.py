@@ -174,7 +174,7 @@ def mean_state(
 ) -> _IntArray:
     """Whether a mean difference passes, fails or stays open by its bounds; arrays are judged element by element."""
     passed = is_non_inferior(lower, mean, subjects=subjects, margin=margin, alpha=error)
-    return np.where(np.asarray(upper) < -margin, FAIL, np.where(passed, PASS, OPEN))
+    return np.where(np.asarray(upper) < -margin - _ROUNDING, FAIL, np.where(passed, PASS, OPEN))
 
 
 def _mean_states(values: FloatArray, weights: FloatArray, margin: float, alpha: float, error: float) -> _IntArray:

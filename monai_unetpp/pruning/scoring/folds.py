@@ -124,7 +124,8 @@ def read_folds(
 
     Args:
         paths: tables with the columns of :data:`SCORE_COLUMNS`, such as the ``per_case.csv`` of a report.
-        entries: cases; those in no table are ignored. Their ``subject`` replaces that in the tables.
+        entries: cases; those in no table are ignored. Their ``subject`` replaces that in the tables, which in turn comes
+            before the one that names of files tell.
         levels: of the network, shallowest first.
         dataset: its name, instead of that in the tables, as folders may have been renamed.
         tolerance_mm: of the surface Dice by label, foreground included. A table that does not tell them is taken to
@@ -165,7 +166,7 @@ def _read_fold(
 ) -> Scores:
     kept = {point.name for point in points}
     rows = [
-        dataclasses.replace(row, subject=told.get(row.case, row.subject) or row.case)
+        dataclasses.replace(row, subject=told.get(row.case) or row.subject or _named_subject(row.case, files))
         for row in _read_rows(path, tolerance_mm)
         if row.point in kept
     ]
@@ -183,6 +184,11 @@ def _read_fold(
         dataclasses.replace(next(iter(files[name].values())), subject=subject) for name, subject in subjects.items()
     )
     return Scores(points=points, rows=tuple(rows), problems=(), cases=cases)
+
+
+def _named_subject(name: str, files: Mapping[str, Mapping[tuple[Path, ...], LabelledCase]]) -> str:
+    """The subject of a case as the data set tells it, for tables that leave it out; a case that it lacks is refused."""
+    return next((case.subject for case in files.get(name, {}).values()), name)
 
 
 def _read_rows(path: Path, tolerance_mm: Mapping[str, float]) -> Iterator[ScoreRow]:
