@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from monai_unetpp.torchrun import torchrun_place
+
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 
@@ -165,8 +167,7 @@ def gathered(value: Any) -> Iterator[list[Any]]:
     Yields:
         The values of all processes by rank, which can be pickled; only this one's if there are no other processes.
     """
-    # as where the cases are shared out: scripts of batch systems may set WORLD_SIZE alone
-    processes = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    processes = torchrun_place()[1]  # as where the cases are shared out
     if processes == 1:
         yield [value]
         return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from monai_unetpp.torchrun import torchrun_place
 
 _KEY = "option"
 #: Flags of the output of every command.
@@ -170,10 +171,9 @@ def own_shard(shard: str | None) -> tuple[int, int]:
     Raises:
         ValueError: not of this form, or given under ``torchrun``.
     """
-    # scripts of batch systems may set WORLD_SIZE alone, for programs that they start later
-    processes = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    rank, processes = torchrun_place()
     if shard is None:
-        return (int(os.environ["RANK"]) + 1, processes) if processes > 1 else (1, 1)
+        return (rank + 1, processes) if processes > 1 else (1, 1)
     if processes > 1:
         raise ValueError(f"shard must not be given under torchrun, got {shard!r}. Its processes share the work.")
     parts = shard.split("/")

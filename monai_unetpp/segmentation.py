@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -17,9 +15,10 @@ from typing import Any
 from ignite.engine import Events
 from monai.utils import CommonKeys, ensure_tuple
 
-from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata, read_network_names
+from monai_unetpp.bundles import find_bundle, read_metadata, read_network_names
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.chaining import Chain
+from monai_unetpp.chaining.run_description import describe_run, to_json_value
 from monai_unetpp.data.datasets.cases import expand_home
 from monai_unetpp.data.datasets.dataset import CaseDataset
 from monai_unetpp.data.datasets.network_names import check_channel_order, find_channel_names
@@ -39,7 +38,6 @@ from monai_unetpp.distributed import gathered
 from monai_unetpp.engines import CaseResult
 from monai_unetpp.errors import printable
 from monai_unetpp.files import hash_file, make_output_dir
-from monai_unetpp.measuring.environment import command_line, software_versions
 from monai_unetpp.measuring.sums import summed
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.results import (
@@ -54,14 +52,11 @@ from monai_unetpp.results import (
     outdated_beside,
     write_bids_description,
 )
-from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
+from monai_unetpp.segmentation_options import SegmentationOptions
 
 __all__ = ["SegmentationSummary", "SegmentedCase", "segment_files", "segment_single"]
 
 logger = logging.getLogger(__name__)
-
-#: Entries of a bundle's metadata that results depend on.
-_SHAPING = ("labels", "network_data_format", "within", "brain_mask", "totals", "label_codes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +225,7 @@ def _prepared(chosen: SegmentationOptions, shard: tuple[int, int]) -> _Run:
     results.check()
     if given.bids is not None:
         write_bids_description(results.path, given.bids, folder.name)
-    run = _Run(chain, results, _described(chosen, chain))
+    run = _Run(chain, results, describe_run(chosen, chain))
     run.arrange(given, chosen)
     return run
 
@@ -351,15 +346,17 @@ class _Run:
                 record = RecordedCase(*known, output_sha256=written, beside_sha256=_hashes(self._masks(item)))
                 self.results.take_over(record)
         seg = dicom_seg_path(output)
-        if self._dicom_seg is not None and (not seg.exists() or outdated_beside(output, [seg])):
+        if self._dicom_seg is not None and (changed or not seg.exists() or outdated_beside(output, [seg])):
             try:
-                self._dicom_seg.write(output, read_label_map(output).data, ensure_tuple(item["image"]))
+                kept = read_label_map(output)
+                self._dicom_seg.write(output, kept.data, ensure_tuple(item["image"]), kept.affine)
             except (ValueError, OSError) as e:
                 item["failure"] = printable(str(e))
                 return False
         if changed:
-            kept = "changed after it was written. It is kept, and measured again."
-            self._tell_of(output, kept, self._masks(item), always=True)
+            self._tell_of(
+                output, "changed after it was written. It is kept, and measured again.", self._masks(item), always=True
+            )
         return True
 
     def _warnings_of(self, file: str, output: Path) -> tuple[str, ...]:
@@ -515,42 +512,16 @@ class _Run:
             finished=_now(),
             runtime=self.ran[0],
             precision=self.ran[1],
-            window=_plain(getattr(inferer, "roi_size", None)),
-            window_sizes=_plain(sorted(getattr(inferer, "window_sizes", ()))),
-            overlap=_plain(getattr(inferer, "overlap", None)),
-            flips=_plain(getattr(inferer, "flips", None)),
+            window=to_json_value(getattr(inferer, "roi_size", None)),
+            window_sizes=to_json_value(sorted(getattr(inferer, "window_sizes", ()))),
+            overlap=to_json_value(getattr(inferer, "overlap", None)),
+            flips=to_json_value(getattr(inferer, "flips", None)),
             failures=self.failures,
             warnings=list(self._warnings),
         )
         for problem in self.results.write():
             logger.error("%s", problem)
             self.problems.append(problem)
-
-
-def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:
-    """What ``run.json`` records of a run before it starts."""
-    return {
-        "command": command_line(),
-        "options": {key: _plain(value) for key, value in chosen.settings().items() if key not in ABOUT_FILES},
-        "bundle": _described_bundle(chain.last.folder),
-        **({} if chain.pair is None else {"within": _described_bundle(chain.first.folder)}),
-        "versions": software_versions("nibabel", "SimpleITK", "highdicom", "openvino"),
-    }
-
-
-def _described_bundle(folder: Path) -> dict[str, Any]:
-    metadata = read_metadata(folder)
-    shaping = json.dumps({key: metadata[key] for key in _SHAPING if key in metadata}, sort_keys=True)
-    weights, settings = folder / WEIGHTS_FILE, folder / "configs" / "inference.json"
-    return {
-        "name": folder.name,
-        "folder": str(folder),
-        "version": str(metadata.get("version", "")),
-        "weights": WEIGHTS_FILE,
-        "sha256": hash_file(weights) if weights.is_file() else None,
-        "settings_sha256": hash_file(settings) if settings.is_file() else None,
-        "metadata_sha256": hashlib.sha256(shaping.encode()).hexdigest(),
-    }
 
 
 def _recorded(case: SegmentedCase, files: Sequence[str], beside: Sequence[Path]) -> RecordedCase:
@@ -573,11 +544,6 @@ def _recorded(case: SegmentedCase, files: Sequence[str], beside: Sequence[Path])
 
 def _hashes(files: Sequence[Path]) -> dict[str, str]:
     return {path.name: hash_file(path) for path in files if path.is_file()}
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as it is read back from JSON, or as text."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _now() -> str:

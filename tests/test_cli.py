@@ -185,6 +185,7 @@ def test_the_other_processes_of_torchrun_leave_the_word_to_the_first(run, monkey
     arguments = ("study", "--dataset_dir", tmp_path, "-o", tmp_path)
     assert run(*arguments)[0] == 1
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(*arguments) == (0, "", "")
 
 
@@ -203,6 +204,7 @@ def test_they_do_not_end_the_first_by_an_error_while_it_prints(run, monkeypatch,
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert [run(*arguments)[0] for arguments in calls] == [1, 0, 0]
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert [run(*arguments) for arguments in calls] == [(0, "", "")] * 3
 
 

@@ -21,7 +21,7 @@ MODULES = sorted(
 
 #: The floors of the house, the lowest first: a room imports from rooms on lower floors only, and from itself.
 FLOORS = (
-    {"version", "lazy", "choices", "installing"},
+    {"version", "lazy", "choices", "installing", "torchrun"},
     {
         "options",
         "progress",

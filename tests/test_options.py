@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 
+from monai_unetpp.cli.terminal import is_first_process
 from monai_unetpp.options import (
     add_input,
     add_options,
@@ -14,9 +15,11 @@ from monai_unetpp.options import (
     as_levels,
     option,
     option_names,
+    own_shard,
     separate_names,
     whole_numbers,
 )
+from monai_unetpp.torchrun import torchrun_place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,13 @@ def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_options(parser, Rules)
     return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "3"}, {"WORLD_SIZE": "4"}, {"RANK": "", "WORLD_SIZE": "2"}])
+def test_variables_of_batch_systems_alone_are_not_torchrun(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (own_shard(None), torchrun_place(), is_first_process()) == ((1, 1), (0, 1), True)
 
 
 def test_options_are_named_after_the_fields_and_none_where_not_given():

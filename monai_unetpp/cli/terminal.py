@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from monai_unetpp.errors import printable
 from monai_unetpp.progress import write_line
 from monai_unetpp.reporting.tables import Table
+from monai_unetpp.torchrun import torchrun_place
 
 DONE, CASES_FAILED, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -68,4 +69,4 @@ def muted(mute: bool) -> Iterator[None]:
 
 def is_first_process() -> bool:
     """Whether this process prints: only the first one under ``torchrun``."""
-    return os.environ.get("RANK", "0") == "0"
+    return torchrun_place()[0] == 0

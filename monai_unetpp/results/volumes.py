@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_unetpp.data.formats.grid import voxel_ml
+from monai_unetpp.data.formats.grid import voxel_ml, warn_once
 from monai_unetpp.data.formats.reader import read_label_map
+from monai_unetpp.errors import list_values
 from monai_unetpp.spreadsheet import format_csv, read_cell
 
 VOLUMES_FILE = "volumes.csv"
@@ -75,6 +76,11 @@ def measure_file(
     size_ml = voxel_ml(label_map.affine)
     values, voxels = np.unique(label_map.data, return_counts=True)
     counts = dict(zip(values.tolist(), voxels.tolist(), strict=True))
+    if unnamed := sorted(counts.keys() - {0, *names}):
+        warn_once(
+            f"{path}: values without a name, {list_values(unnamed)}, are neither measured nor in a DICOM SEG. "
+            "Give their voxels the value of a label, or 0."
+        )
     volumes_ml = {value: count * size_ml for value, count in counts.items()}
     return measure_labels(names, counts, volumes_ml if has_volume else None, totals)
 

@@ -1,6 +1,7 @@
 """DICOM series in, DICOM SEG out: read back by highdicom, it is the label map, voxel by voxel."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from monai_unetpp.data.formats.dicom_seg import (
 )
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import RESULT_NAME
+from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.results import hash_image
 from monai_unetpp.segmentation import segment_files
@@ -359,12 +361,36 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     (tmp_path / "out" / "study_3_seg.dcm").unlink()
     corrected = np.zeros(result.shape, np.uint8)
     corrected[1:3, 2:5, 3:4] = 2
-    nib.save(nib.Nifti1Image(corrected, result.affine, result.header), done.output)
+    corrected[0, 0, 0] = 7
+    nib.save(nib.as_closest_canonical(nib.Nifti1Image(corrected, result.affine, result.header)), done.output)
+    # copies may have lost the times of files
+    os.utime(tmp_path / "out" / "study_4_seg.dcm", (2e9, 2e9))
     again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
     assert (again.skipped, again.cases, again.failures) == (2, (), ())
     assert (tmp_path / "out" / "study_3_seg.dcm").is_file()
+    corrected[0, 0, 0] = 0
     np.testing.assert_array_equal(labels_at(tmp_path / "out" / "study_4_seg.dcm", positions), corrected[tuple(index.T)])
+    assert "study_4_seg.nii.gz: values without a name, 7, are neither measured nor in a DICOM SEG." in caplog.text
     assert "Of the labels before" not in caplog.text
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "IRP"])
+def test_a_label_map_that_was_saved_with_other_axes_is_written_where_it_lies(tmp_path, voxels, labels, codes):
+    folder = write_all(tmp_path / "scan", series_datasets(voxels, OBLIQUE, [STUDY] * 5))
+    affine = read_dicom([folder])[1]
+    positions = nib.affines.apply_affine(affine, np.argwhere(labels >= 0))
+    image = nib.Nifti1Image(labels, affine)
+    turned = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
+    )
+    nib.save(turned, tmp_path / "a.nii")
+    kept = read_label_map(tmp_path / "a.nii")
+    saved = DicomSegSaved("pred", NAMES)
+    saved.write(tmp_path / "a.nii", kept.data, [folder], kept.affine)
+    found = labels_at(tmp_path / "a.dcm", positions)
+    np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[labels >= 0])
+    with pytest.raises(ImageFileError, match=r"a\.nii: not on the grid of .*scan: its shape is .* made again\."):
+        saved.write(tmp_path / "a.nii", kept.data[1:], [folder], kept.affine)
 
 
 def test_a_file_of_another_program_is_told_before_the_network_runs(study, hippocampus_bundle, tmp_path):

@@ -14,9 +14,11 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import MetaKeys
+from nibabel import orientations
 
 from monai_unetpp.data.formats.dicom import find_series, is_dicom_file, is_own_seg, stack_series
 from monai_unetpp.data.formats.dicom_planes import IDENTITY, DicomPlane, quiet_pydicom
+from monai_unetpp.data.formats.grid import ImageGeometry, compare_geometry
 from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.formats.label_table import make_labels
 from monai_unetpp.data.formats.source_files import source_files
@@ -128,7 +130,13 @@ class DicomSegSaved(MapTransform):
             self.write(Path(label_map.meta[MetaKeys.SAVED_TO]), labels, source_files(label_map.meta))
         return d
 
-    def write(self, output: Path, labels: np.ndarray[Any, Any], source: Sequence[str | PathLike[str]]) -> None:
+    def write(
+        self,
+        output: Path,
+        labels: np.ndarray[Any, Any],
+        source: Sequence[str | PathLike[str]],
+        affine: np.ndarray[Any, Any] | None = None,
+    ) -> None:
         """Write the DICOM SEG beside a label map, whole or not at all.
 
         Each name becomes a segment, numbered in order, even if its value does not occur.
@@ -137,9 +145,11 @@ class DicomSegSaved(MapTransform):
             output: the label map.
             labels: ``(columns, rows[, slices])``, on the grid of the series.
             source: the folder or the files of the series.
+            affine: of the labels where they may have been saved again, with axes in other directions or order.
 
         Raises:
-            ImageFileError: as for :func:`check_references`, the slices do not form a volume, or highdicom fails.
+            ImageFileError: as for :func:`check_references`, the slices do not form a volume, highdicom fails, or
+                ``labels`` with an affine are on another grid than the series.
             ValueError: ``labels`` has another shape than the series.
             FileExistsError: the file exists and was not written by this package.
             OSError: the file cannot be written.
@@ -148,9 +158,11 @@ class DicomSegSaved(MapTransform):
         check_replaceable(path)
         paths = [Path(file) for file in source]
         _check_dicom(paths[0])
-        planes, _ = stack_series(paths)
+        planes, place = stack_series(paths)
         _check_needed(paths[0], planes)
         shape = (*planes[0].size, len(planes))
+        if affine is not None:
+            labels = _along(ImageGeometry(shape, place), labels, affine, output, paths[0])
         if labels.size != np.prod(shape):
             raise ValueError(f"labels must have the shape of {paths[0]}, {shape}, got {labels.shape}.")
         frames = np.zeros(shape[::-1], np.uint8 if len(self.names) < 256 else np.uint16)
@@ -222,6 +234,23 @@ class DicomSegSaved(MapTransform):
                 description.AnatomicRegionSequence = [region]
             descriptions.append(description)
         return descriptions
+
+
+def _along(
+    grid: ImageGeometry, labels: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], output: Path, series: Path
+) -> np.ndarray[Any, Any]:
+    """The labels with their axes as those of the grid; other grids are refused."""
+    volume = labels.reshape(*labels.shape, *[1] * (3 - labels.ndim))
+    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.io_orientation(grid.affine))
+    turned: np.ndarray[Any, Any] = orientations.apply_orientation(volume, turn)
+    own = ImageGeometry(turned.shape, affine @ orientations.inv_ornt_aff(turn, volume.shape))
+    difference = compare_geometry(grid, own)
+    if difference is not None:
+        raise ImageFileError(
+            f"{output}: not on the grid of {series}: {difference}. Save the label map on its grid, or remove it "
+            "to have it made again."
+        )
+    return turned
 
 
 def dicom_seg_path(label_map: Path) -> Path:

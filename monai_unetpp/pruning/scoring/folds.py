@@ -124,8 +124,8 @@ def read_folds(
 
     Args:
         paths: tables with the columns of :data:`SCORE_COLUMNS`, such as the ``per_case.csv`` of a report.
-        entries: cases; those in no table are ignored. Their ``subject`` replaces that in the tables, which in turn comes
-            before the one that names of files tell.
+        entries: cases; those in no table are ignored. Their ``subject`` replaces that in the tables; where both
+            lack it, names of files may tell it.
         levels: of the network, shallowest first.
         dataset: its name, instead of that in the tables, as folders may have been renamed.
         tolerance_mm: of the surface Dice by label, foreground included. A table that does not tell them is taken to
