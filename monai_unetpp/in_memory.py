@@ -44,6 +44,8 @@ __all__ = ["Segmentation", "segment"]
 _NAME = "image"
 #: Options about files, which are not kept.
 _OF_FILES = ("output_dir", "mask", "dicom_seg", "skip_existing", "shard", "overwrite", "profile")
+#: Options that choose among files.
+_AMONG_FILES = ("suffix", "series", "list_key")
 #: Data types of NIfTI files that every program reads.
 _STORED = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
@@ -165,6 +167,9 @@ def segment(
             f"options must not include {', '.join(refused)}, as segment keeps no files. Leave them out, or use "
             "monai_unetpp.segmentation.segment_files or the command monai-unetpp segment."
         )
+    choosing = [name for name in _AMONG_FILES if options.get(name) is not None]
+    if choosing and not isinstance(image, (str, PathLike)):
+        raise ValueError(f"options must not include {', '.join(choosing)} for an image in memory. Leave them out.")
     with scratch_folder() as folder:
         source = _file_of(image, folder / _NAME)
         chosen = SegmentationOptions(source, folder / "result", bundle, level=level, device=device, **options)

@@ -210,6 +210,13 @@ def test_options_about_files_are_refused(hippocampus_bundle, path, given):
         segment(path, hippocampus_bundle, **given)
 
 
+@pytest.mark.parametrize("given", [{"suffix": "T1w"}, {"series": "3"}, {"list_key": "test"}])
+def test_options_that_choose_among_files_are_refused_for_an_image_in_memory(hippocampus_bundle, path, given):
+    (name,) = given
+    with pytest.raises(ValueError, match=rf"^options must not include {name} for an image in memory\. Leave"):
+        segment(nib.load(path), hippocampus_bundle, **given)
+
+
 def test_a_verdict_shows_itself_in_a_notebook():
     one = Comparison(
         *("L2", "L3", "dice", "<liver>", 0.01, 9, 9, 0.9, 0.899, -0.001, 0.002, -0.003, 0.001, "bca", -0.01, "a"),

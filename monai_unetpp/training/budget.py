@@ -11,6 +11,8 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.optimizers import WarmupCosineSchedule
 
+from monai_unetpp.distributed import process_count
+
 #: Largest share of the minutes that the preparation can take.
 _MOST_PREPARING = 0.9
 
@@ -19,9 +21,9 @@ class TrainingBudget:
     """Ends a training in time, whatever the speed of the machine, and tracks its progress.
 
     The progress is the share of the steps done or, if minutes are given, of the time used, whichever is larger. Its
-    state is the time used so far, so that a resumed training has the rest of it. Time for preparing cases before the
-    first step can be taken off the minutes, see :meth:`count_preparation`. With several processes, the clock of
-    the first one counts for all, and all end after the same step.
+    state is the time used so far, so that a resumed training has the rest of it, and by how many processes. Time for
+    preparing cases before the first step can be taken off the minutes, see :meth:`count_preparation`. With several
+    processes, the clock of the first one counts for all, and all end after the same step.
 
     Args:
         steps: the largest number of steps.
@@ -44,6 +46,13 @@ class TrainingBudget:
         self._before = 0.0
         self._started = 0.0
         self._engine: Engine | None = None
+        self._processes: list[int] = []
+
+    @property
+    def processes(self) -> list[int]:
+        """How many processes have trained, one number after the other where it changed between sessions."""
+        now = process_count()
+        return self._processes if self._processes[-1:] == [now] else [*self._processes, now]
 
     def attach(self, engine: Engine) -> None:
         """End the trainer ``engine``; attach before handlers that change the learning rate or save."""
@@ -112,14 +121,16 @@ class TrainingBudget:
         return math.inf if self.minutes is None else 60 * self.minutes - self._prepared - self.seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """The time used so far, for the first step, and for preparation."""
-        return {"seconds": self.seconds, "first_step": self._first_seconds, "prepared": self._prepared}
+        """The time used so far, for the first step, and for preparation, and the numbers of processes."""
+        times = {"seconds": self.seconds, "first_step": self._first_seconds, "prepared": self._prepared}
+        return {**times, "processes": self.processes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state from :meth:`state_dict`."""
         self.seconds = self._before = state_dict["seconds"]
         self._first_seconds = state_dict.get("first_step", 0.0)
         self._prepared = state_dict.get("prepared", 0.0)
+        self._processes = list(state_dict.get("processes", ()))
 
     def _start(self) -> None:
         self._prepared = self._agreed(self._prepared)

@@ -70,10 +70,13 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
 def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     weights = "the moving average of the weights" if fitted.averaged else "the weights"
     together = f" in {fitted.processes} processes, each with batches of its own," if fitted.processes > 1 else ""
+    repeatable = f"A training{together} with this number of `steps` and no `minutes` is exactly repeatable."
+    if fitted.earlier_processes:
+        numbers = ", then ".join(map(str, (*fitted.earlier_processes, fitted.processes)))
+        repeatable = f"It cannot be repeated exactly, as the number of processes changed: {numbers}."
     parts = [
         f"Trained on {counted(cases, 'case')} for {counted(fitted.steps, 'step')} in {fitted.seconds / 60:.1f} "
-        f"minutes. The bundle has {weights} after the last step; it used no cases for model selection. A training"
-        f"{together} with this number of `steps` and no `minutes` is exactly repeatable.",
+        f"minutes. The bundle has {weights} after the last step; it used no cases for model selection. {repeatable}",
     ]
     if folds:
         parts.append(

@@ -42,6 +42,7 @@ class Fitted:
         averaged: whether the weights are the moving average.
         transfer: the weights taken from elsewhere, in words; None if training started from random ones.
         processes: how many trained together, by ``torchrun``.
+        earlier_processes: other numbers of them in sessions before; the training is then not repeatable.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Fitted:
     averaged: bool
     transfer: str | None = None
     processes: int = 1
+    earlier_processes: tuple[int, ...] = ()
 
     @property
     def weights(self) -> Path:
@@ -129,6 +131,7 @@ def fit(
         averaged=config.parse("ema") is not None,
         transfer=None if transfer is None else str(transfer),
         processes=process_count(),
+        earlier_processes=tuple(config.parse("pace").processes[:-1]),
     )
     if isinstance(network, DistributedDataParallel):
         release(network)

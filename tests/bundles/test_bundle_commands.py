@@ -38,6 +38,17 @@ def test_the_bundle_follows_the_rules_of_the_model_zoo(bundle):
     assert check_bundle(bundle, schema=schema) == []
 
 
+@pytest.mark.parametrize(
+    "order", [("evaluate.json", "multi_gpu_train.json"), ("multi_gpu_train.json", "evaluate.json")]
+)
+def test_evaluation_takes_the_weights_however_it_is_combined(bundle, order):
+    config = BundleConfig(bundle, "train.json", *order)
+    model, weights = config.parse("model"), torch.load(bundle / "models" / "model.pt", weights_only=True)
+    level = config.parse("level")
+    assert level is None or model.levels == (level,)
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
 def test_verify_metadata_with_a_local_schema(bundle, tmp_path, caplog):
     if not SCHEMA.is_file():
         pytest.skip("the metadata schema is not at hand, and tests download nothing")

@@ -253,6 +253,19 @@ def test_one_series_by_number_description_or_uid(study, wanted):
     assert len(item["image"]) == 16
 
 
+def test_names_of_series_do_not_depend_on_which_are_wanted(study):
+    for path in study.glob("[134]_*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesNumber = "5"
+        dataset.save_as(path)
+    names = {}
+    for wanted in ("T3", "T4", "all"):
+        items = find_cases(study)
+        choose_series(items, wanted)
+        names[wanted] = [item["case"] for item in items]
+    assert names == {"T3": ["study_2"], "T4": ["study_3"], "all": ["study_2", "study_3"]}
+
+
 def test_a_file_without_slices_concerns_its_own_series_alone(study, caplog):
     dataset = pydicom.dcmread(next(study.glob("1_*.dcm")))
     dataset.RescaleSlope, dataset.RescaleIntercept = "0", "0"

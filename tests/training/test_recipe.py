@@ -258,6 +258,17 @@ def test_a_slow_first_step_leaves_time_for_the_learning_rate_to_rise(monkeypatch
     assert all(0.93 < rate < 1 for rate in rates[2:])
 
 
+def test_a_resumed_training_knows_how_many_processes_it_had(monkeypatch):
+    states, found = [{"seconds": 1.0}], []
+    for count in (2, 2, 1):
+        monkeypatch.setattr("monai_unetpp.training.budget.process_count", lambda count=count: count)
+        budget = TrainingBudget(100)
+        budget.load_state_dict(states[-1])
+        found.append(budget.processes)
+        states.append(budget.state_dict())
+    assert found == [[2], [2], [2, 1]]
+
+
 def test_the_time_that_is_left():
     budget = TrainingBudget(100, minutes=10)
     assert math.isnan(budget.remaining_s(0))

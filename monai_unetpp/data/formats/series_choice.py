@@ -51,7 +51,10 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
         if len(series) == 1:
             arranged.append(item)
             continue
-        for one, name in zip(chosen, _names(item["case"], _numbers(chosen), taken), strict=True):
+        # of all series, so that names do not depend on which of them are wanted
+        names = dict(zip((one.uid for one in series), _names(item["case"], _numbers(series), taken), strict=True))
+        for one in chosen:
+            name = names[one.uid]
             # the name of a result is that of the folder
             kept = {key: value for key, value in item.items() if key != RESULT_NAME}
             arranged.append({**kept, "image": [str(file.path) for file in one.files], "case": name})
