@@ -96,7 +96,8 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
         # the entries that train.json lacks
         "evaluate": {name: evaluate[name] for name in evaluate if name not in ("validate", "postprocessing")},
         "prune": {**_read("prune"), "flips": plan["flips"]},
-        "multi_gpu_train": _read("multi_gpu_train", _TRAINING),
+        # evaluate.json can be combined with it too
+        "multi_gpu_train": {**_read("multi_gpu_train", _TRAINING), **_read("multi_gpu_train")},
         "finetune": {**_read("finetune"), "learning_rate": _FINETUNING_RATE * plan["learning_rate"]},
     }
     for name in (PLAN_FILE, TIME_FILE):

@@ -38,15 +38,15 @@ def test_the_bundle_follows_the_rules_of_the_model_zoo(bundle):
     assert check_bundle(bundle, schema=schema) == []
 
 
-@pytest.mark.parametrize(
-    "order", [("evaluate.json", "multi_gpu_train.json"), ("multi_gpu_train.json", "evaluate.json")]
-)
-def test_evaluation_takes_the_weights_however_it_is_combined(bundle, order):
-    config = BundleConfig(bundle, "train.json", *order)
-    model, weights = config.parse("model"), torch.load(bundle / "models" / "model.pt", weights_only=True)
-    level = config.parse("level")
-    assert level is None or model.levels == (level,)
+def test_evaluation_by_several_processes_takes_the_weights_and_shares_the_cases(bundle):
+    parser = ConfigParser({"bundle_root": str(bundle)})
+    parser.read_config([bundle / "configs" / f"{name}.json" for name in ("train", "evaluate", "multi_gpu_train")])
+    parser["bundle_root"] = str(bundle)
+    model = parser.get_parsed_content("model")
+    weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert "@model" in str(parser["network"])
+    assert parser["validate::dataloader::sampler"] == "@validate::sampler"
 
 
 def test_verify_metadata_with_a_local_schema(bundle, tmp_path, caplog):
