@@ -72,9 +72,10 @@ def start(device: torch.device | str | None = None) -> None:
     """
     if dist.is_initialized():
         return
-    if "RANK" not in os.environ:
+    missing = next((name for name in ("RANK", "WORLD_SIZE") if not os.environ.get(name)), None)
+    if missing is not None:
         raise RuntimeError(
-            "the environment variable RANK is not set. Start distributed training with "
+            f"the environment variable {missing} is not set. Start distributed training with "
             "torchrun --nproc_per_node=N -m monai.bundle run ..."
         )
     own = local_device(device)

@@ -151,6 +151,7 @@ class CaseEvaluator(SupervisedEvaluator):
     """
 
     _case_failed = False
+    _outputs = 0
 
     def __init__(
         self,
@@ -256,6 +257,9 @@ class CaseEvaluator(SupervisedEvaluator):
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment all cases, and log how many succeeded and which failed."""
         self.completed, self.failures = [], []
+        self._outputs = 0
+        for earlier in (self.state.metrics, self.state.metric_details):
+            earlier.clear()
         started = time.perf_counter()
         try:
             with self._measured(), ThreadPoolExecutor(1, "saving") as self._saver:
@@ -287,9 +291,7 @@ class CaseEvaluator(SupervisedEvaluator):
             ):
                 event_name = _filtered(event_name, lambda: not self._case_failed)
             elif event_name == Events.EPOCH_COMPLETED and _uses_metrics(handler):
-                event_name = _filtered(
-                    event_name, lambda: bool(self.completed) or not self.failures or in_process_group()
-                )
+                event_name = _filtered(event_name, lambda: self._outputs > 0 or not self.failures or in_process_group())
         return super().add_event_handler(event_name, handler, *args, **kwargs)
 
     def _segment(self, engine: Engine, batchdata: Mapping[str, Any]) -> Any:
@@ -312,6 +314,7 @@ class CaseEvaluator(SupervisedEvaluator):
         try:
             output = self._update(engine, batchdata)
             self._finish(case, file, output, batchdata)
+            self._outputs += 1
         except Exception as e:
             self._case_failed = True
             self._await_saving()
@@ -528,7 +531,7 @@ def _stage_of(transform: Any, default: str) -> str:
 
 def _uses_metrics(handler: Callable[..., Any]) -> bool:
     """Whether a handler computes a metric, or is MONAI's own that compares the best one."""
-    inside_monai = getattr(handler, "__module__", "").startswith("monai.engines.")
+    inside_monai = str(getattr(handler, "__module__", None)).startswith("monai.engines.")
     return inside_monai or isinstance(getattr(handler, "__self__", None), Metric)
 
 

@@ -45,7 +45,7 @@ _NAME = "image"
 #: Options about files, which are not kept.
 _OF_FILES = ("output_dir", "mask", "dicom_seg", "skip_existing", "shard", "overwrite", "profile")
 #: Options that choose among files.
-_AMONG_FILES = ("suffix", "series", "list_key")
+_AMONG_FILES = ("suffix", "series", "list_key", "subjects", "subject_pattern")
 #: Data types of NIfTI files that every program reads.
 _STORED = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
@@ -147,7 +147,8 @@ def segment(
             level that the bundle chooses.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         **options: further options of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
-            ``flips=[]``. Those about files, such as ``mask``, are refused.
+            ``flips=[]``. Those about files, such as ``mask``, are refused, and for images in memory those that choose
+            among files, such as ``series``.
 
     Raises:
         TypeError: unsupported kind of image, or an unknown option.

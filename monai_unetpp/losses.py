@@ -211,7 +211,10 @@ def _check_number(terms: Sequence[torch.Tensor], where: str) -> None:
 
 def has_label(target: torch.Tensor, label: int) -> torch.Tensor:
     """Where the label map has the ``label``: nowhere, if its type cannot hold it (PyTorch would wrap 300 to 44)."""
-    return target == torch.tensor([label], device=target.device)
+    integers = not (target.is_floating_point() or target.dtype == torch.bool)
+    if integers and not torch.iinfo(target.dtype).min <= label <= torch.iinfo(target.dtype).max:
+        return torch.zeros_like(target, dtype=torch.bool)
+    return target == label
 
 
 def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -32,7 +33,7 @@ from monai_unetpp.data.formats.dicom_seg import (
 )
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.naming import first_file
-from monai_unetpp.data.formats.reader import read_label_map
+from monai_unetpp.data.formats.reader import read_geometry, read_label_map
 from monai_unetpp.data.formats.series_choice import choose_series
 from monai_unetpp.distributed import gathered
 from monai_unetpp.engines import CaseResult
@@ -330,7 +331,7 @@ class _Run:
         changed = self._earlier.is_changed(output)
         case = self._earlier.case_name(str(item["case"]), output)
         try:
-            warnings = self._warnings_of(first_file(item), output)
+            warnings = self._warnings_of(first_file(item), output, changed)
             self.results.add_earlier(case, output, has_volume, warnings, numbered, changed)
         except ImageFileError as e:
             if overwrite:
@@ -359,20 +360,20 @@ class _Run:
             )
         return True
 
-    def _warnings_of(self, file: str, output: Path) -> tuple[str, ...]:
+    def _warnings_of(self, file: str, output: Path, changed: bool) -> tuple[str, ...]:
         """The warnings about a finished case; if a killed run has not recorded them, those about its result."""
         if self._earlier.knows(output) or self.evaluator.numbers_objects:
             return self._earlier.warnings(output)
         with collecting_warnings() as told:
             logger.warning(
                 "%s: segmented by a run that did not record it, such as one that was killed; its warnings about the "
-                "image are not known. See its log, or remove %s to have it made again.",
+                "image are not known. See its log%s.",
                 file,
-                output,
+                "" if changed else f", or remove {output} to have it made again",
             )
             has_volume = self.chain.first.network.spatial_dims == 3
             volumes = measure_file(output, self.results.names, has_volume)
-            pixels = read_label_map(output).data.size
+            pixels = math.prod(read_geometry(output).shape)
             self._check_result(file, volumes, {label.name: label.voxels / pixels for label in volumes})
         return tuple(line for line in told if line.startswith(f"{file}: "))
 

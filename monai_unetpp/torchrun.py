@@ -11,4 +11,4 @@ def torchrun_place() -> tuple[int, int]:
     Scripts of batch systems may set one of its variables alone, for programs that they start later.
     """
     rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    return (int(rank), int(count)) if rank and count else (0, 1)
+    return (int(rank), int(count)) if rank and count and int(count) > 1 else (0, 1)

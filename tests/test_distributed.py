@@ -117,6 +117,7 @@ def test_starting_without_torchrun_says_how_to_start(monkeypatch):
 def test_gpus_get_nccl_unless_the_cpu_is_asked_for(monkeypatch):
     chosen = {}
     monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

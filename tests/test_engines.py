@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, MetaTensor, ThreadDataLoader, list_data_collate
@@ -287,6 +287,21 @@ def test_metrics_are_not_computed_where_all_cases_failed() -> None:
         evaluator.exit_if_failed()
 
 
+def test_metrics_are_those_of_the_run_whichever_cases_complete() -> None:
+    """Also of a case that is still being written at the end, and not those of the run before."""
+    evaluator = evaluate(
+        (-1, 0),
+        postprocessing=Compose([Lambdad("pred", first_class), Saver()]),
+        key_val_metric={"dice": MeanDice(output_transform=from_engine(["pred", "label"]))},
+    )
+    assert evaluator.state.metrics == {"dice": pytest.approx(1.0)}
+    ended: list[Engine] = []
+    evaluator.add_event_handler(Events.EPOCH_COMPLETED, ended.append)
+    evaluator.data_loader.dataset.data = items(-1, -1)
+    evaluator.run()
+    assert (evaluator.state.metrics, len(ended)) == ({}, 1)
+
+
 def test_progress_bar_counts_failed_cases_too() -> None:
     evaluator = CaseEvaluator("cpu", DataLoader(Dataset(items(0, -1, -1)), batch_size=1), Threshold())
     bar = ProgressBar(file=None, disable=False)
@@ -415,6 +430,7 @@ def test_dataset_hands_on_failures(tmp_path: Path) -> None:
     batches = list(ThreadDataLoader(dataset, batch_size=1))
     assert batches[0] == {key: [value] for key, value in expected.items()}
     assert CaseDataset(find_cases(path), lambda item: item)[0]["case"] == "a"
+    assert len(dataset[:2]) == 2
 
 
 def test_items_of_a_data_set_without_a_file_are_prepared_or_fail_alone() -> None:
@@ -423,7 +439,6 @@ def test_items_of_a_data_set_without_a_file_are_prepared_or_fail_alone() -> None
     assert torch.equal(dataset[0]["image"], image + 1)
     assert (dataset[1]["case"], dataset[1]["file"]) == ("empty", "empty")
     assert "image" in dataset[1]["failure"]
-    assert len(dataset[:2]) == 2
 
 
 # saving while the network is at the next case

@@ -308,6 +308,11 @@ def test_a_value_to_ignore_that_the_type_of_a_target_cannot_hold_is_no_other_val
     assert torch.equal(loss(outputs, target), nn.MSELoss()(outputs, target.float()))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int64, torch.float16, torch.bool])
+def test_a_value_to_ignore_is_found_in_targets_of_any_type(dtype):
+    assert losses.has_label(torch.tensor([0, 1, 1]).to(dtype), 1).tolist() == [False, True, True]
+
+
 def test_losses_of_every_voxel_cannot_be_distilled(outputs, target):
     loss = NestedDeepSupervisionLoss(DiceLoss(softmax=True, to_onehot_y=True, reduction="none"), distillation=1.0)
     with pytest.raises(ValueError, match=r"one number with distillation, got the shape \[2, 3.*Give it reduction="):

@@ -38,7 +38,9 @@ def parse(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-@pytest.mark.parametrize("variables", [{"RANK": "3"}, {"WORLD_SIZE": "4"}, {"RANK": "", "WORLD_SIZE": "2"}])
+@pytest.mark.parametrize(
+    "variables", [{"RANK": "3"}, {"WORLD_SIZE": "4"}, {"RANK": "", "WORLD_SIZE": "2"}, {"RANK": "3", "WORLD_SIZE": "1"}]
+)
 def test_variables_of_batch_systems_alone_are_not_torchrun(monkeypatch, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

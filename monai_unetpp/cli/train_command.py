@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from typing import Any
@@ -12,6 +11,7 @@ from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE, INTERRUPTED, end_with_verdict, fail, is_first_process, say
 from monai_unetpp.options import add_options
 from monai_unetpp.progress import spaced
+from monai_unetpp.torchrun import torchrun_place
 from monai_unetpp.training_run.train_options import TrainOptions
 
 _EXAMPLES = """\
@@ -42,7 +42,7 @@ def _run(**options: Any) -> int:
     except KeyboardInterrupt:
         if is_first_process():
             # torchrun keeps its own options to itself
-            command = f": monai-unetpp {shlex.join(sys.argv[1:])}" if os.environ.get("WORLD_SIZE", "1") == "1" else "."
+            command = f": monai-unetpp {shlex.join(sys.argv[1:])}" if torchrun_place()[1] == 1 else "."
             fail(f"interrupted. Run the same command again to continue{command}")
         return INTERRUPTED
     # if another process exited with an error, torchrun would end the first one while it prints

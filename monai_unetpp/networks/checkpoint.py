@@ -16,6 +16,7 @@ __all__ = ["read_checkpoint"]
 
 #: Keys of the network's weights in training checkpoints (MONAI's engines and the model zoo).
 _WEIGHT_KEYS = ("state_dict", "network", "model", "net")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
@@ -80,7 +81,7 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
             f"{path}: the weights must be tensors, got {type(tensors[wrong]).__name__} for {wrong!r}. Save "
             "network.state_dict() with torch.save again."
         )
-    infinite = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    infinite = [key for key, value in tensors.items() if value.dtype in _FLOATS and not bool(value.isfinite().all())]
     if infinite:
         more = f" and {len(infinite) - 1} more" if len(infinite) > 1 else ""
         raise ValueError(

@@ -59,7 +59,7 @@ def check_data(
     if not folds and rank() == 0:
         _tell_shared(dataset_dir, lists)
     listed = {key: [[case.name, case.subject] for case in found] for key, found in lists.items()}
-    state, passed = _state(cases, listed, described), Path(bundle) / CHECK_FILE
+    state, passed = _state(cases, listed, described, folds), Path(bundle) / CHECK_FILE
     before: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         before = read_json_object(passed, "It is written again.")
@@ -125,7 +125,10 @@ def _tell_shared(dataset_dir: str | PathLike[str], lists: Mapping[str, Sequence[
 
 
 def _state(
-    cases: Sequence[LabelledCase], lists: Mapping[str, Any], described: DataSetDescription | TrainingPlan
+    cases: Sequence[LabelledCase],
+    lists: Mapping[str, Any],
+    described: DataSetDescription | TrainingPlan,
+    folds: int,
 ) -> dict[str, Any]:
     """A hash of everything that the result of the check depends on."""
     facts: Mapping[str, Any] = {
@@ -134,6 +137,7 @@ def _state(
         "labels": described.labels,
         "ignore_label": described.ignore_label,
         "lists": lists,
+        "folds": folds,
         "files": [[file_identity(file) for file in case.files] for case in cases],
     }
     return {"version": _VERSION, "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}

@@ -215,7 +215,12 @@ class ResultFolder:
             write_text(self.path / RUN_FILE, text)
 
     def _tell_apart(self, runs: Sequence[Mapping[str, Any]]) -> None:
-        """Name cases after their images where another process has meanwhile recorded another result of their name."""
+        """Name cases after their images where another process has meanwhile recorded another result of their name.
+
+        Numbered objects have no rows that both would share.
+        """
+        if not self.names:
+            return
         recorded = [case for run in runs for case in run["cases"] if case.get("case") in self._cases]
         for other in recorded:
             name = other["case"]

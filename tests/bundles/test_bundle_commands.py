@@ -38,17 +38,6 @@ def test_the_bundle_follows_the_rules_of_the_model_zoo(bundle):
     assert check_bundle(bundle, schema=schema) == []
 
 
-def test_evaluation_by_several_processes_takes_the_weights_and_shares_the_cases(bundle):
-    parser = ConfigParser({"bundle_root": str(bundle)})
-    parser.read_config([bundle / "configs" / f"{name}.json" for name in ("train", "evaluate", "multi_gpu_train")])
-    parser["bundle_root"] = str(bundle)
-    model = parser.get_parsed_content("model")
-    weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
-    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
-    assert "@model" in str(parser["network"])
-    assert parser["validate::dataloader::sampler"] == "@validate::sampler"
-
-
 def test_verify_metadata_with_a_local_schema(bundle, tmp_path, caplog):
     if not SCHEMA.is_file():
         pytest.skip("the metadata schema is not at hand, and tests download nothing")
@@ -172,6 +161,13 @@ def test_train_resume_and_evaluate(hippocampus_bundle, decathlon_dir, tmp_path):
     with (tmp_path / "evaluation" / "val_mean_dice_raw.csv").open() as file:
         cases = list(csv.DictReader(file))
     assert [Path(row["filename"]).name for row in cases] == ["case_4.nii.gz", "case_5.nii.gz"]
+    # two processes share the cases; weights to start from are for trainings
+    files = configs(hippocampus_bundle, "train.json", "evaluate.json", "multi_gpu_train.json")
+    shared = ["--output_dir", tmp_path / "shared", "--checkpoint", out / "model.pt", "--level", "L2"]
+    others = ["--init", hippocampus_bundle / "models" / "model.pt", "--num_workers", "0"]
+    succeed(run_command(tmp_path, "run", "--config_file", files, *common, *shared, *others, processes=2))
+    with (tmp_path / "shared" / "val_mean_dice_raw.csv").open() as file:
+        assert sorted(csv.DictReader(file), key=lambda row: row["filename"]) == cases
 
 
 @pytest.mark.slow

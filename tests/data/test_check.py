@@ -348,7 +348,9 @@ class TestLabels:
             save(path, np.minimum(np.asarray(nib.load(path).dataobj), 1))
         check_labelled_data(folder, classes=3, folds=3)
         (told,) = caplog.messages
-        assert told.startswith(f"{folder / 'dataset.json'}: one subject alone, c, has the label 'back' (2), so that no")
+        assert told.startswith(
+            f"{folder / 'dataset.json'}: one subject alone, c, has the label 'back' (2), so no network"
+        )
         caplog.clear()
         shutil.copy(folder / "labels" / "c.nii.gz", folder / "labels" / "a.nii.gz")
         check_labelled_data(folder, classes=3, folds=3)

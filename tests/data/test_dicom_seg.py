@@ -1,6 +1,7 @@
 """DICOM series in, DICOM SEG out: read back by highdicom, it is the label map, voxel by voxel."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -385,6 +386,19 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     np.testing.assert_array_equal(labels_at(tmp_path / "out" / "study_4_seg.dcm", positions), corrected[tuple(index.T)])
     assert "study_4_seg.nii.gz: values without a name, 7, are neither measured nor in a DICOM SEG." in caplog.text
     assert "Of the labels before" not in caplog.text
+
+
+def test_a_label_map_of_a_series_between_two_axes_is_on_its_grid(tmp_path, voxels, labels):
+    part = math.sqrt(0.5)
+    grid = Grid(orientation=(part, part, 0.0, 0.0, 0.0, -1.0), step_mm=2.5)
+    folder = write_all(tmp_path / "scan", series_datasets(voxels, grid, [STUDY] * 5))
+    affine = read_dicom([folder])[1]
+    saved = DicomSegSaved("pred", NAMES)
+    for sign in (-1, 1):
+        saved.write(tmp_path / "a.nii", labels, [folder], affine + sign * 1e-6 * np.eye(4, k=1))
+    positions = nib.affines.apply_affine(affine, np.argwhere(labels >= 0))
+    found = labels_at(tmp_path / "a.dcm", positions)
+    np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[labels >= 0])
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "IRP"])

@@ -273,8 +273,8 @@ def _weak_labels(
             having = {case.subject for cases in lists.values() for case in cases if value in checked[case].values}
             if len(having) == 1:
                 yield (
-                    f"{path}: one subject alone, {having.pop()}, has the label {name!r} ({value}), so that no network "
-                    "has learned it that is judged by it. Add cases of others, or leave the label out."
+                    f"{path}: one subject alone, {having.pop()}, has the label {name!r} ({value}), so no network "
+                    "that is judged on it has learned it. Add cases of others, or leave the label out."
                 )
         elif value not in found.get("training", everywhere):
             yield (

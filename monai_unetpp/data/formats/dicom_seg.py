@@ -241,7 +241,8 @@ def _along(
 ) -> np.ndarray[Any, Any]:
     """The labels with their axes as those of the grid; other grids are refused."""
     volume = labels.reshape(*labels.shape, *[1] * (3 - labels.ndim))
-    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.io_orientation(grid.affine))
+    # of the labels in the series, where no axis lies between two others
+    turn = orientations.io_orientation(np.linalg.inv(grid.affine) @ affine)
     turned: np.ndarray[Any, Any] = orientations.apply_orientation(volume, turn)
     own = ImageGeometry(turned.shape, affine @ orientations.inv_ornt_aff(turn, volume.shape))
     difference = compare_geometry(grid, own)

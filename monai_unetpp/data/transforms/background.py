@@ -99,8 +99,9 @@ class LevelSurroundd(MapTransform):
         for key in self.key_iterator(d):
             surround = find_surround(d[key])
             _tell(d[key], key, surround)
-            image = d[key] if surround is None or surround.share == 1 else _leveled(d[key], surround)
-            d[key] = _described(image, surround) if isinstance(image, MetaTensor) else image
+            image = d[key]
+            voxels = image if surround is None or surround.share == 1 else _leveled(image, surround)
+            d[key] = _described(voxels, image, surround) if isinstance(image, MetaTensor) else voxels
         return d
 
 
@@ -238,9 +239,10 @@ def _tell(image: torch.Tensor, key: Hashable, surround: Surround | None) -> None
         logger.info("%s: the surround is %s.", file_of(image, key), surround)
 
 
-def _described(image: MetaTensor, surround: Surround | None) -> MetaTensor:
-    """The image with its surround in the metadata, which the caller's own, where it was not leveled, is to lack."""
-    described: MetaTensor = MetaTensor(image.as_tensor()).copy_meta_from(image)
+def _described(voxels: torch.Tensor, image: MetaTensor, surround: Surround | None) -> MetaTensor:
+    """The voxels with the metadata of the image and the surround; the image keeps its own metadata."""
+    plain = voxels.as_tensor() if isinstance(voxels, MetaTensor) else voxels
+    described: MetaTensor = MetaTensor(plain).copy_meta_from(image)
     described.meta[SURROUND_VALUE] = float("nan") if surround is None else surround.values[0]
     described.meta[SURROUND_SHARE] = 0.0 if surround is None else surround.share
     return described
@@ -257,7 +259,7 @@ def _leveled(image: torch.Tensor, surround: Surround) -> torch.Tensor:
         return image
     leveled = plain.float() - torch.tensor(blacks, device=plain.device).reshape(-1, *[1] * surround.mask.ndim)
     leveled.clamp_(min=0).masked_fill_(surround.mask, 0)
-    return MetaTensor(leveled).copy_meta_from(image) if isinstance(image, MetaTensor) else leveled
+    return leveled
 
 
 def _cleared(found: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
