@@ -12,9 +12,12 @@ import pytest
 import torch
 from forked import measure_briefly, memory_measured_in_forks
 from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, SpatialCropd
 from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, prune_boxes, write_boxes
 
+from monai_unetpp import NestedUNet
 from monai_unetpp.data import load_datalist
+from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, SlicewiseInferer
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
@@ -32,6 +35,7 @@ from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.report.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost
 from monai_unetpp.pruning.scoring import case_scores
+from monai_unetpp.pruning.scoring.prediction import Pipeline, list_sources
 from monai_unetpp.reporting.numbers import significant
 
 SECOND = Quartiles(1.0, 1.0, 1.0, 1)
@@ -134,6 +138,25 @@ def test_windows_of_the_whole_volume_are_points_of_their_own(few_boxes, tmp_path
     lines = (tmp_path / "operating_points.csv").read_text().splitlines()
     place = lines[0].split(",").index("windows")
     assert {line.split(",")[place] for line in lines[1:]} == {"own", "auto"}
+
+
+def test_windows_that_a_level_chooses_are_those_of_its_own_network(tmp_path):
+    """Not those of the deepest level, whose sizes are multiples of more."""
+    torch.manual_seed(0)
+    network = NestedUNet(3, 1, 3, features=[4, 4, 4, 4], norm="batch").eval()
+    (case,) = list_cases(load_datalist(write_boxes(tmp_path, 1), "training"))
+    pipeline = make_pipeline()
+    crop = SpatialCropd("image", roi_start=[0, 0, 0], roi_end=[11, 13, 10])
+    pipeline["preprocessing"] = Compose([*pipeline["preprocessing"].transforms, crop])
+    steps = Pipeline(pipeline["preprocessing"], make_inferer(roi_size="auto"), pipeline["postprocessing"])
+    image = steps.load(case)
+    source = list_sources(network, network.levels, {})[0]
+    found = source.pick(steps.infer(image, source, torch.device("cpu")))
+    for level in network.levels:
+        alone = make_inferer(roi_size="auto")(image.as_tensor()[None].float(), network.prune(level))
+        torch.testing.assert_close(found[level], alone, rtol=0, atol=0)
+    together = make_inferer(roi_size="auto", levels=["L1", "L3"])(image.as_tensor()[None].float(), network)
+    assert not torch.equal(together["L1"], found["L1"])
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.prediction import EMBEDDED, LevelSource, Network, Pipeline, list_sources
 from monai_unetpp.version import __version__
+from monai_unetpp.window_layout import AUTO
 
 logger = logging.getLogger(__name__)
 
@@ -279,7 +280,8 @@ def _memory(scoring: Scoring, sources: Sequence[LevelSource]) -> FinishedCases |
                 f"{source.key!r}. Make it a module, so that changes of weights are detected, or leave store out."
             )
         # another version may score differently
-        settings = json.dumps([__version__, f"{scoring.configuration}{ignoring}", *scored, source.asked])
+        alone = ["each level alone"] if getattr(scoring.inferer, "roi_size", None) == AUTO else []
+        settings = json.dumps([__version__, f"{scoring.configuration}{ignoring}", *scored, source.asked, *alone])
         depends_on[source.key] = {
             "weights": hashlib.sha256(describe_network(source.module).encode()).hexdigest(),
             "configuration": hashlib.sha256(settings.encode()).hexdigest(),

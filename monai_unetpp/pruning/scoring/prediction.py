@@ -23,7 +23,9 @@ from monai_unetpp.data.formats.reader import read_label_map
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.depth_gate import gate_name
 from monai_unetpp.inferers.window_memory import usable_memory_bytes
+from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.results import OperatingPoint
+from monai_unetpp.window_layout import AUTO
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +166,7 @@ class Pipeline:
     inferer: Callable[..., Any]
     postprocessing: Callable[..., Any]
     _by_source: dict[str, NestedSlidingWindowInferer] = dataclasses.field(default_factory=dict, repr=False)
+    _pruned: dict[str, NestedUNet] = dataclasses.field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.inferer, NestedSlidingWindowInferer):
@@ -189,28 +192,39 @@ class Pipeline:
     ) -> Any:
         """The output of the inferer for a batch of one image, or of a part of an image of the shape ``whole``.
 
-        Where the logits of all levels would not fit into memory, as of many classes, each level takes its own pass.
+        Where the logits of all levels would not fit into memory, as of many classes, each level takes its own pass. So
+        does each, really pruned, where the inferer chooses its windows, which depend on depth and memory of a network.
         """
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         batch = plain[None].to(device, torch.float32)
         # it compiles or converts the network itself, and keeps the result for the next case
-        own = isinstance(self.inferer, NestedSlidingWindowInferer) and hasattr(source.network, "forward_levels")
+        network: Any = source.network
+        own = isinstance(self.inferer, NestedSlidingWindowInferer) and hasattr(network, "forward_levels")
+        prunes = own and self.inferer.roi_size == AUTO and isinstance(network, NestedUNet)  # type: ignore[attr-defined]
 
         def infer_alone(level: str) -> torch.Tensor:
             if own:
-                return torch.as_tensor(self._of(f"{source.key} {level}", level)(batch, source.network))
+                key = f"{source.key} {level}"
+                only = self._pruned_to(level, key, network) if prunes else network
+                return torch.as_tensor(self._of(key, level)(batch, only))
             alone = dataclasses.replace(source, points=(source.points[source.levels.index(level)],))
             return alone.pick(self.inferer(batch, alone.forward))[level]
 
         inferer: Any = self._of(source.key, source.asked) if own else self.inferer
-        if len(source.levels) > 1 and not source.gates and _is_too_much(source, inferer if own else None, batch, whole):
+        several = len(source.levels) > 1 and not source.gates
+        if several and (prunes or _is_too_much(source, inferer if own else None, batch, whole)):
             return _OneByOne(infer_alone)
-        return inferer(batch, source.network if own else source.forward)
+        return inferer(batch, network if own else source.forward)
 
     def _of(self, key: str, levels: Sequence[str] | str) -> NestedSlidingWindowInferer:
         if key not in self._by_source:
             self._by_source[key] = self.inferer.with_options(levels=levels)  # type: ignore[attr-defined]
         return self._by_source[key]
+
+    def _pruned_to(self, level: str, key: str, network: NestedUNet) -> NestedUNet:
+        if key not in self._pruned:
+            self._pruned[key] = network.prune(level)
+        return self._pruned[key]
 
     def depths(self, source: LevelSource) -> dict[str, dict[str, int]]:
         """The depths of the windows of the last image at each gate of a network."""
