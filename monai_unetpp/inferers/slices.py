@@ -67,7 +67,8 @@ class SlicewiseInferer(Inferer):
 
         Raises:
             TypeError: the inferer does not return a tensor for a slice.
-            ValueError: ``inputs`` has another shape, or an empty axis.
+            ValueError: ``inputs`` has another shape, or an empty axis, or results of slices have another batch or
+                spatial size, or differ in channels or type.
         """
         self.depths = {}
         if inputs.ndim not in (4, 5):
@@ -87,10 +88,15 @@ class SlicewiseInferer(Inferer):
                     f"the inferer must give a tensor for a slice, got {type(found).__name__}. Ask for one level."
                 )
             if result is None:
-                shape = list(volume.shape)
-                shape[1] = found.shape[1]
-                result = found.new_empty(shape)
-            result.select(axis, index).copy_(found)
+                channels = found.shape[1] if found.ndim == inputs.ndim - 1 else volume.shape[1]
+                result = found.new_empty([len(volume), channels, *volume.shape[2:]])
+            place = result.select(axis, index)
+            if (found.shape, found.dtype) != (place.shape, place.dtype):
+                raise ValueError(
+                    f"the inferer must give {list(place.shape)} of {place.dtype} for each slice, got "
+                    f"{list(found.shape)} of {found.dtype}. Give every slice the same channels, at its own size."
+                )
+            place.copy_(found)
         return MetaTensor(result).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else result
 
     def _infer(self, images: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

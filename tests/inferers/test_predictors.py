@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import monai.networks.blocks
@@ -13,6 +14,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from monai_unetpp import NestedUNet, openvino_loading
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.predictors import (
     CompiledPredictor,
     OpenVINOPredictor,
@@ -673,6 +675,26 @@ def test_threads_do_not_mix_up_their_windows(tmp_path):
         found = list(pool.map(predict, windows * 25))
     for result, wanted in zip(found, expected * 25, strict=True):
         torch.testing.assert_close(result, wanted)
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_networks_are_converted_by_several_threads(tmp_path):
+    networks = [NestedUNet(2, 1, 2, features=[2, 2, count]).eval() for count in (2, 3)]
+    images = [torch.rand(1, 1, 16, 12) for _ in networks]
+    together = threading.Barrier(2)
+
+    def infer(number):
+        inferer = NestedSlidingWindowInferer((8, 8), runtime="openvino", precision="fp32", cache_dir=tmp_path)
+        together.wait()
+        return inferer(images[number], networks[number])
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(infer, range(2)))
+    for image, network, result in zip(images, networks, found, strict=True):
+        with torch.no_grad():
+            expected = NestedSlidingWindowInferer((8, 8), runtime="torch", precision="fp32")(image, network)
+        torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

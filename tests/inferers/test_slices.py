@@ -71,3 +71,21 @@ def test_tells_what_ran(network: NestedUNet) -> None:
     inferer(torch.rand(1, 1, 9, 10, 2), network)
     assert inferer.ran == ("torch", "fp32")
     assert SlicewiseInferer(SimpleInferer()).ran is None
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda image: image.mean((2, 3), keepdim=True),
+        lambda image: image[:1],
+        lambda image: image[:, 0],
+        lambda image: image.repeat(1, 1 + int(image.max() < 1), 1, 1),
+        lambda image: image if image.max() > 1 else image.half(),
+    ],
+    ids=["pooled", "one image", "no channels", "other channels", "other type"],
+)
+def test_results_of_slices_that_do_not_fit_are_refused(network) -> None:
+    volume = torch.rand(2, 1, 4, 5, 3)
+    volume[..., 0] += 2  # the first slice is another
+    with pytest.raises(ValueError, match=r"the inferer must give \[2, 1, 4, 5\] of torch.float32 for each slice, got"):
+        SlicewiseInferer(SimpleInferer())(volume, network)

@@ -19,7 +19,7 @@ from torch import nn
 from monai_unetpp.files import atomic_path, hash_file, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.openvino_operations import openvino_graph
-from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage
+from monai_unetpp.inferers.predictors.tracing import TRACING, trace_network, trace_stage
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.hashing import hash_network, is_of_libraries
@@ -97,7 +97,9 @@ def load_or_convert(
         "levels": None if levels is None else list(levels),
         "shape": None if _is_even(network, shape) else shape,
     }
-    model = _load_or_make(network, described, lambda: convert_to_openvino(network, levels, windows), cache_dir)
+    # one after another: what the first thread converts, the next one finds
+    with TRACING:
+        model = _load_or_make(network, described, lambda: convert_to_openvino(network, levels, windows), cache_dir)
     if list(model.inputs[0].shape) != shape:
         model.reshape(shape)
     return model
@@ -129,7 +131,8 @@ def load_or_convert_stage(
         program, shapes = trace_stage(network.split(first), number, windows)
         return _converted(program, shapes)
 
-    return _load_or_make(network, {"stage": [first, number], "shape": list(windows.shape)}, convert, cache_dir)
+    with TRACING:
+        return _load_or_make(network, {"stage": [first, number], "shape": list(windows.shape)}, convert, cache_dir)
 
 
 def _load_or_make(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from monai_unetpp.inferers.logits import logits_by_name
 from monai_unetpp.inferers.predictors.predictor import called
 from monai_unetpp.networks.stages import NetworkStage
+
+#: Held while torch traces, as that uses state of the whole process.
+TRACING = threading.RLock()
 
 
 class _Outputs(nn.Module):
@@ -45,7 +49,7 @@ def trace_network(
     them, and ``B`` must be 2 or more.
     """
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
-    with torch.no_grad():
+    with TRACING, torch.no_grad():
         return torch.export.export(_Outputs(network, levels).eval(), (windows,), dynamic_shapes=shapes)
 
 
@@ -56,7 +60,7 @@ def trace_stage(
 
     Of ``windows`` ``(B, C, *spatial)``, which the first stage takes, only shape, dtype and device count.
     """
-    with torch.no_grad():
+    with TRACING, torch.no_grad():
         # without computing anything
         with FakeTensorMode(allow_non_fake_inputs=True):
             kept = {"input": torch.empty_like(windows)}
