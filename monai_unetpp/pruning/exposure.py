@@ -126,9 +126,9 @@ def _restricted(decision: Decision, exposure: Exposure, deepest: str) -> Decisio
             blockers=(reason, *decision.blockers),
             summary=f"No verdict, keep {deepest} for now: {reason}",
         )
-    if exposure.selecting and decision.verdict == "prune":
-        return dataclasses.replace(decision, optimistic=True)
-    if exposure.selecting:
+    if exposure.selecting and (decision.verdict == "prune" or decision.role == "confirm"):
+        decision = dataclasses.replace(decision, optimistic=True)
+    if exposure.selecting and decision.verdict != "prune":
         text = (
             f"{exposure.selecting} of {exposure.cases} cases chose the weights: selection favours the deepest level; "
             "test on unseen cases."

@@ -147,6 +147,17 @@ def point_role(point: OperatingPoint, result: PruningResult) -> str:
     return ", ".join(roles) or "cut out of the full network"
 
 
+def judged_rows(result: PruningResult, decision: Decision | None) -> list[ScoreRow]:
+    """The scores of the cases that a decision is about: those that chose the level, or those that only confirm it."""
+    confirms = decision is not None and decision.role == "confirm"
+    asked = ALL if decision is None else decision.dataset
+    return [
+        row
+        for row in result.rows
+        if asked in (ALL, row.dataset) and ((row.dataset, row.case) in result.confirming) == confirms
+    ]
+
+
 def summarise(result: PruningResult) -> Summary:
     """Average scores, costs relative to the deepest level, and the worst cases of the chosen one."""
     deepest, grid = deepest_point(result), result.grid

@@ -46,7 +46,7 @@ from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
 from monai_unetpp.pruning.rules import Margin
-from monai_unetpp.pruning.summary import ALL, verdict
+from monai_unetpp.pruning.summary import judged_rows, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference, format_metric
 from monai_unetpp.reporting.markdown import code, escape, format_table
 
@@ -287,15 +287,8 @@ def _accuracy(level: str, decision: Decision | None, result: PruningResult | Non
     if compared or result is None:
         return compared
     deepest = list(_point_names(result).values())[-1]
-    # the cases of the verdict: those that chose the level, or those that only confirm it
-    confirms = decision is not None and decision.role == "confirm"
-    rows = [
-        row
-        for row in result.rows
-        if row.point in (deepest, point) and (((row.dataset, row.case) in result.confirming) == confirms)
-    ]
-    asked = decision.dataset if decision is not None else ALL
-    names = [name for name in dict.fromkeys(row.dataset for row in rows) if asked in (ALL, name)]
+    rows = [row for row in judged_rows(result, decision) if row.point in (deepest, point)]
+    names = dict.fromkeys(row.dataset for row in rows)
     sets = [PairedScores.from_rows(rows, list(dict.fromkeys((deepest, point))), name) for name in names]
     means = []
     for metric in GUARDED:

@@ -28,10 +28,15 @@ from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning import results, summary
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
+from monai_unetpp.pruning.points.tradeoffs import (
+    mean_accuracy,
+    mean_accuracy_where_labelled,
+    pareto_front,
+    resampled_accuracy,
+)
 from monai_unetpp.pruning.report import report_files
 from monai_unetpp.pruning.report.front import plot_trade_offs
-from monai_unetpp.pruning.report.opening import honesty, plain_verdict
+from monai_unetpp.pruning.report.opening import honesty, key_facts, plain_verdict
 from monai_unetpp.pruning.report.plots import plot_case_lines, plot_differences
 from monai_unetpp.pruning.report.report_files import SCHEMA_VERSION, read_report, write_report
 from monai_unetpp.pruning.report.result_tables import accuracy_table, comparisons_table, cost_table, stability_table
@@ -53,7 +58,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import summarise, verdict
-from monai_unetpp.pruning.wording import interval_note
+from monai_unetpp.pruning.wording import format_difference, interval_note
 from monai_unetpp.reporting.numbers import significant
 
 TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
@@ -213,6 +218,26 @@ def make_result(**changes) -> PruningResult:
         error_auroc=0.9312,
     )
     return dataclasses.replace(result, **changes)
+
+
+def test_figures_beside_a_verdict_are_of_its_own_cases():
+    """Of those that confirm, or that chose where nothing was confirmed, and not of both together."""
+    held = tuple(("oslo", f"oslo_{number:03d}") for number in range(6))
+    rows = scores(("oslo",), POINTS, LABELS, 15)
+    choosing, confirming = (
+        [row for row in rows if ((row.dataset, row.case) in held) == part] for part in (False, True)
+    )
+    chose = decision(tuple(choosing), "oslo", LABELS, "L2", "choose")
+    confirmed = decision(tuple(confirming), "oslo", LABELS, "L2", "confirm")
+    for decisions, own in (((chose,), choosing), ((chose, confirmed), confirming)):
+        result = make_result(rows=rows, confirming=held, decisions=decisions)
+        means = mean_accuracy_where_labelled(own, ["L2", "L3"])
+        (fact,) = (fact for fact in key_facts(result, summarise(result)) if "mean Dice" in fact.meaning)
+        assert fact.value == format_difference("dice", means["L2"] - means["L3"])
+        # the means of all cases stand without the differences of a part
+        assert "Dice difference" not in accuracy_table(result, summarise(result), "oslo").columns
+    whole = make_result(rows=rows, decisions=(decision(rows, "oslo", LABELS, "L2"),))
+    assert "Dice difference" in accuracy_table(whole, summarise(whole), "oslo").columns
 
 
 def single(level: str = "L3", verdict: str = "keep", summary: str = "Keep L3.") -> PruningResult:

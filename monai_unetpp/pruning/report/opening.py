@@ -10,7 +10,7 @@ from monai_unetpp.errors import counted
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
-from monai_unetpp.pruning.summary import ALL, Summary, deepest_point, shown_loser, verdict
+from monai_unetpp.pruning.summary import ALL, Summary, deepest_point, judged_rows, shown_loser, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference, format_metric, speed_up
 from monai_unetpp.reporting.numbers import rough_percent
 
@@ -62,7 +62,7 @@ def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
     for share, what in ((cost.parameter_share, "parameters"), (cost.memory_share, "peak memory")):
         if share is not None:
             facts.append(Fact(rough_percent(share), f"of the {what} of {deepest.name}"))
-    means = mean_accuracy_where_labelled(result.rows, [shown.name, deepest.name])
+    means = mean_accuracy_where_labelled(judged_rows(result, verdict(result)), [shown.name, deepest.name])
     if means:
         own, other = (format_metric("dice", means[point.name]) for point in (shown, deepest))
         difference = format_difference("dice", means[shown.name] - means[deepest.name])
@@ -200,6 +200,12 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     single = [each for each in exposures if each.dataset != ALL] or list(exposures)
     selecting = [each for each in single if each.selecting and not each.training and not each.out_of_fold]
     sentences = _out_of_fold_sentences([each for each in single if each.out_of_fold])
+    trained = [each for each in single if each.training and not each.out_of_fold]
+    sentences += [
+        f"{each.training} of {each.cases} cases of {each.dataset} trained the network: figures on them are optimistic, "
+        "and only other cases can confirm a choice by them."
+        for each in trained
+    ]
     for rule in dict.fromkeys(each.rule for each in selecting):
         counts = ", ".join(
             f"{each.selecting} of {each.cases} cases of {each.dataset}" for each in selecting if each.rule == rule

@@ -159,8 +159,10 @@ def _chosen_rows(result: PruningResult) -> list[int]:
 def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Table:
     """Scores, states and the difference from the deepest level for every level and label of one data set."""
     chosen = chosen_point(result)
-    # a data set that was split has two decisions, neither of which is about the means of all its cases
-    decisions = [d for d in result.decisions if d.dataset == dataset]
+    # no decision about a part of a data set is about the means of all its cases
+    held = {case for data_set, case in result.confirming if data_set == dataset}
+    split = held and held != {row.case for row in result.rows if row.dataset == dataset}
+    decisions = [] if split else [d for d in result.decisions if d.dataset == dataset]
     compared = {(c.point, c.label, c.metric): c for d in decisions[:1] for c in d.comparisons if len(decisions) == 1}
     # only one metric's interval fits beside the means; the comparisons hold the others
     guarded = [key for key in METRICS if any(metric == key for _, _, metric in compared)][:1]
