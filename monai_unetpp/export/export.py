@@ -16,7 +16,7 @@ import torch
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, load_network, read_metadata_entry, read_network_def
 from monai_unetpp.bundles.json_files import default_level, read_object
 from monai_unetpp.export.formats import FORMATS, Format
-from monai_unetpp.files import atomic_path, write_json
+from monai_unetpp.files import atomic_path, make_output_dir, write_json
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
@@ -94,7 +94,7 @@ def export_network(
         RuntimeError: the file cannot be written, or does not agree with the network and was not kept.
         TypeError: the network is not a ``NestedUNet``.
         ValueError: format, level, suffix or shape is invalid.
-        OSError: ``path`` cannot be written to.
+        OSError: ``path`` cannot be written to, or files beside it are not of an earlier export.
     """
     target = _check(network, path, format, window_shape, batch_size, dynamic_batch)
     chosen = FORMATS[format]
@@ -192,8 +192,7 @@ def _check(
     suffix = FORMATS[format].suffix
     if Path(path).suffix.lower() != suffix:
         raise ValueError(f"path must end in {suffix} for format {format}, got {fspath(path)!r}.")
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{path}: is a folder. Give the name of a file, or remove the folder.")
+    _check_free(Path(path).with_suffix(suffix), FORMATS[format].companions)
     sizes = list(window_shape) if isinstance(window_shape, Sequence) else []
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
     if not whole or len(sizes) != network.spatial_dims:
@@ -209,6 +208,20 @@ def _check(
             "that as batch_size."
         )
     return Path(path).with_suffix(suffix)
+
+
+def _check_free(target: Path, companions: Sequence[str]) -> None:
+    """Refuse to write over folders, or files that lie where those beside the exported one would."""
+    beside = [*map(target.with_suffix, companions), Path(f"{target}.json")]
+    for path in (target, *beside):
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: is a folder. Give the name of another file, or remove the folder.")
+    other = next(filter(Path.exists, beside), None)
+    if other is not None and not target.exists():
+        raise FileExistsError(
+            f"{other}: exists, and would be replaced beside {target.name}. Move it away, or give another name."
+        )
+    make_output_dir(target.parent)
 
 
 def _write(

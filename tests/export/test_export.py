@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 import warnings
 
 import pytest
@@ -135,10 +136,27 @@ def test_wrong_arguments(changes, message, network):
         export_network(network, **arguments)
 
 
-def test_a_folder_is_no_file(network, tmp_path):
-    (tmp_path / "network.ts").mkdir()
-    with pytest.raises(IsADirectoryError, match=r"network\.ts: is a folder\. Give the name of a file"):
+@pytest.mark.parametrize("name", ["network.ts", "network.ts.json"])
+def test_a_folder_is_no_file(network, tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"{re.escape(name)}: is a folder\. Give the name of another file"):
         export_network(network, tmp_path / "network.ts", "torchscript", (8, 8))
+
+
+@pytest.mark.parametrize("name", ["network.bin", "network.xml.json"])
+def test_files_of_others_beside_an_export_are_not_replaced(network, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        FileExistsError, match=rf"{re.escape(name)}: exists, and would be replaced beside network\.xml\."
+    ):
+        export_network(network, tmp_path / "network.xml", "openvino", (8, 8))
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(network, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"must be a folder that can be written to, got '.*file' \("):
+        export_network(network, tmp_path / "file" / "network.ts", "torchscript", (8, 8))
 
 
 def test_wrong_network():
