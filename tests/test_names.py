@@ -38,7 +38,7 @@ FLOORS = (
         "window_layout",
         "free_memory",
     },
-    {"measuring", "reporting", "losses"},
+    {"measuring", "reporting", "losses", "case_results"},
     {"data", "metrics", "networks"},
     {"runner", "bundles", "inferers", "engines", "results", "segmentation_options", "guard"},
     {"chaining"},
