@@ -39,6 +39,11 @@ class PrecisionInferer(Inferer):
 
         def autocast_network(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             with torch.autocast(x.device.type, dtype=dtype):
-                return map_outputs(torch.Tensor.float, network(x, *args, **kwargs))
+                return map_outputs(_in_float32, network(x, *args, **kwargs))
 
         return self.inferer(inputs, autocast_network, *args, **kwargs)
+
+
+def _in_float32(output: torch.Tensor) -> torch.Tensor:
+    """Floating-point numbers in float32; classes and masks as they are."""
+    return output.float() if output.is_floating_point() else output

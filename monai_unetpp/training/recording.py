@@ -94,7 +94,9 @@ class BestModelSaver(ModelSaver):
         rule: which weights these are, for the record.
         started_from: see :class:`LastModelSaver`.
 
-    Attach it to the evaluator; it follows the evaluator's key metric, larger is better.
+    Attach it to the evaluator; it follows the evaluator's key metric, larger is better. In distributed training, batch
+    norms have statistics of each process until the next step: with ``SyncBatchNorm`` the metric is exactly that of the
+    weights that are kept, which are those of the first process.
     """
 
     def __init__(

@@ -51,6 +51,11 @@ def test_windows_are_stitched_in_float32(network):
     assert network.seen == {torch.bfloat16}
 
 
+def test_classes_keep_their_type(network):
+    result = PrecisionInferer(precision="bf16")(torch.rand(1, 1, 8, 8), lambda x: network(x).argmax(1, keepdim=True))
+    assert result.dtype == torch.int64
+
+
 @pytest.mark.parametrize("form", [list, dict])
 def test_lists_and_dicts_keep_their_form(network, form):
     def several(x):

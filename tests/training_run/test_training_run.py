@@ -128,6 +128,7 @@ def test_an_interruption_tells_how_to_continue(processes, told, discs_dir, tmp_p
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", processes)
     monkeypatch.setattr("monai_unetpp.training_run.train", interrupt)
     assert cli.main(["train", str(discs_dir), "-o", str(tmp_path / "b")]) == 130
