@@ -85,8 +85,7 @@ def plan(
     """Measure a data set, and write a bundle without weights for training on it, with ``docs/plan.md``.
 
     All cases are checked first, then the training cases are measured (with folds all cases), and a training step of a
-    small network is timed.
-    The same data, class of machine and version give the same plan.
+    small network is timed. The same data, class of machine and version give the same plan.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.
