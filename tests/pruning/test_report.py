@@ -39,7 +39,13 @@ from monai_unetpp.pruning.report.front import plot_trade_offs
 from monai_unetpp.pruning.report.opening import honesty, key_facts, plain_verdict
 from monai_unetpp.pruning.report.plots import plot_case_lines, plot_differences
 from monai_unetpp.pruning.report.report_files import SCHEMA_VERSION, read_report, write_report
-from monai_unetpp.pruning.report.result_tables import accuracy_table, comparisons_table, cost_table, stability_table
+from monai_unetpp.pruning.report.result_tables import (
+    accuracy_table,
+    comparisons_table,
+    cost_table,
+    glance_table,
+    stability_table,
+)
 from monai_unetpp.pruning.report.worst_cases import save_overlay
 from monai_unetpp.pruning.results import (
     AdaptiveDepth,
@@ -58,7 +64,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import summarise, verdict
-from monai_unetpp.pruning.wording import format_difference, interval_note
+from monai_unetpp.pruning.wording import format_difference, format_metric, interval_note
 from monai_unetpp.reporting.numbers import significant
 
 TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
@@ -236,6 +242,14 @@ def test_figures_beside_a_verdict_are_of_its_own_cases():
         assert fact.value == format_difference("dice", means["L2"] - means["L3"])
         # the means of all cases stand without the differences of a part
         assert "Dice difference" not in accuracy_table(result, summarise(result), "oslo").columns
+        glance = glance_table(result, summarise(result))
+        dice = [row.score.dice for row in own if (row.point, row.label) == ("L2", LABELS[0])]
+        shown = glance.rows[1][glance.columns.index(f"Dice, {LABELS[0]}")]
+        assert shown.text.startswith(
+            format_metric("dice", statistics.fmean(value for value in dice if value is not None))
+        )
+        part = "confirm" if own is confirming else "choose"
+        assert glance.notes[0].endswith(f"over the cases of “oslo” that {part} the level.")
     whole = make_result(rows=rows, decisions=(decision(rows, "oslo", LABELS, "L2"),))
     assert "Dice difference" in accuracy_table(whole, summarise(whole), "oslo").columns
 

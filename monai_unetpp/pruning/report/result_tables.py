@@ -6,6 +6,7 @@ This module neither decides nor measures: it compares the scores and costs of a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from monai_unetpp.errors import counted
@@ -22,10 +23,13 @@ from monai_unetpp.pruning.summary import (
     chosen_point,
     data_sets,
     deepest_point,
+    judged_rows,
     ordered_decisions,
     point_role,
     shown_labels,
     shown_loser,
+    summarise,
+    verdict,
 )
 from monai_unetpp.pruning.wording import (
     STATE_TONES,
@@ -117,8 +121,10 @@ def verdicts_table(result: PruningResult) -> Table:
 
 
 def glance_table(result: PruningResult, summary: Summary) -> Table:
-    """The levels at a glance: accuracy over all cases, cost and speed-up."""
-    dataset = data_sets(result)[0]
+    """The levels at a glance: accuracy over the cases that the verdict is about, cost and speed-up."""
+    decision = verdict(result)
+    judged = dataclasses.replace(result, rows=tuple(judged_rows(result, decision)) or result.rows)
+    accuracies, dataset = summarise(judged), data_sets(judged)[0]
     labels = shown_labels(result)
     if len(labels) > _GLANCE_LABELS and FOREGROUND in labels:
         labels = (FOREGROUND,)
@@ -128,7 +134,7 @@ def glance_table(result: PruningResult, summary: Summary) -> Table:
     for point in result.points:
         record: dict[str, TableCell | str | None] = {"Level": point.name, "Role": point_role(point, result)}
         for label in labels:
-            accuracy = summary.of(dataset, point.name, label)
+            accuracy = accuracies.of(dataset, point.name, label)
             record[f"Dice, {label}"] = mean_and_sd("dice", accuracy.metrics["dice"]) if accuracy else None
         if result.costs:
             cost = result.costs.get(point.name)
@@ -140,6 +146,8 @@ def glance_table(result: PruningResult, summary: Summary) -> Table:
             }
         records.append(record)
     cases = "all data sets" if dataset == ALL else quoted(dataset)
+    if result.confirming:
+        cases += " that confirm the level" if decision.role == "confirm" else " that choose the level"
     ratio = "Speed-up: median time per volume of the deepest level divided by that of this level."
     return Table.of(
         "The levels at a glance",
