@@ -91,7 +91,7 @@ def _match(network: NestedUNet, source: str | PathLike[str]) -> tuple[Transfer, 
         chosen |= found
     # heads alone would classify what random nodes give them
     if not any(key.startswith("nodes.") for key in chosen):
-        raise ValueError(f"{path}: none of its weights fit the network{_difference(network.config, config)}")
+        raise ValueError(f"{path}: none of its weights fit the network{_difference(network.config, config, given)}")
     _warn_of_other_results(path, network.config, config)
     sizes = {key: parameter.numel() for key, parameter in network.named_parameters()}
     weights = sum(size for key, size in sizes.items() if key in chosen)
@@ -113,12 +113,15 @@ def _warn_of_other_results(path: Path, own: Mapping[str, Any], given: Mapping[st
             logger.warning("%s: its weights were trained with %s, and go on with %s.", path, *told)
 
 
-def _difference(own: Mapping[str, Any], given: Mapping[str, Any] | None) -> str:
+def _difference(own: Mapping[str, Any], given: Mapping[str, Any] | None, weights: _Tensors) -> str:
     """In what networks differ whose weights do not fit, and which values would make them fit."""
     unknown = ", which has other features, kernels, norm or axes. Give weights of a network like it."
+    ours = shaping_arguments(own)
     if given is None:
+        if ours["norm"] == "batch" and not any(key.endswith(".running_mean") for key in weights):
+            unknown += " They are not of batch norm as here: for those of instance norm, plan with --set norm=instance."
         return unknown
-    ours, theirs = shaping_arguments(own), shaping_arguments(given)
+    theirs = shaping_arguments(given)
     names = [name for name in ours if not _agree(name, ours[name], theirs[name])]
     if not names:
         return unknown

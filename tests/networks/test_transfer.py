@@ -75,6 +75,14 @@ def test_weights_that_do_not_fit_at_all_are_refused_with_what_would_make_them_fi
         transfer_weights(net(block="residual"), source)
 
 
+def test_weights_without_a_description_are_refused_with_the_norm_that_they_may_have(source):
+    torch.save({key: value.clone() for key, value in net().state_dict().items()}, source)
+    with pytest.raises(ValueError, match=r"has other features.* not of batch norm .* --set norm=instance\.$"):
+        transfer_weights(net(norm="batch"), source)
+    with pytest.raises(ValueError, match=r"Give weights of a network like it\.$"):
+        transfer_weights(net(features=(3, 5)), source)
+
+
 def test_what_would_fit_is_told_without_changing_anything(source):
     with torch.device("meta"):
         network = net(out_channels=5, in_channels=3)
