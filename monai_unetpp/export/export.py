@@ -245,6 +245,8 @@ def _write(
                 f"{target}: the exported network must agree with the network to {chosen.tolerance:g} of its largest "
                 f"logit, got a difference of {difference:.2g}. The file was not kept; use another format."
             )
+        # an interruption leaves no description of the network that was there before
+        Path(f"{target}.json").unlink(missing_ok=True)
         for suffix in chosen.companions:
             os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
     return expected[0], difference
