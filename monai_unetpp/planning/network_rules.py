@@ -347,11 +347,21 @@ def _lengthened(strides: list[list[int]], patch: Sequence[int], least: int) -> l
 
 
 def kernels_of(strides: Sequence[Sequence[int]], spacing_mm: Sequence[float] | None, dims: int) -> list[list[int]]:
-    """Kernel sizes by resolution and axis: 1 along an axis with at least twice the finest spacing, else 3."""
+    """Kernel sizes by resolution and axis: 1 along an axis with at least twice the finest spacing, else 3.
+
+    From 3 on they stay 3: that strides made an axis coarser than a short one, which has too few voxels for them, is no
+    reason to see less along it.
+
+    Example:
+        >>> kernels_of([[2, 2, 1], [2, 2, 1]], [0.5, 0.5, 1.0], dims=3)
+        [[3, 3, 1], [3, 3, 3], [3, 3, 3]]
+    """
     spacing = list(spacing_mm or [1.0] * dims)
+    extended = [False] * dims
     kernels = []
     for stride in [*strides, [1] * dims]:
-        kernels.append([3 if mm < _ALIKE * min(spacing) else 1 for mm in spacing])
+        extended = [before or mm < _ALIKE * min(spacing) for before, mm in zip(extended, spacing, strict=True)]
+        kernels.append([3 if each else 1 for each in extended])
         spacing = [step * mm for step, mm in zip(stride, spacing, strict=True)]
     return kernels
 

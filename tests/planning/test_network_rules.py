@@ -58,6 +58,15 @@ def test_thick_slices_are_halved_and_convolved_once_they_are_as_thin_as_the_rest
     assert kernels == [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
 
 
+@pytest.mark.parametrize(
+    ("patch", "spacing"), [([160, 160, 8], [1.0, 1.0, 1.0]), ([12, 8, 6], None), ([256, 256, 12], [1.0, 1.0, 1.9])]
+)
+def test_kernels_do_not_shrink_along_axes_that_strides_made_coarser_than_a_short_one(patch, spacing):
+    strides = strides_of(patch, spacing)
+    assert [2, 2, 1] in strides
+    assert kernels_of(strides, spacing, 3) == [[3, 3, 3]] * (len(strides) + 1)
+
+
 def test_it_is_told_where_what_was_set_by_hand_may_not_fit_the_memory(caplog):
     chosen({"batch_size": 2})
     assert "may run out" not in caplog.text
