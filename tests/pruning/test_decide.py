@@ -520,6 +520,36 @@ class TestGuards:
         assert (found(decision, "L2").cases, found(decision, "L1").cases) == (40, 39)
         assert found(decision, "L2").mean_difference > 0.02
 
+    def test_false_positives_of_the_deepest_level_pass_no_label_that_is_in_no_case(self) -> None:
+        rows = rows_of(levels(40))
+        for row in rows[:]:
+            state: State = "false_positive" if row.point == "L3" and row.case < "case_025" else "both_empty"
+            rows.append(dataclasses.replace(row, label="Tumour", score=empty(state)))
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        tumour = found(decision, "L2", label="Tumour")
+        assert (tumour.mean_difference, tumour.state, decision.verdict) == (1.0, "inconclusive", "inconclusive")
+        assert "L2: Dice of Tumour: Tumour is in no case, so nothing can be said about it." in decision.blockers[0]
+        assert not decision.warnings
+        assert decision.subjects_needed is None
+
+    def test_new_false_positives_of_a_label_that_is_in_no_case_still_fail(self) -> None:
+        rows = rows_of(levels(40))
+        for row in rows[:]:
+            state: State = "false_positive" if row.point != "L3" and row.case < "case_025" else "both_empty"
+            rows.append(dataclasses.replace(row, label="Tumour", score=empty(state)))
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, found(decision, "L2", label="Tumour").state) == ("keep", "fail")
+
+    def test_false_positives_of_the_deepest_level_do_not_make_up_for_a_loss_elsewhere(self) -> None:
+        rows = rows_of(levels(60, l1=-0.02, l2=-0.02))
+        for number in range(6):
+            for point, state in (("L1", "both_empty"), ("L2", "both_empty"), ("L3", "false_positive")):
+                rows = replace_score(rows, point, f"case_{number:03d}", empty(state))
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert found(decision, "L2").mean_difference > 0
+        assert decision.verdict == "keep"
+        assert "Dice of Anterior, where both find it, is worse by more than the margin" in decision.blockers[0]
+
     def test_a_label_with_nothing_but_false_positives_cannot_be_tested(self) -> None:
         rows = rows_of(levels(40))
         rows += [dataclasses.replace(row, label="Tumour", score=empty("false_positive")) for row in rows]

@@ -119,14 +119,22 @@ class LevelTest:
         return ""
 
     def _untested(self, point: str, metric: str, label: str) -> str:
-        scores = [self.paired.scores[self.reference, label, case] for case in self.paired.subjects]
-        if not any(score.state in ("ok", "missed") for score in scores):
-            return (
-                f"{point}: {label} is in no case, so nothing can be said about it. Add cases that have it, or name the "
-                "labels to guard, as in --margin dice:LABEL=0.01."
-            )
+        if not self._in_cases(label):
+            return f"{point}: {self._in_no_case(label)}."
         what = f"{METRICS[metric].in_words} of {label}"
         return f"{point}: {what} cannot be tested on fewer than two subjects{self._left_out(label, point)}."
+
+    def _in_cases(self, label: str) -> bool:
+        """Whether the truth of any case has the label."""
+        scores = (self.paired.scores[self.reference, label, case] for case in self.paired.subjects)
+        return any(score.state in ("ok", "missed") for score in scores)
+
+    @staticmethod
+    def _in_no_case(label: str) -> str:
+        return (
+            f"{label} is in no case, so nothing can be said about it. Add cases that have it, or name the labels to "
+            "guard, as in --margin dice:LABEL=0.01"
+        )
 
     def _left_out(self, label: str, point: str) -> str:
         """End of a sentence: how many pairs are left out because both points have a false positive."""
@@ -158,7 +166,8 @@ class LevelTest:
     def _weak_reference(self, comparison: Comparison) -> str:
         """A warning if the reference is far worse than a shallower level."""
         margin = comparison.margin
-        if comparison.mean_difference < _FAR_ABOVE * margin or comparison.lower_bound < margin:
+        clear = comparison.mean_difference >= _FAR_ABOVE * margin and comparison.lower_bound >= margin
+        if not clear or not self._in_cases(comparison.label):
             return ""
         what = f"{METRICS[comparison.metric].in_words} of {comparison.label}"
         return (
@@ -222,8 +231,7 @@ class LevelTest:
             return judged[0]
         if guard.label in self.held:
             return "inconclusive", f"{what}: {self.held[guard.label]}, so it is no reference."
-        if guard.found is not None and (seen := int(np.isfinite(guard.found).sum())) > 1:
-            judged.append(self._judge_mean(f"{what}, where both find it,", guard, self._bounds(guard.found), seen))
+        judged += self._judge_found(what, guard)
         drops, gains = int((guard.drops < 0).sum()), int((guard.drops > 0).sum())
         limit = self.rules.max_case_drop.get(guard.metric, math.nan)
         state, told = self._judge_counts(drops, gains, guard.subjects, failing)
@@ -232,6 +240,17 @@ class LevelTest:
             f"{-worst:.4f}) and rises by as much in {gains}{told}."
         )
         return min([*judged, (state, large)], key=lambda each: _ORDER.index(each[0]))
+
+    def _judge_found(self, what: str, guard: GuardSample) -> list[tuple[State, str]]:
+        """The state of the cases where both find the label, unless these are all."""
+        if guard.found is None:
+            return []
+        if not self._in_cases(guard.label):
+            return [("inconclusive", f"{what}: {self._in_no_case(guard.label)}.")]
+        seen = int(np.isfinite(guard.found).sum())
+        if seen < 2:
+            return [("inconclusive", f"{what}: both find it in fewer than two subjects.")]
+        return [self._judge_mean(f"{what}, where both find it,", guard, self._bounds(guard.found), seen)]
 
     def _judge_mean(self, what: str, guard: GuardSample, bounds: MeanBounds, n: int) -> tuple[State, str]:
         margin, alpha = guard.margin, self.rules.alpha

@@ -29,8 +29,8 @@ class GuardSample:
 
     Attributes:
         differences: ``(subjects,)`` mean difference of each subject, negative where worse; NaN without a comparison.
-        found: the same on the cases where neither misses the label; None if these are all cases. Misses are judged
-            by their number.
+        found: the same on the cases that have the label and where both find it; None if these are all cases. Neither
+            misses nor false positives of the reference may make up for a loss there.
         drops: ``(subjects,)`` -1 where more cases drop by more than the limit than gain as much, 1 where fewer do, 0
             otherwise.
     """
@@ -62,7 +62,7 @@ class GuardSample:
         )
         values = at_point - at_reference
         states = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
-        seen = np.array(["missed" not in each for each in states], dtype=bool)
+        seen = np.array([each == {"ok"} for each in states], dtype=bool)
         least = np.inf if limit is None else limit + _ROUNDING
         return cls(
             metric,
