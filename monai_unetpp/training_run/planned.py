@@ -197,10 +197,12 @@ def _has_other_cases(options: TrainOptions, made: TrainingPlan) -> bool:
 
 
 def _is_for_another_time(options: TrainOptions, made: TrainingPlan) -> bool:
-    """Whether a network would get clearly more or less time than it was planned for."""
+    """Whether a network would get clearly more or less time than it was planned for, or be trained on other lists."""
+    folds = made.folds if options.folds is None else options.folds
+    if trained_lists(folds) != trained_lists(made.folds):
+        return True
     if "steps" in made.by_hand:
         return False
-    folds = made.folds if options.folds is None else options.folds
     asked = training_minutes(made.minutes if options.minutes is None else options.minutes, folds)
     planned = training_minutes(made.minutes, made.folds)
     return abs(asked - planned) > _SAME_TIME * planned

@@ -490,6 +490,10 @@ def test_a_plan_is_made_anew_for_other_cases_and_for_values_of_its_own_that_are_
     assert planned_bundle(options(data, bundle), told.append).plan.validation.startswith("2 cases")
     assert planned_bundle(options(data, bundle), told.append).plan.validation.startswith("2 cases")
     assert told[-1].endswith("already planned.")
+    # with folds all cases are trained on, whatever the time of each training
+    assert planned_bundle(options(data, bundle, folds=3), told.append).plan.folds == 3
+    assert any("was planned for other minutes or folds, and is planned anew" in line for line in told)
+    assert len(Fingerprint.read(bundle / "configs" / "fingerprint.json").cases) == 7
 
 
 @pytest.mark.slow
