@@ -143,6 +143,10 @@ def _of_bundle(bundle: str | PathLike[str], window_shape: Sequence[int] | None) 
             f"{config}: its windows are chosen for each image, and contenders share one size. Give it as window_shape "
             "(--window)."
         )
+    if window_shape is not None and len(window_shape) != dims:
+        raise ValueError(
+            f"window_shape must have {dims} sizes, as the images of {folder.name} have axes, got {tuple(window_shape)}."
+        )
     return {
         "features": network_def["features"],
         "in_channels": network_def["in_channels"],
@@ -301,7 +305,9 @@ class _Contest:
         process = stack.enter_context(ContenderProcess(contender, self.task))
         try:
             if contender == self._contenders[0]:
-                self._expected = process.expect()
+                # in a process of its own, as memory that this one keeps would not count for the reference
+                with ContenderProcess(contender, self.task) as extra:
+                    self._expected = extra.expect()
             self._entrants[contender] = _Entrant(contender, process, process.start())
         except RuntimeError as e:
             self._drop(contender, process, e)

@@ -425,6 +425,21 @@ class TestGroups:
         assert speed_up["L4 torch fp32"] == 2
         assert speed_up["L4 torch bf16"] == 6
 
+    def test_the_reference_has_computed_nothing_before_its_memory_is_measured(self, fake, monkeypatch):
+        calls = {}
+
+        def noting(method):
+            def noted(process):
+                calls.setdefault(process, []).append(method.__name__)
+                return method(process)
+
+            return noted
+
+        for name in ("expect", "start"):
+            monkeypatch.setattr(FakeProcess, name, noting(getattr(FakeProcess, name)))
+        fake({}, levels=["L4"], precisions=["fp32"])
+        assert sorted(calls.values()) == [["expect"], ["start"], ["start"]]
+
 
 class TestFailures:
     def test_one_that_cannot_start_is_missing_and_the_rest_goes_on(self, fake):
@@ -533,6 +548,10 @@ class TestBundle:
             measure_inference(bundle=bundle)
         options = SpeedOptions(bundle=bundle, window_shape=(16, 16, 16), quick=True)
         assert speed.make_task(options, torch.device("cpu"), str(tmp_path)).window_shape == (16, 16, 16)
+
+    def test_windows_have_the_axes_of_the_bundle(self, hippocampus_bundle):
+        with pytest.raises(ValueError, match=r"window_shape must have 3 sizes, as the images of .* got \(32, 32\)"):
+            measure_inference(bundle=hippocampus_bundle, window_shape=(32, 32))
 
     def test_no_such_bundle(self):
         with pytest.raises(FileNotFoundError, match="got 'nonsense'"):
