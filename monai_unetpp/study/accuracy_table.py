@@ -301,6 +301,8 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
         if row["iou_difference"] is not None
     }
     level = f" ({', '.join(sorted(confidences))})" if confidences else ""
+    counts = sorted({row["iou_difference"]["subjects"] for row in study["rows"] if row["iou_difference"] is not None})
+    over = "subjects" if not counts else f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} subjects"
     return (
         "## How to read this\n\n"
         f"- IoU and Dice: mean over the foreground classes ({classes}) of a case, then over the cases. The background "
@@ -308,7 +310,7 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
         "score; in a difference from a network with a false positive there, it counts as 1. With several seeds, ± "
         f"gives the standard deviation over seeds (seed {', '.join(seeds)}).\n"
         f'- The reference is "{reference}" at its deepest level. Differences are paired by case and seed; positive '
-        f"means better than the reference. The intervals{level} are over subjects: they say nothing about other seeds "
+        f"means better than the reference. The intervals{level} are over {over}: they say nothing about other seeds "
         "or training cases, and are not corrected for the number of comparisons.\n"
         "- Parameters, FLOPs and time are those of the network as it would be used: cut to its level, without other "
         "heads. The mean of heads needs all heads. Time is the median for one window; all networks were timed in "

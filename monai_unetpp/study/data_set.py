@@ -74,8 +74,10 @@ class StudyCases(DataSetDescription):
         return {**self.description(), "content": self.content}
 
     def description(self) -> dict[str, Any]:
-        """The same without the content of the files."""
+        """The same without the content of the files; subjects only where more than the cases' names tells them."""
+        given = any(rule is not None for rule in self.subject_rules.values())
         return {
+            **({"subjects": self.subjects} if given else {}),
             "name": self.name,
             "spatial_dims": self.spatial_dims,
             "in_channels": self.in_channels,

@@ -140,6 +140,7 @@ def run_study(
     study = _Study(folder, cases, settings, runs, chosen, teller(progress, logger))
     plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]
     if list_only:
+        study.folder.compare_settings(study.settings)
         return StudyOutcome(study.states(plan))
     study.folder.compare(study.settings, study.cases)
     check_drawing()

@@ -55,9 +55,23 @@ class StudyFolder:
         if stored is None:
             return {}
         before = stored.pop("cases", None)
-        if not isinstance(before, dict) or not cases.description().items() <= before.items():
-            raise ValueError(self._refusal(_difference("cases", None, None)))
+        now = cases.description()
+        if (
+            not isinstance(before, dict)
+            or not now.items() <= before.items()
+            or ("subjects" in before) > ("subjects" in now)
+        ):
+            raise ValueError(self._refusal(_difference("cases", before, now)))
         return stored
+
+    def compare_settings(self, settings: StudySettings) -> None:
+        """Refuse other settings than those of the folder, without its cases, whose files take long to read.
+
+        Raises:
+            ValueError: the folder holds runs of other settings.
+        """
+        now, stored = settings.as_dict(), self._stored()
+        self._refuse_changes(now if stored is None else {name: stored.get(name) for name in now}, now)
 
     def compare(self, settings: StudySettings, cases: StudyCases) -> str:
         """The fingerprint of settings and cases, which every result carries; nothing is written.
@@ -67,11 +81,7 @@ class StudyFolder:
         """
         terms = _terms(settings, cases)
         stored = self._stored()
-        before = terms if stored is None else stored
-        changed = [name for name in {**before, **terms} if before.get(name) != terms.get(name)]
-        if changed:
-            differences = "; ".join(_difference(name, before.get(name), terms.get(name)) for name in changed)
-            raise ValueError(self._refusal(differences))
+        self._refuse_changes(terms if stored is None else stored, terms)
         return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
 
     def claim(self, settings: StudySettings, cases: StudyCases) -> None:
@@ -124,6 +134,13 @@ class StudyFolder:
             return None
         return read_json_object(self.settings_file, "Restore it, or give another output_dir.")
 
+    def _refuse_changes(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if changed:
+            raise ValueError(
+                self._refusal("; ".join(_difference(name, before.get(name), now.get(name)) for name in changed))
+            )
+
     def _refusal(self, differences: str) -> str:
         return (
             f"output_dir must hold runs of the same settings only, got {self.path} with others: {differences}. "
@@ -144,5 +161,7 @@ def _terms(settings: StudySettings, cases: StudyCases) -> dict[str, Any]:
 
 def _difference(name: str, before: Any, now: Any) -> str:
     if name == "cases":
+        if isinstance(before, dict) and before.get("subjects") != now.get("subjects"):
+            return "the subjects of its cases are not those that --subjects and --subject_pattern give now"
         return "its cases, images or labels are not those of dataset_dir"
     return f"{name} was {before!r} and is {now!r}"

@@ -60,13 +60,32 @@ def test_files_that_were_changed_under_the_same_names_are_other_cases(discs_dir,
 
 @pytest.mark.slow
 def test_a_list_of_runs_reads_no_images(discs_dir, tmp_path, monkeypatch):
-    folder, settings = StudyFolder(tmp_path), StudySettings(2)
+    folder, settings = StudyFolder(tmp_path), StudySettings(2, precision="fp32")
     folder.claim(settings, find_study_cases(discs_dir))
     monkeypatch.setattr(data_set, "hash_files", lambda files: pytest.fail("the images are read"))
     assert run_study(discs_dir, tmp_path, list_only=True, device="cpu").runs[0].state == "open"
     (folder.settings_file).write_text("{}")
     with pytest.raises(ValueError, match="its cases, images or labels are not those of dataset_dir"):
         run_study(discs_dir, tmp_path, list_only=True, device="cpu")
+
+
+def test_a_list_of_runs_with_other_settings_is_refused_as_their_training_is(discs_dir, tmp_path):
+    StudyFolder(tmp_path).claim(StudySettings(2, budget=5, precision="fp32"), find_study_cases(discs_dir))
+    with pytest.raises(ValueError, match=r"with others: budget was 5 and is 6\. Give its original"):
+        run_study(discs_dir, tmp_path, list_only=True, device="cpu", budget=6)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_subjects_of_a_folder_are_those_of_every_call(discs_dir, tmp_path, first):
+    table, folder, settings = tmp_path / "subjects.csv", StudyFolder(tmp_path / "study"), StudySettings(2)
+    table.write_text("case,subject\n" + "".join(f"disc_{number},{number // 2}\n" for number in range(9)))
+    given, without = find_study_cases(discs_dir, subjects=table), find_study_cases(discs_dir)
+    assert len(set(given.subjects.values())) < len(set(without.subjects.values()))
+    folder.claim(settings, given if first else without)
+    assert folder.read_settings(given if first else without) == settings.as_dict()
+    for refuse in (folder.read_settings, lambda cases: folder.compare(settings, cases)):
+        with pytest.raises(ValueError, match=r"subjects of its cases are not those that --subjects and --subject_pat"):
+            refuse(without if first else given)
 
 
 def test_a_bundle_that_was_changed_is_not_on_equal_terms(discs_dir, tmp_path):
