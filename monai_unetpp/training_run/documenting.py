@@ -25,7 +25,8 @@ from monai_unetpp.pruning.report.result_tables import UNSCORED, accuracy_table, 
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import data_sets, summarise
 from monai_unetpp.reporting.markdown import escape
-from monai_unetpp.training_run.fitting import Fitted
+from monai_unetpp.training_run.fitting import Fitted, read_fitted
+from monai_unetpp.training_run.judging import fold_dir
 
 #: Files of a training that are copied to the bundle's docs.
 _SHOWN = ("curve.csv", "levels.csv", "training.png")
@@ -82,7 +83,7 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
         parts.append(
             f"In addition, {folds} networks were trained on parts of the cases, so that each case is scored by a "
             "network that has never seen its subject. Their scores decide between the levels; for the network in this "
-            "bundle, no part was left out."
+            f"bundle, no part was left out.{_processes_of_folds(bundle, fitted, folds)}"
         )
     if fitted.transfer is not None:
         parts.append(f"It started from weights {escape(fitted.transfer)}.")
@@ -95,6 +96,16 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
         dice = ", and Dice of every level on a few cases" if (bundle / "docs" / "levels.csv").is_file() else ""
         parts.append(f"![Training loss{dice}](training.png)")
     return "\n\n".join(parts)
+
+
+def _processes_of_folds(bundle: Path, fitted: Fitted, folds: int) -> str:
+    """A sentence that says how many processes trained each fold; empty if as many as the bundle's network."""
+    found = [trained for number in range(1, folds + 1) if (trained := read_fitted(fold_dir(bundle, number)))]
+    used = [(*trained.earlier_processes, trained.processes) for trained in found]
+    if set(used) <= {(fitted.processes,)}:
+        return ""
+    numbers = ", ".join(" then ".join(map(str, each)) for each in used)
+    return f" Processes that trained them together, each with batches of its own, fold by fold: {numbers}."
 
 
 def _performance(bundle: Path, result: PruningResult) -> str:

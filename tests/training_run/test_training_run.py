@@ -37,7 +37,8 @@ from monai_unetpp.pruning.scoring.case_scores import CaseEvaluation
 from monai_unetpp.training import LastModelSaver, NumberedPatches, TrainingBudget
 from monai_unetpp.training_run import TrainOptions, timing, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.fitting import _configure, fit
+from monai_unetpp.training_run.documenting import document
+from monai_unetpp.training_run.fitting import _configure, fit, read_fitted
 from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds, spread_cases
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import CaseTime, TimeShares, kept_shares, share_time
@@ -195,6 +196,12 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     assert check_bundle(bundle) == []
     # the pictures are of what the folds' networks saw
     assert list((bundle / "docs").glob("worst_*.png"))
+    # a fold that was trained otherwise is told
+    assert "Processes that trained them together" not in readme
+    edit_json(folds[1] / "training.json", lambda content: content.update(processes=2, earlier_processes=[1]))
+    document(bundle, read_fitted(bundle / "training"), cases=9, folds=3)
+    told = (bundle / "docs" / "README.md").read_text()
+    assert "each with batches of its own, fold by fold: 1, 1 then 2, 1." in told
 
 
 def test_a_copy_that_could_be_in_another_fold_is_refused_before_the_training(tmp_path):
