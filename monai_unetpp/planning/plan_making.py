@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -22,7 +23,15 @@ from monai_unetpp.planning import data_rules
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
 from monai_unetpp.planning.coarsening import choose_coarser_spacing
 from monai_unetpp.planning.data_check import check_data
-from monai_unetpp.planning.data_rules import OVERLAP, OWN, Choice, hidden_labels, prepared_shapes, typical_shape
+from monai_unetpp.planning.data_rules import (
+    OVERLAP,
+    OWN,
+    Choice,
+    hidden_labels,
+    is_anisotropic,
+    prepared_shapes,
+    typical_shape,
+)
 from monai_unetpp.planning.fingerprint import LONGEST_AXIS, Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step, measure_machine
 from monai_unetpp.planning.measuring import take_fingerprint, trained_lists
@@ -193,6 +202,8 @@ def make_plan(
     choices = _Choices(given)
     if choices.settle("orientation", data_rules.choose_orientation(fingerprint)) is None:
         fingerprint = fingerprint.as_stored()
+        if "orientation" in given:
+            _warn_of_mixed_axes(fingerprint)
     _choose_for_data(choices, fingerprint)
     if given.get("spacing_mm"):
         _check_grid(choices, fingerprint, machine)
@@ -284,6 +295,14 @@ def _check_grid(choices: _Choices, fingerprint: Fingerprint, machine: Machine) -
                 f"{choices['spacing_mm']}, at which an image would have {' x '.join(f'{edge:.6g}' for edge in shape)}. "
                 "Give larger numbers, or leave spacing_mm out."
             )
+
+
+def _warn_of_mixed_axes(stored: Fingerprint) -> None:
+    """Tell that axes as stored mean something else from file to file, where thick slices show it."""
+    counts = Counter(axis for case in stored.cases if (axis := is_anisotropic(case.spacing_mm)) is not None)
+    if len(counts) > 1:
+        told = ", ".join(f"axis {axis} of {counted(count, 'case')}" for axis, count in sorted(counts.items()))
+        logger.warning("orientation=none: thick slices lie along %s, and no axis means the same in all files.", told)
 
 
 def _warn_of_idle_values(choices: _Choices, dims: int) -> None:

@@ -351,6 +351,15 @@ def test_it_is_told_where_mirroring_confuses_left_and_right(name, caplog):
     assert "cannot tell left x from the other side. Leave this axis out" in caplog.text
 
 
+def test_it_is_told_where_files_as_stored_mix_their_axes(caplog):
+    thick = fingerprint(spacings=((1.0, 1.0, 5.0),) * 4)
+    made_by_hand(thick, orientation=None, **TINY)
+    assert "orientation" not in caplog.text
+    turned = dataclasses.replace(thick.cases[0], stored_axes=(2, 1, 0), name="turned")
+    made_by_hand(dataclasses.replace(thick, cases=(*thick.cases, turned)), orientation=None, **TINY)
+    assert "orientation=none: thick slices lie along axis 0 of 1 case, axis 2 of 4 cases, and no axis" in caplog.text
+
+
 @pytest.mark.slow
 def test_values_set_by_hand_that_change_nothing_are_told(caplog):
     tiny = {**TINY, "crop_background": False}
