@@ -44,7 +44,8 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.plain_values import to_plain
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.pairing import PairedScores
-from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
+from monai_unetpp.pruning.report.opening import OF_OTHER_NETWORKS, out_of_fold_sentences
+from monai_unetpp.pruning.results import Decision, Exposure, PointCost, PruningResult
 from monai_unetpp.pruning.rules import Margin
 from monai_unetpp.pruning.summary import judged_rows, verdict
 from monai_unetpp.pruning.wording import data_set_in_words, format_difference, format_metric
@@ -271,7 +272,18 @@ def _origin(source: Path, level: str, decision: Decision | None, result: Pruning
         origin |= {"verdict_level": decision.level, "margins": to_plain(margins)}
     if result is not None:
         origin["alpha"] = result.rules.alpha
+    exposure = _exposure(decision, result)
+    if exposure is not None:
+        origin["out_of_fold"] = exposure.out_of_fold
     return origin
+
+
+def _exposure(decision: Decision | None, result: PruningResult | None) -> Exposure | None:
+    """Whether the cases of a decision took part in the weights; None if unknown."""
+    if decision is None or result is None:
+        return None
+    asked = (decision.dataset, decision.role)
+    return next((each for each in result.exposures or () if (each.dataset, each.role) == asked), None)
 
 
 def _accuracy(level: str, decision: Decision | None, result: PruningResult | None) -> list[_Accuracy]:
@@ -318,7 +330,7 @@ def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Acc
     if "description" in metadata:
         metadata["description"] = f"Level {level}, cut out of this network: {metadata['description']}"
     metadata.pop("eval_metrics", None)
-    if accuracy:
+    if accuracy and not origin.get("out_of_fold"):
         metadata["eval_metrics"] = {f"{each.metric}_{each.label}": round(each.level, 4) for each in accuracy}
     # drop hashes of other files, which were not copied
     metadata |= weights_entry(path.parents[1])
@@ -342,7 +354,7 @@ def _readme_section(
         f"(SHA-256 of the full weights: `{origin['sha256']}`). Its output is exactly that of this level there, with "
         f"{parameters[1]:,} instead of {parameters[0]:,} parameters in a file of {_megabytes(sizes[1])} instead of "
         f"{_megabytes(sizes[0])}.",
-        *_verdict_parts(level, decision),
+        *_verdict_parts(level, decision, _exposure(decision, result)),
     ]
     if accuracy:
         parts += _accuracy_parts(level, deepest, accuracy)
@@ -362,7 +374,7 @@ def _readme_section(
     return "\n\n".join(parts)
 
 
-def _verdict_parts(level: str, decision: Decision | None) -> list[str]:
+def _verdict_parts(level: str, decision: Decision | None, exposure: Exposure | None) -> list[str]:
     if decision is None:
         return ["The level was chosen by hand, without the pruning evaluator's verdict."]
     parts = [
@@ -374,6 +386,13 @@ def _verdict_parts(level: str, decision: Decision | None) -> list[str]:
         parts.append(f"**{by_hand}**")
     if decision.optimistic and decision.role == "confirm":
         parts.append("These cases chose the weights, though not the level, so the figures are optimistic.")
+    elif exposure is not None and exposure.out_of_fold:
+        parts.append(f"**{OF_OTHER_NETWORKS}** {escape(' '.join(out_of_fold_sentences([exposure])))}")
+    elif exposure is not None and exposure.selecting:
+        parts.append(
+            f"{exposure.selecting} of {counted(exposure.cases, 'case')} also chose the weights "
+            f"({escape(exposure.rule)}), so the figures are optimistic."
+        )
     return parts
 
 

@@ -21,8 +21,9 @@ from monai_unetpp.files import atomic_path, write_json
 from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
+from monai_unetpp.pruning.report.opening import OF_OTHER_NETWORKS, out_of_fold_sentences
 from monai_unetpp.pruning.report.result_tables import UNSCORED, accuracy_table, worst_cases_table
-from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.results import Exposure, PruningResult
 from monai_unetpp.pruning.summary import data_sets, summarise
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.training_run.fitting import Fitted, read_fitted
@@ -57,12 +58,14 @@ def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, A
 def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: PruningResult | None = None) -> None:
     """Rewrite the bundle's README: how it was trained, on how many cases, and with how many folds.
 
-    After the verdict, it has the ``result`` too, whose scores are also written to the metadata if a case has a label.
+    After the verdict, it has the ``result`` too, whose scores are also written to the metadata, unless they are those
+    of the folds' networks or no case has a label.
     """
     performance = None
     if result is not None:
         performance = _performance(bundle, result)
-        if means := mean_accuracy_where_labelled(result.rows, [point.name for point in result.points]):
+        means = mean_accuracy_where_labelled(result.rows, [point.name for point in result.points])
+        if means and not _out_of_fold(result):
             metrics = {f"mean_dice_{point}": round(mean, 4) for point, mean in means.items()}
             _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})
     write_readme(bundle, training=_training(bundle, fitted, cases, folds), performance=performance, folds=folds)
@@ -108,9 +111,15 @@ def _processes_of_folds(bundle: Path, fitted: Fitted, folds: int) -> str:
     return f" Processes that trained them together, each with batches of its own, fold by fold: {numbers}."
 
 
+def _out_of_fold(result: PruningResult) -> list[Exposure]:
+    return [each for each in result.exposures or () if each.out_of_fold]
+
+
 def _performance(bundle: Path, result: PruningResult) -> str:
     summary = summarise(result)
     parts = [" ".join(filter(None, [escape(verdict(result).summary), escape(result.settings.get(UNSCORED, ""))]))]
+    if exposures := _out_of_fold(result):
+        parts.append(f"**{OF_OTHER_NETWORKS}** {escape(' '.join(out_of_fold_sentences(exposures)))}")
     tables = [
         *(accuracy_table(result, summary, name) for name in data_sets(result)),
         worst_cases_table(result, summary),

@@ -22,12 +22,20 @@ from tiny_pruning import (
     make_prunable_bundle,
 )
 
-from monai_unetpp.bundles import write_training_record
+from monai_unetpp.bundles import read_metadata, write_training_record
 from monai_unetpp.bundles.training_record import LAST
 from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.pruning import PruningPlan, evaluate_levels, evaluation_stages, judge, prune, verdict
+from monai_unetpp.pruning import (
+    PruningPlan,
+    evaluate_levels,
+    evaluation_stages,
+    judge,
+    prune,
+    verdict,
+    write_pruned_bundle,
+)
 from monai_unetpp.pruning.report.opening import trust_sentences
 from monai_unetpp.pruning.scoring.folds import fold_entries, format_scores, join_folds, read_folds
 from monai_unetpp.pruning.scoring.levels import Scores
@@ -90,6 +98,11 @@ def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(
     write_training_record(bundle, training=load_datalist(boxes, "training"), rule=LAST)
     result = judge(folds, plan_of(boxes, tmp_path / "out", bundle=bundle))
     assert verdict(result).verdict == "prune"
+    # what other networks scored is nothing that the pruned one achieved
+    pruned = write_pruned_bundle(bundle, "L1", tmp_path / "pruned", result=dataclasses.replace(result, costs={}))
+    assert "eval_metrics" not in read_metadata(pruned)
+    assert read_metadata(pruned)["pruned_from"]["out_of_fold"] is True
+    assert "figures are of other networks" in (pruned / "docs" / "README.md").read_text(encoding="utf-8")
     assert [(each.cases, each.training, each.out_of_fold) for each in result.exposures] == [(20, 20, True)]
     sentences = trust_sentences(result)
     assert "No judging case trained the network or chose its weights." not in sentences

@@ -27,6 +27,7 @@ from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning.results import (
     Comparison,
     Decision,
+    Exposure,
     OperatingPoint,
     PointCost,
     PruningResult,
@@ -301,6 +302,30 @@ class TestOrigin:
         assert "| Time per volume of 40x48x32 | 2 s (1.6 to 2.4) | 0.5 s (0.4 to 0.6) | 4.0 times |" in readme
         assert "| Peak memory per volume | 120.00 MB | 30.00 MB | 4.0 times |" in readme
         assert "Measured on A processor with 2 threads, fp32, torch" in readme
+
+    def test_figures_of_other_networks_are_not_those_of_the_bundle(self, source: Path, target: Path) -> None:
+        exposure = Exposure("study", "choose and report", 12, 9, 0, "last", out_of_fold=True)
+        write_pruned_bundle(source, "L1", target, result=make_result(exposures=(exposure,)))
+        metadata = read_metadata(target)
+        assert "eval_metrics" not in metadata
+        assert metadata["pruned_from"]["out_of_fold"] is True
+        readme = (target / "docs" / "README.md").read_text(encoding="utf-8")
+        assert "**These figures are of other networks, not of this one.** Each case of study was scored by a" in readme
+        assert "The network of the bundle was trained on 9 of these 12 cases: its own accuracy is not" in readme
+        # those of its own network, on cases that confirm, are
+        confirmation = dataclasses.replace(DECISION, role="confirm", dataset="other")
+        exposures = (exposure, Exposure("other", "confirm", 12, 0, 0, "last"))
+        result = make_result(decisions=(DECISION, confirmation), exposures=exposures)
+        write_pruned_bundle(source, "L1", target, result=result, overwrite=True)
+        assert read_metadata(target)["eval_metrics"] == {"dice_anterior": 0.8975}
+        assert read_metadata(target)["pruned_from"]["out_of_fold"] is False
+        assert "other networks" not in (target / "docs" / "README.md").read_text(encoding="utf-8")
+
+    def test_cases_that_chose_the_weights_are_told(self, source: Path, target: Path) -> None:
+        exposure = Exposure("study", "choose and report", 12, 0, 11, "best on validation")
+        write_pruned_bundle(source, "L1", target, result=make_result(exposures=(exposure,)))
+        readme = (target / "docs" / "README.md").read_text(encoding="utf-8")
+        assert "11 of 12 cases also chose the weights (best on validation), so the figures are optimistic." in readme
 
     def test_level_against_the_verdict_is_said(self, source: Path, target: Path) -> None:
         kept = dataclasses.replace(DECISION, verdict="keep", level="L2", summary="Keep L2.")

@@ -187,6 +187,8 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     assert [len(find_training_record(folder / "model.pt").training) for folder in folds] == [6, 6, 6]
     readme = (bundle / "docs" / "README.md").read_text()
     assert "3 networks were trained on parts of the cases" in readme
+    assert "**These figures are of other networks, not of this one.** Each case of" in readme
+    assert "eval_metrics" not in read_metadata(bundle)
     assert "(the data set's own list), trained on too, and in these figures." in readme
     assert "![Training loss](training.png)" in readme
     summary = (bundle / "pruning" / "summary.md").read_text()

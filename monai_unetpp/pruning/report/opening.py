@@ -17,6 +17,9 @@ from monai_unetpp.reporting.numbers import rough_percent
 _MOST_NAMES = 3
 _MOST_DIFFERENCES = 3
 
+OF_OTHER_NETWORKS = "These figures are of other networks, not of this one."
+"""For documents of a bundle, before what :func:`out_of_fold_sentences` says."""
+
 
 class Fact(NamedTuple):
     """A figure on the first screen, and its meaning."""
@@ -199,7 +202,7 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
         return ["The bundle does not say which cases trained or chose its weights: judge on cases that did neither."]
     single = [each for each in exposures if each.dataset != ALL] or list(exposures)
     selecting = [each for each in single if each.selecting and not each.training and not each.out_of_fold]
-    sentences = _out_of_fold_sentences([each for each in single if each.out_of_fold])
+    sentences = out_of_fold_sentences([each for each in single if each.out_of_fold])
     trained = [each for each in single if each.training and not each.out_of_fold]
     sentences += [
         f"{each.training} of {each.cases} cases of {each.dataset} trained the network: figures on them are optimistic, "
@@ -221,7 +224,8 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     )
 
 
-def _out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:
+def out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:
+    """Which networks scored the cases of each data set, where these are not the one that is pruned."""
     sentences = []
     for dataset in dict.fromkeys(each.dataset for each in exposures):
         own = [each for each in exposures if each.dataset == dataset]
