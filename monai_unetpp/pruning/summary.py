@@ -112,6 +112,11 @@ def verdict(result: PruningResult) -> Decision:
     return ordered_decisions(result)[0]
 
 
+def is_confirmed(result: PruningResult) -> bool:
+    """Whether other cases than those that chose the level give the final decision, whatever it is."""
+    return verdict(result).role == "confirm"
+
+
 def chosen_point(result: PruningResult) -> OperatingPoint | None:
     """The operating point named by the final decision."""
     level = verdict(result).level

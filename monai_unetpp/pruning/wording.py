@@ -125,4 +125,10 @@ def named_data_set(dataset: str) -> str:
 
 def part_in_words(role: str) -> str:
     """After the name of a data set that was split: what these cases are for; empty for one that was not."""
-    return "" if role == "choose and report" else f", cases that {role} the level"
+    clause = role_in_words(role)
+    return f", cases{clause}" if clause else ""
+
+
+def role_in_words(role: str) -> str:
+    """After the cases of a data set that was split: what they are for; empty for one that was not."""
+    return "" if role == "choose and report" else f" that {role} the level"

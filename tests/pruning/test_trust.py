@@ -11,7 +11,7 @@ import pytest
 from forked import measure_briefly
 from json_edits import edit_json
 from test_decide import DICE, POINTS, decide, levels, ok, rows_of
-from test_write import make_result
+from test_write import DECISION, make_result
 from tiny_pruning import SHAPE, half_blind_network, intensity_network, make_prunable_bundle, write_boxes
 from tiny_pruning import prune_boxes as run
 
@@ -29,7 +29,8 @@ from monai_unetpp.pruning.decision.stability import differences_between
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.report.opening import honesty, trust_sentences
-from monai_unetpp.pruning.results import ScoreRow, SetDifference, TrainingGap
+from monai_unetpp.pruning.report.result_tables import stability_table
+from monai_unetpp.pruning.results import Exposure, ScoreRow, SetDifference, Stability, TrainingGap
 from monai_unetpp.pruning.rules import Margin, Rules
 
 RULES = Rules(margins=DICE, bootstrap_samples=500)
@@ -160,6 +161,43 @@ class TestBetweenSets:
         assert "Of 10 such intervals, 1 excludes 0; without any difference, one in twenty does by chance." in told
         told = trust_sentences(make_result(between_sets=(one,) * 4))
         assert [text for text in told if text.startswith("Of 4 such intervals, 4 exclude 0; ") and "them all" in text]
+
+
+class TestConfirmation:
+    CHOICE = dataclasses.replace(DECISION, role="choose")
+    CONFIRMATION = dataclasses.replace(DECISION, role="confirm", verdict="keep", level="L2")
+
+    def test_other_data_sets_are_those_that_choose(self) -> None:
+        none = SetDifference("L1", "dice", "liver", "A", "B", -0.02, -0.05, 0.01, False)
+        told = trust_sentences(make_result(between_sets=(none,)))
+        assert "No level is shown to lose more on one data set than on another (all 95 % intervals include 0)." in told
+        for decisions in ((self.CHOICE,), (self.CHOICE, self.CONFIRMATION)):
+            (told,) = trust_sentences(make_result(between_sets=(none,), decisions=decisions, exposures=()))[-1:]
+            assert told.startswith("Among the cases that choose (A, B), no level is shown to lose more on one data set")
+
+    def test_stability_is_that_of_the_choice(self) -> None:
+        choice = Stability("study", 30, {"L1": 1.0}, {"L1": 1.0}, {"L1": 1.0}, ("a",))
+        confirmed = make_result(stability=(choice,), decisions=(self.CHOICE, self.CONFIRMATION))
+        assert "All subjects are of those that chose the level." in stability_table(confirmed).notes
+        told = trust_sentences(confirmed)[0]
+        assert told.startswith("The same test on 30 other subjects like those that chose the level would say: prune to")
+        assert "Leaving out a single subject changes the choice for 1 of them (a)." in told
+        other = dataclasses.replace(self.CONFIRMATION, dataset="other")
+        told = trust_sentences(make_result(stability=(choice,), decisions=(self.CHOICE, other)))[0]
+        assert "30 other subjects like those of study that chose the level would say" in told
+        # nothing was confirmed
+        told = trust_sentences(make_result(stability=(choice,), decisions=(self.CHOICE,)))[0]
+        assert told.startswith("The same test on 30 other subjects like these would say")
+
+    @pytest.mark.parametrize(("count", "told"), [("training", "trained the network"), ("selecting", "also chose the")])
+    def test_cases_that_choose_and_those_that_confirm_are_told_apart(self, count, told) -> None:
+        exposures = [
+            Exposure("D", role, 15, **{"training": 0, "selecting": 0, count: number}, rule="best")
+            for role, number in (("choose", 9), ("confirm", 8))
+        ]
+        sentences = " ".join(trust_sentences(make_result(exposures=tuple(exposures))))
+        assert "9 of 15 cases of D that choose the level" in sentences
+        assert f"8 of 15 cases of D that confirm the level {told}" in sentences
 
 
 class TestDoubts:

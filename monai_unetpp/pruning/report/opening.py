@@ -10,8 +10,14 @@ from monai_unetpp.errors import counted
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
-from monai_unetpp.pruning.summary import ALL, Summary, deepest_point, judged_rows, shown_loser, verdict
-from monai_unetpp.pruning.wording import data_set_in_words, format_difference, format_metric, speed_up
+from monai_unetpp.pruning.summary import ALL, Summary, deepest_point, is_confirmed, judged_rows, shown_loser, verdict
+from monai_unetpp.pruning.wording import (
+    data_set_in_words,
+    format_difference,
+    format_metric,
+    role_in_words,
+    speed_up,
+)
 from monai_unetpp.reporting.numbers import rough_percent
 
 _MOST_NAMES = 3
@@ -142,13 +148,16 @@ def verdict_in_words(result: PruningResult, name: str) -> str:
 
 def _stability_sentence(result: PruningResult, stability: Stability) -> str:
     several = len({each.dataset for each in result.stability} | {each.dataset for each in result.decisions}) > 1
-    those = f"those of {data_set_in_words(stability.dataset)}" if several else "these"
+    of_set = f" of {data_set_in_words(stability.dataset)}" if several else ""
+    those, name_of_verdict = f"those{of_set}" if several else "these", "verdict"
+    if is_confirmed(result):
+        those, name_of_verdict = f"those{of_set} that chose the level", "choice"
     turning = stability.turning
     if not turning:
         left_out = "Leaving out any single subject changes nothing."
     else:
         names = ", ".join(turning[:_MOST_NAMES]) + (" ..." if len(turning) > _MOST_NAMES else "")
-        left_out = f"Leaving out a single subject changes the verdict for {len(turning)} of them ({names})."
+        left_out = f"Leaving out a single subject changes the {name_of_verdict} for {len(turning)} of them ({names})."
     return (
         f"The same test on {counted(stability.subjects, 'other subject')} like {those} would say: "
         f"{_shares(result, stability.new_samples)}; on half of these subjects: {_shares(result, stability.halves)}. "
@@ -190,8 +199,12 @@ def _set_sentences(result: PruningResult) -> list[str]:
             f"difference, one in twenty does by chance.{listed}"
         )
     elif differences:
+        no_level = "No level"
+        if any(decision.role != "choose and report" for decision in result.decisions):
+            names = dict.fromkeys(name for each in differences for name in (each.first, each.second))
+            no_level = f"Among the cases that choose ({', '.join(names)}), no level"
         sentences.append(
-            "No level is shown to lose more on one data set than on another (all 95 % intervals include 0)."
+            f"{no_level} is shown to lose more on one data set than on another (all 95 % intervals include 0)."
         )
     return sentences
 
@@ -205,14 +218,12 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     sentences = out_of_fold_sentences([each for each in single if each.out_of_fold])
     trained = [each for each in single if each.training and not each.out_of_fold]
     sentences += [
-        f"{each.training} of {each.cases} cases of {each.dataset} trained the network: figures on them are optimistic, "
-        "and only other cases can confirm a choice by them."
+        f"{each.training} of {_cases_of(each)} trained the network: figures on them are optimistic, and only other "
+        "cases can confirm a choice by them."
         for each in trained
     ]
     for rule in dict.fromkeys(each.rule for each in selecting):
-        counts = ", ".join(
-            f"{each.selecting} of {each.cases} cases of {each.dataset}" for each in selecting if each.rule == rule
-        )
+        counts = ", ".join(f"{each.selecting} of {_cases_of(each)}" for each in selecting if each.rule == rule)
         sentences.append(
             f"{counts} also chose the weights ({rule}), by the deepest level: accuracies are optimistic, especially "
             "that of the deepest. This works against shallow levels, so a verdict to prune stands; any other should be "
@@ -222,6 +233,10 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     return sentences or (
         ["No judging case trained the network or chose its weights."] if untouched and exposures else []
     )
+
+
+def _cases_of(exposure: Exposure) -> str:
+    return f"{exposure.cases} cases of {exposure.dataset}{role_in_words(exposure.role)}"
 
 
 def out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:

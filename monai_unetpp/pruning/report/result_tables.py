@@ -23,6 +23,7 @@ from monai_unetpp.pruning.summary import (
     chosen_point,
     data_sets,
     deepest_point,
+    is_confirmed,
     judged_rows,
     ordered_decisions,
     point_role,
@@ -314,6 +315,7 @@ def stability_table(result: PruningResult) -> Table:
         notes=[
             "Share of samples. New subjects are imitated by random halves in which every subject counts twice: such "
             "samples vary like new ones of full size from the same source.",
+            *(["All subjects are of those that chose the level."] if is_confirmed(result) else []),
         ],
     )
 
