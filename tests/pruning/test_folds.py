@@ -37,7 +37,7 @@ from monai_unetpp.pruning import (
     write_pruned_bundle,
 )
 from monai_unetpp.pruning.report.opening import trust_sentences
-from monai_unetpp.pruning.scoring.folds import fold_entries, format_scores, join_folds, read_folds
+from monai_unetpp.pruning.scoring.folds import check_truth, fold_entries, format_scores, join_folds, read_folds
 from monai_unetpp.pruning.scoring.levels import Scores
 
 TOLERANCE = dict.fromkeys(LABELS, 1.0)
@@ -211,6 +211,13 @@ def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds, e
         ("truth_ml", "-1", "line 2: truth_ml must be at least 0, got -1"),
         ("state", "missed", "line 2: (dice|iou) must be 0 in the state 'missed', got"),
         ("state", "both_empty", "line 2: (prediction|truth)_ml must be 0 in the state 'both_empty', got"),
+        ("iou", "0.01", r"line 2: iou must be 1 with a Dice of 1, got 0\.01\. Write"),
+        (
+            "prediction_ml",
+            "0",
+            r"line 2: prediction_ml must be above 0 in the state 'ok' with a Dice of 1, got 0\. Write",
+        ),
+        ("truth_ml", "0.000", "line 2: truth_ml must be above 0 in the state 'ok'"),
     ],
 )
 def test_scores_that_cannot_be_are_refused(tmp_path, boxes, folds, column, text, message) -> None:
@@ -225,6 +232,50 @@ def test_scores_that_cannot_be_are_refused(tmp_path, boxes, folds, column, text,
         writer.writerows(lines)
     with pytest.raises(ValueError, match=message):
         read_folds([table, table], load_datalist(boxes, "training"), ["L1", "L2"], "boxes", TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (
+            LabelScore("missed", 0.0, 0.0, 9.0, 0.0, 0.0, 1.7, 1.7),
+            "prediction_ml must be 0 in the state 'missed', got 1.7",
+        ),
+        (LabelScore("missed", 0.0, 0.0, 9.0, 0.5, -1.7, 0.0, 1.7), "nsd must be 0 in the state 'missed', got 0.5"),
+        (LabelScore("false_positive", 0.0, 0.0, 9.0, 0.0, 0.0, 1.7, 1.7), "truth_ml must be 0 in the state 'false_pos"),
+    ],
+)
+def test_states_that_contradict_the_figures_are_refused(tmp_path, boxes, folds, score, message) -> None:
+    tables = tables_of(tmp_path, folds, lambda row: dataclasses.replace(row, score=score))
+    with pytest.raises(ValueError, match=message):
+        read_folds(tables, load_datalist(boxes, "training"), ["L1", "L2"], "boxes", TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        # of a voxel or two, or rounded
+        LabelScore("ok", 0.667, 0.5, 1.0, 1.0, 0.0, 0.0, 0.0),
+        LabelScore("ok", 0.0, 0.0, 50.0, 0.0, -1.7, 0.0, 1.7),
+        LabelScore("ok", 0.95, 0.9, 1.0, 1.0, 0.0, 1.7, 1.7),
+        LabelScore("false_positive", 0.0, 0.0, 50.0, 0.0, 0.0, 0.0, 0.0),
+        LabelScore("missed", 0.0, 0.0, 50.0, 0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_what_rounding_explains_is_read(tmp_path, boxes, folds, score) -> None:
+    tables = tables_of(tmp_path, folds, lambda row: dataclasses.replace(row, score=score))
+    read = read_folds(tables, load_datalist(boxes, "training"), ["L1", "L2"], "boxes", TOLERANCE)
+    assert {row.score for fold in read for row in fold.rows} == {score}
+
+
+@pytest.mark.parametrize(("state", "volume", "told"), [("missed", 0.0, "0"), ("false_positive", 1.7, "1.7")])
+def test_states_that_contradict_the_label_map_are_refused(folds, state, volume, told) -> None:
+    score = LabelScore(state, 0.0, 0.0, 9.0, 0.0, 0.0, 1.7, volume)
+    row = dataclasses.replace(folds[0].rows[0], label="anterior", score=score)
+    scores = dataclasses.replace(folds[0], rows=(row,))
+    message = rf"of the cases of 'boxes', got {state!r} for anterior in case_00 at L1, where its label has {told} ml"
+    with pytest.raises(ValueError, match=message):
+        check_truth(scores, {row.case: {1: volume}}, LABELS, "boxes")
 
 
 def test_a_table_of_a_spreadsheet_is_read_and_others_are_refused_by_name(tmp_path, boxes, folds) -> None:

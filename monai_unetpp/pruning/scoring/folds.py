@@ -27,6 +27,16 @@ SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRI
 _TOLERANCE = "tolerance_mm"
 _VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")
 
+#: By state, what is 0 in it.
+_ZERO: Mapping[str, tuple[str, ...]] = {
+    "missed": ("dice", "iou", "nsd", "prediction_ml"),
+    "false_positive": ("dice", "iou", "nsd", "truth_ml"),
+    "both_empty": ("prediction_ml", "truth_ml"),
+}
+
+#: How far a figure may be off that a spreadsheet has rounded.
+_ROUNDED = 0.01
+
 
 def format_scores(rows: Iterable[ScoreRow], tolerance_mm: Mapping[str, float]) -> str:
     """A table of scores as text, one line per case, point and label, unrounded."""
@@ -96,6 +106,13 @@ def check_truth(
     for row in scores.rows:
         values = [labels[row.label]] if row.label in labels else labels.values()
         true = sum(volumes_ml[row.case].get(value, 0.0) for value in values)
+        state = row.score.state
+        if (true > 0) != (state in ("ok", "missed")):
+            raise ValueError(
+                f"scores must be of the cases of {dataset!r}, got {state!r} for {row.label} in {row.case} at "
+                f"{row.point}, where its label has {true:g} ml. Give the tables of this data set, or score its cases "
+                "again."
+            )
         # spreadsheets may round
         if not math.isclose(row.score.truth_ml, true, rel_tol=1e-3):
             raise ValueError(
@@ -225,7 +242,9 @@ def _read_score(texts: Mapping[str, str]) -> LabelScore:
     _check_range(state, values)
     # nothing has a volume of 0
     values |= {name: 0.0 for name in _VOLUMES if values[name] is None}
-    return LabelScore(state, **values)  # type: ignore[arg-type]
+    score = LabelScore(state, **values)  # type: ignore[arg-type]
+    _check_overlap(score)
+    return score
 
 
 def _check_range(state: str, values: Mapping[str, float | None]) -> None:
@@ -236,10 +255,21 @@ def _check_range(state: str, values: Mapping[str, float | None]) -> None:
         if not 0 <= value <= most:
             limits = "between 0 and 1" if most == 1 else "at least 0"
             raise ValueError(f"{name} must be {limits}, got {value:g}")
-        if name in ("dice", "iou") and value > 0 and state in ("missed", "false_positive"):
+        if name in _ZERO.get(state, ()) and value > 0:
             raise ValueError(f"{name} must be 0 in the state {state!r}, got {value:g}")
-        if name in ("prediction_ml", "truth_ml") and value > 0 and state == "both_empty":
-            raise ValueError(f"{name} must be 0 in the state {state!r}, got {value:g}")
+
+
+def _check_overlap(score: LabelScore) -> None:
+    """Refuse overlaps and volumes that exclude each other, even if rounded to two decimals."""
+    if score.state != "ok" or score.dice is None or score.iou is None:
+        return
+    expected = score.dice / (2 - score.dice)
+    if abs(score.iou - expected) > 2 * _ROUNDED:
+        raise ValueError(f"iou must be {expected:.3g} with a Dice of {score.dice:g}, got {score.iou:g}")
+    volumes = {"prediction_ml": score.prediction_ml, "truth_ml": score.truth_ml}
+    for name, value in volumes.items():
+        if value == 0 and (score.dice - _ROUNDED) * sum(volumes.values()) > 2 * _ROUNDED:
+            raise ValueError(f"{name} must be above 0 in the state 'ok' with a Dice of {score.dice:g}, got 0")
 
 
 def _read_number(name: str, text: str) -> float | None:
