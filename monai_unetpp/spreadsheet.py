@@ -58,6 +58,9 @@ def read_table(path: Path, columns: Sequence[str], what: str, remedy: str) -> li
             found = list(reader.fieldnames or ())
             missing = [name for name in columns if name not in found]
             if missing:
+                # other separators leave all names in the first cell, and spreadsheets may name theirs before them
+                if found and (found[0].startswith("sep=") or {";", "\t"} & set(found[0])):
+                    remedy = "Save it with commas and decimal points, and the names of the columns in the first line."
                 raise ValueError(
                     f"{path}: {what} must be a table with the column {missing[0]!r}, separated by commas, got "
                     f"{', '.join(found) or 'an empty file'}. {remedy}"

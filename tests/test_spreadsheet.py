@@ -42,3 +42,17 @@ def test_what_was_escaped_is_read_back(text):
 def test_a_missing_table_is_named_with_what_it_should_hold(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"/none\.csv: no such file\. Name the CSV file of subjects\."):
         read_table(tmp_path / "none.csv", ("case",), "subjects", "")
+
+
+@pytest.mark.parametrize(
+    "header", ["case;subject", "case\tsubject", '"case";"subject"', "sep=,\ncase,subject", "sep=;\ncase;subject"]
+)
+def test_a_table_that_a_spreadsheet_saved_otherwise_says_how_to_save_it(tmp_path, header):
+    path = tmp_path / "table.csv"
+    path.write_text(f"{header}\n", encoding="utf-8")
+    remedy = r"Save it with commas and decimal points, and the names of the columns in the first line\.$"
+    with pytest.raises(ValueError, match=f"with the column 'case', separated by commas, got .*{remedy}"):
+        read_table(path, ("case", "subject"), "subjects", "Write these two.")
+    path.write_text("name\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got name\. Write these two\.$"):
+        read_table(path, ("case", "subject"), "subjects", "Write these two.")

@@ -611,7 +611,10 @@ class TestSubjects:
         ("content", "message"),
         [
             (b"", "subjects must be a table with the column 'case', separated by commas, got an empty file"),
-            (b"case;subject\na;b\n", "subjects must be a table with the column 'case', .*case;subject. Write these"),
+            (
+                b"case;subject\na;b\n",
+                "subjects must be a table with the column 'case', .*case;subject. Save it",
+            ),
             (b"case,name\na,b,c\n", "must be a table with the column 'subject', separated by commas, got case, name"),
             (b"case,subject\n", "subjects must have a line per case, got none"),
             (b"case,subject\na,1\na ,2\n", "a case must have one subject, got '1' and '2' for 'a'"),
