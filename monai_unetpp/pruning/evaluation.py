@@ -24,7 +24,7 @@ from monai_unetpp.pruning.preflight import check_plan, check_weights
 from monai_unetpp.pruning.report.report_files import write_report
 from monai_unetpp.pruning.report.worst_cases import save_worst_cases
 from monai_unetpp.pruning.results import PruningResult
-from monai_unetpp.pruning.scoring.folds import fold_entries, read_folds
+from monai_unetpp.pruning.scoring.folds import describe_unscored, fold_lists, read_folds
 from monai_unetpp.pruning.scoring.levels import Scores
 from monai_unetpp.pruning.summary import shown_loser, verdict
 from monai_unetpp.pruning.write import write_pruned_bundle
@@ -57,10 +57,15 @@ def prune(plan: PruningPlan) -> PruningResult:
     """
     if plan.data.scores:
         folder = plan.data.dataset_dir[0]
-        entries = fold_entries(folder, plan.data.list_key, **plan.data.subject_rules(folder))
+        lists = fold_lists(folder, plan.data.list_key, **plan.data.subject_rules(folder))
+        entries = [entry for listed in lists.values() for entry in listed]
         levels = plan.pipeline.network.levels
         tolerances = check_tolerances(plan.pipeline.tolerance_mm, plan.pipeline.labels)
-        return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0], tolerances), plan)
+        folds = read_folds(plan.data.scores, entries, levels, plan.data.names[0], tolerances)
+        unscored = describe_unscored(folds, lists)
+        if unscored and rank() == 0:
+            logger.warning("%s", unscored)
+        return judge(folds, plan.with_fields(unscored=unscored) if unscored else plan)
     return _evaluated(plan)
 
 

@@ -37,7 +37,7 @@ from monai_unetpp.pruning import (
     write_pruned_bundle,
 )
 from monai_unetpp.pruning.report.opening import trust_sentences
-from monai_unetpp.pruning.scoring.folds import check_truth, fold_entries, format_scores, join_folds, read_folds
+from monai_unetpp.pruning.scoring.folds import check_truth, fold_lists, format_scores, join_folds, read_folds
 from monai_unetpp.pruning.scoring.levels import Scores
 
 TOLERANCE = dict.fromkeys(LABELS, 1.0)
@@ -120,11 +120,30 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds,
     content = {"training": entries[:10], "validation": entries[10:]}
     (halves / "dataset.json").write_text(json.dumps(content, default=str))
     result = prune(plan_of(halves, tmp_path / "out", scores=tables, list_key="validation"))
+    assert not any("no table of scores" in doubt for doubt in result.doubts)
     assert result.rows == join_folds(folds, "boxes").rows
     assert "do not say how images were segmented" in result.settings["scores"]
     # which networks these tables are of is not known
     trusted = "was not trained on its subject, if the given scores are those of folds, which was not checked."
     assert any(sentence.endswith(trusted) for sentence in trust_sentences(result))
+
+
+@pytest.mark.slow
+def test_cases_in_no_table_are_told(tmp_path, boxes, folds, without_page, caplog) -> None:
+    tables = tables_of(tmp_path, folds, lambda row: None if row.case in ("case_00", "case_01", "case_17") else row)
+    entries, parts = load_datalist(boxes, "training"), tmp_path / "boxes"
+    parts.mkdir()
+    # no case of the third list was scored
+    content = {"training": entries[:16], "validation": entries[16:], "later": entries[:2]}
+    (parts / "dataset.json").write_text(json.dumps(content, default=str))
+    result = prune(plan_of(parts, tmp_path / "out", scores=tables, list_key="later"))
+    told = (
+        "2 of 16 cases of the list 'training' and 1 of 4 cases of the list 'validation' are in no table of scores: the "
+        "verdict is without them. Give the tables of all folds."
+    )
+    assert told in result.doubts
+    assert told in caplog.text
+    assert told in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8").replace("\\", "")
 
 
 @pytest.mark.slow
@@ -174,11 +193,11 @@ def test_subjects_that_are_given_replace_those_of_the_tables(tmp_path, boxes, fo
         of_fold = (row for row in rows if row.case.startswith(f"case_{number}"))
         write_text(table, format_scores(of_fold, TOLERANCE))
     read = read_folds(
-        tables, fold_entries(boxes, "training", subject_pattern="case_(.)"), ["L1", "L2"], "boxes", TOLERANCE
+        tables, fold_lists(boxes, "training", subject_pattern="case_(.)")["training"], ["L1", "L2"], "boxes", TOLERANCE
     )
     assert [{row.subject for row in fold.rows} for fold in read] == [{"0"}, {"1"}]
     assert [{case.subject for case in fold.cases} for fold in read] == [{"0"}, {"1"}]
-    own = read_folds(tables, fold_entries(boxes, "training"), ["L1", "L2"], "boxes", TOLERANCE)
+    own = read_folds(tables, fold_lists(boxes, "training")["training"], ["L1", "L2"], "boxes", TOLERANCE)
     assert all(row.subject == row.case for fold in own for row in fold.rows)
     # each of these folds has cases of both subjects
     for table, fold in zip(tables, folds, strict=True):

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.metrics import METRICS, LabelScore
 from monai_unetpp.metrics.scores import State, with_foreground
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
@@ -122,12 +123,28 @@ def check_truth(
             )
 
 
-def fold_entries(dataset_dir: str | PathLike[str], list_key: str, **subjects: Any) -> list[dict[str, Any]]:
-    """The cases that folds can be made of: those of the training and the validation list, and of ``list_key``."""
+def fold_lists(dataset_dir: str | PathLike[str], list_key: str, **subjects: Any) -> dict[str, list[dict[str, Any]]]:
+    """The lists of cases that folds can be made of: the training and the validation list, and ``list_key``."""
     content = read_content(Path(dataset_dir) / "dataset.json")
     # a validation list that is not there is drawn from the training list
     keys = [key for key in LISTS if content.get(key, content.get("training"))]
-    return [entry for key in dict.fromkeys([*keys, list_key]) for entry in load_datalist(dataset_dir, key, **subjects)]
+    return {key: load_datalist(dataset_dir, key, **subjects) for key in dict.fromkeys([*keys, list_key])}
+
+
+def describe_unscored(folds: Sequence[Scores], lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """How many cases of the lists of the folds' cases have no scores, as a sentence; empty where all have."""
+    scored, parts = {row.case for fold in folds for row in fold.rows}, []
+    for key, entries in lists.items():
+        names = [entry_name(entry) for entry in entries]
+        count = sum(name not in scored for name in names)
+        if 0 < count < len(names):
+            parts.append(f"{count} of {len(names)} cases of the list {key!r}")
+    if not parts:
+        return ""
+    are = "is" if len(parts) == 1 and parts[0].startswith("1 of") else "are"
+    return (
+        f"{' and '.join(parts)} {are} in no table of scores: the verdict is without them. Give the tables of all folds."
+    )
 
 
 def read_folds(
