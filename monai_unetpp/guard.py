@@ -39,6 +39,8 @@ Range = tuple[float, float]
 #: Factors by which values may lie outside the range of the training cases; the last one for sizes of 2D images, whose
 #: borders are rather chance, and for the share of them that a label covers.
 _SIZE, _SPACING, _VOLUME, _PICTURE = 1.25, 2.0, 2.0, 2.0
+#: Share of a limit by which values may differ due to rounding, such as steps computed from positions of slices.
+_ROUNDING = 1e-4
 #: Pixel size of images whose files do not give one.
 _UNKNOWN_MM = (1.0, 1.0)
 #: A constant surround is expected if at least this share of the training images has one.
@@ -221,11 +223,11 @@ class TrainingRanges:
         found = []
         for name, (low, high) in self.volumes_ml.items():
             volume = volumes_ml.get(name)
-            if volume is not None and not low / _VOLUME <= volume <= high * _VOLUME:
+            if volume is not None and not _within(volume, (low, high), _VOLUME):
                 found.append(f"{name} has {volume:.3g} ml, not {low:.3g} to {high:.3g} ml")
         for name, (low, high) in self.area_shares.items():
             share = (area_shares or {}).get(name)
-            if share is not None and not low / _PICTURE <= share <= high * _PICTURE:
+            if share is not None and not _within(share, (low, high), _PICTURE):
                 found.append(
                     f"{name} covers {percent(share, '.3g')} of the image, not {100 * low:.3g} to {percent(high, '.3g')}"
                 )
@@ -334,7 +336,13 @@ def _ranges_by_name(records: Sequence[Mapping[str, float]]) -> dict[str, Range]:
 
 
 def _outside(values: Sequence[float], ranges: Sequence[Range], factor: float) -> bool:
-    return any(not low / factor <= value <= high * factor for value, (low, high) in zip(values, ranges, strict=True))
+    return any(not _within(value, each, factor) for value, each in zip(values, ranges, strict=True))
+
+
+def _within(value: float, limits: Range, factor: float) -> bool:
+    low, high = limits
+    widened = factor * (1 + _ROUNDING)
+    return low / widened <= value <= high * widened
 
 
 def _short(value: float) -> str:

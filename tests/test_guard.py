@@ -74,6 +74,17 @@ def test_what_is_unlike_the_training_images_is_told(made, affine, message):
     assert re.search(message, found[0])
 
 
+@pytest.mark.parametrize("end", [0.5, 2.0])
+def test_rounding_at_a_limit_changes_no_answer(end):
+    steps = [end * (1 + difference) for difference in (-1e-15, 0.0, 1e-15, -1e-6, 1e-6)]
+    shape = tuple(round(42 / end) + 8 for _ in range(3))
+    ranges = dataclasses.replace(RANGES, size_mm=((42.0, 42.0),) * 3)
+    assert [ranges.unlike(image(shape), np.diag([step, step, step, 1])) for step in steps] == [[]] * len(steps)
+    limits = [2.0 / 2, 3.0 * 2]
+    volumes = [limit * (1 + difference) for limit in limits for difference in (-1e-15, 0.0, 1e-15)]
+    assert [RANGES.implausible({"a": volume}) for volume in volumes] == [[]] * len(volumes)
+
+
 def test_images_that_are_no_hounsfield_units_are_told_where_those_were_the_training():
     ct = dataclasses.replace(RECORD, lowest=(-1000.0,), highest=(1200.0,), constant_surround=False)
     ranges = TrainingRanges.of([ct], "CT")
