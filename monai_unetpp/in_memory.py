@@ -98,8 +98,9 @@ class Segmentation:
         """
         target = expand_home(path)
         is_nifti = self._suffix == ".nii.gz"
-        fits = is_nifti_name(target) if is_nifti else target.suffix.lower().startswith(self._suffix)
-        if not fits or target.suffix.lower() in (".hdr", ".img"):
+        name = target.name.lower()
+        fits = name.endswith((".nii", ".nii.gz")) if is_nifti else target.suffix.lower().startswith(self._suffix)
+        if not fits:
             kinds = ".nii or .nii.gz" if is_nifti else self._suffix
             raise ValueError(f"{target}: the name must end in {kinds}. Correct it.")
         packed = not is_nifti or target.suffix.lower() == ".gz"

@@ -61,6 +61,17 @@ def test_find_cases_in_dicom_folders(
     assert [case["image"] for case in find_cases(tmp_path)] == [str(series), str(other)]
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.img", "a.mha", "a.png", "a.jpg", "a.tif"])
+def test_a_folder_is_dicom_whatever_its_name_ends_in(
+    name: str, series: Path, tmp_path: Path, voxels: np.ndarray, write_series: Callable[..., Path]
+) -> None:
+    folder = write_series(tmp_path / name, voxels)
+    np.testing.assert_array_equal(load(folder)[0], voxels)
+    assert read_geometry(folder).shape == voxels.shape
+    assert find_cases(folder, pictures=True) == [{"image": str(folder), "case": name}]
+    assert [case["image"] for case in find_cases(tmp_path, pictures=True)] == [str(folder), str(series)]
+
+
 def test_files_of_several_folders(series: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     moved = shutil.copy(series / "slice07.dcm", tmp_path / "other")

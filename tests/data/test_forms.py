@@ -11,7 +11,7 @@ from PIL import Image
 
 from monai_unetpp.cli import main
 from monai_unetpp.data import check_dataset, describe_data_set, find_cases, load_datalist
-from monai_unetpp.data.datasets.datalist import LISTS
+from monai_unetpp.data.datasets.datalist import LISTS, read_content
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.study.data_set import find_study_cases
 
@@ -285,6 +285,14 @@ def test_jpeg_pictures_of_the_cases_are_left_out(tmp_path, caplog, ending):
     else:
         with pytest.raises(ValueError, match=r"labels: all must have an image in images, got 1 of 6 without: f\."):
             load_datalist(folder, "training")
+
+
+def test_dicom_folders_with_names_as_of_jpeg_files_are_no_pictures_of_cases(tmp_path, write_series):
+    for seed, name in enumerate(("a.jpg", "b")):
+        write_series(tmp_path / "images" / name, np.full((6, 7, 5), seed))
+        save(tmp_path / "labels" / f"{name}.nii.gz", 0, [1])
+    content = read_content(tmp_path / "dataset.json")
+    assert [case["image"] for case in content["training"]] == ["images/a.jpg", "images/b"]
 
 
 def test_images_are_segmented_with_or_without_labels(tmp_path):

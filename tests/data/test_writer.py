@@ -215,11 +215,14 @@ def test_scaled_input_gives_unscaled_labels(tmp_path: Path, segment) -> None:
     check_result(segment(tmp_path / "a.nii"), tmp_path / "a.nii", voxels, middle)
 
 
-def test_dicom_series_there_and_back(tmp_path: Path, segment, write_series, series_affine: np.ndarray) -> None:
+@pytest.mark.parametrize("name", ["patient.7", "patient.nii", "patient.tif"])
+def test_dicom_series_there_and_back(
+    name: str, tmp_path: Path, segment, write_series, series_affine: np.ndarray
+) -> None:
     voxels, middle = cube_at((1, 1, 0))
-    folder = write_series(tmp_path / "patient.7", voxels)
+    folder = write_series(tmp_path / name, voxels)
     result = segment(folder)
-    assert Path(result.get_filename()).name == "patient.7_seg.nii.gz"
+    assert Path(result.get_filename()).name == f"{name}_seg.nii.gz"
     array, _ = VolumeReader().get_data((folder,))
     np.testing.assert_array_equal(array, voxels)
     labels = np.asarray(result.dataobj)

@@ -173,7 +173,7 @@ def _previews(files: Sequence[Path], mixed: bool) -> set[Path]:
 
     If ``mixed``, those of other names may be cases beside pictures in other formats.
     """
-    jpegs = {file for file in files if file.name.lower().endswith(JPEG_SUFFIXES)}
+    jpegs = {file for file in files if file.name.lower().endswith(JPEG_SUFFIXES) and not file.is_dir()}
     others = [file for file in files if file not in jpegs]
     if not mixed or not all(map(is_picture_name, others)):
         return jpegs if others else set()

@@ -1,7 +1,8 @@
-"""The formats of images by the ends of their names."""
+"""The formats of images by the ends of their names; a folder, as of a DICOM series, has none of them."""
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -49,4 +50,4 @@ def result_suffix(image: _Path) -> str:
 
 
 def _ends_with(path: _Path, suffixes: tuple[str, ...]) -> bool:
-    return Path(path).name.lower().endswith(suffixes)
+    return Path(path).name.lower().endswith(suffixes) and not os.path.isdir(path)
