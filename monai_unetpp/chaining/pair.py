@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ def read_pair(
         ValueError: the entry is missing or invalid, or the first bundle lacks the labels.
     """
     path, name = Path(bundle) / METADATA_FILE, Path(within).name
-    content = _read_entry(path, read_metadata(bundle).get("within", {}), name)
+    pairs = read_metadata(bundle).get("within", {})
+    content = _read_entry(path, pairs, name)
     try:
         margin_mm, masked = float(content.get("margin_mm", 0)), bool(content.get("masked", False))
         crops = {str(key): dict(crop) for key, crop in content["crops"].items()}
@@ -102,6 +103,14 @@ def read_pair(
             raise ValueError("no crops, or a margin below 0")
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise ValueError(f"{path}: within {name!r} is invalid ({type(e).__name__}: {e}). Correct it.") from e
+
+    lacking = _lacking(crops.values(), masked, within, within_labels)
+    if name not in pairs and lacking is not None:
+        [known] = pairs
+        raise ValueError(
+            f"{Path(bundle).name} works within {known}, not within {name}, which has no {lacking}. Name {known} or a "
+            "copy of it."
+        )
 
     def values(crop: str, listed: Any) -> tuple[int, ...]:
         if listed is None:
@@ -125,3 +134,14 @@ def _read_entry(path: Path, pairs: Any, name: str) -> Any:
     if name not in pairs and len(pairs) > 1:
         raise ValueError(f"{path}: within must name {name}, got {', '.join(map(str, pairs))}. Use one of these.")
     return pairs.get(name, next(iter(pairs.values())))
+
+
+def _lacking(
+    crops: Iterable[Mapping[str, Any]], masked: bool, within: str | PathLike[str], labels: Mapping[int, str]
+) -> str | None:
+    """What crops need and the bundle ``within`` with its ``labels`` does not have; None if that is nothing."""
+    listed = [crop.get("labels") for crop in crops]
+    if (masked or None in listed) and "brain_mask" not in read_metadata(within):
+        return "brain mask"
+    needed = (label for each in listed if isinstance(each, list) for label in each)
+    return next((f"label {label!r}" for label in needed if label not in labels.values()), None)

@@ -37,6 +37,8 @@ def bundles(tmp_path_factory):
     make_bundle(root / "outer", "ByIntensity", nuts, brain_mask=nuts, totals={TOTAL: nuts})
     make_bundle(root / "inner", "ByPlace", ["lateral", "medial"], within={"outer": SIDES})
     make_bundle(root / "stripped", "ByPlace", ["lateral", "medial"], within={"outer": SHELL})
+    misnamed = {**SIDES, "crops": {"left": {"labels": ["left nutt"]}}}
+    make_bundle(root / "misnamed", "ByPlace", ["lateral", "medial"], within={"outer": misnamed})
     make_bundle(root / "as_stored", "ByPlace", ["lateral", "medial"], within={"outer": SIDES})
     edit_json(root / "as_stored" / "configs" / "inference.json", leave_as_stored)
     return root
@@ -236,9 +238,14 @@ def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complet
         (
             "inner",
             {"within": "inner"},
-            r"crop 'left' within inner must name labels, got 'left nut', which is not one of",
+            r"^inner works within outer, not within inner, which has no label 'left nut'\. Name outer or a copy",
         ),
-        ("stripped", {"within": "inner"}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
+        ("stripped", {"within": "inner"}, r"^stripped works within outer, not within inner, which has no brain mask\."),
+        (
+            "misnamed",
+            {"within": "outer"},
+            r"misnamed.configs.metadata\.json: crop 'left' within outer must name labels, got 'left nutt', which is",
+        ),
         ("as_stored", {"within": "outer"}, r"as_stored.configs.metadata\.json: within has mirrored crops, but"),
         ("inner", {"mask": True}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
         ("inner", {"within": "outer", "instances": True}, "within must not be combined with instances"),
