@@ -106,7 +106,8 @@ _LIMITS = """\
 - A full disk and a lack of memory are simulated by raising the errors that they cause. A process that the system kills
   for lack of memory cannot report anything.
 - Only Linux on a CPU was tried. Names and links follow the rules of its file system; those of Windows and macOS (letter
-  case, composed characters) are considered, but not tried.
+  case, composed characters) are considered, but not tried there. Tests on Linux pair and find files of a data set whose
+  names are in other composed characters, as a Mac writes them.
 - Whether the labels of a *trained* network are good on an unusual image is another question: a scan of another
   contrast, species or body part is read correctly, and segmented as if it were of the kind that the bundle was trained
   on.

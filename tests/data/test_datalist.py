@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_unetpp.data import check_dataset, check_labelled_data, find_cases, find_ignore_label, load_datalist
+from monai_unetpp.data.datasets.datalist import read_entries
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.failures.examined_cases import choose_labels
 
@@ -132,6 +134,23 @@ def test_only_image_and_label_are_paths(tmp_path):
             "fold": 3,
         }
     ]
+
+
+def test_listed_files_are_found_in_whatever_composed_characters(tmp_path):
+    listed, stored = (unicodedata.normalize(form, "Jürgen") for form in ("NFC", "NFD"))
+    names = [f"{stored}.nii.gz", f"{stored}2_0000.nii.gz", f"{stored}2_0001.nii.gz"]
+    (tmp_path / stored).mkdir()
+    for name in names:
+        (tmp_path / stored / name).touch()
+    paths = [f"{listed}/{listed}{number}.nii.gz" for number in ("", 2, 3)]
+    entries = [{"image": path, "label": paths[0]} for path in paths] + [{"image": paths[:1], "label": paths[0]}]
+    path = tmp_path / "dataset.json"
+    found = read_entries(path, {"training": entries}, "training")
+    first, *channels = (str(tmp_path / stored / name) for name in names)
+    # of what is missing, the name is that of the list
+    assert [case["image"] for case in found] == [first, channels, str(tmp_path / paths[2]), first]
+    assert {case["label"] for case in found} == {first}
+    assert [case["case"] for case in found] == [listed, f"{listed}2", f"{listed}3", listed]
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders_wherever_the_data_set_is(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import nibabel
 import numpy as np
@@ -253,6 +254,31 @@ def test_a_plain_folders_files_that_do_not_match_are_named_counted_and_refused(t
     with pytest.raises(ValueError, match=message) as caught:
         load_datalist(folder, "training")
     assert check_dataset(folder) == [str(caught.value)]
+
+
+@pytest.mark.parametrize(("of_images", "of_labels"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_match_in_whatever_composed_characters(tmp_path, of_images, of_labels):
+    image, label = (unicodedata.normalize(form, "Jürgen") for form in (of_images, of_labels))
+    folders = [
+        nnunet(tmp_path / "1", (image, "b")),
+        nnunet(tmp_path / "2", (image, "b")),
+        plain(tmp_path / "3", (image, "b")),
+    ]
+    (folders[1] / "dataset.json").unlink()
+    for folder, name in zip(folders, ("labelsTr", "labelsTr", "labels"), strict=True):
+        (folder / name / f"{image}.nii.gz").rename(folder / name / f"{label}.nii.gz")
+        case = read_content(folder / "dataset.json")["training"][0]
+        assert (case["case"], case["label"]) == (image, f"{name}/{label}.nii.gz")
+        assert check_dataset(folder) == []
+
+
+def test_of_names_in_both_composed_characters_each_has_its_own_label(tmp_path):
+    both = [unicodedata.normalize(form, "Jürgen") for form in ("NFC", "NFD")]
+    folder = plain(tmp_path, both)
+    training = read_content(folder / "dataset.json")["training"]
+    assert all(case["label"] == case["image"].replace("images", "labels") for case in training)
+    (folder / "images" / f"{both[1]}.nii.gz").unlink()
+    assert "labels: all must have an image in images, got 1 of 2" in check_dataset(folder)[0]
 
 
 def test_what_is_no_image_is_told(tmp_path, caplog):

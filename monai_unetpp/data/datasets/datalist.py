@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import unicodedata
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -245,9 +246,22 @@ def _read_value(path: Path, name: str, value: Any) -> Any:
     if isinstance(value, list) and len(value) == 1:  # one file may hold all channels
         value = value[0]
     if isinstance(value, list):
-        return [os.path.normpath(path.parent / each) for each in value]
-    joined = os.path.normpath(path.parent / value)
+        return [_as_stored(os.path.normpath(path.parent / each)) for each in value]
+    joined = _as_stored(os.path.normpath(path.parent / value))
     return _channels_of(joined) if name == "image" and not os.path.lexists(joined) else joined
+
+
+def _as_stored(path: str) -> str:
+    """``path``, or an existing one of the same names in other composed characters, as a Mac may write them."""
+    if path.isascii() or os.path.lexists(path):
+        return path
+    folder, name = os.path.split(path)
+    folder, wanted = _as_stored(folder), unicodedata.normalize("NFC", name)
+    try:
+        found = [each for each in os.listdir(folder or ".") if unicodedata.normalize("NFC", each) == wanted]
+    except OSError:
+        return path
+    return os.path.join(folder, found[0]) if found else path
 
 
 def _channels_of(image: str) -> str | list[str]:
@@ -255,7 +269,8 @@ def _channels_of(image: str) -> str | list[str]:
     folder, file = os.path.split(image)
     name = case_name(image)
     found: list[str] = []
-    while os.path.isfile(each := os.path.join(folder, f"{name}_{len(found):04d}{file.removeprefix(name)}")):
+    ending = file.removeprefix(name)
+    while os.path.isfile(each := _as_stored(os.path.join(folder, f"{name}_{len(found):04d}{ending}"))):
         found.append(each)
     return image if not found else found[0] if len(found) == 1 else found
 

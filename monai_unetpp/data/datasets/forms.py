@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from os import PathLike
@@ -85,7 +86,7 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
     for file in found[images]:
         name, channel = channel_of(file) or ("", 0)
         by_case[name][channel] = file
-    by_label = {case_name(file): file for file in found[labels]}
+    by_label = _as_spelled({case_name(file): file for file in found[labels]}, by_case)
     _match(images, labels, by_case, by_label)
     if not (len(channels) == COLOURS and _are_colours(by_case.values())):
         _check_channels(images, by_case, range(len(channels)), ending)
@@ -117,10 +118,13 @@ def folder_lists(folder: Path) -> _Lists:
         raise ValueError(f"{folder}: must hold the folders images and labels. Make them, or write a dataset.json.")
     images, labels = pair
     by_label = _by_name(labels, _files(labels, "Put the labels there."))
+    found = _by_name(images, _files(images, "Put the images there.", series=True))
+    channel_parts = {name: channel_of(file) for name, file in found.items()}
+    by_label = _as_spelled(by_label, {*found, *(parts[0] for parts in channel_parts.values() if parts is not None)})
     by_image: dict[str, Path] = {}
     by_channel = defaultdict[str, dict[int, Path]](dict)
-    for name, file in _by_name(images, _files(images, "Put the images there.", series=True)).items():
-        parts = channel_of(file)
+    for name, file in found.items():
+        parts = channel_parts[name]
         if parts is None or name in by_label or parts[0] not in by_label:
             by_image[name] = file
         else:
@@ -189,6 +193,15 @@ def _by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
             twice.append(f"{named[case_name(file)].name} and {file.name}")
     _refuse(folder, "files of the same name", twice)
     return named
+
+
+def _as_spelled(files: Mapping[str, Path], known: Collection[str]) -> dict[str, Path]:
+    """``files`` by the names in ``known``, also where a name is the same in other composed characters, as of a Mac."""
+    others = {unicodedata.normalize("NFC", name): name for name in known if name not in files}
+    return {
+        name if name in known else others.pop(unicodedata.normalize("NFC", name), name): file
+        for name, file in files.items()
+    }
 
 
 def _match(images: Path, labels: Path, by_image: Collection[str], by_label: Collection[str]) -> None:
