@@ -456,6 +456,32 @@ def test_a_request_to_end_is_an_interruption(run, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize(
+    ("command", "work", "said"),
+    [
+        (("export", "b", "-o", "n.onnx"), "monai_unetpp.export.export_checkpoint", "interrupted."),
+        (("check", "b"), "monai_unetpp.bundles.find_bundle", "interrupted."),
+        (
+            ("study", "--dataset_dir", "d", "-o", "s"),
+            "monai_unetpp.study.run_study",
+            "interrupted; finished runs are kept.",
+        ),
+        (
+            ("prune", "d", "--bundle", "b", "-o", "o"),
+            "monai_unetpp.pruning.from_bundle.prune_bundle",
+            "interrupted; finished cases are kept.",
+        ),
+    ],
+)
+def test_an_interruption_says_what_is_kept(run, monkeypatch, command, work, said):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, interrupt)
+    code, _, err = run(*command)
+    assert (code, err) == (130, f"monai-unetpp: {said}\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal about the end of other processes")
 def test_worker_processes_that_end_at_the_same_request_are_no_error(run, monkeypatch):
     """PyTorch raises an error if a worker of a loader is ended."""
@@ -513,6 +539,12 @@ def test_demo(run, tmp_path):
     written = [str(path) for path in (tmp_path / "demo").rglob("*.*") if path.name not in beside]
     assert sorted(named) == sorted(written)
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["hippocampus"]
+
+
+def test_demo_begins_only_once_its_parts_are_known(run, tmp_path):
+    code, out, err = run("demo", "nothing", "-o", tmp_path / "demo")
+    assert (code, out) == (2, "")
+    assert "parts must be of structures, brain, hippocampus, got 'nothing'" in err
 
 
 def test_demo_without_its_extra(run, tmp_path, monkeypatch):

@@ -122,9 +122,10 @@ def test_all_parts_at_every_level(result, structures, brain, hippocampus, lines)
     assert [each.level for each in structures.levels] == ["L2"]
     assert [each.level for each in brain.levels] == ["L1"]
     assert [each.level for each in hippocampus.levels] == ["L1", "L2", "L3"]
-    assert len(lines) == 5
-    assert lines[0] == "structures: level L2 of 1 level ..."
-    assert lines[1] == "brain: level L1 of 1 level ..."
+    assert len(lines) == 6
+    assert lines[0] == "Segmenting the MNI ICBM152 T1 template, which comes with nilearn ..."
+    assert lines[1] == "structures: level L2 of 1 level ..."
+    assert lines[2] == "brain: level L1 of 1 level ..."
 
 
 @pytest.mark.slow

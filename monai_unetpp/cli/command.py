@@ -12,7 +12,7 @@ exit codes:
   1    some cases failed, or problems were found; the rest is done
   2    bad arguments or input, or too little memory or disk
   3    prune, train: the verdict is inconclusive; 0 under torchrun
-  130  interrupted; finished cases are kept
+  130  interrupted; segment, train, prune and study keep what is finished
 """
 
 
@@ -26,6 +26,7 @@ class Command:
         examples: example commands and notes for the end of its own help.
         declare: adds its options to a parser.
         run: takes the options by name, prints, and returns the exit code.
+        kept: what an interruption leaves for the next run; empty for nothing.
     """
 
     name: str
@@ -33,3 +34,4 @@ class Command:
     examples: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[..., int]
+    kept: str = ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.choices import DEVICE_HELP
 from monai_unetpp.cli.command import Command
-from monai_unetpp.cli.terminal import DONE, show_rows
+from monai_unetpp.cli.terminal import DONE, say, show_rows
 from monai_unetpp.options import OUTPUT_FLAGS
 from monai_unetpp.reporting.numbers import percent
 
@@ -39,8 +39,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 def _run(**options: Any) -> int:
     from monai_unetpp.demo import demo
 
-    print("Segmenting the MNI ICBM152 T1 template, which comes with nilearn ...", flush=True)
-    result = demo(**options, progress=lambda line: print(f"  {line}", flush=True))
+    result = demo(**options, progress=say)
     for part in result.parts:
         _show_part(part)
     return DONE

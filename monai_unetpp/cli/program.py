@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from monai_unetpp.cli.benchmark_command import BENCHMARK
 from monai_unetpp.cli.bundles_command import BUNDLES
 from monai_unetpp.cli.check_command import CHECK
-from monai_unetpp.cli.command import EXIT_CODES
+from monai_unetpp.cli.command import EXIT_CODES, Command
 from monai_unetpp.cli.completion_command import completion_command
 from monai_unetpp.cli.demo_command import DEMO
 from monai_unetpp.cli.export_command import EXPORT
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: after ``--help`` or ``--version``, and with code 2 for invalid arguments.
     """
     options = vars(make_parser().parse_args(arguments))
-    run: Callable[..., int] = options.pop("command")
+    command: Command = options.pop("command")
     verbose: bool = options.pop("verbose")
     quiet: bool = options.pop("quiet")
     # JSON is the requested output, so --quiet does not mute it
@@ -60,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _name_the_user()
     with _ending_on_request(), _heard_or_not(), logging_to_stderr(verbose, quiet), silenced(quiet), muted(mute):
         try:
-            code = run(**options)
+            code = command.run(**options)
             _deliver(sys.stdout)
             return code
         except KeyboardInterrupt:
-            fail("interrupted; finished cases are kept.")
+            fail(f"interrupted; {command.kept} are kept." if command.kept else "interrupted.")
             return INTERRUPTED
         except Exception as e:
             if verbose:
@@ -107,7 +107,7 @@ def make_parser() -> Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.declare(each)
-        each.set_defaults(command=command.run)
+        each.set_defaults(command=command)
     return parser
 
 

@@ -84,5 +84,10 @@ def _show(result: PruningResult) -> None:
 
 
 PRUNE = Command(
-    "prune", "find the shallowest level that is accurate enough, by statistical tests", _EXAMPLES, _declare, _run
+    "prune",
+    "find the shallowest level that is accurate enough, by statistical tests",
+    _EXAMPLES,
+    _declare,
+    _run,
+    "finished cases",
 )

@@ -130,4 +130,4 @@ def _show_stages(summary: SegmentationSummary) -> None:
     show_rows(["case", *names, "sum"], [*seconds, shares])
 
 
-SEGMENT = Command("segment", "segment images with a bundle", _EXAMPLES, _declare, _run)
+SEGMENT = Command("segment", "segment images with a bundle", _EXAMPLES, _declare, _run, "finished cases")

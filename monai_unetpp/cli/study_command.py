@@ -94,4 +94,11 @@ def _run(list_only: bool, **options: Any) -> int:
     return CASES_FAILED if outcome.failures else DONE
 
 
-STUDY = Command("study", "train and compare the networks of the UNet++ paper on your data", _EXAMPLES, _declare, _run)
+STUDY = Command(
+    "study",
+    "train and compare the networks of the UNet++ paper on your data",
+    _EXAMPLES,
+    _declare,
+    _run,
+    "finished runs",
+)

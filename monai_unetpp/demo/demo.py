@@ -136,7 +136,7 @@ def demo(
         output_dir: folder for the files.
         device: such as ``"cpu"``; by default a GPU if there is one.
         parts: of ``"structures"``, ``"brain"`` and ``"hippocampus"``.
-        progress: called with a line of text before each segmentation.
+        progress: called with a line of text when the work begins, and before each segmentation.
 
     Raises:
         FileNotFoundError: a bundle is not installed.
@@ -155,6 +155,7 @@ def demo(
     resolve_device(device)
     folder = make_output_dir(output_dir)
     say = progress or (lambda line: None)
+    say("Segmenting the MNI ICBM152 T1 template, which comes with nilearn ...")
     done = [_run_part(part, _plan(part, template, tissues), folder / part, device, say) for part in parts]
     return DemoResult(tuple(done))
 
