@@ -88,6 +88,8 @@ def read_pipeline(folder: str | PathLike[str]) -> Pipeline:
         overlap = pipeline.windows["overlap"]
         if not all(0 <= each < 1 for each in (overlap if isinstance(overlap, list) else [overlap])):
             raise TypeError(f"overlap {overlap}")
+        if pipeline.windows["blending"] not in ("gaussian", "constant"):
+            raise TypeError(f"blending {pipeline.windows['blending']!r}")
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as e:
         raise ValueError(f"{path}: not the description of an exported folder ({e}). Export the bundle again.") from e
     missing = [file.name for file in files if not file.is_file()]
