@@ -57,4 +57,11 @@ def _run(**options: Any) -> int:
     return end_with_verdict(outcome.verdict, outcome.left_out)
 
 
-TRAIN = Command("train", "train a network on your own labelled images, in the time you have", _EXAMPLES, _declare, _run)
+TRAIN = Command(
+    "train",
+    "train a network on your own labelled images, in the time you have",
+    _EXAMPLES,
+    _declare,
+    _run,
+    "what is planned and trained",
+)

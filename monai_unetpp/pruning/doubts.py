@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from monai_unetpp.data import read_geometry
+from monai_unetpp.data import load_datalist, read_geometry
+from monai_unetpp.data.datasets.datalist import LISTS
 from monai_unetpp.data.datasets.label_names import find_label_names
-from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
+from monai_unetpp.errors import counted, list_values
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
 from monai_unetpp.pruning.results import ScoreRow
@@ -20,6 +22,7 @@ from monai_unetpp.pruning.rules import Rules
 _WIDE_MARGIN = 0.05
 _HIGH_ALPHA = 0.1
 _SUBJECTS_TO_SPLIT = 60
+_TRAINING = LISTS[0]
 
 
 def all_doubts(plan: PruningPlan, rows: Sequence[ScoreRow], cases: Sequence[LabelledCase]) -> tuple[str, ...]:
@@ -31,6 +34,7 @@ def all_doubts(plan: PruningPlan, rows: Sequence[ScoreRow], cases: Sequence[Labe
         *doubts_of_rules(plan.rules),
         *doubts_of_split(subjects, plan.data.confirm_share),
         *doubts_of_subjects(plan.data),
+        *doubts_of_shared_subjects(plan.data, rows),
         *doubts_of_names(plan.pipeline.labels, plan.data.folders),
         *filter(None, [plan.data.unscored]),
         *doubts_of_tolerances(plan.pipeline.tolerance_mm, rows, edge, dims),
@@ -87,6 +91,25 @@ def doubts_of_subjects(data: EvaluationData) -> Iterator[str]:
             f"The training found the subjects of its own data set, {data.subjects_of}, by {' and '.join(rules)}. It is "
             "not applied to other data sets: if these are the same images in another place, or named alike, give it."
         )
+
+
+def doubts_of_shared_subjects(data: EvaluationData, rows: Sequence[ScoreRow]) -> Iterator[str]:
+    """Judging subjects that have other cases in the training list of their data set, as a second scan."""
+    if data.scores or data.list_key == _TRAINING:
+        return
+    for folder, name in zip(data.folders, data.names, strict=True):
+        judging = {row.subject for row in rows if row.dataset == name}
+        try:
+            listed = list_cases(load_datalist(folder, _TRAINING, **data.subject_rules(folder)))
+        # there need be no such list, and a table of subjects need not name its cases
+        except (OSError, ValueError):
+            continue
+        if shared := sorted({case.subject for case in listed} & judging):
+            yield (
+                f"{len(shared)} of {counted(len(judging), 'subject')} of {name} have other cases in its list "
+                f"'{_TRAINING}' ({list_values(shared)}): if the network was trained on them, the verdict is "
+                "optimistic. Judge on other subjects."
+            )
 
 
 def doubts_of_tolerances(

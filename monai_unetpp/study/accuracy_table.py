@@ -302,6 +302,7 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
     }
     level = f" ({', '.join(sorted(confidences))})" if confidences else ""
     counts = sorted({row["iou_difference"]["subjects"] for row in study["rows"] if row["iou_difference"] is not None})
+    # with fewer than two there is no interval
     over = "subjects" if not counts else f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} subjects"
     return (
         "## How to read this\n\n"

@@ -74,10 +74,9 @@ class StudyCases(DataSetDescription):
         return {**self.description(), "content": self.content}
 
     def description(self) -> dict[str, Any]:
-        """The same without the content of the files; subjects only where more than the cases' names tells them."""
-        given = any(rule is not None for rule in self.subject_rules.values())
+        """The same without the content of the files."""
         return {
-            **({"subjects": self.subjects} if given else {}),
+            "subjects": self.subjects,
             "name": self.name,
             "spatial_dims": self.spatial_dims,
             "in_channels": self.in_channels,

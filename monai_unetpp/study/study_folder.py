@@ -55,12 +55,8 @@ class StudyFolder:
         if stored is None:
             return {}
         before = stored.pop("cases", None)
-        now = cases.description()
-        if (
-            not isinstance(before, dict)
-            or not now.items() <= before.items()
-            or ("subjects" in before) > ("subjects" in now)
-        ):
+        now = _known_before(cases.description(), before)
+        if not isinstance(before, dict) or not now.items() <= before.items():
             raise ValueError(self._refusal(_difference("cases", before, now)))
         return stored
 
@@ -79,8 +75,9 @@ class StudyFolder:
         Raises:
             ValueError: the folder holds runs of other settings or cases.
         """
-        terms = _terms(settings, cases)
-        stored = self._stored()
+        terms, stored = _terms(settings, cases), self._stored()
+        if stored is not None:
+            terms["cases"] = _known_before(terms["cases"], stored.get("cases"))
         self._refuse_changes(terms if stored is None else stored, terms)
         return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
 
@@ -159,9 +156,19 @@ def _terms(settings: StudySettings, cases: StudyCases) -> dict[str, Any]:
     return {**settings.as_dict(), "cases": cases.as_dict()}
 
 
+def _known_before(cases: dict[str, Any], before: Any) -> dict[str, Any]:
+    """What a folder holds of its cases, without their subjects if an earlier version made it, which left them out."""
+    known = not isinstance(before, dict) or "subjects" in before
+    return {key: value for key, value in cases.items() if known or key != "subjects"}
+
+
 def _difference(name: str, before: Any, now: Any) -> str:
-    if name == "cases":
-        if isinstance(before, dict) and before.get("subjects") != now.get("subjects"):
-            return "the subjects of its cases are not those that --subjects and --subject_pattern give now"
-        return "its cases, images or labels are not those of dataset_dir"
-    return f"{name} was {before!r} and is {now!r}"
+    if name != "cases":
+        return f"{name} was {before!r} and is {now!r}"
+    if not isinstance(before, dict) or before.get("validation") != now.get("validation"):
+        return (
+            "its cases, images or labels are not those of dataset_dir, or --subjects and --subject_pattern drew others"
+        )
+    if before.get("subjects") != now.get("subjects"):
+        return "the subjects of its cases are not those that dataset_dir, --subjects and --subject_pattern give now"
+    return "its cases, images or labels are not those of dataset_dir"

@@ -103,12 +103,12 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
 
 def _processes_of_folds(bundle: Path, fitted: Fitted, folds: int) -> str:
     """A sentence that says how many processes trained each fold; empty if as many as the bundle's network."""
-    found = [trained for number in range(1, folds + 1) if (trained := read_fitted(fold_dir(bundle, number)))]
-    used = [(*trained.earlier_processes, trained.processes) for trained in found]
-    if set(used) <= {(fitted.processes,)}:
+    found = {number: read_fitted(fold_dir(bundle, number)) for number in range(1, folds + 1)}
+    used = {number: (*each.earlier_processes, each.processes) for number, each in found.items() if each is not None}
+    if set(used.values()) <= {(fitted.processes,)}:
         return ""
-    numbers = ", ".join(" then ".join(map(str, each)) for each in used)
-    return f" Processes that trained them together, each with batches of its own, fold by fold: {numbers}."
+    told = ", ".join(f"{' then '.join(map(str, each))} for fold {number}" for number, each in used.items())
+    return f" Processes that trained them together, each with batches of its own: {told}."
 
 
 def _out_of_fold(result: PruningResult) -> list[Exposure]:

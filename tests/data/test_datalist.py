@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -264,3 +265,32 @@ def test_any_json_is_read_or_told_in_one_line_that_names_the_file(tmp_path, cont
         assert not first or str(tmp_path) in first[0]
         # all but the list of broken cases is one line
         assert len(message.splitlines()) <= 1 or "cases must be sound" in first[0]
+
+
+def test_a_long_list_below_a_folder_with_an_umlaut_reads_no_folder_again_and_again(tmp_path, monkeypatch):
+    root = tmp_path / "Jürgen"
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    stored = [unicodedata.normalize("NFD", f"Käse{number}.nii.gz") for number in range(20)]
+    for name in stored:
+        for folder, kept in (("images", name.replace(".nii", "_0000.nii")), ("labels", name)):
+            (root / folder / kept).touch()
+    entries = [
+        {"image": f"images/{name}", "label": f"labels/{name}"}
+        for name in (unicodedata.normalize("NFC", each) for each in stored)
+    ]
+    (root / "dataset.json").write_text(json.dumps({"training": entries}), encoding="utf-8")
+    listed, list_folder = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder=".": listed.append(folder) or list_folder(folder))
+    found = load_datalist(root, "training")
+    assert {os.path.basename(entry["label"]) for entry in found} <= set(stored)
+    assert len(listed) <= 4
+
+
+def test_a_table_of_subjects_names_cases_in_whatever_composed_characters(tmp_path):
+    name, named = (unicodedata.normalize(form, "Jürgen") for form in ("NFD", "NFC"))
+    table = tmp_path / "subjects.csv"
+    table.write_text(f"case,subject\n{named},7\n", encoding="utf-8")
+    for image in (f"{name}.nii.gz", f"{name}_0000.nii.gz"):
+        (case,) = list_cases([{"image": image, "label": f"{name}.nii.gz"}], subjects=table)
+        assert case.subject == "7"

@@ -65,6 +65,21 @@ def test_files_agree_with_the_level(format, dynamic_batch, network, tmp_path):
     assert {each.name for each in tmp_path.iterdir()} == names
 
 
+def test_an_interruption_leaves_no_description_of_the_network_before(network, tmp_path, monkeypatch):
+    path = tmp_path / "network.ts"
+    export_network(network, path, "torchscript", (9, 8), level="L1")
+    before = path.read_bytes()
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monai_unetpp.export.export.write_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+        export_network(network, path, "torchscript", (9, 8), level="L2")
+    assert path.read_bytes() != before
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_networks_of_another_precision_are_exported_in_float32(dtype, network, tmp_path):

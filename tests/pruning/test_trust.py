@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
+from collections.abc import Sequence
 
 import nibabel
 import numpy as np
@@ -19,14 +21,21 @@ from monai_unetpp.bundles import load_network, write_training_record
 from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION
 from monai_unetpp.cli.program import main
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.datasets.labelled import LabelledCase
+from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.formats.naming import entry_name
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.decision.samples import GuardSample, PointSamples
 from monai_unetpp.pruning.decision.stability import differences_between
-from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
+from monai_unetpp.pruning.doubts import (
+    doubts_of_rules,
+    doubts_of_shared_subjects,
+    doubts_of_split,
+    doubts_of_tolerances,
+    shortest_edge,
+)
+from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.report.opening import honesty, trust_sentences
 from monai_unetpp.pruning.report.result_tables import stability_table
@@ -173,7 +182,10 @@ class TestConfirmation:
         assert "No level is shown to lose more on one data set than on another (all 95 % intervals include 0)." in told
         for decisions in ((self.CHOICE,), (self.CHOICE, self.CONFIRMATION)):
             (told,) = trust_sentences(make_result(between_sets=(none,), decisions=decisions, exposures=()))[-1:]
-            assert told.startswith("Among the cases that choose (A, B), no level is shown to lose more on one data set")
+            assert "than on another, among the cases that choose (A, B) (all 95 % intervals include 0)." in told
+            some = dataclasses.replace(none, upper=-0.01, depends_on_set=True)
+            (told,) = trust_sentences(make_result(between_sets=(some,), decisions=decisions, exposures=()))[-1:]
+            assert told.startswith("Of 1 such intervals, among the cases that choose (A, B), 1 excludes 0;")
 
     def test_stability_is_that_of_the_choice(self) -> None:
         choice = Stability("study", 30, {"L1": 1.0}, {"L1": 1.0}, {"L1": 1.0}, ("a",))
@@ -201,6 +213,28 @@ class TestConfirmation:
 
 
 class TestDoubts:
+    def test_subjects_with_other_cases_in_the_training_list_are_told(self, tmp_path) -> None:
+        def entries(session: int, numbers: Sequence[int]) -> list[dict[str, str]]:
+            names = [f"sub-{number:02d}_ses-{session}.nii.gz" for number in numbers]
+            return [{"image": f"images/{name}", "label": f"labels/{name}"} for name in names]
+
+        folder = tmp_path / "twice"
+        folder.mkdir()
+        content = {"training": entries(1, range(5)), "validation": entries(2, range(3, 9))}
+        (folder / "dataset.json").write_text(json.dumps(content))
+        scored = next(iter(make_result().rows))
+        rows = [
+            dataclasses.replace(scored, dataset="twice", case=case.name, subject=case.subject)
+            for case in list_cases(load_datalist(folder, "validation"))
+        ]
+        (told,) = doubts_of_shared_subjects(EvaluationData(folder), rows)
+        assert told.startswith("2 of 6 subjects of twice have other cases in its list 'training' (sub-03, sub-04): if")
+        assert not list(doubts_of_shared_subjects(EvaluationData(folder), rows[2:]))
+        assert not list(doubts_of_shared_subjects(EvaluationData(folder, list_key="training"), rows))
+        assert not list(doubts_of_shared_subjects(EvaluationData(folder, scores=["fold.csv"]), rows))
+        (folder / "dataset.json").write_text(json.dumps({"validation": content["validation"]}))
+        assert not list(doubts_of_shared_subjects(EvaluationData(folder), rows))
+
     def test_margins_and_levels_that_say_little(self) -> None:
         assert list(doubts_of_rules(Rules())) == []
         told = " ".join(doubts_of_rules(Rules(margins=["dice=0.08"], alpha=0.2)))

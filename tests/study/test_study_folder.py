@@ -1,6 +1,8 @@
 """The output folder of a study: whose runs it holds."""
 
 import dataclasses
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -84,8 +86,23 @@ def test_subjects_of_a_folder_are_those_of_every_call(discs_dir, tmp_path, first
     folder.claim(settings, given if first else without)
     assert folder.read_settings(given if first else without) == settings.as_dict()
     for refuse in (folder.read_settings, lambda cases: folder.compare(settings, cases)):
-        with pytest.raises(ValueError, match=r"subjects of its cases are not those that --subjects and --subject_pat"):
+        with pytest.raises(ValueError, match=r"subjects of its cases are not those that dataset_dir, --subjects and "):
             refuse(without if first else given)
+
+
+def test_a_folder_of_an_earlier_version_which_did_not_keep_subjects_goes_on(discs_dir, tmp_path):
+    folder, settings, cases = (
+        StudyFolder(tmp_path),
+        StudySettings(2),
+        find_study_cases(discs_dir, subject_pattern="(.)"),
+    )
+    folder.claim(settings, cases)
+    content = json.loads(folder.settings_file.read_text())
+    assert content["cases"].pop("subjects") == cases.subjects
+    folder.settings_file.write_text(json.dumps(content))
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert folder.read_settings(cases) == settings.as_dict()
+    assert folder.compare(settings, cases) == fingerprint
 
 
 def test_a_bundle_that_was_changed_is_not_on_equal_terms(discs_dir, tmp_path):

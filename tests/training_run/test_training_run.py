@@ -203,7 +203,7 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     edit_json(folds[1] / "training.json", lambda content: content.update(processes=2, earlier_processes=[1]))
     document(bundle, read_fitted(bundle / "training"), cases=9, folds=3)
     told = (bundle / "docs" / "README.md").read_text()
-    assert "each with batches of its own, fold by fold: 1, 1 then 2, 1." in told
+    assert "each with batches of its own: 1 for fold 1, 1 then 2 for fold 2, 1 for fold 3." in told
 
 
 def test_a_copy_that_could_be_in_another_fold_is_refused_before_the_training(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import random
 import unicodedata
@@ -256,12 +258,19 @@ def _as_stored(path: str) -> str:
     if path.isascii() or os.path.lexists(path):
         return path
     folder, name = os.path.split(path)
-    folder, wanted = _as_stored(folder), unicodedata.normalize("NFC", name)
-    try:
-        found = [each for each in os.listdir(folder or ".") if unicodedata.normalize("NFC", each) == wanted]
-    except OSError:
-        return path
-    return os.path.join(folder, found[0]) if found else path
+    folder = _as_stored(folder)
+    if not name.isascii():
+        with contextlib.suppress(OSError):
+            stored = _stored_names(folder, os.stat(folder or ".").st_mtime_ns)
+            name = stored.get(unicodedata.normalize("NFC", name), name)
+    found = os.path.join(folder, name)
+    return found if os.path.lexists(found) else path
+
+
+@functools.lru_cache(maxsize=16)
+def _stored_names(folder: str, changed_ns: int) -> dict[str, str]:
+    """The names in a folder that changed last at ``changed_ns``, by their composed form, kept as lists name many."""
+    return {unicodedata.normalize("NFC", name): name for name in sorted(os.listdir(folder or "."), reverse=True)}
 
 
 def _channels_of(image: str) -> str | list[str]:

@@ -107,7 +107,8 @@ def folder_lists(folder: Path) -> _Lists:
     """Make the ``training`` list of a folder with ``images`` and ``labels``, or ``imagesTr`` and ``labelsTr``.
 
     An image has the name of its label, apart from the suffix, or is one file per channel: ``<name>_0000``,
-    ``<name>_0001`` and so on. It may be a subfolder with a DICOM series. Cases have the names of their labels.
+    ``<name>_0001`` and so on. It may be a subfolder with a DICOM series. Cases have the names of their images, in their
+    composed characters, without the channel.
 
     Raises:
         ValueError: these folders are missing, or images and labels do not match: counterparts or channels are missing,

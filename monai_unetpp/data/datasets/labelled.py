@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -89,6 +90,9 @@ def list_cases(
     if not cases:
         raise ValueError("cases must have at least one entry, got none. Check the data list.")
     named = _read_subjects(subjects) if isinstance(subjects, (str, PathLike)) else subjects
+    if named is not None:
+        # as a Mac names files in other composed characters than a spreadsheet does
+        named = {**{unicodedata.normalize("NFC", name): subject for name, subject in named.items()}, **named}
     pattern = _compile(subject_pattern)
     found = []
     for entry in cases:
@@ -154,7 +158,9 @@ def _subject(
         return str(entry["subject"])
     if named is not None:
         # nnU-Net names a case without the number of its only channel
-        subject = named.get(name, named.get(name.removesuffix("_0000")))
+        without = name.removesuffix("_0000")
+        composed = unicodedata.normalize("NFC", without)
+        subject = next((named[each] for each in (name, without, composed) if each in named), None)
         if subject in (None, ""):
             raise ValueError(f"subjects must name the subject of every case, got none for {name!r}. Add it.")
         return str(subject)

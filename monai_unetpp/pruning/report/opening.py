@@ -178,6 +178,10 @@ def _set_sentences(result: PruningResult) -> list[str]:
     """Whether the loss of a level depends on the data set; the largest differences first, relative to the margins."""
     differences = result.between_sets
     found = [each for each in differences if each.depends_on_set]
+    choosing = ""
+    if differences and any(decision.role != "choose and report" for decision in result.decisions):
+        names = dict.fromkeys(name for each in differences for name in (each.first, each.second))
+        choosing = f", among the cases that choose ({', '.join(names)})"
 
     def at_least(one: SetDifference) -> float:
         return max(-one.upper, one.lower) / (result.rules.margin_of(one.metric, one.label) or math.inf)
@@ -195,16 +199,12 @@ def _set_sentences(result: PruningResult) -> list[str]:
     if found:
         listed = " The table in the report lists them all." if len(found) > _MOST_DIFFERENCES else ""
         sentences.append(
-            f"Of {len(differences)} such intervals, {len(found)} exclude{'s' * (len(found) == 1)} 0; without any "
-            f"difference, one in twenty does by chance.{listed}"
+            f"Of {len(differences)} such intervals{choosing}, {len(found)} exclude{'s' * (len(found) == 1)} 0; without "
+            f"any difference, one in twenty does by chance.{listed}"
         )
     elif differences:
-        no_level = "No level"
-        if any(decision.role != "choose and report" for decision in result.decisions):
-            names = dict.fromkeys(name for each in differences for name in (each.first, each.second))
-            no_level = f"Among the cases that choose ({', '.join(names)}), no level"
         sentences.append(
-            f"{no_level} is shown to lose more on one data set than on another (all 95 % intervals include 0)."
+            f"No level is shown to lose more on one data set than on another{choosing} (all 95 % intervals include 0)."
         )
     return sentences
 

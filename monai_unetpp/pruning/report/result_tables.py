@@ -124,7 +124,8 @@ def verdicts_table(result: PruningResult) -> Table:
 def glance_table(result: PruningResult, summary: Summary) -> Table:
     """The levels at a glance: accuracy over the cases that the verdict is about, cost and speed-up."""
     decision = verdict(result)
-    judged = dataclasses.replace(result, rows=tuple(judged_rows(result, decision)) or result.rows)
+    rows = tuple(judged_rows(result, decision)) or result.rows
+    judged = dataclasses.replace(result, rows=rows, grid=None)
     accuracies, dataset = summarise(judged), data_sets(judged)[0]
     labels = shown_labels(result)
     if len(labels) > _GLANCE_LABELS and FOREGROUND in labels:
@@ -147,7 +148,7 @@ def glance_table(result: PruningResult, summary: Summary) -> Table:
             }
         records.append(record)
     cases = "all data sets" if dataset == ALL else quoted(dataset)
-    if result.confirming:
+    if len(rows) < len(result.rows):
         cases += " that confirm the level" if decision.role == "confirm" else " that choose the level"
     ratio = "Speed-up: median time per volume of the deepest level divided by that of this level."
     return Table.of(
