@@ -104,13 +104,10 @@ def read_pair(
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise ValueError(f"{path}: within {name!r} is invalid ({type(e).__name__}: {e}). Correct it.") from e
 
-    lacking = _lacking(crops.values(), masked, within, within_labels)
-    if name not in pairs and lacking is not None:
+    if name not in pairs and (lacking := _lacking(crops.values(), masked, within, within_labels)):
         [known] = pairs
-        raise ValueError(
-            f"{Path(bundle).name} works within {known}, not within {name}, which has no {lacking}. Name {known} or a "
-            "copy of it."
-        )
+        fits = f"works within {known}, not within {name}, which has no {lacking}. Name {known} or a copy of it."
+        raise ValueError(f"{Path(bundle).name} {fits}")
 
     def values(crop: str, listed: Any) -> tuple[int, ...]:
         if listed is None:

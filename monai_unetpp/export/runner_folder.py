@@ -95,7 +95,9 @@ def export_runner(
             f"{folder}: is the current folder or a mount point, which cannot be replaced. Name a folder in it."
         )
     if target.exists() and not _is_replaceable(target):
-        raise FileExistsError(f"{folder}: exists and is not an exported folder. Move it away, or name another one.")
+        raise FileExistsError(
+            f"{folder}: exists and is not an exported folder, or holds other files too. Move it away, or name another."
+        )
     source = find_bundle(bundle)
     config = BundleConfig(source, "inference.json")
     asked = {"level": level, "smooth": smooth}
@@ -205,7 +207,7 @@ def _describe_windows(
         shape = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * axes
         if not all(isinstance(size, int) and size > 0 for size in shape):
             raise NoTranslationError(
-                f"window_shape must be {axes} integers for the runner, or auto, got {given!r}. Give --window_shape."
+                f"window_shape must be {axes} positive integers for the runner, or auto, got {given!r}."
             )
         described["shape"] = shape
     return described | {
