@@ -23,7 +23,8 @@ def write_disc_images(root: Path, *, training: int, validation: int, value: int 
         image = (100 * disc + generator.normal(200, 20, disc.shape)).astype(np.float32)
         entry = {"image": f"imagesTr/disc_{number}.nii.gz", "label": f"labelsTr/disc_{number}.nii.gz"}
         nib.save(nib.Nifti1Image(image, np.eye(4)), root / entry["image"])
-        nib.save(nib.Nifti1Image(value * disc.astype(np.uint8), np.eye(4)), root / entry["label"])
+        label = value * disc.astype(np.uint8 if value < 256 else np.int16)
+        nib.save(nib.Nifti1Image(label, np.eye(4)), root / entry["label"])
         entries.append(entry)
     content = {
         "name": "Discs",

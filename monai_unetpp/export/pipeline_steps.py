@@ -17,6 +17,7 @@ from monai.transforms import (
     EnsureTyped,
     Invertd,
     LoadImaged,
+    MapLabelValued,
     NormalizeIntensityd,
     Orientationd,
     ScaleIntensityd,
@@ -39,7 +40,7 @@ from monai_unetpp.data import (
 )
 from monai_unetpp.runner import geometry_steps
 from monai_unetpp.runner.geometry_steps import PADDINGS
-from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND, INVERT_PROBABILITIES
+from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND, INVERT_PROBABILITIES, MAP_LABELS
 
 Step = dict[str, Any]
 
@@ -88,6 +89,8 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool, before: It
         elif isinstance(transform, InvertProbabilitiesd) and not gives_labels and not inverted:
             steps.append({"step": INVERT_PROBABILITIES})
             gives_labels = inverted = True
+        elif isinstance(transform, MapLabelValued) and gives_labels and (inverted or not changing):
+            steps.append(_map_labels(transform))
         elif not isinstance(transform, SegmentationSaveImaged):
             raise _refused(transform, "it has no such step after the network")
     if not gives_labels:
@@ -98,6 +101,14 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool, before: It
             "InvertProbabilitiesd."
         )
     return steps
+
+
+def _map_labels(transform: MapLabelValued) -> Step:
+    """The values of all classes, the background first."""
+    classes, values = list(transform.mapper.orig_labels), list(transform.mapper.target_labels)
+    if classes != list(range(1, len(classes) + 1)) or not all(isinstance(each, int) and each > 0 for each in values):
+        raise _refused(transform, "it must give each class but the background, in their order, a positive value")
+    return {"step": MAP_LABELS, "values": [0, *values]}
 
 
 def _transforms(compose: Any) -> list[Any]:

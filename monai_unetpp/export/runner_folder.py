@@ -27,7 +27,7 @@ from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.plain_values import to_plain
 from monai_unetpp.runner.network import load_network
 from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline
-from monai_unetpp.runner.segmenter import INVERT_PROBABILITIES
+from monai_unetpp.runner.segmenter import INVERT_PROBABILITIES, MAP_LABELS
 from monai_unetpp.window_layout import AUTO
 
 #: Length of a window in multiples of the downsampling, where nothing tells of one.
@@ -179,12 +179,18 @@ def _describe(
         )
     pictures = "dataset#data#pictures"
     reading["pictures"] = bool(pictures in config and config.parse(pictures))
-    labels = read_metadata_entry(source, "network_data_format", "outputs", "pred", "channel_def")
+    labels = dict(read_metadata_entry(source, "network_data_format", "outputs", "pred", "channel_def"))
+    for values in (step["values"] for step in postprocessing if step["step"] == MAP_LABELS):
+        if len(values) != network.config["out_channels"]:
+            raise NoTranslationError(
+                f"{config}: label_values must name each class but the background, got {values[1:]}."
+            )
+        labels = {str(values[int(number)]): name for number, name in labels.items()}
     return {
         "name": source.name,
         "level": network.levels[-1],
         "spatial_dims": network.spatial_dims,
-        "labels": dict(labels),
+        "labels": labels,
         "reading": reading,
         "preprocessing": preprocessing,
         "windows": _describe_windows(inferer, network, window_shape),

@@ -26,7 +26,7 @@ class Pipeline:
         name: name of the bundle.
         level: level of the network.
         spatial_dims: 2 or 3, of the network.
-        labels: names of the labels, ``"0"`` the background.
+        labels: names by label value, ``"0"`` the background.
         reading: allowed ``spatial_dims`` of an image, ``channels``, ``allow_constant``, ``fill_nonfinite``, and
             ``pictures``: whether PNG, JPEG and TIFF are read.
         preprocessing: steps, each with its name under ``step`` and its parameters.
@@ -36,7 +36,7 @@ class Pipeline:
             ``skip_constant``. For the shape ``"auto"`` also ``multiples``, of which sizes are multiples, and
             ``channels`` of the first convolution, to estimate the memory of a window.
         slice_axis: axis of volumes perpendicular to the slices, for a 2D network; None for a 3D network.
-        postprocessing: steps on the label map, before the inversion to the grid of the file.
+        postprocessing: steps on the label map, before the inversion to the grid of the file, but for ``map_labels``.
         fingerprint: hash of the network's weights and configuration.
         versions: versions of the software that wrote the folder.
         version: version of this format.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
+from monai_unetpp.data.formats.nifti import smallest_dtype
 from monai_unetpp.data.transforms.surround_search import search_surround
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner import geometry_steps, intensity_steps
@@ -26,10 +27,10 @@ STEPS: dict[str, Callable[..., None]] = {
     for name in module.__all__
     if name.islower()
 }
-#: The postprocessing steps: one sets the surround of the preprocessed image to background, the other inverts
-#: probabilities instead of labels.
-CLEAR_BACKGROUND, INVERT_PROBABILITIES = "clear_background", "invert_probabilities"
-_AFTER = (CLEAR_BACKGROUND, INVERT_PROBABILITIES)
+#: The postprocessing steps: one sets the surround of the preprocessed image to background, one inverts probabilities
+#: instead of labels, and one gives the classes, on the grid of the file, the label values of the data.
+CLEAR_BACKGROUND, INVERT_PROBABILITIES, MAP_LABELS = "clear_background", "invert_probabilities", "map_labels"
+_AFTER = (CLEAR_BACKGROUND, INVERT_PROBABILITIES, MAP_LABELS)
 
 
 class Segmenter:
@@ -104,6 +105,14 @@ class Segmenter:
     def _label(self, volume: Volume) -> Array:
         for step in self.pipeline.preprocessing:
             STEPS[step["step"]](volume, **{name: value for name, value in step.items() if name != "step"})
+        labels = self._label_classes(volume)
+        for step in self.pipeline.postprocessing:
+            if step["step"] == MAP_LABELS:
+                labels = np.array(step["values"], dtype=smallest_dtype(max(step["values"])))[labels]
+        return labels
+
+    def _label_classes(self, volume: Volume) -> Array:
+        """The classes of the preprocessed image on the grid of the file, ``(H, W[, D])``."""
         after = [step["step"] for step in self.pipeline.postprocessing]
         found = search_surround(volume.voxels) if CLEAR_BACKGROUND in after else None
         if INVERT_PROBABILITIES in after:

@@ -131,18 +131,22 @@ def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
 
 
 @pytest.mark.slow
-def test_labels_of_a_planned_bundle_of_images_are_those_of_segment(tmp_path):
+@pytest.mark.parametrize("value", [1, 7, 300])
+def test_labels_of_a_planned_bundle_of_images_are_those_of_segment(tmp_path, value):
     """With one pixel size for all images nothing is resampled, so there is nothing to invert."""
-    discs = write_disc_images(tmp_path, training=3, validation=1)
+    discs = write_disc_images(tmp_path, training=3, validation=1, value=value)
     bundle = tmp_path / "planned"
     plan(discs, bundle, settings=TINY, device="cpu", measure=slow_machine)
     image = discs / "imagesTr" / "disc_0.nii.gz"
     _write_weights(bundle, nibabel.load(image).get_fdata())
     (case,) = segment_files(image, tmp_path / "out", bundle, runtime="openvino", precision="fp32").cases
     expected = nibabel.load(case.output).get_fdata()
-    assert len(np.unique(expected)) == 2
-    found = Segmenter(export_runner(bundle, tmp_path / "folder").path).label(image)
-    np.testing.assert_array_equal(found, expected)
+    assert np.unique(expected).tolist() == [0, value]
+    runner = Segmenter(export_runner(bundle, tmp_path / "folder").path)
+    np.testing.assert_array_equal(runner.label(image), expected)
+    assert runner.pipeline.labels == {"0": "background", str(value): "disc"}
+    written = nibabel.load(runner.segment(image, tmp_path / "run"))
+    assert written.get_data_dtype() == nibabel.load(case.output).get_data_dtype()
 
 
 def _write_weights(bundle, voxels):
