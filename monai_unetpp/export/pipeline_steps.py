@@ -76,7 +76,7 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool, before: It
     """
     steps: list[Step] = []
     changing = [step["step"] for step in before if step["step"] in geometry_steps.__all__]
-    inverted = False
+    inverted = mapped = False
     for transform in _transforms(postprocessing):
         if isinstance(transform, ClearBackgroundd) and not inverted:
             steps.append({"step": CLEAR_BACKGROUND})
@@ -89,7 +89,8 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool, before: It
         elif isinstance(transform, InvertProbabilitiesd) and not gives_labels and not inverted:
             steps.append({"step": INVERT_PROBABILITIES})
             gives_labels = inverted = True
-        elif isinstance(transform, MapLabelValued) and gives_labels and (inverted or not changing):
+        elif isinstance(transform, MapLabelValued) and gives_labels and (inverted or not changing) and not mapped:
+            mapped = True
             steps.append(_map_labels(transform))
         elif not isinstance(transform, SegmentationSaveImaged):
             raise _refused(transform, "it has no such step after the network")
@@ -106,8 +107,11 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool, before: It
 def _map_labels(transform: MapLabelValued) -> Step:
     """The values of all classes, the background first."""
     classes, values = list(transform.mapper.orig_labels), list(transform.mapper.target_labels)
-    if classes != list(range(1, len(classes) + 1)) or not all(isinstance(each, int) and each > 0 for each in values):
-        raise _refused(transform, "it must give each class but the background, in their order, a positive value")
+    positive = all(isinstance(each, int) and each > 0 for each in values)
+    if classes != list(range(1, len(classes) + 1)) or not positive or len(set(values)) < len(values):
+        raise _refused(
+            transform, "it must give each class but the background, in their order, a positive value of its own"
+        )
     return {"step": MAP_LABELS, "values": [0, *values]}
 
 

@@ -10,13 +10,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose, LoadImaged
+from monai.transforms import Compose, LoadImaged, MapLabelValued
 from scipy import ndimage
 
 from monai_unetpp.bundles import read_network_def
 from monai_unetpp.data import InvertBrightBackgroundd, LevelSurroundd, StandardizeIntensityd, VolumeReader
 from monai_unetpp.export import export_runner
-from monai_unetpp.export.pipeline_steps import translate_preprocessing
+from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
 from monai_unetpp.openvino_loading import has_openvino
 from monai_unetpp.runner import Segmenter
 from monai_unetpp.runner.intensity_steps import standardize
@@ -67,6 +67,24 @@ def test_every_argument_of_our_own_transforms_reaches_the_runner(kind):
     _, [step] = translate_preprocessing(Compose([load, kind("image")]))
     arguments = set(inspect.signature(kind.__init__).parameters) - {"self", "keys", "allow_missing_keys"}
     assert set(step) == {"step", *arguments}
+
+
+def test_label_values_are_given_once_to_each_class_on_the_grid_of_the_file():
+    def mapping(classes, values):
+        return MapLabelValued("pred", classes, values, dtype=torch.int32)
+
+    step = {"step": "map_labels", "values": [0, 200, 37]}
+    assert translate_postprocessing(Compose([mapping([1, 2], [200, 37])]), True) == [step]
+    turned = [{"step": "orient"}]
+    for transforms, before in (
+        ([mapping([2, 1], [200, 37])], ()),
+        ([mapping([1, 2], [5, 5])], ()),
+        ([mapping([1, 2], [5, 0])], ()),
+        ([mapping([1, 2], [5, 7]), mapping([1, 2], [5, 7])], ()),
+        ([mapping([1, 2], [5, 7])], turned),
+    ):
+        with pytest.raises(NoTranslationError, match="MapLabelValued is not supported by the runner"):
+            translate_postprocessing(Compose(transforms), True, before)
 
 
 def test_standardizing_in_the_runner_is_that_of_the_transform():
