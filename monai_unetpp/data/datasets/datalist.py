@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import random
-import unicodedata
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,7 +15,7 @@ from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.datasets.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
 from monai_unetpp.data.datasets.labelled import list_cases, subject_of_entry
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.naming import case_name, image_name, unique_names
+from monai_unetpp.data.formats.naming import case_name, composed, image_name, unique_names
 from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted
 from monai_unetpp.files import read_json_object, write_json
@@ -262,7 +261,7 @@ def _as_stored(path: str) -> str:
     if not name.isascii():
         with contextlib.suppress(OSError):
             stored = _stored_names(folder, os.stat(folder or ".").st_mtime_ns)
-            name = stored.get(unicodedata.normalize("NFC", name), name)
+            name = stored.get(composed(name), name)
     found = os.path.join(folder, name)
     return found if os.path.lexists(found) else path
 
@@ -270,7 +269,7 @@ def _as_stored(path: str) -> str:
 @functools.lru_cache(maxsize=16)
 def _stored_names(folder: str, changed_ns: int) -> dict[str, str]:
     """The names in a folder that changed last at ``changed_ns``, by their composed form, kept as lists name many."""
-    return {unicodedata.normalize("NFC", name): name for name in sorted(os.listdir(folder or "."), reverse=True)}
+    return {composed(name): name for name in sorted(os.listdir(folder or "."), reverse=True)}
 
 
 def _channels_of(image: str) -> str | list[str]:

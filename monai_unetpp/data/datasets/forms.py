@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from os import PathLike
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.grid import warn_once
-from monai_unetpp.data.formats.naming import case_name, channel_of
+from monai_unetpp.data.formats.naming import case_name, channel_of, composed
 from monai_unetpp.data.formats.nifti import header_beside
 from monai_unetpp.data.formats.pictures import has_colours
 from monai_unetpp.data.formats.suffixes import IMAGE_SUFFIXES, JPEG_SUFFIXES, PICTURE_SUFFIXES, is_picture_name
@@ -198,11 +197,8 @@ def _by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
 
 def _as_spelled(files: Mapping[str, Path], known: Collection[str]) -> dict[str, Path]:
     """``files`` by the names in ``known``, also where a name is the same in other composed characters, as of a Mac."""
-    others = {unicodedata.normalize("NFC", name): name for name in known if name not in files}
-    return {
-        name if name in known else others.pop(unicodedata.normalize("NFC", name), name): file
-        for name, file in files.items()
-    }
+    others = {composed(name): name for name in known if name not in files}
+    return {name if name in known else others.pop(composed(name), name): file for name, file in files.items()}
 
 
 def _match(images: Path, labels: Path, by_image: Collection[str], by_label: Collection[str]) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datasets.forms import is_data_set
-from monai_unetpp.data.formats.naming import entry_name, image_name
+from monai_unetpp.data.formats.naming import composed, entry_name, image_name
 from monai_unetpp.data.formats.source_files import existing_files
 from monai_unetpp.errors import list_values
 from monai_unetpp.files import hash_file
@@ -92,7 +91,7 @@ def list_cases(
     named = _read_subjects(subjects) if isinstance(subjects, (str, PathLike)) else subjects
     if named is not None:
         # as a Mac names files in other composed characters than a spreadsheet does
-        named = {**{unicodedata.normalize("NFC", name): subject for name, subject in named.items()}, **named}
+        named = {**{composed(name): subject for name, subject in named.items()}, **named}
     pattern = _compile(subject_pattern)
     found = []
     for entry in cases:
@@ -159,8 +158,7 @@ def _subject(
     if named is not None:
         # nnU-Net names a case without the number of its only channel
         without = name.removesuffix("_0000")
-        composed = unicodedata.normalize("NFC", without)
-        subject = next((named[each] for each in (name, without, composed) if each in named), None)
+        subject = next((named[each] for each in (name, without, composed(without)) if each in named), None)
         if subject in (None, ""):
             raise ValueError(f"subjects must name the subject of every case, got none for {name!r}. Add it.")
         return str(subject)

@@ -208,7 +208,12 @@ def _alike(names: Sequence[str]) -> list[list[int]]:
 
 def _key(name: str) -> str:
     """A name as seen by file systems that ignore case and Unicode composition."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return composed(composed(name).casefold())
+
+
+def composed(name: str) -> str:
+    """A name in composed characters (Unicode's NFC); files from a Mac may have decomposed ones."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _folder(path: str) -> str:
