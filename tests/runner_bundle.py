@@ -14,7 +14,13 @@ from monai_unetpp import NestedUNet
 
 
 def write_bundle(
-    root: Path, dims: int, steps: list[Any], clear: bool = False, smooth: bool = False, **windows: Any
+    root: Path,
+    dims: int,
+    steps: list[Any],
+    clear: bool = False,
+    smooth: bool = False,
+    values: tuple[int, ...] = (),
+    **windows: Any,
 ) -> Path:
     """A bundle whose network is untrained, with batch norm, which does not mind what else is in a window."""
     network = {"spatial_dims": dims, "in_channels": 1, "out_channels": 3, "features": [4, 8, 8], "norm": "batch"}
@@ -31,6 +37,9 @@ def write_bundle(
         inferer["output"] = "logits"
         inversion = {"_target_": "monai_unetpp.data.InvertProbabilitiesd", "keys": "pred", "orig_keys": "image"}
         post[-1] = inversion | {"transform": "@preprocessing"}
+    if values:
+        mapping = {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": [1, 2], "target_labels": [*values]}
+        post.append(mapping | {"dtype": "$torch.int32"})
     save = {"_target_": "monai_unetpp.data.SegmentationSaveImaged", "keys": "pred", "output_dir": "@output_dir"}
     cases = {"_target_": "monai_unetpp.data.find_cases", "input": "@input", "pictures": dims == 2}
     config = {

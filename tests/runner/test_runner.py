@@ -117,6 +117,34 @@ def test_labels_from_probabilities_are_those_of_segment(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("dims", "smooth"), [(3, False), (3, True), (2, False)])
+def test_label_values_of_several_classes_are_those_of_segment(tmp_path, dims, smooth):
+    steps, values, seen = _BRAIN if dims == 3 else _PICTURE[-1:], (300, 40_000), set()
+    bundle = write_bundle(tmp_path / "tiny", dims, steps, dims == 3, smooth, values, overlap=0.5)
+    if dims == 2:
+        _write_weights(bundle, _pixels()[0])
+    runner = Segmenter(export_runner(bundle, tmp_path / "folder").path)
+    images = [write_image(tmp_path / "head.nii.gz", (22, 25, 20))]
+    images += _write_pictures(tmp_path / "in") if dims == 2 else []
+    summary = segment_files(images, tmp_path / "out", bundle)
+    assert not summary.failures
+    for case in summary.cases:
+        found = runner.segment(case.image, tmp_path / "run")
+        assert found.name == Path(case.output).name
+        read = (lambda path: read_picture(path, labels=True)) if "in" in Path(case.image).parts else _read_volume
+        labels = read(found)
+        np.testing.assert_array_equal(labels, read(Path(case.output)))
+        assert labels.dtype == read(Path(case.output)).dtype
+        seen |= set(np.unique(labels).tolist())
+    assert len(seen) > 1
+    assert seen <= {0, *values}
+
+
+def _read_volume(path):
+    return np.asarray(nibabel.load(path).dataobj)
+
+
+@pytest.mark.slow
 def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
     bundle = write_bundle(tmp_path / "tiny", 2, _PICTURE, skip_constant=True, mode="constant")
     folder = export_runner(bundle, tmp_path / "folder", level="L1", network_format="onnx").path

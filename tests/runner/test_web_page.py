@@ -117,8 +117,9 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
     result.header["descrip"] = b"written by monai-unetpp src=0123456789ab"
     nibabel.save(result, tmp_path / "a_seg.nii")
     other = _folder(tmp_path / "other", [{"step": "median_smooth"}])
-    changed, smooth = (_folder(tmp_path / name, _BRAIN) for name in ("changed", "smooth"))
+    changed, smooth, mapped = (_folder(tmp_path / name, _BRAIN) for name in ("changed", "smooth", "mapped"))
     edit_json(smooth / PIPELINE_FILE, postprocessing=[{"step": "invert_probabilities"}])
+    edit_json(mapped / PIPELINE_FILE, postprocessing=[{"step": "map_labels", "values": [0, 200, 37]}])
     (changed / "network.onnx").write_bytes(b"changed")
     expected = {
         (good, cut): "cut.nii.gz: damaged or cut off",
@@ -134,6 +135,7 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
             smooth,
             image,
         ): "smooth: it resamples probabilities (smooth), which this page does not support. Export it",
+        (mapped, image): "mapped: its label values are not 0, 1, 2, ..., which this page does not support. Use python",
         (changed, image): "changed: its network is damaged",
     }
     for message, found in zip(expected.values(), _run_javascript(list(expected), tmp_path), strict=True):

@@ -21,7 +21,7 @@ export const STEPS = {
   standardize: intensity.standardize,
   normalize: intensity.normalize,
 };
-const CLEAR_BACKGROUND = "clear_background", INVERT_PROBABILITIES = "invert_probabilities";
+const CLEAR_BACKGROUND = "clear_background", INVERT_PROBABILITIES = "invert_probabilities", MAP_LABELS = "map_labels";
 
 /** Refuse a folder that this page cannot follow, in one line. */
 export function checkPipeline(pipeline, name) {
@@ -36,6 +36,9 @@ export function checkPipeline(pipeline, name) {
   if (pipeline.postprocessing.some(({ step }) => step === INVERT_PROBABILITIES)) {
     const remedy = "Export it with --no_smooth, or use python -m monai_unetpp.runner instead.";
     refuse(`it resamples probabilities (smooth), which this page does not support. ${remedy}`);
+  }
+  if (pipeline.postprocessing.some(({ step }) => step === MAP_LABELS)) {
+    refuse("its label values are not 0, 1, 2, ..., which this page does not support. Use python -m monai_unetpp.runner instead.");
   }
   const unknown = [
     ...pipeline.preprocessing.filter(({ step }) => !Object.hasOwn(STEPS, step)),
