@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -89,15 +90,7 @@ def export_runner(
         ValueError: another argument is invalid.
     """
     _check_precision(precision, network_format, calibration)
-    target = Path(folder).resolve()
-    if target == Path.cwd() or target.is_mount():
-        raise FileExistsError(
-            f"{folder}: is the current folder or a mount point, which cannot be replaced. Name a folder in it."
-        )
-    if target.exists() and not _is_replaceable(target):
-        raise FileExistsError(
-            f"{folder}: exists and is not an exported folder, or holds other files too. Move it away, or name another."
-        )
+    target = _free_target(folder)
     source = find_bundle(bundle)
     config = BundleConfig(source, "inference.json")
     asked = {"level": level, "smooth": smooth}
@@ -121,14 +114,17 @@ def export_runner(
         Path(f"{file}.json").unlink()
         if described["windows"]["shape"] == AUTO:
             _check_other_shapes(file, network, shape, described["windows"]["multiples"])
-        same = None
+        same, calibrated, versions = None, {}, export.versions
         if calibration is not None:
             windows = calibration_windows(config, calibration, shape, described["windows"], described["slice_axis"])
             same = quantize_model(file, windows)
+            data = Path(calibration).resolve().name
+            calibrated = {"calibration": {"data": data, "windows": len(windows), "same_labels": same}}
+            versions = versions | {"nncf": importlib.metadata.version("nncf")}
         files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
         described["network"] = {"files": [each.name for each in files], "format": network_format}
-        described["network"] |= {"precision": precision, "sha256": hash_file(*files)}
-        pipeline = Pipeline(**described, versions=export.versions)
+        described["network"] |= {"precision": precision, "sha256": hash_file(*files)} | calibrated
+        pipeline = Pipeline(**described, versions=versions)
         (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
         put_in_place(written, target, temporary)
     size = sum(path.stat().st_size for path in target.iterdir())
@@ -263,6 +259,19 @@ def _check_other_shapes(file: Path, network: NestedUNet, shape: Sequence[int], m
             "the network, once written, gives other logits for windows of another size. Give --window_shape with one "
             "size per axis."
         )
+
+
+def _free_target(folder: str | PathLike[str]) -> Path:
+    target = Path(folder).resolve()
+    if target == Path.cwd() or target.is_mount():
+        raise FileExistsError(
+            f"{folder}: is the current folder or a mount point, which cannot be replaced. Name a folder in it."
+        )
+    if target.exists() and not _is_replaceable(target):
+        raise FileExistsError(
+            f"{folder}: exists and is not an exported folder, or holds other files too. Move it away, or name another."
+        )
+    return target
 
 
 def _is_replaceable(folder: Path) -> bool:

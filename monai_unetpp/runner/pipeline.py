@@ -31,7 +31,8 @@ class Pipeline:
             ``pictures``: whether PNG, JPEG and TIFF are read.
         preprocessing: steps, each with its name under ``step`` and its parameters.
         network: ``files`` (the first is the one to open), ``format`` (``"openvino"`` or ``"onnx"``), ``precision`` of
-            the computation, and ``sha256`` of all files.
+            the computation, and ``sha256`` of all files; for int8 also ``calibration``: the folder's name as ``data``,
+            the number of ``windows``, and the part of their voxels with the ``same_labels`` as before.
         windows: ``shape``, ``overlap``, ``blending``, ``sigma_scale``, ``padding_mode``, ``cval``, ``flips`` and
             ``skip_constant``. For the shape ``"auto"`` also ``multiples``, of which sizes are multiples, and
             ``channels`` of the first convolution, to estimate the memory of a window.

@@ -1,5 +1,6 @@
 """Networks in whole numbers of 8 bits: smaller, nearly the same, and only where they are asked for."""
 
+import importlib.metadata
 import importlib.util
 import json
 import shutil
@@ -36,6 +37,11 @@ def test_a_quantized_folder_segments_nearly_alike_and_is_smaller(tmp_path):
     assert np.mean(first == second) > 0.8
     assert 0.8 < small.same_labels <= 1
     assert whole.same_labels is None
+    calibration = json.loads((tmp_path / "int8" / "pipeline.json").read_text())["network"]["calibration"]
+    # up to four windows of the only case
+    assert calibration == {"data": tmp_path.name, "windows": 4, "same_labels": small.same_labels}
+    assert "calibration" not in whole.pipeline.network
+    assert small.pipeline.versions["nncf"] == importlib.metadata.version("nncf")
     assert "openvino_telemetry" not in {name.partition(".")[0] for name, module in sys.modules.items() if module}
 
 
