@@ -126,7 +126,9 @@ def kinds_of(cases: Sequence[ExaminedCase]) -> dict[str, dict[str, str]]:
 
 def _kind(case: ExaminedCase, with_shape: bool) -> dict[str, str]:
     if len(case.spacing_mm) == 3:
-        return {"largest voxel edge": f"{float(f'{max(case.spacing_mm):.1g}'):g} mm"}
+        # so that halves go up, whatever the affine was rounded to
+        edge = max(case.spacing_mm) * (1 + 1e-4)
+        return {"largest voxel edge": f"{float(f'{edge:.1g}'):g} mm"}
     size = {"pixels": join_shape(case.image_kind.shape)} if with_shape else {}
     return {**size, "background": case.image_kind.background}
 

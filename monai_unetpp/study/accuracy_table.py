@@ -136,8 +136,9 @@ def summarise(
 ) -> dict[str, Any]:
     """All numbers of the study, ready for JSON.
 
-    Rows without a result are listed as missing. ``latencies`` are by name of the row, measured in ``environment``,
-    ``cases`` from ``StudyCases.as_dict``, and ``subjects`` by case; other cases are subjects of their own.
+    Rows and seeds without a result are listed as missing. ``latencies`` are by name of the row, measured in
+    ``environment``, ``cases`` from ``StudyCases.as_dict``, and ``subjects`` by case; other cases are subjects of their
+    own.
     """
     runs: dict[str, dict[int, RunResult]] = {}
     for result in sorted(results, key=lambda each: each.seed):
@@ -152,13 +153,21 @@ def summarise(
         "trained_on": sorted({str(result.environment["device"]) for result in results}),
         "rows": [_row(row, runs[row.variant], scores, latencies.get(row.name), subjects) for row in present],
         "embedded_isolated": _pairs(present, scores, subjects),
-        "missing": [row.name for row in rows if row.variant not in runs],
+        "missing": [told for row in rows for told in _missing(row, runs)],
         "scores": {name: {str(seed): of for seed, of in by_seed.items()} for name, by_seed in scores.items()},
         "curves": {
             variant: {str(seed): _curve(run.curve) for seed, run in runs[variant].items()}
             for variant in dict.fromkeys(row.variant for row in present)
         },
     }
+
+
+def _missing(row: StudyRow, runs: Mapping[str, Mapping[int, RunResult]]) -> list[str]:
+    """The name of a row without results, or with the seeds that it lacks and another has."""
+    if row.variant not in runs:
+        return [row.name]
+    absent = sorted({seed for of in runs.values() for seed in of} - runs[row.variant].keys())
+    return [f"{row.name} ({_seeds(absent)})"] if absent else []
 
 
 _Scores = Mapping[str, Mapping[int, CaseMetrics]]
@@ -263,14 +272,16 @@ def _main_table(study: Mapping[str, Any]) -> str:
     first = METRICS[COMPARED[0]].heading
     columns = ["network", "parameters", "GFLOPs per window", "time per window (share of the reference)"]
     columns += [*(METRICS[key].heading for key in COMPARED), f"{first} against the reference (interval)"]
-    rows = []
+    rows, seeds = [], _all_seeds(study)
     for row in study["rows"]:
         latency, ratio = row["latency_s"], row["latency_ratio"]
         time = "n/a" if latency is None else f"{1000 * latency['median']:.1f} ms"
         share = "" if ratio is None else f" ({ratio['median']:.2f})"
         difference = "reference" if row["name"] == study["reference"] else _interval(row["iou_difference"])
         sizes = [f"{row['parameters'] / 1e6:.3f} M", f"{row['flops'] / 1e9:.2f}"]
-        rows.append([row["name"], *sizes, f"{time}{share}", *(_mean_sd(row[key]) for key in COMPARED), difference])
+        rows.append(
+            [row["name"], *sizes, f"{time}{share}", *(_mean_sd(row[key], seeds) for key in COMPARED), difference]
+        )
     return format_table(columns, rows)
 
 
@@ -283,7 +294,7 @@ def _pairs_table(study: Mapping[str, Any]) -> str:
     rows = [
         [
             pair["level"],
-            *(_mean_sd(of[pair[kind]]["iou"]) for kind in ("embedded", "isolated")),
+            *(_mean_sd(of[pair[kind]]["iou"], _all_seeds(study)) for kind in ("embedded", "isolated")),
             _interval(pair["iou_difference"]),
         ]
         for pair in pairs
@@ -293,7 +304,7 @@ def _pairs_table(study: Mapping[str, Any]) -> str:
 
 
 def _reading(study: Mapping[str, Any], reference: str) -> str:
-    seeds = sorted({seed for row in study["rows"] for seed in row["iou"]["by_seed"]}, key=int)
+    seeds = _all_seeds(study)
     classes = ", ".join(escape(name) for name in study["cases"]["labels"] if name != IGNORE)
     confidences = {
         percent(row["iou_difference"]["confidence"], ".3g")
@@ -309,7 +320,7 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
         f"- IoU and Dice: mean over the foreground classes ({classes}) of a case, then over the cases. The background "
         "does not count; a missed class or a false positive scores 0. A class that a network rightly leaves out has no "
         "score; in a difference from a network with a false positive there, it counts as 1. With several seeds, ± "
-        f"gives the standard deviation over seeds (seed {', '.join(seeds)}).\n"
+        f"gives the standard deviation over seeds ({_seeds(seeds)}).\n"
         f'- The reference is "{reference}" at its deepest level. Differences are paired by case and seed; positive '
         f"means better than the reference. The intervals{level} are over {over}: they say nothing about other seeds "
         "or training cases, and are not corrected for the number of comparisons.\n"
@@ -322,10 +333,20 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
     )
 
 
-def _mean_sd(metric: Mapping[str, Any]) -> str:
+def _all_seeds(study: Mapping[str, Any]) -> list[str]:
+    return sorted({seed for row in study["rows"] for seed in row["iou"]["by_seed"]}, key=int)
+
+
+def _seeds(seeds: Sequence[str | int]) -> str:
+    return f"seed {', '.join(map(str, seeds))}"
+
+
+def _mean_sd(metric: Mapping[str, Any], seeds: Sequence[str]) -> str:
+    """The mean with its standard deviation, and the seeds where there are not all of ``seeds``."""
     if metric["mean"] is None:
         return "n/a"
-    return f"{metric['mean']:.4f}" + ("" if metric["sd"] is None else f" ± {metric['sd']:.4f}")
+    only = "" if set(metric["by_seed"]) == set(seeds) else f" ({_seeds(sorted(metric['by_seed'], key=int))})"
+    return f"{metric['mean']:.4f}" + ("" if metric["sd"] is None else f" ± {metric['sd']:.4f}") + only
 
 
 def _interval(difference: Mapping[str, Any] | None) -> str:

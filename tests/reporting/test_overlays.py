@@ -39,7 +39,8 @@ class TestErrorSlice:
         assert error_slice(truth, prediction, (3, 1, 1)) == (0, 5)
 
     def test_last_axis_where_spacing_is_equal(self, truth):
-        assert error_slice(truth, np.roll(truth, 1, axis=0), (1, 1, 1))[0] == 2
+        for spacing in ((1, 1, 1), (1.0, 1.0000000115, 1.0000000029)):
+            assert error_slice(truth, np.roll(truth, 1, axis=0), spacing)[0] == 2
 
     def test_no_error_shows_the_most_of_the_structure(self, truth):
         truth[:, :, 6] = 1
