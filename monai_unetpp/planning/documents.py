@@ -41,7 +41,10 @@ _NORMALIZED = {
     "inside": "Each image is normalised to mean 0 and deviation 1 inside its constant surround.",
 }
 #: What becomes of the colours of pictures, by the number of channels.
-_COLOURS = {1: "averaged to one channel", 3: "three channels, where a case is a single picture"}
+_COLOURS = {
+    1: "Colours of pictures, where there are any, are averaged to one channel.",
+    3: "Colours of pictures are three channels, where a case is a single picture.",
+}
 #: What every README says of the licence, below the properties of the data, to be filled in.
 _LICENCE = (
     "**Licence of the data:** to be filled in, here and in `data_license.txt`. Its terms apply to the weights as well."
@@ -51,7 +54,9 @@ _OBJECTS = (
     "connected components, those that touch split by a\nwatershed on the distance to the border, those of fewer than "
     "`min_instance_size` pixels removed; in volumes, also across slices."
 )
-_NOT_TRAINED = "The network has not been trained yet: run `monai-unetpp train` with the same data and folder."
+_RUN_TRAIN = "run `monai-unetpp train` with the same data and folder."
+_NOT_TRAINED = f"The network has not been trained yet: {_RUN_TRAIN}"
+_NOT_COMPARED = f"The levels have not been compared yet: {_RUN_TRAIN}"
 
 
 def plan_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
@@ -124,7 +129,7 @@ def _data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         f"{plan.spatial_dims}D, {counted(len(plan.channels), 'channel')} ({channels}), modality: {plan.modality}.",
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         _voxels_text(fingerprint),
-        *([f"Colours of pictures are {colours}."] if colours else []),
+        *([colours] if colours else []),
         *_kinds_text(plan, fingerprint),
         f"{percent(surround)} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
@@ -309,7 +314,7 @@ def readme_text(
         levels=f"{count} levels, L1 to L{count}" if count > 1 else "one level, L1",
         spatial_dims=str(plan.spatial_dims),
         labels=", ".join(map(escape, plan.label_names)),
-        untrained="" if performance else f"{_NOT_TRAINED}\n",
+        untrained="" if training or performance else f"{_NOT_TRAINED}\n",
         data=_data_text(plan, fingerprint),
         licence=licence,
         preprocessing=_preprocessing_text(plan),
@@ -319,7 +324,7 @@ def readme_text(
         form=form,
         values="; ".join(f"{plan.labels[name]} {escape(name)}" for name in plan.label_names),
         objects=_OBJECTS if tells_objects(plan) else "",
-        performance=performance or _NOT_TRAINED,
+        performance=performance or (_NOT_COMPARED if training else _NOT_TRAINED),
         init=_init_text(plan),
     )
 

@@ -478,6 +478,10 @@ def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):
         thick_bundle, training="Trained for a minute.", performance="#### Scores\n\nDice 0.9"
     ).read_text()
     assert f"\n\n{licence}\n\n### Preprocessing" in after
+    # as while the levels are compared
+    trained = write_readme(thick_bundle, training="Trained for a minute.").read_text()
+    assert "has not been trained yet" not in trained
+    assert "The levels have not been compared yet: run `monai-unetpp train`" in trained
     # without one it is to be filled in
     (thick_bundle / "docs" / "README.md").unlink()
     assert f"\n\n{to_fill_in}\n\n### Preprocessing" in write_readme(thick_bundle).read_text()

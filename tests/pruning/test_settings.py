@@ -124,6 +124,11 @@ def test_the_own_setting_is_there_where_the_grid_leaves_it_out(inferer, network)
     assert [each.overlap for each in found] == [(0.25,), (0.0,)]
 
 
+def test_settings_of_one_name_are_one(inferer, network):
+    found = list_settings(inferer, parse_settings("overlap=0.3333333,0.33333334,0.25000001"), network, "cpu")
+    assert [each.overlap for each in found] == [(0.25,), (0.3333333,)]
+
+
 @pytest.mark.slow
 def test_auto_is_written_as_what_runs(inferer, network):
     automatic = inferer.with_options(runtime="auto", precision="auto")

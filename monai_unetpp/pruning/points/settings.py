@@ -93,7 +93,7 @@ def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:
 def list_settings(
     inferer: NestedSlidingWindowInferer, grid: SettingsGrid, network: NestedUNet, device: torch.device | str
 ) -> tuple[InferenceSetting, ...]:
-    """The inferer's own setting, then all other combinations of a grid.
+    """The inferer's own setting, then all other combinations of a grid, of those of one name the first.
 
     ``"auto"`` is resolved by running the shallowest level on a window of the smallest size, so that settings which
     this machine cannot run are refused before any case is scored.
@@ -125,7 +125,10 @@ def list_settings(
         "windows": AUTO if inferer.roi_size == AUTO else _OWN,
     }
     others = itertools.product(*(grid.get(name, (own[name],)) for name in own)) if grid else ()
-    return tuple(dict.fromkeys(resolved(*values) for values in (tuple(own.values()), *others)))
+    settings: dict[str, InferenceSetting] = {}
+    for setting in (resolved(*values) for values in (tuple(own.values()), *others)):
+        settings.setdefault(setting.name, setting)
+    return tuple(settings.values())
 
 
 def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:
