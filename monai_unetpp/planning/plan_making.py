@@ -417,6 +417,6 @@ def _choose_compilation(options: PlanOptions) -> Choice:
     worth = minutes >= _WORTH_COMPILING
     return Choice(
         worth,
-        f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.3g} minutes is "
+        f"torch.compile takes a minute at first and makes steps faster; a training of {round(minutes, 1):g} minutes is "
         f"{'long enough' if worth else 'too short'} to benefit. Without a compiler, it is skipped.",
     )

@@ -250,17 +250,17 @@ def share_time(
     kept_s = min(verdict.seconds, most_s)
     if verdict.seconds > most_s and not by_steps:
         logger.warning(
-            "The verdict will take about %.1f minutes even with few cases, longer than the %.1f that there are for it.",
-            verdict.seconds / 60,
-            most_s / 60,
+            "The verdict will take about %g minutes even with few cases, longer than the %g that there are for it.",
+            round(verdict.seconds / 60, 1),
+            round(most_s / 60, 1),
         )
     left = max(rest_s - kept_s, 0.05 * total_s) / 60
     if 60 * left < _LITTLE * total_s and used_s > kept_s and not by_steps:
         logger.warning(
-            "Checking and measuring the data took %.1f of the %g minutes, which leaves %.1f for training. To train "
+            "Checking and measuring the data took %g of the %g minutes, which leaves %.1f for training. To train "
             "for longer, interrupt it now and run the same command again, or with more --minutes: nothing of this is "
             "repeated.",
-            used_s / 60,
+            round(used_s / 60, 1),
             minutes,
             left,
         )
