@@ -107,10 +107,6 @@ def choose_labels(
     """The labels to score: all that ``dataset.json`` names, or only some of them.
 
     If it names none, or with ``instances``, where label maps number their objects, all values above 0 are one label.
-
-    Raises:
-        TypeError: ``only`` is a string instead of a list.
-        ValueError: unreadable or unknown labels, or several labels although objects are numbered.
     """
     if isinstance(only, str):
         raise TypeError(f"labels must be a list of names, got {only!r}. Write ['{only}'].")
@@ -137,11 +133,7 @@ def choose_labels(
 
 
 def find_segmentation(case: LabelledCase, folder: Path) -> Path:
-    """The file ``<case>_seg.nii.gz``, ``.png`` or ``.tif``.
-
-    Raises:
-        ImageFileError: there is none, or more than one.
-    """
+    """The file ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, of which there must be one."""
     paths = [folder / f"{case.name}_seg{suffix}" for suffix in _SUFFIXES]
     existing = [path for path in paths if path.is_file()]
     if not existing:
@@ -156,13 +148,7 @@ def find_segmentation(case: LabelledCase, folder: Path) -> Path:
 def read_arrays(
     case: LabelledCase, labels: ScoredLabels, segmentation: Path | None, spatial_dims: int | None
 ) -> CaseArrays:
-    """Read the files of a case: without ``segmentation`` image and label only.
-
-    ``spatial_dims`` are 2 or 3; None takes those of the label.
-
-    Raises:
-        ImageFileError: a file is unreadable, has values without a name, or is not on the grid of the label.
-    """
+    """Read the files of a case, of 2 or 3 axes or those of its label: without ``segmentation`` image and label only."""
     label = read_truth(case, labels.allowed, spatial_dims)
     dims = label.data.ndim
     # voxels outside the scanned region are sometimes NaN; the image only serves to find its kind

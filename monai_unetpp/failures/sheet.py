@@ -46,9 +46,6 @@ def save_sheet(
     Of a volume, the slice with the most errors is drawn, perpendicular to its coarsest axis. Missed areas lie inside
     the truth's contour only, false positives inside the segmentation's only; each is tinted in its contour's colour.
     The first 24 of the cases, which have scores, are drawn into the PNG ``path``; ``read`` reads the files of one.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     shown = cases[:MOST_PICTURES]
     columns = min(2, len(shown))

@@ -288,10 +288,7 @@ def check_pruned_networks(
     """Compare pruned networks with the levels of the full network from one pass, in fp32 on a random window.
 
     ``levels`` tells the level of each operating point; by default, points are compared that are named like a level. All
-    networks must be in eval mode, and are moved to ``device``.
-
-    Returns:
-        Largest difference (infinite if shapes differ, NaN if an output holds NaN) and bitwise equality.
+    networks are moved to ``device``. A difference is infinite if shapes differ, NaN if an output holds NaN.
     """
     device = measuring_device(device)
     _check_networks(networks)
@@ -406,11 +403,7 @@ def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:
 
 
 def measure_peak_memory(runs: Mapping[str, _Run], device: torch.device, seed: int) -> dict[str, int]:
-    """Measure the peak memory in bytes of segmenting one random volume, weights included.
-
-    On CUDA it is the peak of allocated memory, on a CPU the growth of the resident set of a separate process. Networks
-    must be in eval mode, and are moved to ``device``.
-    """
+    """The peak memory of segmenting one random volume, as in :class:`PointCost`; networks are moved to ``device``."""
     logger.info("Measuring the memory of %s.", ", ".join(runs))
     if device.type == "cuda":
         return {

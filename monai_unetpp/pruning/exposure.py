@@ -44,12 +44,9 @@ def has_weights_of(
 def record_of(
     network: NestedUNet, bundle: str | PathLike[str] | None, checkpoint: str | PathLike[str] | None = None
 ) -> TrainingRecord | None:
-    """What is known of the cases behind a network's weights.
+    """What the training recorded beside a network's weights, or its bundle says; None if nothing is on these weights.
 
-    The checkpoint is the file that its weights are from, such as one of another folder.
-
-    Returns:
-        What the training recorded beside the weights, or the bundle says; None if there is nothing on these weights.
+    The checkpoint is the file that the weights are from, such as one of another folder.
     """
     if bundle is None:
         return None
@@ -69,13 +66,10 @@ def exposures_of(
     out_of_fold: Collection[str] = (),
     unchecked: bool = False,
 ) -> tuple[Exposure, ...] | None:
-    """How many cases of each decision took part in the weights.
+    """How many cases of each decision took part in the weights; None if unknown of cases that the network scored.
 
     ``voxels`` are hashes of the images, ``record`` is None if the bundle does not say which cases trained the weights
     and which chose them, and other networks scored the data sets ``out_of_fold``.
-
-    Returns:
-        One for each decision; None where the bundle does not say, and its network scored cases of one of them.
     """
     if record is None and any(decision.dataset not in out_of_fold for decision in decisions):
         return None

@@ -21,13 +21,10 @@ BUNDLE_KEYS = ("precision", "flips", "window_shape")
 
 
 def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
-    """The settings on which an inferer's results depend.
+    """The settings on which an inferer's results depend; those of this package are unwrapped.
 
-    Inferers of this package are unwrapped. The device determines precision ``"auto"``.
-
-    Returns:
-        ``precision`` and ``flips``; for sliding windows also ``window_shape`` and the blending of windows, for other
-        inferers a description.
+    These are ``precision`` (the device determines ``"auto"``) and ``flips``; for sliding windows also ``window_shape``
+    and the blending of windows, for other inferers a description.
     """
     precision, flips = None, set[int]()
     # slices only concern volumes, on which a 2D network is not evaluated
@@ -59,11 +56,9 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
 
 
 def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.device | str) -> dict[str, Any]:
-    """Check that a bundle can be made to segment as it was evaluated.
+    """The evaluated values of :data:`BUNDLE_KEYS`, with which a bundle can be made to segment as it was evaluated.
 
-    Returns:
-        The evaluated values of :data:`BUNDLE_KEYS`, to write into the bundle's configurations, and ``smooth`` as False
-        where the bundle resamples probabilities: the evaluation resamples labels.
+    ``smooth`` is False where the bundle resamples probabilities: the evaluation resamples labels.
     """
     config = BundleConfig(bundle, "inference.json")
     evaluated = inference_of(inferer, device)

@@ -47,20 +47,13 @@ def describe_settings(value: Any) -> str:
 
     Functions are described by their code and the values that it refers to, so a changed expression is a changed
     setting, and so is a changed value that an expression of a configuration refers to. Random states are left out, as
-    scoring is deterministic.
-
-    Returns:
-        JSON text, the same in every process for the same settings.
+    scoring is deterministic. The JSON text is the same in every process for the same settings.
     """
     return json.dumps(_plain(value, ()), sort_keys=True)
 
 
 def describe_network(network: nn.Module) -> str:
-    """Describe what a network computes by the hash of :func:`.hash_network`, and by its hooks as functions.
-
-    Returns:
-        JSON text, the same in every process for the same network.
-    """
+    """Describe what a network computes by the hash of :func:`.hash_network`, and by its hooks as functions."""
     return json.dumps([hash_network(network), _plain(_hooks(network), ())], sort_keys=True)
 
 

@@ -82,11 +82,7 @@ def check_weights(pipeline: EvaluatedNetwork) -> None:
 
 
 def check_label_names(plan: PruningPlan) -> dict[str, int | None]:
-    """Refuse data sets that give the name of a label to another value than the network does.
-
-    Returns:
-        By data set, the label value that is not scored, if any.
-    """
+    """By data set, the label value that is not scored, if any; names of labels with another value are refused."""
     labels = {label: [value] for label, value in plan.pipeline.labels.items()}
     ignored = {}
     for dataset, folder in zip(plan.data.names, plan.data.folders, strict=True):
@@ -108,13 +104,10 @@ def check_channel_names(plan: PruningPlan) -> None:
 def check_data_sets(
     plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[str, Any]]], ignore_labels: Mapping[str, int | None]
 ) -> dict[str, dict[str, CheckedCase]]:
-    """Check the cases of all data sets before the first is scored.
+    """What is found about each case, by data set and name, before the first is scored.
 
     A repeated image would count as another subject, so its later occurrence is a problem. Problems are refused here for
     several data sets, unless the plan leaves them out, and for a single one by ``evaluate_levels``.
-
-    Returns:
-        What was found about each case, by data set and name.
     """
     cases = {dataset: list_cases(listed) for dataset, listed in entries.items()}
     files = {(dataset, case.name): str(case.image[0]) for dataset, listed in cases.items() for case in listed}

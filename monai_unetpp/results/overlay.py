@@ -30,9 +30,6 @@ def draw_overlay(image: _Array, labels: _Array, affine: _Array, names: Mapping[i
 
     Intensities and labels are ``(H, W[, D])``, and ``affine`` leads from voxels to mm in RAS. If values have no names,
     as for numbered objects, all get the same colour.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     limits = np.percentile(image[np.isfinite(image)], (0.5, 99.5))
     shown = make_labels(names) if set(np.unique(labels)) - {0} <= set(names) else make_labels({1: "objects"})

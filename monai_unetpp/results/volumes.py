@@ -114,11 +114,7 @@ def _number(label: LabelVolume) -> str:
 
 
 def read_volume_rows(path: Path) -> list[list[str]]:
-    """Read the rows of an earlier table without its header; empty if there is no file.
-
-    Raises:
-        ValueError: it is not such a table.
-    """
+    """The rows of an earlier table without its header, empty if there is no file; another table is refused."""
     if not path.exists():
         return []
     try:

@@ -79,15 +79,9 @@ def compare_cases(
     The difference of a case is its mean over the foreground classes and the seeds that both have, and that of a
     subject its mean over its cases, so that each subject counts once. A class that neither the truth nor one of the
     two has counts as 1 there, as it was rightly left out; where neither network has it, there is nothing to compare.
+    Cases without one of the ``subjects`` are subjects of their own.
 
-    Args:
-        mine: metrics of the cases by seed.
-        theirs: the same of the network to compare with.
-        metric: of which more is better, such as ``"iou"``.
-        subjects: by case; other cases are subjects of their own.
-
-    Returns:
-        Among others ``mean``, positive if ``mine`` is better; None with fewer than two subjects in common.
+    The ``mean`` is positive if ``mine``, the metrics by seed, are better. None with fewer than two common subjects.
     """
     seeds = [seed for seed in mine if seed in theirs]
     by_case: dict[str, list[float]] = {}

@@ -91,10 +91,6 @@ def find_study_cases(dataset_dir: str | PathLike[str], **subjects: Any) -> Study
 
     Without a ``validation`` list, a fifth of the training cases is drawn for it, always the same ones, whole subjects.
     ``subjects`` are the arguments of :func:`monai_unetpp.data.load_datalist` that find them.
-
-    Raises:
-        FileNotFoundError: no ``dataset.json``.
-        ValueError: it cannot be used, does not name its labels, or has cases of one name that are to be scored.
     """
     described = describe_data_set(dataset_dir, **subjects)
     validation = load_datalist(dataset_dir, "validation", **subjects)

@@ -27,15 +27,10 @@ def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str],
     """Train a network by the study's bundle, or continue an interrupted training.
 
     The weights after the last step are kept; none are selected. All networks with the same seed get the same patches.
-
-    Args:
-        bundle: of the study.
-        values: of this run, by key of ``train.json``.
-        tell: called at every checkpoint with the step and the mean loss of the last steps.
+    ``values`` are those of this run, by key of ``train.json``; at every checkpoint, step and loss are told.
 
     Returns:
-        The prepared training cases, which the next run may use as ``train#cases``; None if this training was already
-        complete.
+        The prepared training cases, which the next run may use as ``train#cases``; None if it was already complete.
     """
     folder = Path(values["output_dir"])
     if (folder / "model.pt").is_file():
@@ -65,12 +60,8 @@ def score_network(
 ) -> tuple[NestedUNet, dict[str, CaseMetrics]]:
     """The trained network, and by level IoU and Dice of every validation case and foreground class.
 
-    They are on the grid of the label file. A missed or false positive class scores 0, see
-    :data:`monai_unetpp.metrics.RULES`. One of the ``levels`` may be
-    :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`; ``values`` are those of the training.
-
-    Raises:
-        ValueError: cases that cannot be read or scored.
+    They are on the grid of the label file, by the rules of :data:`monai_unetpp.metrics.RULES`. One of the ``levels``
+    may be :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`; ``values`` are those of the training.
     """
     folder = Path(values["output_dir"])
     scored = {**values, "checkpoint": folder / "model.pt"}

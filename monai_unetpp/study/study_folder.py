@@ -46,10 +46,7 @@ class StudyFolder:
     def read_settings(self, cases: StudyCases) -> dict[str, Any]:
         """The settings that the folder was started with; none for a new one.
 
-        Names of cases and labels are compared, not the content of their files, which :meth:`compare` reads.
-
-        Raises:
-            ValueError: the folder holds runs of other cases, or its settings cannot be read.
+        Those of other cases are refused by the names of cases and labels; :meth:`compare` reads their files too.
         """
         stored = self._stored()
         if stored is None:
@@ -61,20 +58,12 @@ class StudyFolder:
         return stored
 
     def compare_settings(self, settings: StudySettings) -> None:
-        """Refuse other settings than those of the folder, without its cases, whose files take long to read.
-
-        Raises:
-            ValueError: the folder holds runs of other settings.
-        """
+        """Refuse other settings than those of the folder, without its cases, whose files take long to read."""
         now, stored = settings.as_dict(), self._stored()
         self._refuse_changes(now if stored is None else {name: stored.get(name) for name in now}, now)
 
     def compare(self, settings: StudySettings, cases: StudyCases) -> str:
-        """The fingerprint of settings and cases, which every result carries; nothing is written.
-
-        Raises:
-            ValueError: the folder holds runs of other settings or cases.
-        """
+        """The fingerprint of settings and cases, which every result carries; others than in the folder are refused."""
         terms, stored = _terms(settings, cases), self._stored()
         if stored is not None:
             terms["cases"] = _known_before(terms["cases"], stored.get("cases"))
@@ -82,11 +71,7 @@ class StudyFolder:
         return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
 
     def claim(self, settings: StudySettings, cases: StudyCases) -> None:
-        """Write settings, cases and bundle, or compare them with those in the folder.
-
-        Raises:
-            ValueError: the folder holds runs of other settings or cases, or another bundle.
-        """
+        """Write settings, cases and bundle, or refuse others than those in the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusively(self.path, by_file=True):
             self.compare(settings, cases)
@@ -111,11 +96,7 @@ class StudyFolder:
         write_json(self.run(result.variant, result.seed) / "result.json", content, indent=1)
 
     def read_results(self, fingerprint: str) -> Iterator[RunResult]:
-        """The results of all finished runs.
-
-        Raises:
-            ValueError: one of them is of other settings or cases.
-        """
+        """The results of all finished runs; one of other settings or cases is refused."""
         for path in sorted(self.path.glob("runs/*/*/result.json")):
             content = read_json_object(path, "Remove it, so that its run is scored again.")
             if content.get("fingerprint") != fingerprint:

@@ -227,17 +227,11 @@ def _signs(worse: _IntArray, better: _IntArray, count: int) -> _IntArray:
 # With enough cases, some case crosses any limit by chance. So large drops are weighed against gains of the same size,
 # and structures that only the shallower level misses against those that only the deepest misses.
 def sign_test_alpha(counts: NDArray[Any], alpha: float) -> NDArray[np.float64]:
-    """The level of each of several sign tests, so that any of them finds an excess by chance at ``alpha`` at most.
+    """``(samples,)`` levels of a sign test, so that any of several finds an excess by chance at ``alpha`` at most.
 
     Bonferroni's correction as Tarone refined it (1990, https://doi.org/10.2307/2531456): tests of so few subjects that
-    they cannot find anything at the corrected level do not count.
-
-    Args:
-        counts: ``(tests, samples)``, subjects that are much worse or much better.
-        alpha: one-sided error level of all tests together.
-
-    Returns:
-        ``(samples,)`` levels: ``alpha`` divided by the number of tests that count.
+    they cannot find anything at the corrected level do not count. ``counts``, ``(tests, samples)``, are the subjects
+    that are much worse or much better.
 
     Example:
         >>> (0.05 / sign_test_alpha(np.array([[5, 6], [0, 8]]), 0.05)).round(6)

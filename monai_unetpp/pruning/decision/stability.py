@@ -149,12 +149,8 @@ def _difference(point: str, one: GuardSample, other: GuardSample, names: tuple[s
 def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_difference: bool) -> int | None:
     """The number of subjects with which all tests at a point pass together at a power of ``POWER``.
 
-    Samples of that size are drawn from the observed subjects, which keeps the correlation of metrics and labels.
-
-    With ``no_difference`` no true difference is assumed, else the observed one.
-
-    Returns:
-        The number; None if it cannot be found in this way or is above 100,000.
+    Samples of that size are drawn from the observed subjects, which keeps the correlation of metrics and labels. With
+    ``no_difference`` no true difference is assumed, else the observed one. None if it is unknown or above 100,000.
     """
     if samples.held or not samples.guards:
         return None

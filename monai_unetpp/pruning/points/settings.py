@@ -31,15 +31,10 @@ SettingsGrid = dict[str, tuple[Any, ...]]
 
 
 def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> SettingsGrid:
-    """The grid from a configuration or the command line.
+    """The grid from a configuration or the command line: distinct values in the order of :data:`SETTINGS`.
 
-    Args:
-        given: a dict such as ``{"overlap": [0.0, 0.25], "flips": [[], [0]], "precision": ["fp32", "bf16"]}``, or
-            strings such as ``"overlap=0,0.25"`` and ``"flips=none,0+1"``, one for each setting. In a dict, an overlap
-            may be one number per axis. ``None`` is no grid.
-
-    Returns:
-        Distinct values by setting, in the order of :data:`SETTINGS`; empty for no grid.
+    A dict such as ``{"overlap": [0.0, 0.25], "flips": [[], [0]], "precision": ["fp32", "bf16"]}`` is given, in which an
+    overlap may be one number per axis, or strings such as ``"overlap=0,0.25"`` and ``"flips=none,0+1"``, or None.
 
     Example:
         >>> parse_settings(["overlap=0,0.25", "flips=none,0+1"])

@@ -151,20 +151,10 @@ def save_overlay(
     the second upwards (a RAS volume is seen from above: the patient's right is on the right), or downwards in 2D.
     Contours are coloured by label; wrong voxels are tinted red. The background is transparent.
 
-    Args:
-        image: intensities ``(H, W[, D])``; the label maps have the same shape.
-        truth: true labels, 0 for background.
-        chosen: labels of the chosen level.
-        deepest: labels of the deepest level.
-        spacing: size of a voxel along each axis, in ``unit``.
-        path: the PNG to write, with title and description (for alternative text) in its metadata.
-        title: heading, taken literally.
-        label_names: by value.
-        chosen_name: name of the chosen level.
-        deepest_name: name of the deepest level.
-        unit: of ``spacing``.
-        orientation: directions of the axes, such as ``"RAS"``, for the name of the plane and for letters at the edges.
-            None if unknown, and in 2D.
+    Intensities and label maps are ``(H, W[, D])``, and voxels have a size of ``spacing`` in ``unit``. The title, taken
+    literally, and a description (for alternative text) are also in the metadata of the PNG ``path``. ``orientation``
+    are the directions of the axes, such as ``"RAS"``, for the name of the plane and for letters at the edges; None if
+    unknown, and in 2D.
     """
     values = np.asarray(image, dtype=float)
     masks = {"truth": truth, "chosen": chosen, "deepest": deepest}

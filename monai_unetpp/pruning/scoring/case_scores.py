@@ -66,13 +66,9 @@ class CaseScores:
 class FinishedCases:
     """Scored cases, one JSON file each: ``<store>/<dataset>/<case>.json``.
 
-    A file holds one record per network, so that adding a checkpoint keeps the scores of the others. It is written
-    atomically.
-
-    Args:
-        depends_on: by network, SHA-256 of what its scores depend on besides the files of a case: ``"weights"`` with the
-            configuration of the network, and ``"configuration"`` of preprocessing, inferer, postprocessing, labels and
-            tolerances.
+    A file holds one record per network, so that adding a checkpoint keeps the scores of the others. Records are valid
+    for the same files of the case and what else scores depend on, as SHA-256 by network: ``"weights"`` of the network,
+    and ``"configuration"`` of its transforms, inferer, labels and tolerances.
     """
 
     def __init__(self, store: str | PathLike[str], dataset: str, depends_on: Mapping[str, Mapping[str, str]]) -> None:

@@ -154,16 +154,11 @@ def read_folds(
     dataset: str,
     tolerance_mm: Mapping[str, float],
 ) -> list[Scores]:
-    """Read the tables of the folds, and find the files of their cases.
+    """Read the tables of the folds, such as the ``per_case.csv`` of a report, and find the files of their cases.
 
-    Args:
-        paths: tables with the columns of :data:`SCORE_COLUMNS`, such as the ``per_case.csv`` of a report.
-        entries: cases; those in no table are ignored. Their ``subject`` replaces that in the tables; where both
-            lack it, names of files may tell it.
-        levels: of the network, shallowest first.
-        dataset: its name, instead of that in the tables, as folders may have been renamed.
-        tolerance_mm: of the surface Dice by label, foreground included. A table that does not tell them is taken to
-            have them, with a warning.
+    Entries in no table are ignored. Their ``subject`` replaces that in the tables; where both lack it, names of files
+    may tell it. The name of the data set replaces that in the tables too, as folders may have been renamed. A table
+    that does not tell the tolerances of its surface Dice is taken to have ``tolerance_mm``, with a warning.
     """
     if len(paths) < 2:
         raise ValueError(
