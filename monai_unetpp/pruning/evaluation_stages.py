@@ -25,7 +25,6 @@ from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
 from monai_unetpp.pruning import preflight
-from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import confirming_cases
 from monai_unetpp.pruning.cost import checked_shape, measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, decide_all, join
@@ -57,6 +56,7 @@ from monai_unetpp.pruning.results import (
     ScoreRow,
     TradeOff,
 )
+from monai_unetpp.pruning.rules import parse_budget
 from monai_unetpp.pruning.scoring.arguments import Scoring
 from monai_unetpp.pruning.scoring.folds import check_complete, check_truth, join_folds
 from monai_unetpp.pruning.scoring.levels import NothingScoredError, Scores, evaluate_levels, refuse_problems

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from monai_unetpp.errors import counted
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import METRICS
-from monai_unetpp.pruning.budgets import COST_KEYS, parse_budget
 from monai_unetpp.pruning.results import Comparison
+from monai_unetpp.pruning.rules import COST_KEYS, parse_budget
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.summary import ALL, MetricSummary
 from monai_unetpp.reporting.numbers import decimal, percent, significant

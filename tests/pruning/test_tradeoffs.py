@@ -10,7 +10,6 @@ import pytest
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import State
-from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
 from monai_unetpp.pruning.points.tradeoffs import (
     ResampledAccuracy,
     by_utility,
@@ -22,7 +21,7 @@ from monai_unetpp.pruning.points.tradeoffs import (
     within_budget,
 )
 from monai_unetpp.pruning.results import PointCost, ScoreRow
-from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.pruning.rules import COST_KEYS, Budget, Rules, parse_budget
 from monai_unetpp.pruning.wording import rule_in_words
 
 

@@ -9,11 +9,10 @@ from statistics import fmean
 import numpy as np
 
 from monai_unetpp.metrics.definitions import check_metric
-from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
 from monai_unetpp.pruning.decision import compare_points, passing_points
 from monai_unetpp.pruning.pairing import PairedScores, list_data_sets
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
-from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.pruning.rules import COST_KEYS, Budget, Rules, parse_budget
 from monai_unetpp.pruning.statistics import FloatArray
 from monai_unetpp.reporting.numbers import rough_percent
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from monai_unetpp.pruning.budgets import COST_KEYS
 from monai_unetpp.pruning.points.tradeoffs import (
     ResampledAccuracy,
     cost_value,
@@ -20,6 +19,7 @@ from monai_unetpp.pruning.points.tradeoffs import (
 )
 from monai_unetpp.pruning.report.plots import Picture, picture_of
 from monai_unetpp.pruning.results import OperatingPoint, PointCost, PruningResult, ScoreRow
+from monai_unetpp.pruning.rules import COST_KEYS
 from monai_unetpp.pruning.summary import chosen_point, deepest_point
 from monai_unetpp.pruning.wording import format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, write_beside
