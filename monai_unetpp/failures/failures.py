@@ -92,11 +92,11 @@ def find_failures(
 
 def _tell_other_names(table: Path, dataset: Path, labels: ScoredLabels) -> None:
     """Warn where the colour table beside the segmentations gives the name of a label to another value."""
-    named: dict[str, int] = {}
+    named: dict[int, str] = {}
     # people may edit it
     with contextlib.suppress(OSError, UnicodeError):
         named = read_slicer_table(table.read_text(encoding="utf-8"))
-    found = {name.casefold(): value for name, value in named.items()}
+    found = {name.casefold(): value for value, name in named.items()}
     for name, value in labels.named.items():
         other = found.get("_".join(name.casefold().split()), value)
         if other != value:

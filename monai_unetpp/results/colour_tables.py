@@ -13,6 +13,12 @@ TABLE_FILES = {"itk_snap": "labels.label", "slicer": "labels.ctbl"}
 BIDS_TABLE_FILE = "dseg.tsv"
 
 
+def label_tables(names: Mapping[int, str], is_bids: bool) -> dict[str, str]:
+    """The tables of a folder of results, text by file name; a BIDS data set has a further one."""
+    tables = {TABLE_FILES["itk_snap"]: itk_snap_table(names), TABLE_FILES["slicer"]: slicer_table(names)}
+    return {**tables, **({BIDS_TABLE_FILE: bids_table(names)} if is_bids else {})}
+
+
 def itk_snap_table(names: Mapping[int, str]) -> str:
     """Label descriptions of ITK-SNAP: number, colour, opacity, visibility in 2D and 3D, and name.
 
@@ -41,10 +47,10 @@ def slicer_table(names: Mapping[int, str]) -> str:
     return "\n".join([f"# written by {MARK}: colour table of 3D Slicer", "0 background 0 0 0 0", *lines, ""])
 
 
-def read_slicer_table(text: str) -> dict[str, int]:
-    """The value of each name, with ``_`` for spaces, in a colour table of 3D Slicer; other lines are left out."""
+def read_slicer_table(text: str) -> dict[int, str]:
+    """The name of each value, with ``_`` for spaces, in a colour table of 3D Slicer; other lines are left out."""
     rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
-    return {row[1]: int(row[0]) for row in rows if len(row) > 1 and row[0].isascii() and row[0].isdecimal()}
+    return {int(row[0]): row[1] for row in rows if len(row) > 1 and row[0].isascii() and row[0].isdecimal()}
 
 
 def bids_table(names: Mapping[int, str]) -> str:

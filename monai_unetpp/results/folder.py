@@ -13,7 +13,7 @@ from typing import Any
 
 from monai_unetpp.data.formats.result_marks import RUN_FILE, read_runs
 from monai_unetpp.files import MARK, exclusively, write_text
-from monai_unetpp.results.colour_tables import BIDS_TABLE_FILE, TABLE_FILES, bids_table, itk_snap_table, slicer_table
+from monai_unetpp.results.colour_tables import TABLE_FILES, label_tables, read_slicer_table, slicer_table
 from monai_unetpp.results.earlier import EarlierResults
 from monai_unetpp.results.run_record import RecordedCase, format_runs, result_name
 from monai_unetpp.results.volumes import (
@@ -114,7 +114,8 @@ class ResultFolder:
         table = self.path / TABLE_FILES["slicer"]
         if not table.is_file():
             return None
-        return _names_in(table.read_text(encoding="utf-8", errors="replace")) == _names_in(slicer_table(self.names))
+        found = read_slicer_table(table.read_text(encoding="utf-8", errors="replace"))
+        return found == read_slicer_table(slicer_table(self.names))
 
     def _has(self, case: Mapping[str, Any]) -> bool:
         """Whether a recorded result is still there: in the folder, or in those of its subject and session."""
@@ -237,14 +238,13 @@ class ResultFolder:
     def _write_tables(self) -> None:
         if not self._outputs:
             return
-        tables = {TABLE_FILES["itk_snap"]: itk_snap_table, TABLE_FILES["slicer"]: slicer_table}
         are_named = self._are_named()
-        for name, table in {**tables, **({BIDS_TABLE_FILE: bids_table} if self.is_bids else {})}.items():
+        for name, table in label_tables(self.names, self.is_bids).items():
             path = self.path / name
             if not self.names:
                 path.unlink(missing_ok=True)
             elif not (are_named and path.is_file()):  # colours may have been changed
-                write_text(path, table(self.names))
+                write_text(path, table)
 
     def _write_volumes(self) -> None:
         if not self._volumes:
@@ -256,11 +256,6 @@ class ResultFolder:
         # cases without labels may have rows of an earlier result
         if rows or any(labels for labels, _ in self._volumes.values()):
             write_text(path, format_volumes(self._volumes, rows, self._keeps_sums))
-
-
-def _names_in(table: str) -> list[list[str]]:
-    """Value and name of each label in a colour table of 3D Slicer, whatever the colours."""
-    return [line.split()[:2] for line in table.splitlines() if not line.startswith("#")]
 
 
 def _check_table(path: Path, names: Mapping[int, str]) -> None:

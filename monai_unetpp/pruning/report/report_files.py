@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.errors import counted
-from monai_unetpp.files import write_text
+from monai_unetpp.files import read_json_object, write_text
 from monai_unetpp.metrics import RULES
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.pruning.report import result_tables
@@ -119,11 +119,8 @@ def read_report(path: str | PathLike[str]) -> PruningResult:
         ValueError: not JSON, not a report, or an unknown schema; the message names the place in the file.
     """
     source = Path(path)
-    try:
-        content = json.loads(source.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ValueError(f"{source}: not JSON ({e}). Give the report.json of a pruning report.") from e
-    version = content.get("schema_version") if isinstance(content, dict) else None
+    content = read_json_object(source, "Give the report.json of a pruning report.")
+    version = content.get("schema_version")
     if not isinstance(version, str) or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise ValueError(
             f"{source}: schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {version!r}. "

@@ -328,21 +328,17 @@ def list_sources(
             raise ValueError(f"extra must have unique names, got {point.name!r} again. Rename the point.")
         sources.append(LevelSource(point.name, other, (point,)))
     for source in sources:
-        _check_levels(source)
-    return sources
-
-
-def _check_levels(source: LevelSource) -> None:
-    if not callable(source.network) and not hasattr(source.network, "forward_levels"):
-        raise TypeError(f"network must be callable, got {type(source.network).__name__}. Pass a module or a function.")
-    has = getattr(source.network, "levels", None)
-    if hasattr(source.network, "forward_levels") and isinstance(has, (tuple, list)):
-        unknown = [level for level in source.levels if level not in has]
-        if unknown:
+        has_levels, listed = hasattr(source.network, "forward_levels"), getattr(source.network, "levels", None)
+        if not callable(source.network) and not has_levels:
+            told = type(source.network).__name__
+            raise TypeError(f"network must be callable, got {told}. Pass a module or a function.")
+        unknown = [level for level in source.levels if isinstance(listed, (tuple, list)) and level not in listed]
+        if has_levels and unknown:
             raise ValueError(
-                f"levels must be among {', '.join(map(str, has))} of the network, got {', '.join(unknown)}. Name only "
-                "levels that it has."
+                f"levels must be among {', '.join(map(str, listed))} of the network, got {', '.join(unknown)}. Name "
+                "only levels that it has."
             )
+    return sources
 
 
 @contextlib.contextmanager
