@@ -78,10 +78,8 @@ class Prepared:
         training: the training cases to score, by name of each data set that chooses; empty if the plan asks for none.
         ignore_labels: by data set, the label value that is not scored, if any.
         kept_back: data set and name of the cases that only confirm.
-        extra: the further networks to compare with, by operating point.
         settings: how images are segmented and cases chosen, in words.
         configurations: text of all that scores depend on, by setting; None for the inferer as given.
-        checked: what was found while reading each case, by data set and name.
         record: which cases trained the weights, from the bundle; None if it does not say.
         given: out-of-fold scores of the only data set that chooses; None where the network scores it.
     """
@@ -153,9 +151,6 @@ class Scored:
         """How well disagreement finds errors, mean over the data sets; None if not measured."""
         known = [each.error_auroc for each in self.data_sets if each.error_auroc is not None]
         return float(np.mean(known)) if known else None
-
-
-# ---------------------------------------------------------------- check
 
 
 def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepared:
@@ -269,9 +264,6 @@ def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any
     return steps | {"inferer": with_setting(steps["inferer"], setting)} if setting else steps
 
 
-# ---------------------------------------------------------------- score
-
-
 def score_data_sets(prepared: Prepared) -> Scored:
     """Score the levels on every data set, at the further settings on those that choose, and on training cases."""
     names, given = list(prepared.entries), prepared.given
@@ -359,9 +351,6 @@ def score(
         raise (ValueError if isinstance(e, ValueError) else RuntimeError)(f"{told}: {e}") from e
 
 
-# ---------------------------------------------------------------- cost
-
-
 def measure_levels(scored: Scored) -> dict[str, PointCost]:
     """The cost of every level as a pruned network, and of the further networks."""
     prepared, plan = scored.prepared, scored.prepared.plan
@@ -400,9 +389,6 @@ def _median_shape(scored: Scored) -> tuple[int, ...]:
     windows = checked_shape("window_shape", plan.pipeline.window_shape, image.ndim - 1)
     edges = zip(image.shape[1:], windows, strict=True)
     return tuple(min(edge, max(window, round(edge * scale))) for edge, window in edges)
-
-
-# ---------------------------------------------------------------- decide
 
 
 def expose(scored: Scored, decisions: Sequence[Decision], unchecked: bool) -> tuple[Exposure, ...] | None:

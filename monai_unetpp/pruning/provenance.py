@@ -22,10 +22,7 @@ _RUNS, _PART_OF_VOLUME = "runs per latency", "share of a volume that costs are m
 
 
 def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0) -> dict[str, str]:
-    """How images are segmented and cases chosen, in words.
-
-    ``folds`` is the number of networks that gave out-of-fold scores; 0 where the network itself scores the cases.
-    """
+    """How images are segmented and cases chosen, in words; 0 folds where the network itself scores the cases."""
     data = plan.data
     used = inference_of(plan.pipeline.inferer, plan.pipeline.device)
     settings = {}

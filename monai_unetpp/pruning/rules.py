@@ -228,10 +228,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def name_and_value(text: str, argument: str, example: str) -> tuple[str, float]:
-    """The name and the number of a text such as ``"dice=0.01"``.
-
-    The name of the argument and an example are for the message.
-    """
+    """The name and the number of a text such as ``"dice=0.01"``; argument and example are for the message."""
     name, equals, number = text.rpartition("=")
     try:
         value = float(number)

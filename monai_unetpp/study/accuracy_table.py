@@ -36,11 +36,9 @@ class RunResult:
     """The result of a finished run.
 
     Attributes:
-        variant: name of the trained network.
-        seed: of weights and patches.
         config: arguments of :class:`~monai_unetpp.NestedUNet`.
         fingerprint: hash of its settings and cases.
-        training_seconds: training time, summed over all parts of an interrupted run.
+        training_seconds: summed over all parts of an interrupted run.
         environment: where it was scored.
         sizes: by level, ``parameters`` and ``flops`` of the network as used there.
         scores: metrics of every case and class by level.

@@ -68,10 +68,7 @@ def cut_network(network: NestedUNet, level: str) -> nn.Module:
 
 
 def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -> dict[str, int]:
-    """``parameters`` of a network cut to a level, and ``flops`` of one window ``(H, W[, D])``.
-
-    A multiplication and an addition count as two.
-    """
+    """``parameters`` of a network cut to a level, and ``flops`` of one window ``(H, W[, D])``."""
     cut = cut_network(network, level)
     device = next(cut.parameters()).device
     window = torch.zeros((1, network.in_channels, *window_shape), device=device)

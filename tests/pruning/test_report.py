@@ -583,7 +583,8 @@ class TestRoundTrip:
     def test_not_json(self, tmp_path):
         path = tmp_path / "report.json"
         path.write_text("<html>")
-        with pytest.raises(ValueError, match=r"report.json: cannot be read as JSON .* Give the report.json of a prun"):
+        told = r"report.json: cannot be read as JSON .* Give the report.json of a pruning report"
+        with pytest.raises(ValueError, match=told):
             read_report(path)
 
 

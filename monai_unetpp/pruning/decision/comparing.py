@@ -278,13 +278,7 @@ class LevelTest:
 
 @dataclasses.dataclass(frozen=True)
 class LevelOutcome:
-    """How one operating point compares with the deepest level.
-
-    Attributes:
-        sentences: what did not pass.
-        notes: other information for the reader.
-        state: the worst of all states.
-    """
+    """How one operating point compares with the deepest level: what did not pass, other notes, and the worst state."""
 
     samples: PointSamples
     comparisons: list[Comparison]

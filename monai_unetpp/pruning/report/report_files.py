@@ -132,9 +132,6 @@ def read_report(path: str | PathLike[str]) -> PruningResult:
         raise ValueError(f"{source}: {e}") from e
 
 
-# ---------------------------------------------------------------- JSON and CSV
-
-
 def _json(result: PruningResult, summary: Summary) -> str:
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -177,9 +174,6 @@ def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table |
         "environment": result_tables.environment_table(result),
     }
     return {name: table if table is not None and table.rows else None for name, table in tables.items()}
-
-
-# ---------------------------------------------------------------- Markdown
 
 
 def _markdown(result: PruningResult, summary: Summary) -> str:
@@ -227,9 +221,6 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         f"{fence}\n{result.command}\n{fence}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-# ---------------------------------------------------------------- HTML
 
 
 def _html(result: PruningResult, summary: Summary, folder: Path) -> str:

@@ -117,12 +117,7 @@ class FinishedCases:
 
 @dataclasses.dataclass(frozen=True)
 class CaseEvaluation:
-    """Everything needed to score a case.
-
-    Attributes:
-        sources: the networks, starting with the one whose levels are evaluated.
-        memory: where finished cases are kept; None keeps none.
-    """
+    """Everything needed to score a case; of the sources, the network whose levels are evaluated is the first."""
 
     scoring: Scoring
     sources: list[LevelSource]

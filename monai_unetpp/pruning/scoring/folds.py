@@ -100,27 +100,22 @@ def check_complete(scores: Scores, labels: Sequence[str]) -> None:
 def check_truth(
     scores: Scores, volumes_ml: Mapping[str, Mapping[int, float]], labels: Mapping[str, int], dataset: str
 ) -> None:
-    """Refuse scores against other labels than those of the data set.
-
-    ``volumes_ml`` holds, by name of each case, the volume of each value in its label map.
-    """
+    """Refuse scores of other labels than the data set's, in whose label maps values have ``volumes_ml`` by case."""
     for row in scores.rows:
         values = [labels[row.label]] if row.label in labels else labels.values()
         true = sum(volumes_ml[row.case].get(value, 0.0) for value in values)
         state = row.score.state
         if (true > 0) != (state in ("ok", "missed")):
-            raise ValueError(
-                f"scores must be of the cases of {dataset!r}, got {state!r} for {row.label} in {row.case} at "
-                f"{row.point}, where its label has {true:g} ml. Give the tables of this data set, or score its cases "
-                "again."
-            )
+            found = f"{state!r} for"
         # spreadsheets may round
-        if not math.isclose(row.score.truth_ml, true, rel_tol=1e-3):
-            raise ValueError(
-                f"scores must be of the cases of {dataset!r}, got {row.score.truth_ml:g} ml as the true volume of "
-                f"{row.label} in {row.case} at {row.point}, where its label has {true:g} ml. Give the tables of this "
-                "data set, or score its cases again."
-            )
+        elif not math.isclose(row.score.truth_ml, true, rel_tol=1e-3):
+            found = f"{row.score.truth_ml:g} ml as the true volume of"
+        else:
+            continue
+        raise ValueError(
+            f"scores must be of the cases of {dataset!r}, got {found} {row.label} in {row.case} at {row.point}, where "
+            f"its label has {true:g} ml. Give the tables of this data set, or score its cases again."
+        )
 
 
 def fold_lists(dataset_dir: str | PathLike[str], list_key: str, **subjects: Any) -> dict[str, list[dict[str, Any]]]:
