@@ -25,6 +25,7 @@ from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
+from monai_unetpp.pruning.plan import check_runs
 from monai_unetpp.pruning.points.settings import with_setting
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost, SelfCheck
 
@@ -221,10 +222,7 @@ class _Measurement:
 
     @classmethod
     def of(cls, device: torch.device | str, repeats: int, warm_up: int, seed: int) -> _Measurement:
-        if repeats < 1:
-            raise ValueError(f"repeats must be 1 or more, got {repeats}. Ten give a usable spread.")
-        if warm_up < 0:
-            raise ValueError(f"warm_up must be 0 or more, got {warm_up}.")
+        check_runs(repeats, warm_up)
         return cls(measuring_device(device), repeats, warm_up, seed)
 
     def image(self, network: NestedUNet, shape: tuple[int, ...]) -> torch.Tensor:

@@ -154,10 +154,7 @@ class Scored:
 
 
 def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepared:
-    """Check everything that can be checked before the first case is scored, and collect what scoring needs.
-
-    ``folds`` are out-of-fold scores of the only data set that chooses, if its cases are scored already.
-    """
+    """Check everything that can be checked before the first case is scored, and collect what scoring needs."""
     given = None if folds is None else join_folds(folds, plan.data.names[0])
     pipeline = plan.pipeline
     device = measuring_device(pipeline.device)
@@ -304,10 +301,7 @@ def score(
     setting: InferenceSetting | None = None,
     training: Sequence[Mapping[str, Any]] | None = None,
 ) -> Scores:
-    """Score levels and further networks as given, or only the levels at another setting or on training cases.
-
-    Errors name the setting, or the list of the training cases.
-    """
+    """Score levels and further networks as given, or only the levels at another setting or on training cases."""
     plan, folder = prepared.plan, prepared.plan.outputs.output_dir
     as_given = not setting and not training
     what, memory, told = "", "scores", ""

@@ -159,6 +159,14 @@ class EvaluationData:
         return tuple(folder.resolve().name for folder in self.folders)
 
 
+def check_runs(repeats: int, warm_up: int) -> None:
+    """Refuse fewer than one measured run, or fewer than none before."""
+    if repeats < 1:
+        raise ValueError(f"repeats must be 1 or more, got {repeats}. Ten give a usable spread.")
+    if warm_up < 0:
+        raise ValueError(f"warm_up must be 0 or more, got {warm_up}. Two are usual.")
+
+
 @dataclasses.dataclass(frozen=True)
 class CostSettings:
     """How costs are measured, and at which further settings of the inferer.
@@ -192,10 +200,7 @@ class CostSettings:
     settings_repeats: int = option(3, type=int, metavar="N", help="measured runs of each operating point")
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise ValueError(f"repeats must be 1 or more, got {self.repeats}. Ten give a usable spread.")
-        if self.warm_up < 0:
-            raise ValueError(f"warm_up must be 0 or more, got {self.warm_up}. Two are usual.")
+        check_runs(self.repeats, self.warm_up)
         if not 0 < self.volume_share <= 1:
             raise ValueError(f"volume_share must lie above 0 and up to 1, got {self.volume_share}.")
         if self.settings_repeats < 1:

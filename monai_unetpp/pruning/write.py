@@ -111,14 +111,9 @@ def write_pruned_bundle(
     _check_folders(source, target, overwrite)
     if decision is None and result is not None:
         decision = verdict(result)
-    if result is not None and level not in _point_names(result):
-        raise ValueError(
-            f"result must be of the network that is pruned, got one without level {level}. It has "
-            f"{', '.join(_point_names(result))}."
-        )
     full = load_network(source / WEIGHTS_FILE, network_def=read_network_def(source))
     if result is not None:
-        _check_parameters(result, full)
+        _check_result(result, full, level)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
     with naming_full_disk(target), temporary_folder(target.parent) as temporary:
@@ -199,15 +194,16 @@ def _point_names(result: PruningResult) -> dict[str, str]:
     return {point.level: point.name for point in result.points if point.kind == "embedded"}
 
 
-def _check_parameters(result: PruningResult, full: NestedUNet) -> None:
-    """Refuse a result of another network, as far as the numbers of parameters tell."""
-    for level, name in _point_names(result).items():
+def _check_result(result: PruningResult, full: NestedUNet, wanted: str) -> None:
+    """Refuse a result of another network, as far as levels and numbers of parameters tell."""
+    names, rule = _point_names(result), "result must be of the network that is pruned"
+    if wanted not in names:
+        raise ValueError(f"{rule}, got one without level {wanted}. It has {', '.join(names)}.")
+    for level, name in names.items():
         cost, has = result.costs.get(name), count_parameters(full.prune(level)) if level in full.levels else 0
         if cost is not None and cost.parameters != has:
-            raise ValueError(
-                f"result must be of the network that is pruned, got one whose level {level} has {cost.parameters:,} "
-                f"parameters, not {has:,}. Give the result of this bundle."
-            )
+            told = f"{cost.parameters:,} parameters, not {has:,}"
+            raise ValueError(f"{rule}, got one whose level {level} has {told}. Give the result of this bundle.")
 
 
 def _copy_parts(source: Path, new: Path) -> None:

@@ -125,17 +125,14 @@ def honesty(result: PruningResult) -> str:
         if each.role == "confirm" and (each.training or each.selecting) and not each.out_of_fold
     }
     known = [name for name in confirmed if name in taught]
+    tested = f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)})"
     if known:
         return (
-            f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}), but these took "
-            f"part in the weights ({', '.join(known)}): their figures are optimistic too. Confirm the level on cases "
-            "that the training never saw."
+            f"{tested}, but these took part in the weights ({', '.join(known)}): their figures are optimistic too. "
+            "Confirm the level on cases that the training never saw."
         )
     if confirmed:
-        return (
-            f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}): their figures "
-            "are not optimistic, those of the choosing cases are."
-        )
+        return f"{tested}: their figures are not optimistic, those of the choosing cases are."
     return "Confirm it on cases that took no part in the choice." if verdict(result).verdict == "prune" else ""
 
 

@@ -44,10 +44,7 @@ class Picture(NamedTuple):
 
 
 def picture_of(figure: Figure, alt: str, marks: Sequence[tuple[Axes, tuple[float, float], str]] = ()) -> Picture:
-    """The finished figure.
-
-    ``marks`` are axes, position in data coordinates, and the values to show there; dropped if there are very many.
-    """
+    """The finished figure with its marks (axes, position in data coordinates, values to show), unless they are many."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     spots = []

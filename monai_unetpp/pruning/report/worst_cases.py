@@ -66,13 +66,10 @@ def save_worst_cases(
     most: int = 4,
     ignore_labels: Mapping[str, int | None] | None = None,
 ) -> tuple[str, ...]:
-    """Draw the worst cases of a level beside the deepest, in ``folder/overlays`` and there by data set.
+    """Draw the worst cases of a level beside the deepest, in ``folder/overlays`` and there by data set; their paths.
 
     A picture that cannot be written is the last: the first one is always that of the worst case. ``networks``, by data
     set and case, scored the cases instead of that of the pipeline.
-
-    Returns:
-        Paths relative to ``folder``, the worst case first.
     """
     deepest = pipeline.network.levels[-1]
     cases = {(each.rows[0].dataset, case.name): case for each in scores for case in each.cases}

@@ -78,11 +78,7 @@ def predict_case(
 
 @dataclasses.dataclass(frozen=True)
 class LevelSource:
-    """A network and the operating points that come from one pass of it.
-
-    Attributes:
-        gates: further points from the same pass: depths chosen per window at some tolerance.
-    """
+    """A network, the operating points of one pass of it, and its gates: depths chosen per window at some tolerance."""
 
     key: str
     network: Network
@@ -156,11 +152,7 @@ class _OneByOne(dict[str, torch.Tensor]):
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """From an image file to a label map on its grid.
-
-    Raises:
-        ValueError: a ``NestedSlidingWindowInferer`` that has levels of its own, or returns label maps.
-    """
+    """From an image file to a label map on its grid."""
 
     preprocessing: Callable[..., Any]
     inferer: Callable[..., Any]
