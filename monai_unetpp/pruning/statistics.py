@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
+Numbers = float | FloatArray
 
 MIN_SUBJECTS = 10
 """With fewer subjects every verdict is inconclusive."""
@@ -88,7 +89,7 @@ def check_alpha(alpha: float) -> float:
     return alpha
 
 
-def bound_alpha(subjects: int | FloatArray, alpha: float) -> Any:
+def bound_alpha(subjects: Numbers, alpha: float) -> Any:
     """The one-sided level of the bound: ``alpha``, or less with few subjects, down to a tenth of it with ten.
 
     Args:
@@ -98,13 +99,13 @@ def bound_alpha(subjects: int | FloatArray, alpha: float) -> Any:
     return alpha * 10.0 ** -_shortage(subjects)
 
 
-def _shortage(subjects: int | FloatArray) -> Any:
+def _shortage(subjects: Numbers) -> Any:
     """The lack of subjects: 0 from :data:`FULL_SUBJECTS` on, 1 with :data:`MIN_SUBJECTS`, and linear in between."""
     short = np.maximum(FULL_SUBJECTS - np.asarray(subjects, dtype=np.float64), 0) / (FULL_SUBJECTS - MIN_SUBJECTS)
     return short if short.ndim else float(short)
 
 
-def unseen_rate(subjects: int | FloatArray, alpha: float = 0.05) -> Any:
+def unseen_rate(subjects: Numbers, alpha: float = 0.05) -> Any:
     """The share of all subjects that may behave differently although none in the sample does.
 
     The exact form of the rule of three: with confidence ``1 - alpha``, what none of ``subjects`` shows is rarer than
@@ -113,7 +114,7 @@ def unseen_rate(subjects: int | FloatArray, alpha: float = 0.05) -> Any:
     return 1 - alpha ** (1 / subjects)
 
 
-def least_mean(subjects: int | FloatArray, margin: float, alpha: float = 0.05) -> Any:
+def least_mean(subjects: Numbers, margin: float, alpha: float = 0.05) -> Any:
     """The mean difference that must be exceeded to leave room for drops that the sample may not show.
 
     If drops of five margins (up to six with fewer than :data:`FULL_SUBJECTS` subjects) occurred at the highest rate
@@ -128,14 +129,7 @@ def least_mean(subjects: int | FloatArray, margin: float, alpha: float = 0.05) -
     return margin * (unseen_rate(subjects, alpha) * (_UNSEEN_DROP + _shortage(subjects)) - 1)
 
 
-def is_non_inferior(
-    lower: float | FloatArray,
-    mean: float | FloatArray,
-    *,
-    subjects: int | FloatArray,
-    margin: float,
-    alpha: float = 0.05,
-) -> Any:
+def is_non_inferior(lower: Numbers, mean: Numbers, *, subjects: Numbers, margin: float, alpha: float = 0.05) -> Any:
     """Whether a sample shows that the mean loss is smaller than ``margin``.
 
     Args:
@@ -189,7 +183,7 @@ def skewness_corrected_t(samples: FloatArray, alpha: float = 0.05) -> FloatArray
     return bounds
 
 
-def corrected_quantile(third: FloatArray, subjects: int | FloatArray, alpha: float | FloatArray) -> FloatArray:
+def corrected_quantile(third: FloatArray, subjects: Numbers, alpha: float | FloatArray) -> FloatArray:
     """The distance from the mean to the bound of :func:`skewness_corrected_t`, in standard errors.
 
     Args:

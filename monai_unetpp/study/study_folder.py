@@ -53,8 +53,8 @@ class StudyFolder:
             return {}
         before = stored.pop("cases", None)
         now = _known_before(cases.description(), before)
-        if not isinstance(before, dict) or not now.items() <= before.items():
-            raise ValueError(self._refusal(_difference("cases", before, now)))
+        known = {key: before.get(key) for key in now} if isinstance(before, dict) else None
+        self._refuse_changes({"cases": known}, {"cases": now})
         return stored
 
     def compare_settings(self, settings: StudySettings) -> None:
@@ -113,17 +113,13 @@ class StudyFolder:
         return read_json_object(self.settings_file, "Restore it, or give another output_dir.")
 
     def _refuse_changes(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if changed:
+        pairs = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
+        changes = [_difference(name, old, new) for name, (old, new) in pairs.items() if old != new]
+        if changes:
             raise ValueError(
-                self._refusal("; ".join(_difference(name, before.get(name), now.get(name)) for name in changed))
+                f"output_dir must hold runs of the same settings only, got {self.path} with others: "
+                f"{'; '.join(changes)}. Give its original settings, or another output_dir."
             )
-
-    def _refusal(self, differences: str) -> str:
-        return (
-            f"output_dir must hold runs of the same settings only, got {self.path} with others: {differences}. "
-            "Give its original settings, or another output_dir."
-        )
 
 
 def read_curve(run: Path) -> list[dict[str, float]]:

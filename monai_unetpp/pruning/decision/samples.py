@@ -19,6 +19,7 @@ MOST_WORSE = 0.05
 """The largest share of subjects with a large drop, beyond those with a large gain, that is accepted."""
 
 _Counts = int | NDArray[Any]
+_Numbers = float | FloatArray
 _IntArray = NDArray[np.int64]
 _ROUNDING = 1e-9
 
@@ -45,12 +46,7 @@ class GuardSample:
 
     @classmethod
     def of(
-        cls,
-        paired: PairedScores,
-        guard: tuple[str, str, float],
-        point: str,
-        reference: str,
-        limit: float | None,
+        cls, paired: PairedScores, guard: tuple[str, str, float], point: str, reference: str, limit: float | None
     ) -> GuardSample:
         """Collect a guard's differences; ``limit`` is the largest drop of a single case, if any."""
         metric, label, margin = guard
@@ -164,13 +160,7 @@ class PointSamples:
 
 
 def mean_state(
-    lower: float | FloatArray,
-    upper: float | FloatArray,
-    mean: float | FloatArray,
-    *,
-    subjects: int | FloatArray,
-    margin: float,
-    error: float,
+    lower: _Numbers, upper: _Numbers, mean: _Numbers, *, subjects: _Numbers, margin: float, error: float
 ) -> _IntArray:
     """Whether a mean difference passes, fails or stays open by its bounds; arrays are judged element by element."""
     passed = is_non_inferior(lower, mean, subjects=subjects, margin=margin, alpha=error)

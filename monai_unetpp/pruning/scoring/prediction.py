@@ -324,10 +324,11 @@ def list_sources(
         if not callable(source.network) and not has_levels:
             told = type(source.network).__name__
             raise TypeError(f"network must be callable, got {told}. Pass a module or a function.")
-        unknown = [level for level in source.levels if isinstance(listed, (tuple, list)) and level not in listed]
-        if has_levels and unknown:
+        known = list(listed) if has_levels and isinstance(listed, (tuple, list)) else source.levels
+        unknown = [level for level in source.levels if level not in known]
+        if unknown:
             raise ValueError(
-                f"levels must be among {', '.join(map(str, listed))} of the network, got {', '.join(unknown)}. Name "
+                f"levels must be among {', '.join(map(str, known))} of the network, got {', '.join(unknown)}. Name "
                 "only levels that it has."
             )
     return sources
