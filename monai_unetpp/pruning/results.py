@@ -377,15 +377,7 @@ class Exposure:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingGap:
-    """Mean Dice of a level on training cases and on judging cases.
-
-    Attributes:
-        dataset: name of the data set.
-        point: name of the level.
-        label: name of the label.
-        training: mean Dice on the training cases.
-        judging: mean Dice on the judging cases.
-    """
+    """Mean Dice of a label at a level on the training cases of a data set, and on its judging cases."""
 
     dataset: str
     point: str
@@ -450,14 +442,7 @@ class OperatingGrid:
 
 @dataclasses.dataclass(frozen=True)
 class CaseDepth:
-    """The depths of the windows of a case, chosen for each window.
-
-    Attributes:
-        dataset: name of the data set.
-        case: name of the case.
-        point: name of the point, such as ``"adaptive=0.033"``.
-        windows: number of windows by the level at which they stopped.
-    """
+    """The number of windows of a case by the level at which they stopped, at a point such as ``"adaptive=0.033"``."""
 
     dataset: str
     case: str

@@ -94,11 +94,11 @@ def format_volumes(
 
     Cases in ``keep_sums_of`` keep their sums in ``others``.
     """
-    rows = [
-        (case, _number(label), label.name, label.voxels, "" if label.ml is None else f"{label.ml:.6g}", "; ".join(told))
-        for case, (labels, told) in cases.items()
-        for label in labels
-    ]
+    rows = []
+    for case, (labels, told) in cases.items():
+        for label in labels:
+            value, ml = "" if label.value is None else str(label.value), "" if label.ml is None else f"{label.ml:.6g}"
+            rows.append((case, value, label.name, label.voxels, ml, "; ".join(told)))
     redone, summed = ({as_written(case) for case in names} for names in (cases, keep_sums_of))
     kept = [row for row in others if row[0] not in redone or (row[0] in summed and row[1] == "")]
     return format_csv(HEADER, sorted([*kept, *rows], key=lambda row: (str(row[0]), row[1] == "", int(row[1] or 0))))
@@ -107,10 +107,6 @@ def format_volumes(
 def as_written(case: str) -> str:
     """The name of a case as a table in UTF-8 holds it: file names may have other bytes."""
     return case.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _number(label: LabelVolume) -> str:
-    return "" if label.value is None else str(label.value)
 
 
 def read_volume_rows(path: Path) -> list[list[str]]:
