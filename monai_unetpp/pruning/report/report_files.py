@@ -237,7 +237,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
     environment.filters["unbroken"] = lambda text: _UNBROKEN.sub(
         lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text
     )
-    decision = verdict(result)
+    decision, loser = verdict(result), shown_loser(result)
     overlays = [_overlay(_find(path, folder)) for path in result.overlays]
     return environment.get_template("report.html").render(
         result=result,
@@ -247,7 +247,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         plain=plain_verdict(result),
         levels_in_words=levels_in_words(result),
         facts=key_facts(result, summary),
-        picture_lead=_picture_lead(result, summary),
+        picture_lead=f"The case that loses most at {loser.name}. " if loser and summary.worst_cases else "",
         trust=first_lines(result),
         decision_rule=result_tables.DECISION_RULE,
         earlier_rules=result.settings.get(result_tables.EARLIER_RULES),
@@ -290,11 +290,6 @@ def _worst_title(result: PruningResult) -> str:
     if loser is None or chosen_point(result) != deepest_point(result):
         return "Worst cases of the chosen level"
     return f"Worst cases of {loser.name}, which was not accepted"
-
-
-def _picture_lead(result: PruningResult, summary: Summary) -> str:
-    loser = shown_loser(result)
-    return f"The case that loses most at {loser.name}. " if loser and summary.worst_cases else ""
 
 
 def _auroc(value: float) -> str:

@@ -189,8 +189,9 @@ def _read_fold(
     tolerance_mm: Mapping[str, float],
 ) -> Scores:
     kept = {point.name for point in points}
+    named = {name: case.subject for name, found in files.items() for case in found.values()}
     rows = [
-        dataclasses.replace(row, subject=told.get(row.case) or row.subject or _named_subject(row.case, files))
+        dataclasses.replace(row, subject=told.get(row.case) or row.subject or named.get(row.case, row.case))
         for row in _read_rows(path, tolerance_mm)
         if row.point in kept
     ]
@@ -208,11 +209,6 @@ def _read_fold(
         dataclasses.replace(next(iter(files[name].values())), subject=subject) for name, subject in subjects.items()
     )
     return Scores(points=points, rows=tuple(rows), problems=(), cases=cases)
-
-
-def _named_subject(name: str, files: Mapping[str, Mapping[tuple[Path, ...], LabelledCase]]) -> str:
-    """The subject of a case as the data set tells it, for tables that leave it out; a case that it lacks is refused."""
-    return next((case.subject for case in files.get(name, {}).values()), name)
 
 
 def _read_rows(path: Path, tolerance_mm: Mapping[str, float]) -> Iterator[ScoreRow]:

@@ -197,8 +197,9 @@ class Pipeline:
         def infer_alone(level: str) -> torch.Tensor:
             if own:
                 key = f"{source.key} {level}"
-                only = self._pruned_to(level, key, network) if prunes else network
-                return torch.as_tensor(self._of(key, level)(batch, only))
+                if prunes and key not in self._pruned:
+                    self._pruned[key] = network.prune(level)
+                return torch.as_tensor(self._of(key, level)(batch, self._pruned[key] if prunes else network))
             alone = dataclasses.replace(source, points=(source.points[source.levels.index(level)],))
             return alone.pick(self.inferer(batch, alone.forward))[level]
 
@@ -212,11 +213,6 @@ class Pipeline:
         if key not in self._by_source:
             self._by_source[key] = self.inferer.with_options(levels=levels)  # type: ignore[attr-defined]
         return self._by_source[key]
-
-    def _pruned_to(self, level: str, key: str, network: NestedUNet) -> NestedUNet:
-        if key not in self._pruned:
-            self._pruned[key] = network.prune(level)
-        return self._pruned[key]
 
     def depths(self, source: LevelSource) -> dict[str, dict[str, int]]:
         """The depths of the windows of the last image at each gate of a network."""
