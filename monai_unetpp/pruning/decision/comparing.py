@@ -178,10 +178,7 @@ class LevelTest:
     def _comparison(self, point: str, guard: GuardSample, misses: Sequence[MissSample], failing: float) -> Comparison:
         metric, label, cases = guard.metric, guard.label, guard.cases
         subjects = [self.paired.subjects[case] for case in cases]
-        at_point, at_reference = (
-            np.array([self.paired.goodness(name, label, case, metric) for case in cases])
-            for name in (point, self.reference)
-        )
+        at_point, at_reference = guard.values
         differences = at_point - at_reference
         worst_case, worst = cases[differences.argmin()], float(differences.min())
         bounds = self._bounds(guard.differences)

@@ -34,6 +34,7 @@ class GuardSample:
             misses nor false positives of the reference may make up for a loss there.
         drops: ``(subjects,)`` -1 where more cases drop by more than the limit than gain as much, 1 where fewer do, 0
             otherwise.
+        values: ``(2, cases)`` the metric at the point and at the reference, signed so that larger is better.
     """
 
     metric: str
@@ -43,6 +44,7 @@ class GuardSample:
     differences: FloatArray
     found: FloatArray | None
     drops: _IntArray
+    values: FloatArray = dataclasses.field(default_factory=lambda: np.zeros((2, 0)))
 
     @classmethod
     def of(
@@ -52,12 +54,10 @@ class GuardSample:
         metric, label, margin = guard
         cases = paired.comparable_cases(label, point, reference)
         index, count = paired.subject_index(cases), len(paired.subject_numbers)
-        at_point, at_reference = (
-            np.array([paired.goodness(name, label, case, metric) for case in cases], dtype=np.float64)
-            for name in (point, reference)
-        )
-        values = at_point - at_reference
-        states = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
+        names = (point, reference)
+        values = np.array([[paired.goodness(name, label, case, metric) for case in cases] for name in names])
+        differences = values[0] - values[1]
+        states = [{paired.scores[name, label, case].state for name in names} for case in cases]
         seen = np.array([each == {"ok"} for each in states], dtype=bool)
         least = np.inf if limit is None else limit + _ROUNDING
         return cls(
@@ -65,9 +65,10 @@ class GuardSample:
             label,
             margin,
             cases,
-            _means(values, index, count),
-            None if seen.all() else _means(values[seen], index[seen], count),
-            _signs(index[values < -least], index[values > least], count),
+            _means(differences, index, count),
+            None if seen.all() else _means(differences[seen], index[seen], count),
+            _signs(index[differences < -least], index[differences > least], count),
+            values,
         )
 
     @property

@@ -309,13 +309,10 @@ def _paired(rows: Sequence[ScoreRow], points: Sequence[OperatingPoint], dataset:
 
 
 def _margins_text(guards: Sequence[Guard]) -> str:
-    texts = [f"{METRICS[metric].in_words} {label} {margin:g}" for metric, label, margin in guards]
-    shared = {(metric, margin) for metric, _, margin in guards}
-    if len(shared) == len({metric for metric, _, _ in guards}):
-        texts = [
-            f"{METRICS[metric].in_words} {margin:g}" for metric, margin in dict.fromkeys((m, v) for m, _, v in guards)
-        ]
-    return ", ".join(texts)
+    shared = dict.fromkeys((metric, margin) for metric, _, margin in guards)
+    if len(shared) == len({metric for metric, _ in shared}):
+        return ", ".join(f"{METRICS[metric].in_words} {margin:g}" for metric, margin in shared)
+    return ", ".join(f"{METRICS[metric].in_words} {label} {margin:g}" for metric, label, margin in guards)
 
 
 def _bounds_text(test: LevelTest, passed: Sequence[LevelOutcome]) -> str:
