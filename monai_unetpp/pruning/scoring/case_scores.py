@@ -138,11 +138,6 @@ class CaseEvaluation:
         """The operating points of all networks."""
         return tuple(point for source in self.sources for point in source.points)
 
-    @property
-    def gates(self) -> tuple[OperatingPoint, ...]:
-        """The depths chosen per window, as points."""
-        return self.sources[0].gates
-
     def rows(self, case: LabelledCase, scored: CaseScores, points: Sequence[OperatingPoint]) -> Iterator[ScoreRow]:
         """The scores of a case at some points, one row per label."""
         for point in points:

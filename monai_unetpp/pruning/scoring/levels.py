@@ -192,6 +192,7 @@ def _collect(
     for name, reasons in failed.items():
         logger.warning("%s is left out of the comparison: %s", name, " ".join(reasons))
     points = tuple(point for point in evaluation.points if point.name not in failed)
+    gates = evaluation.sources[0].gates
     aurocs = [each.error_auroc for each in scored.values() if each.error_auroc is not None]
     return Scores(
         points=points,
@@ -199,7 +200,7 @@ def _collect(
         problems=tuple(problems),
         cases=tuple(scored),
         error_auroc=float(np.mean(aurocs)) if aurocs else None,
-        gate_rows=tuple(row for case, each in scored.items() for row in evaluation.rows(case, each, evaluation.gates)),
+        gate_rows=tuple(row for case, each in scored.items() for row in evaluation.rows(case, each, gates)),
         depths=tuple(
             CaseDepth(evaluation.scoring.dataset, case.name, gate, windows)
             for case, each in scored.items()
