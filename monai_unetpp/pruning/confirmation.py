@@ -16,7 +16,7 @@ _Case = tuple[str, str]
 def confirming_cases(
     entries: Mapping[str, Sequence[Mapping[str, Any]]], data: EvaluationData, seed: int = 0
 ) -> frozenset[_Case]:
-    """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, the last, or a share of all."""
+    """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, the last one, or a share."""
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()
     people: dict[_Case, str | None] = {}

@@ -66,7 +66,7 @@ def exposures_of(
     out_of_fold: Collection[str] = (),
     unchecked: bool = False,
 ) -> tuple[Exposure, ...] | None:
-    """How many cases of each decision took part in the weights; None if unknown of cases that the network scored.
+    """How many cases of each decision took part in the weights; None if unknown for a network that scored some.
 
     ``voxels`` are hashes of the images, ``record`` is None if the bundle does not say which cases trained the weights
     and which chose them, and other networks scored the data sets ``out_of_fold``.

@@ -21,7 +21,7 @@ BUNDLE_KEYS = ("precision", "flips", "window_shape")
 
 
 def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
-    """The settings on which an inferer's results depend; those of this package are unwrapped.
+    """The settings on which an inferer's results depend; inferers of this package are unwrapped.
 
     These are ``precision`` (the device determines ``"auto"``) and ``flips``; for sliding windows also ``window_shape``
     and the blending of windows, for other inferers a description.

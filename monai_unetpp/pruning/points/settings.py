@@ -33,8 +33,8 @@ SettingsGrid = dict[str, tuple[Any, ...]]
 def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> SettingsGrid:
     """The grid from a configuration or the command line: distinct values in the order of :data:`SETTINGS`.
 
-    A dict such as ``{"overlap": [0.0, 0.25], "flips": [[], [0]], "precision": ["fp32", "bf16"]}`` is given, in which an
-    overlap may be one number per axis, or strings such as ``"overlap=0,0.25"`` and ``"flips=none,0+1"``, or None.
+    It is given as a dict such as ``{"overlap": [0.0, 0.25], "flips": [[], [0]], "precision": ["fp32", "bf16"]}``, where
+    an overlap may be one number per axis, or as strings such as ``"overlap=0,0.25"`` and ``"flips=none,0+1"``.
 
     Example:
         >>> parse_settings(["overlap=0,0.25", "flips=none,0+1"])
