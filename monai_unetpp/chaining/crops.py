@@ -19,10 +19,7 @@ Box = tuple[slice, ...]
 
 
 def find_crop(region: Mask, affine: Any, margin_mm: float) -> Box | None:
-    """The box around a region ``(H, W, D)`` with a least margin on each side, within the scan; None if it is empty.
-
-    ``affine`` is ``(4, 4)``, from voxels to mm.
-    """
+    """The box around a region ``(H, W, D)`` with a least margin on each side, within the scan; None if it is empty."""
     if not region.any():
         return None
     margin = [math.ceil(round(margin_mm / size, 6)) for size in affine_to_spacing(np.asarray(affine))]
@@ -31,13 +28,9 @@ def find_crop(region: Mask, affine: Any, margin_mm: float) -> Box | None:
 
 
 def cut_crop(scan: MetaTensor, box: Box, mirrored: bool = False, keep: Mask | None = None) -> MetaTensor:
-    """Cut out a box as a separate image.
+    """Cut out a box of a scan ``(C, H, W, D)`` as a separate image; if ``mirrored``, on the other side of space.
 
-    Args:
-        scan: ``(C, H, W, D)``, with an affine in RAS.
-        box: from :func:`find_crop`.
-        mirrored: whether left and right are swapped: the same voxels, on the other side of space.
-        keep: mask ``(H, W, D)``; outside it the image becomes background: 0, or its lowest value if that is negative.
+    Outside of the mask ``keep`` it becomes background: 0, or the lowest value of the scan if that is negative.
     """
     whole = (slice(None), *box)
     image = scan.as_tensor()[whole].clone()

@@ -80,11 +80,9 @@ def check_free(bundle: str | PathLike[str]) -> None:
 
 
 def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | PathLike[str]) -> None:
-    """Write the bundle of a plan, without weights; ``configs/plan.json`` is written last, to mark it as complete.
+    """Write the bundle of a plan, without weights, in a folder that :func:`check_free` allows.
 
-    Raises:
-        FileExistsError: the folder contains something else.
-        OSError: it cannot be written to.
+    ``configs/plan.json`` is written last, to mark it as complete.
     """
     check_free(bundle)
     root = Path(bundle)
@@ -126,12 +124,7 @@ def _by_orientation(plan: TrainingPlan, fingerprint: Fingerprint) -> Fingerprint
 
 
 def check_unedited(plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
-    """Refuse a plan that was edited, or whose ``train.json`` was: it would document another training than its own.
-
-    Raises:
-        ValueError: they differ in a value.
-        FileNotFoundError: the bundle has no ``train.json``.
-    """
+    """Refuse a plan that was edited, or whose ``train.json`` was: it would document another training than its own."""
     path = Path(bundle) / "configs" / "train.json"
     trained = read_object(path)
     for name, planned in _trained(plan).items():

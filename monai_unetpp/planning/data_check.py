@@ -96,11 +96,7 @@ def check_data(
 
 
 def check_names(dataset_dir: str | PathLike[str], plan: TrainingPlan, bundle: str | PathLike[str]) -> None:
-    """Refuse data whose labels have other names or values, or channels another order, than ``bundle`` was planned for.
-
-    Raises:
-        ValueError: they have.
-    """
+    """Refuse data with other names or values of labels, or order of channels, than ``bundle`` was planned for."""
     check_channel_order(Path(dataset_dir) / "dataset.json", find_channel_names(dataset_dir), read_network_names(bundle))
     names = find_label_names(dataset_dir)
     if names is None or (names.foreground, names.ignore) == (plan.labels, plan.ignore_label):

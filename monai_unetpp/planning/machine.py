@@ -162,12 +162,9 @@ def measure_machine(spatial_dims: int, device: str | None = None, classes: int =
 
 
 def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:
-    """Count the cost of one training step without computing it.
+    """Count the cost of one training step without computing it; a ``ValueError`` if there can be no such network.
 
     Each is counted once, as a plan asks again for each value that was set by hand.
-
-    Raises:
-        ValueError: arguments that no network can be built from, or with more weights or voxels than can be counted.
     """
     try:
         return _count(json.dumps([config, patch_size]), batch_size)

@@ -65,12 +65,9 @@ _LOWEST_HU, _HIGHEST_HU = (-4500.0, -500.0), (50.0, 6000.0)
 class _Measured:
     """A case with what only the statistics over all cases need.
 
-    Attributes:
-        case: the case.
-        whole: quantiles by channel.
-        foreground: the same inside labels; None if there are none.
-        extremes: lowest and highest value inside labels, likewise.
-        boxes: by label, the first voxel along each axis, and the one behind the last, with axes as in ``case``.
+    By channel, ``whole`` are quantiles, and ``foreground`` and ``extremes`` those, and the lowest and highest value,
+    inside labels; None if there are none. By label, ``boxes`` are the first voxel along each axis, and the one behind
+    the last, with axes as in ``case``.
     """
 
     case: CaseFingerprint

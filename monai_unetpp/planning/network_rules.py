@@ -134,13 +134,9 @@ def choose_network(
 ) -> dict[str, Choice]:
     """Patch, strides, kernels, features, norm, batch and steps: the most expensive that memory and time allow.
 
-    They are adapted to the ``given`` values, set by hand. ``count`` returns the cost of a step, like
-    :func:`monai_unetpp.planning.machine.count_step`. With ``check``, what cannot be afforded is refused, and short time
-    warned of.
-
-    Raises:
-        ValueError: values that no memory allows, patches of one voxel at the lowest resolution, or a network to start
-            from that memory or time do not allow.
+    They are adapted to the ``given`` values, set by hand, of which impossible ones are a ``ValueError``. ``count``
+    returns the cost of a step, like :func:`monai_unetpp.planning.machine.count_step`. With ``check``, what cannot be
+    afforded is refused, and short time warned of.
     """
     norm = given.get("norm") or (task.source and task.source.norm) or "batch"
     seconds = _computing_s(task)

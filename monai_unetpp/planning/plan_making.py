@@ -187,14 +187,10 @@ def count_validation(dataset_dir: str | PathLike[str], subjects: Mapping[str, An
 def make_plan(
     fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str, source: Source | None = None
 ) -> TrainingPlan:
-    """Choose by rules all values that are not set by hand.
+    """Choose by rules all values that are not set by hand; what cannot work is a ``TypeError`` or ``ValueError``.
 
     ``validation`` are the validation cases, in words, and ``source`` is the network whose weights the training starts
     from, if any.
-
-    Raises:
-        TypeError: a setting of the wrong kind.
-        ValueError: a setting that cannot work, alone or with the others.
     """
     dims = fingerprint.spatial_dims
     _check_axes(source, dims)

@@ -59,11 +59,9 @@ _APART, _LEVEL, _ALIKE = 0.8, 0.4, 0.6
 def mirrored_pairs(cases: Sequence[Mapping[str, Sequence[tuple[float, float]]]]) -> tuple[tuple[str, str], ...]:
     """Pairs of labels of which one lies beside the other like its mirror image, whatever they are called.
 
-    They are of similar size, in most cases, and one is beside the other along the first axis, not along the others.
-
-    Args:
-        cases: of each, by label the first and the last place of its voxels along each axis in mm, with the axis between
-            left and right first. Labels that a case lacks are left out.
+    They are of similar size, in most cases, and one is beside the other along the first axis, not along the others. A
+    case has, by label, the first and the last place of its voxels along each axis in mm, with the axis between left and
+    right first.
 
     Example:
         >>> lungs = {"a": [(0, 40), (10, 90)], "b": [(50, 90), (15, 95)], "c": [(30, 60), (20, 40)]}

@@ -28,9 +28,7 @@ def find_start(init: str | PathLike[str]) -> Path:
 def read_source(init: str | PathLike[str]) -> Source | None:
     """The network of the weights in a bundle or checkpoint, as the file says or as their shapes tell; None if neither.
 
-    Raises:
-        FileNotFoundError: no such file or bundle.
-        ValueError: not a file of weights.
+    A file without weights is a ``ValueError``.
     """
     path = find_start(init)
     file = path / WEIGHTS_FILE if path.is_dir() else path
@@ -50,9 +48,7 @@ def read_source(init: str | PathLike[str]) -> Source | None:
 def compare_start(plan: TrainingPlan, init: str | PathLike[str]) -> Transfer:
     """Which parts of the planned network start from the weights that ``init`` names.
 
-    Raises:
-        FileNotFoundError: no such file or bundle.
-        ValueError: not a file of weights, none of them fit, or those of a bundle are for channels in another order.
+    None that fit, or those of a bundle for channels in another order, are a ``ValueError``.
     """
     shape = {name: plan[name] for name in ("features", "strides", "kernel_size", "norm")}
     with torch.device("meta"):

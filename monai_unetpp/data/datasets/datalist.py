@@ -49,12 +49,7 @@ def read_content(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def read_form(path: str | PathLike[str]) -> Form:
-    """Find the form of a data set without reading its cases.
-
-    Raises:
-        FileNotFoundError: there is no data set.
-        ValueError: ``dataset.json`` cannot be read, or is not an object.
-    """
+    """The form of a data set, found without reading its cases; errors as for :func:`read_content`."""
     path = Path(path)
     if not os.path.lexists(path) and is_data_set(path.parent):
         return "folder"
@@ -134,11 +129,7 @@ def _with_subjects(entries: list[dict[str, Any]], subjects: Mapping[str, Any]) -
 
 
 def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """Read the entries of a list in the content of a ``dataset.json``, with paths joined to its folder.
-
-    Raises:
-        ValueError: it has no such list, or entries that name no image.
-    """
+    """The entries of a list in a ``dataset.json``, with joined paths; a ``ValueError`` if it or an image is missing."""
     if key not in content:
         raise ValueError(missing_list(path, content, f"the list {key!r}"))
     listed = content[key]
@@ -149,15 +140,12 @@ def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[
 
 
 def list_names(path: Path, content: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
-    """Names of the labelled cases of all lists by their images, where those of the files do not do.
+    """Names of the labelled cases of all lists by their images; empty if the names of their files are enough.
 
     Folder names tell files of the same name apart, such as ``case_00000_imaging``. An image that is found by its
     channels has the name that is listed. A case has the same name in every list, and keeps it when the data set is
-    moved. Entries with a ``case`` of their own are left out.
-
-    Returns:
-        The names of all these cases: the entries of a batch need the same keys. Empty if the names of their files are
-        enough.
+    moved. Entries with a ``case`` of their own are left out. As entries of a batch need the same keys, all others have
+    a name here if one needs it.
     """
     entries = [item for listed in content.values() if isinstance(listed, list) for item in listed]
     unnamed = [entry for entry in entries if _is_complete(entry, labelled=True) and entry.get("case") in (None, "")]

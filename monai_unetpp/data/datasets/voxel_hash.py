@@ -25,15 +25,9 @@ _Image = str | PathLike[str] | Sequence[str | PathLike[str]] | npt.NDArray[Any]
 def hash_voxels(image: _Image) -> str:
     """SHA-256 of an image's shape and voxels, whatever the name, format, compression and header of its files.
 
-    Files whose hash is known are not read again unless they have changed.
-
-    Args:
-        image: a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one or in several files
-            give the same hash. Axes of length 1 are ignored, and values are compared as float32. Of the colours of a
-            picture, only the mean counts.
-
-    Raises:
-        ImageFileError: a file cannot be read.
+    The image is a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one or in several files
+    give the same hash. Axes of length 1 are ignored, and values are compared as float32. Of the colours of a picture,
+    only the mean counts. Files whose hash is known are not read again unless they have changed.
     """
     if isinstance(image, np.ndarray):
         return _hash(image)

@@ -113,14 +113,11 @@ def _header_entry(path: Path, name: str) -> Any:
 def read_dicom(paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read one DICOM series, from a folder with no other, or from its files, which lie in one folder.
 
+    An ``ImageFileError`` says why it is no volume of grey values; see :mod:`monai_unetpp.data.formats.dicom_stack`.
+
     Returns:
         Values ``(columns, rows, slices)``, integers if slope is 1 and intercept an integer, else float32; and the
         affine ``(4, 4)`` from voxel indices to positions in mm, RAS.
-
-    Raises:
-        ImageFileError: there is not exactly one series; it has colours, mosaics, several multi-frame files or parts of
-            one; its slices do not form a volume (see :mod:`monai_unetpp.data.formats.dicom_stack`); or its pixels are
-            damaged, or compressed in an unsupported way.
     """
     planes, affine = stack_series(paths)
     if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
@@ -131,11 +128,7 @@ def read_dicom(paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], np.ndarray[
 
 
 def stack_series(paths: Sequence[Path]) -> tuple[list[DicomPlane], np.ndarray[Any, Any]]:
-    """Read the slices of one DICOM series in their order, and the affine of their volume, from its headers.
-
-    Raises:
-        ImageFileError: as for :func:`read_dicom`, except for damaged pixels.
-    """
+    """The slices of one DICOM series in their order, and the affine of their volume; see :func:`read_dicom`."""
     found = find_series(paths)
     if len(found) > 1:
         told = "; ".join(map(str, found[:_MOST_SERIES_TOLD]))
@@ -158,12 +151,9 @@ def stack_series(paths: Sequence[Path]) -> tuple[list[DicomPlane], np.ndarray[An
 
 
 def find_series(paths: Sequence[Path]) -> list[DicomSeries]:
-    """Find the series in a folder, or among files of one, sorted by number.
+    """Find the series in a folder, or among files of one, sorted by number; none, and unreadable files, are an error.
 
     Files that are not images (reports, presentation states, segmentations, …) and duplicates are left out and logged.
-
-    Raises:
-        ImageFileError: there are no images, files of several folders, or unreadable files.
     """
     given = paths[0]
     folder = given if given.is_dir() else given.parent

@@ -104,11 +104,7 @@ def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCo
 class DicomSegSaved(MapTransform):
     """Write a DICOM SEG beside each label map, with the suffix ``.dcm``; for use after ``SegmentationSaveImaged``.
 
-    Args:
-        keys: saved label maps ``(1, H, W[, D])``.
-        names: name of each value.
-        codes: codes of each value; other labels get a code of this package.
-        model: name of the bundle.
+    Each value has a name and, where it has no codes of its own, a code of this package; ``model`` names the bundle.
     """
 
     def __init__(
@@ -148,11 +144,9 @@ class DicomSegSaved(MapTransform):
             affine: of the labels where they may have been saved again, with axes in other directions or order.
 
         Raises:
-            ImageFileError: as for :func:`check_references`, the slices do not form a volume, highdicom fails, or
-                ``labels`` with an affine are on another grid than the series.
+            ImageFileError: the series is unusable, or ``labels`` with an affine are on another grid.
             ValueError: ``labels`` has another shape than the series.
-            FileExistsError: the file exists and was not written by this package.
-            OSError: the file cannot be written.
+            FileExistsError: as for :func:`check_replaceable`.
         """
         path = dicom_seg_path(output)
         check_replaceable(path)
@@ -262,10 +256,7 @@ def dicom_seg_path(label_map: Path) -> Path:
 def check_references(source: Sequence[str | PathLike[str]]) -> None:
     """Check that the headers of a series, a folder or its files, have what a DICOM SEG refers to.
 
-    Several series are left to the reader.
-
-    Raises:
-        ImageFileError: ``source`` is not a DICOM series, lacks attributes, or cannot be read.
+    An ``ImageFileError`` says what is missing. Several series are left to the reader.
     """
     paths = [Path(file) for file in source]
     _check_dicom(paths[0])
@@ -308,11 +299,7 @@ def _name_of_class(uid: str) -> str:
 
 
 def check_replaceable(path: str | PathLike[str]) -> None:
-    """Refuse to write over a file of another program.
-
-    Raises:
-        FileExistsError: the file exists and was not written by this package.
-    """
+    """Refuse, by a ``FileExistsError``, to write over a file of another program."""
     path = Path(path)
     if path.exists() and not is_own_seg(path):
         raise FileExistsError(

@@ -86,11 +86,7 @@ def compare_geometry(
 def check_same_grid(
     path: str | PathLike[str], grid: ImageGeometry, of_path: str | PathLike[str], of_grid: ImageGeometry
 ) -> None:
-    """Refuse a file that does not lie on the grid of another one.
-
-    Raises:
-        ImageFileError: shape or position differ.
-    """
+    """Refuse, by an ``ImageFileError``, a file that does not lie on the grid of another one."""
     difference = compare_geometry(of_grid, grid)
     if difference is not None:
         raise ImageFileError(
@@ -130,11 +126,7 @@ def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | P
 
 
 def check_spacing(spacing_mm: Sequence[float], path: str | PathLike[str]) -> None:
-    """Refuse an impossible voxel size, and warn about an unlikely one.
-
-    Raises:
-        ImageFileError: it is not finite, 0 or less.
-    """
+    """Refuse, by an ``ImageFileError``, a voxel size that is impossible, and warn about an unlikely one."""
     shown = " x ".join(f"{size:.4g}" for size in spacing_mm)
     if not all(math.isfinite(size) and size > 0 for size in spacing_mm):
         raise ImageFileError(

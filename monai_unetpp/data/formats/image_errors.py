@@ -53,9 +53,7 @@ def without_log(logger: logging.Logger) -> Iterator[None]:
 def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None:
     """Refuse anything but a regular file, or a link to one, without opening it: a pipe would wait for its writer.
 
-    Raises:
-        ImageFileError: it is missing, a broken or circular link, a folder (unless ``folders`` are allowed), pipe,
-            socket or device, or inaccessible.
+    An ``ImageFileError`` says what is there instead, if anything. Folders pass where ``folders`` are allowed.
     """
     try:
         mode = os.stat(path).st_mode
@@ -68,11 +66,7 @@ def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None
 
 
 def read_start(path: Path, count: int) -> bytes:
-    """The first ``count`` bytes of a file.
-
-    Raises:
-        ImageFileError: as for :func:`check_regular_file`, or it cannot be read.
-    """
+    """The first ``count`` bytes of a regular file; an ``ImageFileError`` if it is none or cannot be read."""
     check_regular_file(path)
     try:
         with path.open("rb") as file:

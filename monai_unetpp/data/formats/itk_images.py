@@ -39,9 +39,7 @@ _IN_MM = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
 def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
     """Read shape and affine ``(4, 4)`` in RAS of one image file, without its voxels.
 
-    Raises:
-        ImageFileError: the file is missing, empty, damaged, of unknown format, or has several values per voxel or an
-            impossible grid.
+    An ``ImageFileError`` as for :func:`open_itk_file`, or for several values per voxel or an impossible grid.
     """
     reader = open_itk_file(path)
     if (components := reader.GetNumberOfComponents()) > 1:
@@ -71,9 +69,7 @@ def read_itk_file(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
 def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
     """Open an image file and read its header.
 
-    Raises:
-        ImageFileError: the file is missing, empty, damaged or of unknown format, or its header gives an impossible
-            voxel size or number of axes.
+    An ``ImageFileError`` says what is wrong with it, also with voxel size or number of axes in the header.
     """
     check_regular_file(path)
     for voxels in detached_files(path):

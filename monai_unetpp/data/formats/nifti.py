@@ -57,8 +57,7 @@ def header_beside(path: Path) -> Path | None:
 def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     """Open a NIfTI file (single, or an ``.hdr``/``.img`` pair) and check its header, without reading voxels.
 
-    Raises:
-        ImageFileError: it is missing, empty, damaged or not NIfTI, or its affine is singular.
+    An ``ImageFileError`` says why it is unusable.
     """
     path = Path(path)
     _check_content(path)
@@ -80,10 +79,8 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
 def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np.ndarray[Any, Any]:
     """Read the voxels of an image from :func:`open_nifti`, scaled as in the header, in the machine's byte order.
 
-    With ``single``, floats become float32, in half the memory; values too large for it become infinite.
-
-    Raises:
-        ImageFileError: the file is damaged, or holds colours or complex numbers.
+    With ``single``, floats become float32, in half the memory; values too large for it become infinite. Damage, colours
+    and complex numbers are an ``ImageFileError``.
     """
     image_class: Any = type(image)
     stored = image.get_data_dtype()
@@ -131,9 +128,7 @@ def on_affine(array: npt.NDArray[Any], affine: npt.NDArray[Any]) -> Nifti1Image:
 def on_nifti_grid(array: npt.NDArray[Any], source: Path) -> Nifti1Image:
     """Make an image of ``array`` ``(H, W[, D])`` with the header of ``source``, except for fields that describe values.
 
-    Raises:
-        ImageFileError: ``source`` can no longer be read.
-        ValueError: ``array`` has another shape than ``source``.
+    Another shape than that of ``source`` is a ``ValueError``.
     """
     original = open_nifti(source)
     # axes of length one may be anywhere: a 2D slice has three axes in its file; channels come last

@@ -48,11 +48,7 @@ _GREY, _COLOURS, _PALETTE, _GREY_ALPHA, _COLOURS_ALPHA = 0, 2, 3, 4, 6
 
 
 def read_picture_shape(path: Path) -> tuple[int, ...]:
-    """Read width and height in pixels, and the number of pages if a TIFF has several.
-
-    Raises:
-        ImageFileError: the file is missing, empty, damaged or of another format.
-    """
+    """Width and height in pixels, and the pages of a TIFF with several; errors as for :func:`read_picture`."""
     if _head(path).startswith(TIFF_SIGNATURES):
         return read_tiff_shape(path)
     if _head(path).startswith(_JPEG_SIGNATURE) or _is_transparent_grey(path):
@@ -100,10 +96,9 @@ def read_picture(path: Path, labels: bool = False, colours: bool = False) -> _Ar
 
 
 def read_colours(path: Path) -> _Array:
-    """Read red, green and blue of a picture, ``(3, W, H)`` or ``(3, W, H, pages)``; grey is all three, with a warning.
+    """Red, green and blue of a picture, ``(3, W, H[, pages])``; grey is all three, with a warning.
 
-    Raises:
-        ImageFileError: see :func:`read_picture`.
+    Errors are those of :func:`read_picture`.
     """
     pixels = read_picture(path, colours=True)
     if pixels.shape != read_picture_shape(path):

@@ -265,12 +265,9 @@ class Volume:
 
 
 def read_label_map(path: Path, spatial_dims: int | None = None) -> Volume:
-    """Read a label map as stored, ``(H, W[, D])`` of integers.
+    """Read a label map as stored, ``(H, W[, D])`` of integers; anything else is an ``ImageFileError``.
 
     ``spatial_dims`` does not count axes of length 1; None takes those of the file without trailing ones.
-
-    Raises:
-        ImageFileError: the file cannot be read, has other dimensions, or holds non-integers.
     """
     reader = VolumeReader(spatial_dims or (2, 3), allow_constant=True, labels=True)
     data, metadata = reader.get_data(reader.read(path))

@@ -121,11 +121,7 @@ def _listed(record: Path, *state: int) -> frozenset[tuple[str, ...]]:
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
-    """Read the runs in an earlier record; empty if there is no file.
-
-    Raises:
-        ValueError: it is not such a record.
-    """
+    """The runs in an earlier record; empty if there is no file. A file that is no such record is a ``ValueError``."""
     if not path.exists():
         return []
     try:

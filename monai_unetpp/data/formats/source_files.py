@@ -66,20 +66,12 @@ def file_identity(path: Path) -> list[list[Any]]:
 
 
 def file_state(files: Sequence[str | PathLike[str]]) -> str:
-    """Text that changes where one of an image's files is written to or removed; see :func:`file_identity`.
-
-    Raises:
-        OSError: one may not be looked at.
-    """
+    """Text that changes where one of an image's files is changed or removed; an ``OSError`` if one is inaccessible."""
     return repr([file_identity(Path(file)) for file in files])
 
 
 def check_unchanged(metadata: Mapping[Any, Any]) -> None:
-    """Refuse to go on with an image whose files were written to since they were read, if the reader noted their state.
-
-    Raises:
-        ImageFileError: they were, or are no longer there.
-    """
+    """Refuse, by an ``ImageFileError``, an image whose files have changed since the reader noted their state."""
     noted = metadata.get(_STATE)
     if noted is None:
         return

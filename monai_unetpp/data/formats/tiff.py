@@ -130,11 +130,7 @@ def take_colours(pixels: np.ndarray[Any, Any], colours: bool) -> np.ndarray[Any,
 
 
 def labels_of_colours(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
-    """The labels in a picture ``(..., channels)`` whose red, green and blue are equal; further channels are ignored.
-
-    Raises:
-        ImageFileError: a pixel has a colour, which stands for no label.
-    """
+    """The labels in a picture ``(..., channels)`` with equal red, green and blue; others are an ``ImageFileError``."""
     labels = pixels[..., 0]
     if any((pixels[..., channel] != labels).any() for channel in range(1, COLOURS)):
         raise ImageFileError(

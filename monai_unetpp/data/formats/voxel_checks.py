@@ -14,11 +14,7 @@ from monai_unetpp.data.formats.image_errors import ImageFileError
 def make_finite(
     voxels: np.ndarray[Any, Any], path: str | PathLike[str], fill: float | None = None
 ) -> np.ndarray[Any, Any]:
-    """The voxels, with ``fill`` in place of those that are NaN or infinite in float32.
-
-    Raises:
-        ImageFileError: there are some, and ``fill`` is None.
-    """
+    """The voxels, with ``fill`` for NaN and infinity of float32; if it is None, these are an ``ImageFileError``."""
     if voxels.dtype.kind != "f":
         return voxels
     # MONAI computes in float32, where larger values are infinite
@@ -35,12 +31,9 @@ def make_finite(
 
 
 def check_not_constant(channels: Sequence[np.ndarray[Any, Any]], path: str | PathLike[str]) -> None:
-    """Refuse an image with a channel that has the same value everywhere.
+    """Refuse, by an ``ImageFileError``, an image with a channel that has the same value everywhere.
 
     Channels that mean something only together, as colours do, are given as one.
-
-    Raises:
-        ImageFileError: there is such a channel.
     """
     for number, voxels in enumerate(channels):
         if voxels.min() == voxels.max():

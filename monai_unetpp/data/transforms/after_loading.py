@@ -12,8 +12,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 def insert_after_loading(transform: Any, step: Callable[[Any], Any]) -> bool:
     """Let ``step`` see every image as soon as a ``Compose`` that begins with ``LoadImaged`` has loaded it.
 
-    Returns:
-        Whether it was inserted: other preprocessing is left alone.
+    False says that the preprocessing is another one, which is left alone.
     """
     place = _loading_steps(transform)
     if place:

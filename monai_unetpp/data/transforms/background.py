@@ -134,11 +134,7 @@ class ClearBackgroundd(MapTransform):
         self.image_key = ensure_tuple_rep(image_key, len(self.keys))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Clear the segmentations of one item.
-
-        Raises:
-            ValueError: a segmentation and its image differ in size, or logits have a single channel.
-        """
+        """Clear the segmentations of one item; a ``ValueError`` says that one does not fit its image."""
         d = dict(data)
         for key, image_key in self.key_iterator(d, self.image_key):
             image, found = d[image_key], d[key]

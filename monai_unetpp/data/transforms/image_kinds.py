@@ -50,11 +50,7 @@ def sort_kinds(shapes: Sequence[tuple[int, ...]], places: Sequence[float]) -> li
 
 
 def weigh_kinds(kinds: Sequence[Kind], power: float = 0.5, most: float = math.inf) -> dict[Kind, float]:
-    """How often a case of each kind is drawn, the most frequent kind first; see :func:`monai_unetpp.data.kind_weights`.
-
-    Raises:
-        ValueError: ``power`` or ``most`` is out of range.
-    """
+    """How often a case of each kind is drawn, most frequent kind first; see :func:`monai_unetpp.data.kind_weights`."""
     if not 0 <= power <= 1:
         raise ValueError(f"power must be from 0 to 1, got {power}.")
     if not most >= 1:

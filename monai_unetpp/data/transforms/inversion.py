@@ -78,12 +78,7 @@ class InvertProbabilitiesd(MapTransform):
         self.orig_keys = ensure_tuple_rep(orig_keys, len(self.keys))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace the logits of each key by labels.
-
-        Raises:
-            ValueError: there are fewer than two classes, or logits are not finite.
-            TypeError: an image has no metadata.
-        """
+        """Replace the logits of each key by labels; what is wrong with them, or their image, is an error."""
         d = dict(data)
         for key, orig_key in self.key_iterator(d, self.orig_keys):
             image = d.get(orig_key)

@@ -45,23 +45,18 @@ def fit_grid(
     diagonal: bool = False,
     limits: tuple[_Array, _Array] | None = None,
 ) -> tuple[tuple[int, ...], _Array]:
-    """Find the grid to resample a volume to, by :func:`.find_target_grid`.
+    """The shape and affine of the grid to resample a volume to, by :func:`.find_target_grid`.
+
+    An ``ImageFileError`` with ``path`` says that an axis would nearly vanish, or that the result does not fit memory.
 
     Args:
-        path: its file, for the message.
+        path: file of the volume.
         shape: shape of the volume.
         affine: its affine, from voxel indices to mm.
         voxel_bytes: bytes of all channels of a voxel.
         wanted: voxel size of the result by axis, in mm; 0 or less, and NaN, keep the volume's own.
         diagonal: whether the grid's axes are those of the world.
-        limits: smallest and largest voxel size of the volume that are kept, by axis; NaN for ``wanted``; None for
-            ``wanted`` everywhere.
-
-    Returns:
-        Its shape and affine.
-
-    Raises:
-        ImageFileError: an axis would nearly vanish, or the result does not fit into memory.
+        limits: smallest and largest voxel size of the volume that are kept, by axis; NaN, or None, for ``wanted``.
     """
     spacing = np.linalg.norm(affine[:-1, : len(shape)], axis=0)
     wanted = np.where(np.isfinite(wanted), wanted, 0)
@@ -104,12 +99,9 @@ def is_same_place(matrix: _Array, size: Sequence[int]) -> bool:
 
 
 def needed_box(matrix: _Array, block: Sequence[slice], shape: Sequence[int]) -> tuple[tuple[slice, ...], _Array]:
-    """Find the part of an image that a block of the result needs for linear interpolation.
+    """The part of an image that linear interpolation of a block of the result needs, and the matrix from block to part.
 
     ``matrix`` is from voxels of the result to voxels of the image, which has the ``shape`` without channels.
-
-    Returns:
-        The part, and the matrix from voxels of the block to voxels of the part.
     """
     rank = len(block)
     linear = np.abs(matrix[:rank, :rank])
@@ -130,12 +122,7 @@ def axis_neighbours(
 ) -> Iterator[tuple[npt.NDArray[np.int64], _Array]]:
     """Yield the voxels below and above evenly spaced places along one axis, with their weights in linear interpolation.
 
-    Args:
-        step: distance of two places, in voxels of the image.
-        start: the first place, in voxels of the image.
-        size: number of places.
-        length: of the image along the axis, in voxels.
-        padding_mode: ``"border"`` or ``"zeros"``.
+    There are ``size`` places from ``start`` on, ``step`` apart, in voxels of the image, which has ``length``.
     """
     places = start + step * np.arange(size)
     whole = np.rint(places)
