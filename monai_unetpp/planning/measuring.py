@@ -326,12 +326,7 @@ def _bounds(values: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def _statistics(sample: npt.NDArray[np.float64]) -> IntensityStatistics:
-    return _described(np.percentile(sample, PERCENTILES), float(sample.mean()), float(sample.std()))
-
-
-def _described(percentiles: Iterable[float], mean: float, sd: float) -> IntensityStatistics:
-    p0_5, p5, p50, p95, p99_5 = (float(each) for each in percentiles)
-    return IntensityStatistics(p0_5, p5, p50, p95, p99_5, mean, sd)
+    return IntensityStatistics(*np.percentile(sample, PERCENTILES).tolist(), float(sample.mean()), float(sample.std()))
 
 
 def _quantiles(sample: npt.NDArray[np.float64]) -> tuple[float, ...]:
@@ -411,7 +406,7 @@ def _pooled_quantiles(measured: Sequence[_Measured], channel: int) -> tuple[floa
 
 
 def _pool(parts: Sequence[tuple[Sequence[float], IntensityStatistics]]) -> IntensityStatistics:
-    percentiles = np.percentile(np.concatenate([quantiles for quantiles, _ in parts]), PERCENTILES)
+    percentiles = np.percentile(np.concatenate([quantiles for quantiles, _ in parts]), PERCENTILES).tolist()
     means = np.array([statistics.mean for _, statistics in parts])
     variance = np.mean([statistics.sd**2 for _, statistics in parts]) + means.var()
-    return _described(percentiles, float(means.mean()), math.sqrt(float(variance)))
+    return IntensityStatistics(*percentiles, float(means.mean()), math.sqrt(float(variance)))

@@ -22,30 +22,11 @@ logger = logging.getLogger(__name__)
 CONVERT = "Convert it to NIfTI, for example with dcm2niix."
 #: DICOM attributes in which two slices at the same position may differ.
 DISTINGUISHING = (
-    "FrameType",
-    "ImageType",
-    "EchoTime",
-    "EffectiveEchoTime",
-    "InversionTime",
-    "RepetitionTime",
-    "FlipAngle",
-    "DiffusionBValue",
-    "DiffusionGradientOrientation",
-    "SequenceName",
-    "TemporalPositionIndex",
-    "TemporalPositionIdentifier",
-    "TriggerTime",
-    "NominalCardiacTriggerDelayTime",
-    "FrameReferenceTime",
-    "StackID",
-    "KVP",
-    "ConvolutionKernel",
-    "ReconstructionDiameter",
-    "SliceThickness",
-    "AcquisitionNumber",
-    "AcquisitionTime",
-    "AcquisitionDateTime",
-    "ContentTime",
+    *("FrameType", "ImageType", "EchoTime", "EffectiveEchoTime", "InversionTime", "RepetitionTime", "FlipAngle"),
+    *("DiffusionBValue", "DiffusionGradientOrientation", "SequenceName", "TemporalPositionIndex"),
+    *("TemporalPositionIdentifier", "TriggerTime", "NominalCardiacTriggerDelayTime", "FrameReferenceTime", "StackID"),
+    *("KVP", "ConvolutionKernel", "ReconstructionDiameter", "SliceThickness"),
+    *("AcquisitionNumber", "AcquisitionTime", "AcquisitionDateTime", "ContentTime"),
 )
 #: Attributes that all slices of a volume must share, besides their grid.
 COMMON = (
@@ -55,22 +36,10 @@ COMMON = (
 #: Attributes of each file.
 IDENTITY = ("SOPClassUID", "SOPInstanceUID")
 _OTHERS = (
-    "BitsStored",
-    "ConcatenationUID",
-    "HighBit",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "ModalityLUTSequence",
-    "NumberOfFrames",
-    "PerFrameFunctionalGroupsSequence",
-    "PixelRepresentation",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "SeriesDescription",
-    "SeriesNumber",
-    "SharedFunctionalGroupsSequence",
-    "TotalPixelMatrixColumns",
+    *("SeriesNumber", "SeriesDescription", "ConcatenationUID", "NumberOfFrames", "TotalPixelMatrixColumns"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ModalityLUTSequence"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns"),
+    *("SamplesPerPixel", "BitsStored", "HighBit", "PixelRepresentation"),
 )
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _SCALES = {

@@ -25,14 +25,7 @@ _MOST_BYTES = 2**20
 #: Axes that a MetaImage may have.
 _MOST_AXES = 10
 #: The NRRD spaces that define left and right, and that ITK converts.
-_KNOWN_SPACES = {
-    "right-anterior-superior",
-    "left-anterior-superior",
-    "left-posterior-superior",
-    "ras",
-    "las",
-    "lps",
-}
+_KNOWN_SPACES = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
 _IN_MM = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
 
 

@@ -34,6 +34,7 @@ from monai_unetpp.data.formats.nifti import open_nifti, read_voxels, stored_step
 from monai_unetpp.data.formats.pictures import read_colours, read_picture, read_picture_shape
 from monai_unetpp.data.formats.source_files import file_state, note_sources
 from monai_unetpp.data.formats.suffixes import (
+    IMAGE_SUFFIXES,
     ITK_SUFFIXES,
     NIFTI_SUFFIXES,
     PICTURE_SUFFIXES,
@@ -122,14 +123,8 @@ class VolumeReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[str | PathLike[str]] | str | PathLike[str]) -> bool:
         """Whether all of ``filename`` are DICOM or have a supported suffix."""
-        return all(
-            Path(name).is_dir()
-            or is_nifti_name(name)
-            or is_itk_name(name)
-            or is_picture_name(name)
-            or is_dicom_file(name)
-            for name in ensure_tuple(filename)
-        )
+        paths = [Path(name) for name in ensure_tuple(filename)]
+        return all(path.is_dir() or path.name.lower().endswith(IMAGE_SUFFIXES) or is_dicom_file(path) for path in paths)
 
     def read(self, data: Sequence[str | PathLike[str]] | str | PathLike[str], **kwargs: Any) -> tuple[Path, ...]:
         """Return the paths; :meth:`get_data` opens them.
