@@ -10,8 +10,8 @@ from monai.transforms import Compose, CopyItemsd, Orientationd
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.loading import read_brain_mask, read_totals
+from monai_unetpp.chaining.crops import BrainMaskd
 from monai_unetpp.chaining.loaded_bundle import LoadedBundle
-from monai_unetpp.chaining.mask import BrainMaskd
 from monai_unetpp.chaining.pair import Pair, read_pair
 from monai_unetpp.chaining.within import SCAN, SegmentWithind
 from monai_unetpp.data import SegmentationSaveImaged

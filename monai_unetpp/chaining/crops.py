@@ -1,17 +1,21 @@
-"""Crop a scan around labels, keeping its position in space."""
+"""Regions of a scan by its labels: crops around them, which keep their position in space, and masks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform
 from monai.transforms.utils import generate_spatial_bounding_box
 from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
+from scipy.ndimage import find_objects, label
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]
@@ -46,3 +50,29 @@ def cut_crop(scan: MetaTensor, box: Box, mirrored: bool = False, keep: Mask | No
         MetaKeys.SPACE: SpaceKeys.RAS,
     }
     return MetaTensor(image, affine=affine, meta=meta)
+
+
+def mask_of(labels: npt.NDArray[Any], values: Sequence[int]) -> Mask:
+    """The mask of those of the ``labels``, ``(H, W, D)``, that have one of the ``values``, with holes filled."""
+    inside = np.isin(labels, values)
+    for box in find_objects(inside.view(np.uint8)):
+        # many times faster than binary_fill_holes, which goes inwards voxel by voxel
+        outside, _ = label(~np.pad(inside[box], 1))
+        inside[box] = (outside != outside[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return inside
+
+
+class BrainMaskd(MapTransform):
+    """Make a mask of some labels, 1 inside, from a label map ``(1, H, W, D)``, under the key ``name``."""
+
+    def __init__(self, keys: KeysCollection, values: Sequence[int], name: str) -> None:
+        super().__init__(keys)
+        self.values, self.name = tuple(values), name
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Make the mask of one item."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            mask = mask_of(np.asarray(d[key].cpu())[0], self.values).astype(np.uint8)
+            d[self.name] = MetaTensor(torch.from_numpy(mask)[None], meta=dict(d[key].meta))
+        return d

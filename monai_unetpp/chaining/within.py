@@ -13,9 +13,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import CommonKeys, ImageMetaKey
 
-from monai_unetpp.chaining.crops import cut_crop, find_crop
+from monai_unetpp.chaining.crops import cut_crop, find_crop, mask_of
 from monai_unetpp.chaining.loaded_bundle import LoadedBundle
-from monai_unetpp.chaining.mask import mask_of
 from monai_unetpp.chaining.pair import Pair
 from monai_unetpp.data.formats.grid import voxel_ml
 from monai_unetpp.data.formats.image_errors import ImageFileError

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from monai_unetpp.chaining.mask import mask_of
+from monai_unetpp.chaining.crops import mask_of
 
 
 def test_what_the_labels_enclose_belongs_to_the_mask_and_other_labels_do_not():
