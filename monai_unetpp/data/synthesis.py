@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandAffineGrid, RandomizableTransform, Resample
 from monai.utils import convert_to_tensor, ensure_tuple
+from scipy import ndimage
 from torch.nn import functional
 
 __all__ = ["RandDeformLabelsd", "RandLabelsToImaged", "RandMirrorLabelsd", "RandStripSurroundd", "RandThickSlicesd"]
@@ -206,14 +207,9 @@ class RandStripSurroundd(RandomizableTransform, MapTransform):
 
     def _kept(self, label: torch.Tensor, margin: int) -> torch.Tensor:
         outside = torch.tensor([0, *self.surround], dtype=label.dtype)
-        kept = (~torch.isin(label, outside)).float()[None]
-        dims = label.ndim - 1
-        for axis in range(dims if margin else 0):
-            width = [2 * margin + 1 if a == axis else 1 for a in range(dims)]
-            padding = [margin if a == axis else 0 for a in range(dims)]
-            pool: Any = functional.max_pool3d if dims == 3 else functional.max_pool2d
-            kept = pool(kept, width, stride=1, padding=padding)
-        return kept[0].bool()
+        organ = (~torch.isin(label, outside)).numpy()
+        size = (1, *[2 * margin + 1] * (label.ndim - 1))
+        return torch.from_numpy(ndimage.maximum_filter(organ, size, mode="constant"))
 
 
 class RandLabelsToImaged(RandomizableTransform, MapTransform):
