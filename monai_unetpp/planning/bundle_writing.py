@@ -12,19 +12,11 @@ from typing import Any
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.files import MARK, remove_leftovers, write_json, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
+from monai_unetpp.planning import transforms
 from monai_unetpp.planning.documents import bundle_metadata, plan_text, readme_text
 from monai_unetpp.planning.fingerprint import Fingerprint, fingerprint_text
 from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan, in_words
-from monai_unetpp.planning.transforms import (
-    augmentation,
-    postprocessing,
-    preparation,
-    preprocessing,
-    takes_slices,
-    tells_objects,
-    window_padding,
-)
 
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
@@ -157,8 +149,8 @@ def _read(name: str, folder: Path = _TEMPLATE / "configs") -> dict[str, Any]:
     return read_object(folder / f"{name}.json")
 
 
-def _chain(transforms: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"_target_": "Compose", "transforms": transforms}
+def _chain(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"_target_": "Compose", "transforms": steps}
 
 
 def _data(plan: TrainingPlan) -> dict[str, Any]:
@@ -180,10 +172,10 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content |= {**_data(plan), "ignore_label": plan.ignore_label, **_trained(plan)}
     minutes = None if "steps" in plan.by_hand else round(training_minutes(plan.minutes, plan.folds), 2)
     content |= {"minutes": minutes, "runtime": "torch", "val_interval": 1}
-    content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
-    content["postprocessing"] = _chain(postprocessing(plan, discrete=True))
-    content["train"] |= {"preparation": preparation(), "augmentation": _chain(augmentation(plan))}
-    content["train"]["late_augmentation"] = _chain(augmentation(plan, late=True))
+    content["preprocessing"] = _chain(transforms.preprocessing(plan, labelled=True))
+    content["postprocessing"] = _chain(transforms.postprocessing(plan, discrete=True))
+    content["train"] |= {"preparation": transforms.preparation(), "augmentation": _chain(transforms.augmentation(plan))}
+    content["train"]["late_augmentation"] = _chain(transforms.augmentation(plan, late=True))
     content["validate"] = {"preprocessing": evaluation["validate"]["dataset"]["transform"], **evaluation["validate"]}
     content["validate"]["dataset"]["transform"] = "@validate#preprocessing"
     content["validate"]["inferer"] = {
@@ -191,7 +183,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
         "roi_size": "@window_shape",
         "overlap": "@overlap",
         "mode": "gaussian",
-        "padding_mode": window_padding(plan),
+        "padding_mode": transforms.window_padding(plan),
         "flips": "@flips",
         "runtime": "@runtime",
         "precision": "@precision",
@@ -203,18 +195,18 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
 def _inference(plan: TrainingPlan) -> dict[str, Any]:
     content = _read("inference")
     content |= {**_data(plan), **{name: plan[name] for name in _INFERRED}}
-    content["preprocessing"] = _chain(preprocessing(plan, labelled=False))
-    content["inferer"]["padding_mode"] = window_padding(plan)
-    smooth, objects = plan.spatial_dims == 3, tells_objects(plan)
-    save = content.pop("saving")
-    content["postprocessing"] = _chain([*postprocessing(plan, discrete=False, smooth=smooth, objects=objects), save])
+    content["preprocessing"] = _chain(transforms.preprocessing(plan, labelled=False))
+    content["inferer"]["padding_mode"] = transforms.window_padding(plan)
+    smooth, objects = plan.spatial_dims == 3, transforms.tells_objects(plan)
+    steps = transforms.postprocessing(plan, discrete=False, smooth=smooth, objects=objects)
+    content["postprocessing"] = _chain([*steps, content.pop("saving")])
     if objects:
         content |= {"instances": False, "min_instance_size": _SMALLEST_OBJECT}
     if not smooth:
         del content["smooth"]
         content["inferer"]["output"] = "labels"
         content["dataset"]["data"]["pictures"] = True
-    if takes_slices(plan):
+    if transforms.takes_slices(plan):
         content["slice_axis"] = -1
         content["inferer"] = {
             "_target_": "monai_unetpp.inferers.SlicewiseInferer",

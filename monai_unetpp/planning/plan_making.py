@@ -19,30 +19,15 @@ from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.transforms.resampling import is_lost
 from monai_unetpp.errors import counted
 from monai_unetpp.files import claimed
-from monai_unetpp.planning import data_rules
+from monai_unetpp.planning import data_rules, network_rules
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
 from monai_unetpp.planning.coarsening import choose_coarser_spacing
 from monai_unetpp.planning.data_check import check_data
-from monai_unetpp.planning.data_rules import (
-    OVERLAP,
-    OWN,
-    Choice,
-    hidden_labels,
-    is_anisotropic,
-    prepared_shapes,
-    typical_shape,
-)
+from monai_unetpp.planning.data_rules import OVERLAP, OWN, Choice, is_anisotropic, prepared_shapes
 from monai_unetpp.planning.fingerprint import LONGEST_AXIS, Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step, measure_machine
 from monai_unetpp.planning.measuring import take_fingerprint, trained_lists
-from monai_unetpp.planning.network_rules import (
-    NetworkTask,
-    Source,
-    check_size,
-    choose_network,
-    choose_window,
-    training_minutes,
-)
+from monai_unetpp.planning.network_rules import NetworkTask, Source, choose_network
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.sides import sided
 from monai_unetpp.planning.starting import compare_start, read_source
@@ -209,7 +194,7 @@ def make_plan(
             spatial_dims=dims,
             in_channels=len(fingerprint.channels),
             out_channels=len(fingerprint.labels) + 1,
-            shape=typical_shape(fingerprint, spacing_mm, choices["crop_background"]),
+            shape=data_rules.typical_shape(fingerprint, spacing_mm, choices["crop_background"]),
             spacing_mm=spacing_mm,
             square=choices["rotate90"],
             minutes=options.budget_minutes,
@@ -231,7 +216,7 @@ def make_plan(
                 choice = choose_network(task, machine, count_step, others, check=False)[name]
         choices.settle(name, choice)
     shapes = prepared_shapes(fingerprint, choices["spacing_mm"], choices["crop_background"])
-    window = choose_window(
+    window = network_rules.choose_window(
         choices["patch_size"],
         shapes,
         choices["strides"],
@@ -241,7 +226,7 @@ def make_plan(
         len(fingerprint.labels) + 1,
     )
     choices.settle("window_shape", window)
-    check_size("window_shape", choices["window_shape"], choices["strides"])
+    network_rules.check_size("window_shape", choices["window_shape"], choices["strides"])
     for name, choice in {**_RECIPE, **_choose_for_machine(fingerprint, shapes, machine)}.items():
         choices.settle(name, choice)
     choices.settle("compile", _choose_compilation(options))
@@ -337,26 +322,23 @@ def _host_bytes(machine: Machine) -> int:
     return machine.host_bytes or machine.memory_bytes
 
 
-class _Choices:
-    """Values by name with their reasons; values set by hand take precedence over rules."""
+class _Choices(dict[str, Any]):
+    """Values by name, with their reasons; values set by hand take precedence over rules."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__()
         self.given = given
-        self.values: dict[str, Any] = {}
         self.reasons: dict[str, Reason] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
 
     def settle(self, name: str, choice: Choice) -> Any:
         """Take the value set by hand, else the one chosen by a rule, and return it."""
         if name in self.given:
             same = self.given[name] == choice.value
             text = f"{_BY_HAND} {'The rule agrees.' if same else f'The rule gives: {in_words(choice.value)}.'}"
-            self.values[name], self.reasons[name] = self.given[name], Reason(text, "by hand", by_hand=True)
+            self[name], self.reasons[name] = self.given[name], Reason(text, "by hand", by_hand=True)
         else:
-            self.values[name], self.reasons[name] = choice.value, Reason(choice.reason, choice.source)
-        return self.values[name]
+            self[name], self.reasons[name] = choice.value, Reason(choice.reason, choice.source)
+        return self[name]
 
 
 def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
@@ -376,7 +358,7 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     rotate90 = settle("rotate90", data_rules.choose_rotate90(fingerprint, spacing_mm))
     settle("flip_axes", data_rules.choose_flip_axes(fingerprint, rotate90, choices["orientation"]))
     settle("tolerance_mm", data_rules.choose_tolerance(fingerprint))
-    hidden = hidden_labels(fingerprint)
+    hidden = data_rules.hidden_labels(fingerprint)
     if hidden and (cropped or normalization == "inside"):
         what = "where nothing will be found" if cropped else "which is kept for them"
         remedy = "Leave crop_background out." if cropped else "Check that these labels are right."
@@ -409,7 +391,7 @@ def _choose_for_machine(
 
 
 def _choose_compilation(options: PlanOptions) -> Choice:
-    minutes = training_minutes(options.budget_minutes, options.fold_count)
+    minutes = network_rules.training_minutes(options.budget_minutes, options.fold_count)
     worth = minutes >= _WORTH_COMPILING
     return Choice(
         worth,

@@ -22,15 +22,7 @@ from monai.utils import (
 )
 
 from monai_unetpp.data.formats.source_files import file_of
-from monai_unetpp.data.transforms.resampling import (
-    TRACE,
-    axis_neighbours,
-    fit_grid,
-    is_same_place,
-    list_blocks,
-    nearest_voxels,
-    needed_box,
-)
+from monai_unetpp.data.transforms import resampling
 from monai_unetpp.data.transforms.target_grid import lead_from_to
 
 _BLOCKWISE_MODES = (GridSampleMode.BILINEAR, GridSampleMode.NEAREST)
@@ -126,7 +118,7 @@ class _AnchoredSpacing(Spacing):
             return super().__call__(data_array, **options)
         shape = tuple(int(length) for length in data_array.peek_pending_shape())
         affine = np.asarray(convert_to_numpy(data_array.peek_pending_affine()), dtype=np.float64)
-        size, target = fit_grid(
+        size, target = resampling.fit_grid(
             file_of(data_array, "image"),
             shape,
             affine,
@@ -211,7 +203,7 @@ class _BlockwiseResample(SpatialResample):
         affine = convert_to_numpy(img.affine) if isinstance(img, MetaTensor) else np.eye(rank + 1)
         source = np.asarray(affine, dtype=np.float64)
         matrix = lead_from_to(source, np.asarray(convert_to_numpy(dst_affine), dtype=np.float64), rank)
-        unchanged = size == tuple(plain.shape[1:]) and is_same_place(matrix, size)
+        unchanged = size == tuple(plain.shape[1:]) and resampling.is_same_place(matrix, size)
         meta = self.track_transform_meta(
             image,
             sp_size=size,
@@ -232,7 +224,7 @@ class _BlockwiseResample(SpatialResample):
             resampled = plain.to(stored)
         else:
             resampled = plain.new_empty((len(plain), *size), dtype=stored)
-            for block in list_blocks(resampled.shape, np.abs(matrix[:rank, :rank])):
+            for block in resampling.list_blocks(resampled.shape, np.abs(matrix[:rank, :rank])):
                 target = (slice(None), *block)
                 if mode == GridSampleMode.NEAREST:
                     resampled[target] = _pick_nearest(plain, matrix, block, padding_mode)
@@ -248,7 +240,7 @@ def _interpolate(
     image: torch.Tensor, matrix: _Array, block: tuple[slice, ...], padding_mode: str, computed: torch.dtype
 ) -> torch.Tensor:
     """Interpolate a block of the result linearly; ``matrix`` maps voxels of the result to voxels of the image."""
-    box, local = needed_box(matrix, block, image.shape[1:])
+    box, local = resampling.needed_box(matrix, block, image.shape[1:])
     whole = (slice(None), *box)
     needed = image[whole].to(computed)
     size = [part.stop - part.start for part in block]
@@ -261,7 +253,7 @@ def _interpolate(
     theta = torch.as_tensor(local, dtype=computed, device=needed.device)
     sampled: torch.Tensor = sample(needed[None], theta, size)[0]
     # places on a voxel of a surround of 0 are rounded, and its search takes exact zeros
-    return sampled.masked_fill_(sampled.abs() < TRACE * needed.abs().max(), 0)
+    return sampled.masked_fill_(sampled.abs() < resampling.TRACE * needed.abs().max(), 0)
 
 
 def _interpolate_along_axes(
@@ -275,7 +267,8 @@ def _interpolate_along_axes(
     for axis in range(len(size), 0, -1):
         at = axis - 1
         sides = []
-        for index, weight in axis_neighbours(steps[at], starts[at], size[at], image.shape[axis], padding_mode):
+        length = image.shape[axis]
+        for index, weight in resampling.axis_neighbours(steps[at], starts[at], size[at], length, padding_mode):
             shape = [-1 if each == axis else 1 for each in range(image.ndim)]
             weights = torch.as_tensor(weight, dtype=image.dtype, device=image.device).reshape(shape)
             sides.append((image.index_select(axis, torch.as_tensor(index, device=image.device)), weights))
@@ -288,7 +281,7 @@ def _pick_nearest(image: torch.Tensor, matrix: _Array, block: tuple[slice, ...],
     """Fill a block of the result from the nearest voxels; ``matrix`` maps voxels of the result to the image."""
     indices: list[slice | torch.Tensor] = [slice(None)]
     outside = torch.zeros((1,) * image.ndim, dtype=torch.bool, device=image.device)
-    for index, beyond in nearest_voxels(matrix, block, image.shape[1:]):
+    for index, beyond in resampling.nearest_voxels(matrix, block, image.shape[1:]):
         indices.append(torch.as_tensor(index, device=image.device))
         outside = outside | torch.as_tensor(beyond, device=image.device)
     picked = image[tuple(indices)]
