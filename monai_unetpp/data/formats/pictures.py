@@ -16,21 +16,12 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, PngImagePlugin
 
+from monai_unetpp.data.formats import tiff
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, damaged_file, read_start
 from monai_unetpp.data.formats.itk_images import open_itk_file
 from monai_unetpp.data.formats.nifti_marks import ImageIdentity, mark_of_voxels
-from monai_unetpp.data.formats.tiff import (
-    COLOURS,
-    TIFF_SIGNATURES,
-    labels_of_colours,
-    read_tiff,
-    read_tiff_shape,
-    read_tiff_software,
-    take_colours,
-    tiff_appearance,
-    tiff_has_colours,
-)
+from monai_unetpp.data.formats.tiff import COLOURS, TIFF_SIGNATURES, labels_of_colours, take_colours
 from monai_unetpp.files import MARK, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -50,7 +41,7 @@ _GREY, _COLOURS, _PALETTE, _GREY_ALPHA, _COLOURS_ALPHA = 0, 2, 3, 4, 6
 def read_picture_shape(path: Path) -> tuple[int, ...]:
     """Width and height in pixels, and the pages of a TIFF with several; errors as for :func:`read_picture`."""
     if _head(path).startswith(TIFF_SIGNATURES):
-        return read_tiff_shape(path)
+        return tiff.read_tiff_shape(path)
     if _head(path).startswith(_JPEG_SIGNATURE) or _is_transparent_grey(path):
         with _opened_by_pillow(path) as picture:
             return picture.size
@@ -74,13 +65,17 @@ def read_picture(path: Path, labels: bool = False, colours: bool = False) -> _Ar
         ImageFileError: the file is missing, empty, damaged or of another format.
     """
     if _head(path).startswith(TIFF_SIGNATURES):
-        return read_tiff(path, labels, colours)
-    if _head(path).startswith(_JPEG_SIGNATURE):
-        return _read_jpeg(path, labels, colours)
+        return tiff.read_tiff(path, labels, colours)
+    is_jpeg = _head(path).startswith(_JPEG_SIGNATURE)
+    if is_jpeg and labels:
+        raise ImageFileError(
+            f"{path}: the label must be stored without loss, got JPEG, which changes values. Save it as PNG, with one "
+            "number per label."
+        )
     if labels and (stored := _read_stored_labels(path)) is not None:
         return stored
-    if _is_transparent_grey(path):
-        return _read_transparent_grey(path)
+    if is_jpeg or _is_transparent_grey(path):
+        return _read_by_pillow(path, colours)
     reader = open_itk_file(path)
     try:
         image = reader.Execute()
@@ -110,18 +105,6 @@ def read_colours(path: Path) -> _Array:
     return np.stack([pixels] * COLOURS)
 
 
-def _read_jpeg(path: Path, labels: bool, colours: bool) -> _Array:
-    """The values of a JPEG by Pillow, as ITK would read one that is cut off."""
-    if labels:
-        raise ImageFileError(
-            f"{path}: the label must be stored without loss, got JPEG, which changes values. Save it as PNG, with one "
-            "number per label."
-        )
-    with _opened_by_pillow(path) as picture:
-        pixels = np.asarray(picture.convert("RGB") if picture.mode == "CMYK" else picture)
-    return np.transpose(pixels if pixels.ndim == 2 else take_colours(pixels, colours))
-
-
 def shown_orientation(path: str | PathLike[str]) -> int:
     """How a picture is turned when it is shown, as EXIF numbers it; 1, as stored, if nothing says so."""
     try:
@@ -137,7 +120,7 @@ def has_colours(path: str | PathLike[str]) -> bool:
     try:
         head = _head(path)
         if head.startswith(TIFF_SIGNATURES):
-            return tiff_has_colours(path)
+            return tiff.tiff_has_colours(path)
         if head.startswith(_PNG_SIGNATURE):
             return _png_kind(path)[1] in (_COLOURS, _PALETTE, _COLOURS_ALPHA)
         with _opened(path) as picture:
@@ -209,7 +192,7 @@ def _appearance(source: Path, rows: _Array) -> dict[str, Any]:
     """Options to save ``rows`` so that viewers show them like ``source``; none if its metadata is broken."""
     try:
         if _head(source).startswith(TIFF_SIGNATURES):
-            options = tiff_appearance(source)
+            options = tiff.tiff_appearance(source)
             fits = len(options["metadata"]["axes"]) == rows.ndim if options["metadata"] else True
             if fits and not (options.get("imagej") and rows.dtype.itemsize > 2):  # ImageJ lacks larger integers
                 return options
@@ -236,7 +219,7 @@ def read_picture_mark(path: Path) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if _head(path).startswith(TIFF_SIGNATURES):
-                software = read_tiff_software(path)
+                software = tiff.read_tiff_software(path)
             else:
                 # without the limit of Image.open on the number of pixels, which are not decoded
                 with PngImagePlugin.PngImageFile(path) as picture:
@@ -284,12 +267,16 @@ def _read_stored_labels(path: Path) -> _Array | None:
     return np.transpose(pixels // (255 // (2**bits - 1)) if stretched else pixels)
 
 
-def _read_transparent_grey(path: Path) -> _Array:
+def _read_by_pillow(path: Path, colours: bool = False) -> _Array:
+    """The values of a JPEG, of which ITK would read one that is cut off, or of grey with transparency."""
     with _opened_by_pillow(path) as picture:
-        pixels: _Array = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
+        plain = {"1": "L", "CMYK": "RGB"}.get(picture.mode)
+        pixels: _Array = np.asarray(picture.convert(plain) if plain else picture)
     if _png_kind(path) == (16, _GREY_ALPHA):
         pixels = np.ascontiguousarray(pixels[..., :2]).view(">u2").astype(np.uint16)
-    return np.transpose(pixels if pixels.ndim == 2 else pixels[..., 0])
+    if pixels.ndim > 2:
+        pixels = take_colours(pixels, colours) if pixels.shape[2] == COLOURS else pixels[..., 0]
+    return np.transpose(pixels)
 
 
 @contextmanager
