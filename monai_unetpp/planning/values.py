@@ -105,19 +105,13 @@ def _flag(name: str, value: Any, dims: int) -> bool:
 
 def _one_of(allowed: Sequence[Any]) -> _Check:
     def check(name: str, value: Any, dims: int) -> Any:
-        if isinstance(value, bool) or value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}. Correct it.")
-        return value
+        given = list(value) if isinstance(value, tuple) else value
+        if given not in allowed:
+            told = ", ".join(each if isinstance(each, str) else json.dumps(each) for each in allowed)
+            raise ValueError(f"{name} must be one of {told}, got {value!r}. Correct it.")
+        return given
 
     return check
-
-
-def _norm(name: str, value: Any, dims: int) -> Any:
-    given = list(value) if isinstance(value, tuple) else value
-    if given not in NORMS:
-        allowed = ", ".join(each if isinstance(each, str) else json.dumps(each) for each in NORMS)
-        raise ValueError(f"{name} must be one of {allowed}, got {value!r}. Correct it.")
-    return given
 
 
 def _entries(name: str, value: Any, each: _Check, dims: int, like: str = "1,2") -> list[Any]:
@@ -225,7 +219,7 @@ SETTABLE: dict[str, _Check] = {
     "strides": _per_level(0),
     "kernel_size": _per_level(1),
     "features": _features,
-    "norm": _norm,
+    "norm": _one_of(NORMS),
     "dropout": _number(0, 1, open_low=False),
     "batch_size": _whole(1),
     "steps": _whole(1),
