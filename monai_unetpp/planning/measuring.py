@@ -326,7 +326,7 @@ def _bounds(values: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def _statistics(sample: npt.NDArray[np.float64]) -> IntensityStatistics:
-    return IntensityStatistics(*np.percentile(sample, PERCENTILES).tolist(), float(sample.mean()), float(sample.std()))
+    return IntensityStatistics(*map(float, (*np.percentile(sample, PERCENTILES), sample.mean(), sample.std())))
 
 
 def _quantiles(sample: npt.NDArray[np.float64]) -> tuple[float, ...]:
@@ -406,7 +406,7 @@ def _pooled_quantiles(measured: Sequence[_Measured], channel: int) -> tuple[floa
 
 
 def _pool(parts: Sequence[tuple[Sequence[float], IntensityStatistics]]) -> IntensityStatistics:
-    percentiles = np.percentile(np.concatenate([quantiles for quantiles, _ in parts]), PERCENTILES).tolist()
+    percentiles = np.percentile(np.concatenate([quantiles for quantiles, _ in parts]), PERCENTILES)
     means = np.array([statistics.mean for _, statistics in parts])
     variance = np.mean([statistics.sd**2 for _, statistics in parts]) + means.var()
-    return IntensityStatistics(*percentiles, float(means.mean()), math.sqrt(float(variance)))
+    return IntensityStatistics(*map(float, (*percentiles, means.mean(), math.sqrt(variance))))

@@ -356,7 +356,8 @@ def _whole_of(case: _Case) -> tuple[str, str] | None:
 
 def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool, dims: Sequence[int]) -> Sequence[_Case]:
     """The case with the channels in ``parts``; these themselves if all readable ones hold all, or one has colours."""
-    images = sorted(dict.fromkeys(part["image"] for part in parts), key=lambda image: (_number(image), image))
+    numbers = {part["image"]: channel[1] for part in parts if (channel := channel_of(part["image"])) is not None}
+    images = sorted(numbers, key=lambda image: (numbers[image], image))
     # a grey picture among coloured ones is no channel of theirs
     coloured = channels == COLOURS and any(is_picture_name(image) and has_colours(image) for image in images)
     holding = [_holds_all(image, channels, dims) for image in images]
@@ -364,7 +365,7 @@ def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool, dims
     if coloured or (True in holding and False not in holding):
         return parts
     case = {"image": images, "case": name}
-    if [_number(image) for image in images] == list(range(channels)):
+    if sorted(numbers.values()) == list(range(channels)):
         return [case]
     reason = (
         f"{images[0]}: the case {name!r} must have a file for each of the network's {channels} channels, 0000 "
@@ -373,11 +374,6 @@ def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool, dims
     if strict:
         raise ImageFileError(reason)
     return [{**case, "failure": printable(reason)}]
-
-
-def _number(image: str) -> int:
-    channel = channel_of(image)
-    return -1 if channel is None else channel[1]
 
 
 def _holds_all(image: str, channels: int, dims: Sequence[int]) -> bool | None:
