@@ -10,16 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.datasets import datalist
 from monai_unetpp.data.datasets.case_check import CheckedCase, check_case
-from monai_unetpp.data.datasets.datalist import (
-    LISTS,
-    list_names,
-    load_datalist,
-    missing_list,
-    read_content,
-    read_entry,
-    read_form,
-)
+from monai_unetpp.data.datasets.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.datasets.label_names import IGNORE, LabelNames, name_values, read_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.data.datasets.network_names import (
@@ -93,7 +86,7 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
     problems += [*_repeated_cases(path, lists, checked), *_weak_labels(path, lists, checked, names, 0)]
     occurring = frozenset[int]().union(*(each.values for each in checked.values()))
     # empty label maps are told one by one
-    if read_form(path) == "folder" and occurring - {0}:
+    if datalist.read_form(path) == "folder" and occurring - {0}:
         try:
             name_values(path.parent, occurring)
         except ValueError as e:
@@ -314,9 +307,9 @@ def _in_lines(problems: Iterable[str]) -> list[str]:
 def _read_lists(path: Path, content: Mapping[str, Any], problems: list[str]) -> dict[str, list[LabelledCase]]:
     """The valid entries of all lists; what is wrong with the others is added to ``problems``."""
     lists: dict[str, list[LabelledCase]] = {key: [] for key in LISTS if key in content}
-    names = list_names(path, content)
+    names = datalist.list_names(path, content)
     if not lists:
-        problems.append(missing_list(path, content, f"a list {' or '.join(map(repr, LISTS))}"))
+        problems.append(datalist.missing_list(path, content, f"a list {' or '.join(map(repr, LISTS))}"))
     for key, cases in lists.items():
         entries = content[key]
         if not isinstance(entries, list) or not entries:
@@ -324,7 +317,7 @@ def _read_lists(path: Path, content: Mapping[str, Any], problems: list[str]) -> 
             continue
         for number, item in enumerate(entries):
             try:
-                cases += list_cases([read_entry(path, key, number, item, names, labelled=True)])
+                cases += list_cases([datalist.read_entry(path, key, number, item, names, labelled=True)])
             except ValueError as e:
                 problems.append(str(e))
     return lists

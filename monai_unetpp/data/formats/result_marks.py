@@ -11,18 +11,10 @@ from typing import Any
 
 import nibabel
 
+from monai_unetpp.data.formats import nifti_marks
 from monai_unetpp.data.formats.dicom import dicom_files
 from monai_unetpp.data.formats.itk_images import detached_files
-from monai_unetpp.data.formats.nifti_marks import (
-    READ_ERRORS,
-    ImageIdentity,
-    hash_file,
-    hash_voxels,
-    marked_voxels,
-    names_runner,
-    nifti_pair,
-    read_nifti_mark,
-)
+from monai_unetpp.data.formats.nifti_marks import READ_ERRORS, ImageIdentity
 from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name
 from monai_unetpp.files import MARK
 
@@ -38,7 +30,7 @@ def identify_image(*images: str | PathLike[str]) -> ImageIdentity:
     Every byte is read once.
     """
     try:
-        hashes = [file for image in images for file in sorted(map(hash_file, image_files(Path(image))))]
+        hashes = [file for image in images for file in sorted(map(nifti_marks.hash_file, image_files(Path(image))))]
     except OSError:
         hashes = []
     return ImageIdentity.from_hashes(images[0], hashes)
@@ -56,7 +48,7 @@ def read_identity(path: str | PathLike[str]) -> ImageIdentity | None:
 
 def is_of_runner(path: Path) -> bool:
     """Whether a file is a result of the runner, which keeps no record beside it."""
-    return names_runner(read_mark(path))
+    return nifti_marks.names_runner(read_mark(path))
 
 
 def is_as_marked(path: Path) -> bool | None:
@@ -64,11 +56,11 @@ def is_as_marked(path: Path) -> bool | None:
 
     None if no mark tells the labels; False if they have changed, or can no longer be read.
     """
-    told = marked_voxels(read_mark(path))
+    told = nifti_marks.marked_voxels(read_mark(path))
     if told is None:
         return None
     try:
-        return told == hash_voxels(_read_labels(path))
+        return told == nifti_marks.hash_voxels(_read_labels(path))
     except (*READ_ERRORS, MemoryError):  # damaged
         return False
 
@@ -89,7 +81,7 @@ def read_mark(path: Path) -> str | None:
         from monai_unetpp.data.formats.pictures import read_picture_mark
 
         return read_picture_mark(path)
-    return read_nifti_mark(path) if is_nifti_name(path) else None
+    return nifti_marks.read_nifti_mark(path) if is_nifti_name(path) else None
 
 
 def _is_recorded(path: Path) -> bool:
@@ -139,7 +131,7 @@ def image_files(image: Path) -> list[Path]:
         return list(dicom_files(image))
     suffix = image.suffix.lower()
     if suffix in (".hdr", ".img"):
-        return nifti_pair(image)
+        return nifti_marks.nifti_pair(image)
     if suffix in (".mhd", ".nhdr"):
         voxels = [file for file in detached_files(image) if os.path.isfile(file)]
         return [image, *voxels] if voxels else []
