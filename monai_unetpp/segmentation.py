@@ -18,8 +18,7 @@ from monai.utils import CommonKeys, ensure_tuple
 
 from monai_unetpp.bundles import find_bundle, read_metadata, read_network_names
 from monai_unetpp.bundles.json_files import METADATA_FILE
-from monai_unetpp.chaining import Chain
-from monai_unetpp.chaining.run_description import describe_run, to_json_value
+from monai_unetpp.chaining.chain import Chain, describe_run, to_json_value
 from monai_unetpp.data.datasets.cases import expand_home
 from monai_unetpp.data.datasets.dataset import CaseDataset
 from monai_unetpp.data.datasets.network_names import check_channel_order, find_channel_names
