@@ -66,13 +66,16 @@ def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None
 
 
 def read_start(path: Path, count: int) -> bytes:
-    """The first ``count`` bytes of a regular file; an ``ImageFileError`` if it is none or cannot be read."""
+    """The first ``count`` bytes of a regular file; an ``ImageFileError`` if it is none, empty, or cannot be read."""
     check_regular_file(path)
     try:
         with path.open("rb") as file:
-            return file.read(count)
+            start = file.read(count)
     except OSError as e:
         raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
+    if not start:
+        raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
+    return start
 
 
 def _why_missing(path: str | PathLike[str], error: OSError, folders: bool) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_unetpp.data.formats.grid import check_grid, check_spacing, warn_once
-from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
+from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file, read_start
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -64,15 +64,13 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
 
     An ``ImageFileError`` says what is wrong with it, also with voxel size or number of axes in the header.
     """
-    check_regular_file(path)
+    read_start(path, 1)
     for voxels in detached_files(path):
         check_regular_file(voxels)
     try:
         str(path).encode()
     except UnicodeEncodeError as e:  # SimpleITK would end the process
         raise ImageFileError(f"{path}: its path is not UTF-8, so ITK cannot open it. Rename it.") from e
-    if path.stat().st_size == 0:
-        raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     if path.suffix.lower() in (".nrrd", ".nhdr"):
         _check_nrrd(_read_fields(path, ":", ""), path)
     elif path.suffix.lower() in (".mha", ".mhd"):

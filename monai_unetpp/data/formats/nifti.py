@@ -166,8 +166,6 @@ def _check_content(path: Path) -> None:
     for other in (path.with_suffix(suffix) for suffix in (".hdr", ".img") if path.suffix.lower() in (".hdr", ".img")):
         if os.path.lexists(other):
             check_regular_file(other)
-    if not start:
-        raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     compressed, named_so = start.startswith(_GZIP_MAGIC), path.name.lower().endswith(".gz")
     if compressed and not named_so:
         raise ImageFileError(f"{path}: compressed with gzip, but its name says otherwise. Rename it to .nii.gz.")
