@@ -11,13 +11,14 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import CommonKeys, ImageMetaKey
+from monai.utils import CommonKeys
 
 from monai_unetpp.chaining.crops import cut_crop, find_crop, mask_of
 from monai_unetpp.chaining.loaded_bundle import LoadedBundle
 from monai_unetpp.chaining.pair import Pair
 from monai_unetpp.data.formats.grid import voxel_ml
 from monai_unetpp.data.formats.image_errors import ImageFileError
+from monai_unetpp.data.formats.source_files import file_of
 from monai_unetpp.data.transforms.after_loading import steps_after_loading
 from monai_unetpp.measuring.sums import summed
 
@@ -67,7 +68,7 @@ class SegmentWithind(MapTransform):
         """Segment one scan; an ``ImageFileError`` says that the first bundle found none of the labels."""
         d = dict(data)
         scan: MetaTensor = d[SCAN]
-        file = str(scan.meta.get(ImageMetaKey.FILENAME_OR_OBJ, CommonKeys.IMAGE))
+        file = file_of(scan, CommonKeys.IMAGE)
         self.depths[file] = {}
         for key in self.key_iterator(d):
             found = np.asarray(d[key].cpu())[0].astype(np.int64)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from monai_unetpp.data.transforms.sampling import sampled_median
-from monai_unetpp.data.transforms.surround_search import find_black, search_surround
+from monai_unetpp.data.transforms.surround_search import level_image, search_surround
 from monai_unetpp.runner.volume import Array, Volume
 
 __all__ = [
@@ -32,16 +32,9 @@ _PART = 2**20
 def level_surround(volume: Volume) -> None:
     """Set the surround to 0 and make the rest positive; see ``LevelSurroundd``."""
     found = search_surround(volume.voxels)
-    if found is None or found.share == 1:
-        return
-    values = zip(volume.voxels, found.values, strict=True)
-    blacks = [find_black(channel[~found.mask], value) for channel, value in values]
-    lowest = [float(channel.min()) for channel in volume.voxels]
-    if not any(blacks) and not any(lowest) and found.constants == 1:
-        return
-    shifts = np.array(blacks, dtype=np.float32).reshape(-1, *[1] * len(volume.shape))
-    volume.voxels = np.maximum(volume.voxels - shifts, 0)
-    volume.voxels[:, found.mask] = 0
+    leveled = None if found is None or found.share == 1 else level_image(volume.voxels, found)
+    if leveled is not None:
+        volume.voxels = leveled
 
 
 def clip_percentiles(volume: Volume, lower: float | None, upper: float | None, channel_wise: bool) -> None:

@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple_rep
 
 from monai_unetpp.data.formats.image_errors import ImageFileError
 from monai_unetpp.data.formats.source_files import file_of
-from monai_unetpp.data.transforms.surround_search import Surround, find_black, search_surround
+from monai_unetpp.data.transforms.surround_search import Surround, level_image, search_surround
 
 logger = logging.getLogger(__name__)
 
@@ -246,16 +246,8 @@ def _described(voxels: torch.Tensor, image: MetaTensor, surround: Surround | Non
 
 def _leveled(image: torch.Tensor, surround: Surround) -> torch.Tensor:
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-    blacks = [
-        find_black(channel[~surround.mask].cpu().numpy(), value)
-        for channel, value in zip(plain, surround.values, strict=True)
-    ]
-    lowest = [float(channel.amin()) for channel in plain]
-    if not any(blacks) and not any(lowest) and surround.constants == 1:
-        return image
-    leveled = plain.float() - torch.tensor(blacks, device=plain.device).reshape(-1, *[1] * surround.mask.ndim)
-    leveled.clamp_(min=0).masked_fill_(surround.mask, 0)
-    return leveled
+    leveled = level_image(plain.cpu().numpy(), dataclasses.replace(surround, mask=surround.mask.cpu().numpy()))
+    return image if leveled is None else torch.from_numpy(leveled).to(plain.device)
 
 
 def _cleared(found: torch.Tensor, background: torch.Tensor) -> torch.Tensor:

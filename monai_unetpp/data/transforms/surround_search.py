@@ -76,7 +76,20 @@ def search_surround(image: _Array) -> Surround | None:
     return Surround(values[0], mask, len(values), float(mask.mean()))
 
 
-def find_black(inside: _Array, value: float) -> float:
+def level_image(image: _Array, surround: Surround) -> _Array | None:
+    """``(C, H, W[, D])`` in float32 with 0 as its surround, and the rest positive; None if it is like this already."""
+    channels = zip(image, surround.values, strict=True)
+    blacks = np.array([_find_black(channel[~surround.mask], value) for channel, value in channels], dtype=np.float32)
+    if not blacks.any() and not any(channel.min() for channel in image) and surround.constants == 1:
+        return None
+    leveled: _Array = image.astype(np.float32)
+    leveled -= blacks.reshape(-1, *[1] * surround.mask.ndim)
+    np.maximum(leveled, 0, out=leveled)
+    leveled[:, surround.mask] = 0
+    return leveled
+
+
+def _find_black(inside: _Array, value: float) -> float:
     """Find the value of a channel that becomes 0; see :class:`monai_unetpp.data.LevelSurroundd`."""
     sample = inside[:: max(1, len(inside) // _MOST_VOXELS)]
     lowest, middle, highest = (float(each) for each in np.percentile(sample, [_LOWEST, _MIDDLE, _HIGHEST]))
