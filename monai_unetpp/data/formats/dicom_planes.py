@@ -59,9 +59,7 @@ class DicomPlane:
     """One slice: a file, or one frame of a file.
 
     Attributes:
-        path: the file.
-        frame: index of the frame in the file, from 0.
-        frames: number of frames in the file.
+        frame: index of the frame in the file, from 0, of as many as it has ``frames``.
         size: columns and rows.
         position_mm: of the centre of the first pixel, in DICOM's patient space (left, posterior, superior).
         orientation: direction cosines along a row, then down a column.
@@ -69,8 +67,7 @@ class DicomPlane:
         spacing_source: the attribute it comes from: ``"PixelSpacing"``, or that of a detector or scanner.
         thickness_mm: SliceThickness, which says nothing about positions.
         scale_source: ``"rescale"``, ``"map"`` (real-world values), ``"table"`` (a modality LUT) or ``"none"``.
-        slope: factor of the stored values.
-        intercept: added to the product.
+        slope: factor of the stored values, to which ``intercept`` is added then.
         stored_range: lowest and highest value that the pixels can hold; None for floats.
         attributes: other attributes as text, by keyword; those of the frame override those of the file.
     """
@@ -234,7 +231,7 @@ def _map_values(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plane(path: Path, index: int, frames: int, values: Mapping[str, Any]) -> DicomPlane:
     source, slope, intercept = _scale(path, values)
-    spacing, spacing_source = _spacing(path, values)
+    spacing_source = next((name for name in _SPACINGS if _text(values.get(name))), None)
     columns, rows = (int((_numbers(path, values, name, 1) or (0,))[0]) for name in ("Columns", "Rows"))
     if columns < 1 or rows < 1:
         raise ImageFileError(f"{path}: has {columns} columns and {rows} rows. Export or copy it again.")
@@ -245,7 +242,7 @@ def _plane(path: Path, index: int, frames: int, values: Mapping[str, Any]) -> Di
         size=(columns, rows),
         position_mm=_numbers(path, values, "ImagePositionPatient", 3),
         orientation=_numbers(path, values, "ImageOrientationPatient", 6),
-        spacing_mm=spacing,
+        spacing_mm=None if spacing_source is None else _numbers(path, values, spacing_source, 2),
         spacing_source=spacing_source,
         thickness_mm=(_numbers(path, values, "SliceThickness", 1) or (None,))[0],
         scale_source=source,
@@ -254,13 +251,6 @@ def _plane(path: Path, index: int, frames: int, values: Mapping[str, Any]) -> Di
         stored_range=_stored_range(path, values),
         attributes={name: _text(values.get(name)) for name in (*DISTINGUISHING, *COMMON, *IDENTITY)},
     )
-
-
-def _spacing(path: Path, values: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, str | None]:
-    for name in _SPACINGS:
-        if (spacing := _numbers(path, values, name, 2)) is not None:
-            return spacing, name
-    return None, None
 
 
 def _scale(path: Path, values: Mapping[str, Any]) -> tuple[str, float, float]:
