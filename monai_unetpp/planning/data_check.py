@@ -44,12 +44,8 @@ def check_data(
 
     In a process group each process reads its share, and the first one shows the progress. Nothing is read if no file
     has changed since the last check passed, which ``bundle`` remembers. All cases must have the axes, channels and
-    labels ``described``, and each of the ``folds`` for cross-fitting needs one of the ``subjects``.
-
-    Raises:
-        FileNotFoundError: no such data set.
-        ValueError: cases with problems, the same image or name twice, an empty list, fewer subjects than folds, or
-            other cases, voxel sizes or label maps than a training in ``bundle`` began with.
+    labels ``described``, and each of the ``folds`` for cross-fitting needs one of the ``subjects``. Where a training in
+    ``bundle`` has begun, cases, voxel sizes and label maps must be those that it began with.
     """
     lists = {key: list_cases(load_datalist(dataset_dir, key, **subjects)) for key in LISTS}
     cases = [case for listed in lists.values() for case in listed]

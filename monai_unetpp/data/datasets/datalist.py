@@ -169,10 +169,8 @@ def read_entry(
     """Read entry ``number`` of the list ``key`` in ``path``, with the paths of image and label joined to the folder.
 
     Where the image is missing, but ``<name>_0000`` and so on are there, these are its channels, as nnU-Net 1 lists
-    them. If :func:`list_names` gave any ``names``, an entry without ``case`` gets one.
-
-    Raises:
-        ValueError: it names no image, or no label if ``labelled``, or its ``case`` is no name for files.
+    them. If :func:`list_names` gave any ``names``, an entry without ``case`` gets one. No image, no label if
+    ``labelled``, and a ``case`` that is no name for files are a ``ValueError``.
     """
     # the Decathlon lists test images as plain names
     entry = {"image": item} if isinstance(item, str) else item

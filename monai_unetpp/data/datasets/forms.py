@@ -56,11 +56,7 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
     Beside it lie ``imagesTr`` with ``<case>_0000<ending>`` and so on, one file per channel, and ``labelsTr`` with
     ``<case><ending>``. Three channels may also be the colours of one picture, ``<case>_0000<ending>``. An entry
     ``dataset``, which names files by case, takes precedence. Cases have the names that nnU-Net gives them, without the
-    number of a channel.
-
-    Raises:
-        ValueError: ``channel_names`` or ``file_ending`` is missing or wrong, or images, channels or labels lack their
-            counterparts.
+    number of a channel. A ``ValueError`` says what is missing or wrong.
     """
     channels, ending = content.get("channel_names"), content.get("file_ending")
     if not isinstance(channels, Mapping) or not channels:
@@ -107,11 +103,7 @@ def folder_lists(folder: Path) -> _Lists:
 
     An image has the name of its label, apart from the suffix, or is one file per channel: ``<name>_0000``,
     ``<name>_0001`` and so on. It may be a subfolder with a DICOM series. Cases have the names of their images, in their
-    composed characters, without the channel.
-
-    Raises:
-        ValueError: these folders are missing, or images and labels do not match: counterparts or channels are missing,
-            or names are repeated.
+    composed characters, without the channel. A ``ValueError`` says what is missing, or repeated.
     """
     pair = labelled_folders(folder)
     if pair is None:

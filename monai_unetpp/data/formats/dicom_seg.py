@@ -79,13 +79,10 @@ _STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 
 
 def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCodes]:
-    """Parse the entry ``label_codes`` of a bundle's ``metadata.json``, which ``path`` names in the message.
+    """Parse the entry ``label_codes`` of the ``metadata.json`` at ``path``; any other form is a ``ValueError``.
 
     It has ``category``, ``type`` and optionally ``modifier`` and ``side`` of each value, each with ``value``,
     ``scheme`` and ``meaning``; None gives an empty dict.
-
-    Raises:
-        ValueError: the entry has another form.
     """
     try:
         return {

@@ -37,12 +37,9 @@ _EXPORT = f"Export the series again with the position of every slice. {CONVERT.r
 def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomPlane], _Array]:
     """Sort the slices of one series along their normal; ``given`` is the path for messages.
 
-    Returns:
-        The slices in order, and the affine ``(4, 4)`` in RAS from (column, row, slice) to mm.
-
-    Raises:
-        ImageFileError: they do not form a volume: a slice is missing or duplicated, or they are not parallel, of one
-            size and spacing, evenly spaced and aligned along their normal.
+    With their affine ``(4, 4)`` in RAS from (column, row, slice) to mm. An ``ImageFileError`` says why they form no
+    volume: a slice is missing or duplicated, or they are not parallel, of one size and spacing, evenly spaced and
+    aligned along their normal.
     """
     from highdicom.spatial import get_plane_sort_index
 

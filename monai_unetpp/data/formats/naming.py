@@ -77,8 +77,7 @@ def unique_names(named: Mapping[tuple[str, ...], str], root: str | PathLike[str]
 def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
     """Remove duplicate cases and make the ``case`` of the others unique, in place.
 
-    Raises:
-        ImageFileError: if ``strict``: two results would have the same name. Otherwise the second gets a ``failure``.
+    Two results of the same name are an ``ImageFileError`` if ``strict``; otherwise the second gets a ``failure``.
     """
     once = _once(cases)
     names = _tell_apart([case["case"] for case in once], [_folder(first_file(case)) for case in once])

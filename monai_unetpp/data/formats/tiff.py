@@ -51,12 +51,9 @@ def read_tiff(path: Path, labels: bool = False, colours: bool = False) -> np.nda
     """Read a TIFF as :func:`.read_picture` does; reduced copies and masks are left out.
 
     Pages are slices of a volume, along depth as given by OME or ImageJ. Pages along time or an unnamed axis are also
-    read as slices, which is logged. Channels are refused, as they would be mistaken for slices. Voxel sizes are not
-    read, which is logged if the metadata give the distance of slices. Grey values increase with brightness.
-
-    Raises:
-        ImageFileError: the file is damaged, has several channels or pages that do not form a volume, or needs
-            ``imagecodecs``.
+    read as slices, which is logged. Channels are refused, as they would be mistaken for slices, and so are pages that
+    form no volume. Voxel sizes are not read, which is logged if the metadata give the distance of slices. Grey values
+    increase with brightness. An ``ImageFileError`` also says where ``imagecodecs`` is needed.
     """
     with _usable_pages(path, tell=True) as pages:
         rows = _rows(pages[0], path, labels, colours)
