@@ -214,7 +214,7 @@ def choose_layout(
 
     Example:
         >>> choose_layout((160, 200, 170), most_voxels=2**22, multiples=(16, 16, 16), overlap=0.25).starts
-        ((0,), (0, 72), (0,))
+        ((0, 64), (0,), (0,))
     """
     wanted = list(overlap) if isinstance(overlap, Sequence) else [overlap] * len(image_size)
     for part in _OVERLAP_PARTS:

@@ -1,6 +1,7 @@
 """The documentation: links lead somewhere, the architecture is that of the code, every room has its page."""
 
 import ast
+import doctest
 import importlib
 import json
 import re
@@ -122,6 +123,13 @@ def test_names_that_are_loaded_on_demand_are_listed():
     assert len(lazy) > 5
     for module in map(importlib.import_module, lazy):
         assert set(module.__all__) <= set(dir(module)), module.__name__
+
+
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if ">>> " in path_of(module).read_text(encoding="utf-8")]
+)
+def test_examples_in_docstrings_hold(module):
+    assert doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS).failed == 0
 
 
 def _all_of(module):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
 import math
 import warnings
 from typing import ClassVar
@@ -325,7 +324,3 @@ def test_bad_arguments(change, kind, message):
     }  # fmt: skip
     with pytest.raises(kind, match=message):
         score_case(**{**arguments, **change})
-
-
-def test_example():
-    assert doctest.testmod(scores).failed == 0

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import importlib
 import math
 
@@ -74,8 +73,3 @@ class TestAuroc:
     def test_shapes_must_agree(self):
         with pytest.raises(ValueError, match=r"uncertainty and error must have the same shape, got \(2,\) and \(3,\)"):
             error_auroc(np.zeros(2), np.zeros(3))
-
-
-def test_examples():
-    # the function of this name hides the module in the package
-    assert doctest.testmod(importlib.import_module("monai_unetpp.metrics.uncertainty")).failed == 0
