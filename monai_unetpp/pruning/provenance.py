@@ -61,7 +61,8 @@ def earlier_rules(
 ) -> dict[str, str]:
     """Different rules by which an earlier report in the folder judged the same cases, as they must be fixed in advance.
 
-    So must the cases be: adding some after a look at the verdict, and judging again, is a second test.
+    So must the cases be: adding some after a look at the verdict, and judging again, is a second test. Leaving out a
+    whole data set is one as well; a further data set only makes the verdict stricter.
     """
     path = folder / "report.json"
     if not path.is_file():
@@ -90,13 +91,14 @@ def earlier_rules(
     loosened = any(now[label] != value for label, value in tolerances.items())
     # other names for the same groups of cases change nothing
     regrouped = any(len({pair[side] for pair in pairs}) < len(pairs) for side in range(2))
-    sets = {dataset for dataset, _ in subjects} & {dataset for dataset, _ in told}
+    sets = {dataset for dataset, _ in told}
     exchanged = any(dataset in sets for dataset, _ in told.keys() ^ subjects.keys())
     if changed or loosened or regrouped or exchanged or rules != _in_words(plan.rules):
+        where = "" if sets <= {dataset for dataset, _ in subjects} else f" in {', '.join(sorted(sets))}"
         parts = [
             *rules,
             *(["tolerances " + ", ".join(f"{name}={mm:g}" for name, mm in tolerances.items())] if loosened else []),
-            *([f"{len(told)} cases of {len(set(told.values()))} subjects"] if regrouped or exchanged else []),
+            *([f"{len(told)} cases of {len(set(told.values()))} subjects{where}"] if regrouped or exchanged else []),
             *(f"{key} {value}" for key, value in changed.items()),
         ]
         texts.append("; ".join(parts))

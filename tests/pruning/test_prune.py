@@ -709,6 +709,9 @@ def test_cases_that_are_added_after_a_verdict_leave_a_trace(tmp_path, few_boxes,
         nibabel.save(nibabel.Nifti1Image(image.get_fdata() + 1, image.affine), path)
     run(intensity_network(), few_boxes, tmp_path / "alone")
     assert "earlier rules" not in run(intensity_network(), [few_boxes, other], tmp_path / "alone").settings
+    # which withheld the verdict
+    later = run(intensity_network(), few_boxes, tmp_path / "alone").settings
+    assert later["earlier rules"].endswith("; 6 cases of 3 subjects in few, other")
 
 
 @pytest.mark.slow
