@@ -641,7 +641,7 @@ def test_prune_hands_on_its_arguments(run, stub_prune):
         *("--utility_weight", "0.1", "--extra", "alone=A", "--subject_pattern", "(s.)", "--exclude_problems"),
         *("--save_uncertainty", "--write", "P", "--overwrite", "--device", "cpu"),
         *("--subjects", "S", "--alpha", "0.025", "--seed", "3"),
-        *("--settings", "overlap=0,0.5", "--settings", "flips=none,0", "--settings_repeats", "2"),
+        *("--settings", "overlap=0,0.5", "--settings", "flips=none,0", "--settings_repeats", "2", "--repeats", "4"),
     )
     ((arguments, options),) = calls
     assert arguments == ("B",)
@@ -666,6 +666,7 @@ def test_prune_hands_on_its_arguments(run, stub_prune):
         "seed": 3,
         "subject_pattern": "(s.)",
         "settings": ["overlap=0,0.5", "flips=none,0"],
+        "repeats": 4,
         "settings_repeats": 2,
         "exclude_problems": True,
         "save_uncertainty": True,

@@ -186,7 +186,7 @@ class CostSettings:
         ValueError: fewer than one run, fewer than none to warm up, or a share out of range.
     """
 
-    repeats: int = 10
+    repeats: int = option(10, type=int, metavar="N", help="measured runs of each level, each of a whole volume")
     warm_up: int = 2
     volume_share: float = 1.0
     settings: Mapping[str, Any] | Sequence[str] | str | None = option(
