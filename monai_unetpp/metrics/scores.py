@@ -130,17 +130,7 @@ def score_case(
 class CaseScorer:
     """Score several label maps against one truth, computing its surfaces and search trees only once.
 
-    Args:
-        truth: as for :func:`score_case`.
-        spacing_mm: as for :func:`score_case`.
-        labels: as for :func:`score_case`.
-        tolerance_mm: as for :func:`score_case`.
-        ignore_label: as for :func:`score_case`.
-        voxel_ml: as for :func:`score_case`.
-
-    Raises:
-        TypeError: as for :func:`score_case`.
-        ValueError: as for :func:`score_case`.
+    Arguments and errors are those of :func:`score_case`.
 
     Example:
         >>> import numpy as np
@@ -172,15 +162,7 @@ class CaseScorer:
         self._truth = self._structures(self._scored(true))
 
     def score(self, prediction: npt.ArrayLike) -> dict[str, LabelScore]:
-        """Score each label as in :func:`score_case`.
-
-        Args:
-            prediction: as for :func:`score_case`.
-
-        Raises:
-            TypeError: the label map does not hold integers.
-            ValueError: its shape differs from the truth.
-        """
+        """Score each label of a label map; argument, result and errors are those of :func:`score_case`."""
         predicted = _label_map(prediction, "prediction")
         _check_shapes(predicted.shape, self._shape)
         return {
