@@ -20,8 +20,7 @@ from torch import nn
 from monai_unetpp.data import VolumeReader
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.measuring.rounds import time_rounds
-from monai_unetpp.measuring.stage_timer import StageTimer
+from monai_unetpp.measuring.rounds import time_rounds, time_task
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.scoring.levels import evaluate_levels
 from monai_unetpp.reporting.markdown import format_table
@@ -89,13 +88,14 @@ def measure_scoring(
     """
     torch.manual_seed(0)
     network = _FollowsImage(NestedUNet(3, 1, 1 + len(_LABELS), features=features))
-    inferer = _TimedInferer(SlidingWindowInferer(roi_size=list(window_shape), sw_batch_size=1, overlap=0.25), device)
+    windows = SlidingWindowInferer(roi_size=list(window_shape), sw_batch_size=1, overlap=0.25)
     levels = {"all": network.levels, "deepest": network.levels[-1:]}
+    inferers = {name: _TimedInferer(windows, torch.device(device)) for name in levels}
     with tempfile.TemporaryDirectory() as folder:
-        score = _scoring(network, _write_case(Path(folder), volume_shape), inferer, device)
-        tasks = {name: functools.partial(_score_and_note, score, each, inferer, []) for name, each in levels.items()}
+        score = _scoring(network, _write_case(Path(folder), volume_shape), device)
+        tasks = {name: functools.partial(score, levels[name], inferers[name]) for name in levels}
         total = time_rounds(tasks, repeats=repeats, warm_up=warm_up, device=device, name="Scoring")
-    inside = {name: task.args[-1][warm_up:] for name, task in tasks.items()}
+    inside = {name: inferer.seconds[warm_up:] for name, inferer in inferers.items()}
     return ScoringBenchmark(
         features=tuple(features),
         volume_shape=tuple(volume_shape),
@@ -150,30 +150,21 @@ class _FollowsImage(nn.Module):
 
 
 class _TimedInferer(Inferer):
-    """Adds up the time that another inferer takes."""
+    """Notes the seconds that each run of another inferer takes."""
 
-    def __init__(self, inferer: Inferer, device: str) -> None:
+    def __init__(self, inferer: Inferer, device: torch.device) -> None:
         super().__init__()
         self.inferer = inferer
-        self.timer = StageTimer(device)
+        self.device = device
+        self.seconds: list[float] = []
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with self.timer.stage("network"):
-            return self.inferer(inputs, network, *args, **kwargs)
+        found, seconds = time_task(lambda: self.inferer(inputs, network, *args, **kwargs), self.device)
+        self.seconds.append(seconds)
+        return found
 
 
-def _score_and_note(
-    score: Callable[[Sequence[str]], object], levels: Sequence[str], inferer: _TimedInferer, seconds: list[float]
-) -> None:
-    """Score, and add to ``seconds`` those that were spent in the inferer."""
-    inferer.timer.reset()
-    score(levels)
-    seconds.append(inferer.timer.seconds["network"])
-
-
-def _scoring(
-    network: nn.Module, case: Mapping[str, str], inferer: Inferer, device: str
-) -> Callable[[Sequence[str]], object]:
+def _scoring(network: nn.Module, case: Mapping[str, str], device: str) -> Callable[[Sequence[str], Inferer], object]:
     preprocessing = Compose(
         [
             LoadImaged("image", reader=VolumeReader, ensure_channel_first=True),
@@ -188,7 +179,7 @@ def _scoring(
         ]
     )
 
-    def score(levels: Sequence[str]) -> object:
+    def score(levels: Sequence[str], inferer: Inferer) -> object:
         return evaluate_levels(
             network,
             [case],
