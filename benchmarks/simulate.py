@@ -56,10 +56,6 @@ class Shape:
     draw: Callable[[np.random.Generator, tuple[int, ...]], FloatArray]
 
 
-def _normal() -> Shape:
-    return Shape("normal", 0.0, lambda rng, size: rng.normal(size=size))
-
-
 def _gamma(k: float) -> Shape:
     def draw(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
         values: FloatArray = (k - rng.gamma(k, size=size)) / math.sqrt(k)
@@ -91,7 +87,7 @@ def _drops(rate: float, size_sd: float) -> Shape:
 
 
 MODERATE_SHAPES: tuple[Shape, ...] = (
-    _normal(),
+    Shape("normal", 0.0, lambda rng, size: rng.normal(size=size)),
     _gamma(4),
     _gamma(2),
     _gamma(1),
@@ -229,7 +225,7 @@ def _levels_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: fl
     ]
 
 
-def _rule_tables(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
+def _rule_tables(**options: Any) -> list[str]:
     sizes = (10, 12, 15, 20, 24, 25, 27, 30, 60, 100)
     parts = []
     for title, shapes in (
@@ -238,17 +234,7 @@ def _rule_tables(repetitions: int, bootstrap_samples: int, seed: int, alpha: flo
     ):
         rows = []
         for shape in shapes:
-            shares = [
-                acceptance(
-                    shape,
-                    subjects,
-                    repetitions=repetitions,
-                    alpha=alpha,
-                    bootstrap_samples=bootstrap_samples,
-                    seed=seed,
-                )
-                for subjects in sizes
-            ]
+            shares = [acceptance(shape, subjects, **options) for subjects in sizes]
             rows.append([shape.name, f"{shape.skewness:.1f}", *(f"{max(share.values()):.3f}" for share in shares)])
         parts += [
             f"### The rule at a true drop equal to the margin: {title}",
@@ -270,21 +256,12 @@ def sample_size(sd: float, margin: float, *, alpha: float = 0.05) -> int:
     return max(1, math.ceil((z * sd / margin) ** 2))
 
 
-def _power_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
+def _power_table(alpha: float, **options: Any) -> list[str]:
     rows = []
     for ratio in (0.5, 1.0, 1.5, 2.0, 3.0, 5.0):
         cells = []
         for size in (sample_size(ratio, 1.0, alpha=alpha), subjects_needed(ratio, 1.0, alpha=alpha) or MIN_SUBJECTS):
-            share = acceptance(
-                MODERATE_SHAPES[0],
-                size,
-                drop=0.0,
-                ratios=(ratio,),
-                repetitions=repetitions,
-                alpha=alpha,
-                bootstrap_samples=bootstrap_samples,
-                seed=seed,
-            )
+            share = acceptance(MODERATE_SHAPES[0], size, drop=0.0, ratios=(ratio,), alpha=alpha, **options)
             cells += [str(size), f"{share[ratio]:.3f}"]
         rows.append([f"{ratio:g}", *cells])
     header = ["SD / margin", "textbook n", "accepted", "n of the rule", "accepted"]
@@ -361,18 +338,20 @@ def _failing_table(repetitions: int, seed: int, alpha: float) -> list[str]:
 def tables(repetitions: int = 4000, bootstrap_samples: int = 2000, seed: int = 0, alpha: float = 0.05) -> str:
     """All tables, as Markdown, with the versions and the date of the run."""
     error = math.sqrt(alpha * (1 - alpha) / repetitions)
+    options: dict[str, Any] = {"repetitions": repetitions, "seed": seed, "alpha": alpha}
+    bootstrap = {**options, "bootstrap_samples": bootstrap_samples}
     parts = [
         f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, "
         f"{datetime.date.today().isoformat()}; {repetitions} samples each, {bootstrap_samples} resamples, seed {seed}, "
         f"one-sided alpha {alpha:g}, so that {alpha:g} is seen as {alpha - 3 * error:.3f} to {alpha + 3 * error:.3f} "
         "(three standard errors).",
-        *_bounds_table(repetitions, bootstrap_samples, seed, alpha),
-        *_levels_table(repetitions, bootstrap_samples, seed, alpha),
-        *_rule_tables(repetitions, bootstrap_samples, seed, alpha),
+        *_bounds_table(**bootstrap),
+        *_levels_table(**bootstrap),
+        *_rule_tables(**bootstrap),
         *unseen_table(),
-        *_counts_table(repetitions, seed, alpha),
-        *_failing_table(repetitions, seed, alpha),
-        *_power_table(repetitions, bootstrap_samples, seed, alpha),
+        *_counts_table(**options),
+        *_failing_table(**options),
+        *_power_table(**bootstrap),
     ]
     return "\n\n".join(parts)
 
