@@ -88,11 +88,7 @@ _SERIES_REFUSED: list[tuple[str, str, Tags]] = [
     ("a slice is missing", "about 1 is missing", lambda k: at(_GRID.position(k + (k > 3)))),
     ("uneven steps", "not evenly spaced", lambda k: at(_GRID.position(k + 0.2 * (k == 2)))),
     ("gantry tilt", "tilted by 12 degrees", lambda k: at(_GRID.position(k) + k * _TILT)),
-    (
-        "one slice is shifted sideways",
-        "shifted sideways",
-        lambda k: at(_GRID.position(k) + 3 * (k == 4) * _ROW),
-    ),
+    ("one slice is shifted sideways", "shifted sideways", lambda k: at(_GRID.position(k) + 3 * (k == 4) * _ROW)),
     ("two echoes", "EchoTime", _halves("EchoTime", "10", "20")),
     ("two b-values", "DiffusionBValue", _halves("DiffusionBValue", 0.0, 1000.0)),
     ("two points in time", "TemporalPosition", _halves("TemporalPositionIdentifier", 1, 2)),

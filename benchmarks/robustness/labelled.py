@@ -54,12 +54,12 @@ def _all_checks(folder: Path) -> None:
         raise ValueError(cause) from e
 
 
-def _preprocessed_label(folder: Path, case: str = "a") -> npt.NDArray[Any]:
-    """The label as the loss sees it."""
+def _preprocessed_label(folder: Path) -> npt.NDArray[Any]:
+    """The label of case a as the loss sees it."""
     parser = ConfigParser()
     parser.read_config(str(bright_bundle() / "configs" / "train.json"))
     parser.update({"bundle_root": str(bright_bundle()), "dataset_dir": str(folder), "output_dir": str(folder)})
-    entry = {key: str(folder / path) for key, path in _entry(case).items()}
+    entry = {key: str(folder / path) for key, path in _entry("a").items()}
     label = parser.get_parsed_content("preprocessing")(entry)["label"]
     return np.bincount(label.numpy().astype(int).ravel(), minlength=3)
 
@@ -193,11 +193,7 @@ _NONSENSE: list[tuple[str, str, dict[str, Any]]] = [
     ("labels that are a list", "labels must map values to names", {"labels": ["background", "liver"]}),
     ("labels with one value under two names", "every value once", {"labels": {"a": 1, "b": 1}}),
     ("an entry without a label", "must have an 'image' and a 'label'", {"training": [{"image": "images/a.nii.gz"}]}),
-    (
-        "an entry whose image is a number",
-        "must have an 'image'",
-        {"training": [{"image": 5, "label": "x"}]},
-    ),
+    ("an entry whose image is a number", "must have an 'image'", {"training": [{"image": 5, "label": "x"}]}),
     ("a training list of text", "training", {"training": "images"}),
     (
         "nnU-Net's form without names of channels",

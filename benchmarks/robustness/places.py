@@ -40,23 +40,15 @@ KIND.add("oblique by three angles, sform in float32", lambda f: _keeps_labels(f,
 KIND.add("oblique, qform only (quaternion in float32)", lambda f: _keeps_labels(f, _OBLIQUE, (0, 1)))
 KIND.add("oblique, sform and qform", lambda f: _keeps_labels(f, _OBLIQUE, (2, 1)))
 KIND.add("left-handed axes (radiological order)", lambda f: _keeps_labels(f, np.diag([-1.0, 1, 1, 1]) @ _OBLIQUE))
-KIND.add(
-    "12 random obliquities with corners 2 m from the origin",
-    lambda f: _random_obliquities(f),
-)
 
 
+@KIND.situation("12 random obliquities with corners 2 m from the origin")
 def _random_obliquities(folder: Path) -> None:
     for seed in range(12):
-        _keeps_labels(folder / str(seed), _far_away(seed))
-
-
-def _far_away(seed: int) -> np.ndarray[Any, Any]:
-    generator = np.random.default_rng(seed)
-    affine: np.ndarray[Any, Any] = STRAIGHT.copy()
-    affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() @ STRAIGHT[:3, :3]
-    affine[:3, 3] = generator.uniform(-2000, 2000, 3)
-    return affine
+        affine = STRAIGHT.copy()
+        affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() @ STRAIGHT[:3, :3]
+        affine[:3, 3] = np.random.default_rng(seed).uniform(-2000, 2000, 3)
+        _keeps_labels(folder / str(seed), affine)
 
 
 @KIND.situation("all 48 orders and directions of the axes, oblique: the same labels at the same places")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import logging.handlers
 import os
 import re
 import warnings
@@ -83,11 +83,7 @@ class Row:
 
 
 class Kind:
-    """Situations of one kind, in the order of the table.
-
-    Args:
-        title: of the table.
-    """
+    """Situations of one kind, in the order of their table, and its title."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -161,27 +157,17 @@ def _shown(message: str, folder: Path) -> str:
     return printable(message)
 
 
-class _Keeper(logging.Handler):
-    def __init__(self, records: list[logging.LogRecord]) -> None:
-        super().__init__(logging.INFO)
-        self.records = records
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
 @contextmanager
 def _listening() -> Iterator[list[logging.LogRecord]]:
     """What the package logs, instead of where it usually goes."""
-    records: list[logging.LogRecord] = []
-    handler = _Keeper(records)
+    handler = logging.handlers.BufferingHandler(capacity=100_000)
     logger = logging.getLogger(_PACKAGE)
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        yield records
+        yield handler.buffer
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before[0])
