@@ -44,10 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, help="of kind runner: processes for each time (default: 5)")
     parser.add_argument("--quick", action="store_true", help="small network and few rounds, to see that it works")
     parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="write the figures to FILE as JSON, or the text if it ends in .md",
+        "-o", "--output", metavar="FILE", help="write the figures to FILE as JSON, or the text if it ends in .md"
     )
     given = parser.parse_args(arguments)
     # in a module of its own, as processes that measure memory import it by its name

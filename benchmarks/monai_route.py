@@ -51,13 +51,15 @@ def write_monai_route(
     """
     config = read_object(bundle / "configs" / "inference.json")
     network, initialize = _network(bundle, folder)
+    steps = [step for given in config["preprocessing"]["transforms"] if (step := step_in_monai(given)) is not None]
     written = {
-        **_plain_values(config),
+        # what the transforms may refer to, such as spacing_mm
+        **{key: value for key, value in config.items() if isinstance(value, (int, float, list))},
         "imports": ["$import torch"],
         "image": "image",
         "device": "$torch.device('cpu')",
         "network": network,
-        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(config)},
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
         "dataset": {"_target_": "Dataset", "data": [{"image": str(image)}], "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
         "inferer": {
@@ -85,11 +87,6 @@ def write_monai_route(
     return MonaiRoute(command, network["_target_"].rpartition(".")[2])
 
 
-def _plain_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the transforms may refer to, such as ``spacing_mm``: numbers and lists at the top."""
-    return {key: value for key, value in config.items() if isinstance(value, (int, float, list))}
-
-
 def _network(bundle: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
     described = read_network_def(bundle)
     features = tuple(described["features"])
@@ -106,10 +103,6 @@ def _network(bundle: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
     torch.save(BasicUNetPlusPlus(**options).state_dict(), weights)
     loaded = f"$@network.load_state_dict(torch.load({str(weights)!r}, weights_only=True))"
     return {"_target_": "BasicUNetPlusPlus", **options}, [loaded]
-
-
-def _preprocessing(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [step for given in config["preprocessing"]["transforms"] if (step := step_in_monai(given)) is not None]
 
 
 def step_in_monai(step: Mapping[str, Any]) -> dict[str, Any] | None:

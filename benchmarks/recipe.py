@@ -182,20 +182,15 @@ def format_results(results: Mapping[str, Result], data_set: str, steps: int) -> 
     ]
     rows = []
     for name, result in results.items():
-        means = [f"{_mean(result.dice[level]):.4f}" for level in levels]
-        differences = ["" if result is base else difference(result.dice[level], base.dice[level]) for level in levels]
         gap = _mean(result.training[levels[-1]]) - _mean(result.dice[levels[-1]])
-        rows.append([name, f"{result.seconds / 60:.1f} min", *means, *differences, f"{gap:+.4f}"])
+        scores = _beside(result.dice, base.dice, levels)
+        rows.append([name, f"{result.seconds / 60:.1f} min", *scores, f"{gap:+.4f}"])
         if result.whole is not None:
             large = [difference(result.whole[level], result.dice[level]) for level in levels]
             times = "" if result.case_s is None else "{1:.1f} - {0:.1f} s".format(*result.case_s)
             rows.append([f"{name}: one window - its own windows", times, *large, *[""] * len(levels), ""])
         for other, dice in result.also.items():
-            means = [f"{_mean(dice[level]):.4f}" for level in levels]
-            differences = [
-                "" if result is base else difference(dice[level], base.also[other][level]) for level in levels
-            ]
-            rows.append([f"{name}: {other}", "", *means, *differences, ""])
+            rows.append([f"{name}: {other}", "", *_beside(dice, base.also[other], levels), ""])
     lines = (
         f"`{data_set}`, {len(next(iter(base.dice.values())))} unseen cases, {steps} steps, "
         f"{describe_environment().line()}. Mean Dice over the labels; the last column is that of the deepest level on "
@@ -203,6 +198,12 @@ def format_results(results: Mapping[str, Result], data_set: str, steps: int) -> 
         "network for the first unseen case at all levels."
     )
     return f"{lines}\n\n{format_table(header, rows)}"
+
+
+def _beside(dice: _ByLevel, base: _ByLevel, levels: Sequence[str]) -> list[str]:
+    """The means by level, and their differences from those of the first variant; empty for itself."""
+    differences = ("" if dice is base else difference(dice[level], base[level]) for level in levels)
+    return [*(f"{_mean(dice[level]):.4f}" for level in levels), *differences]
 
 
 def _mean(cases: _Cases) -> float:
@@ -233,12 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants (default: all)")
     parser.add_argument("--whole", action="store_true", help="score and time one window over the whole image too")
     parser.add_argument(
-        "--also",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FOLDER",
-        help="other data sets with these labels to score",
+        "--also", type=Path, nargs="+", default=[], metavar="FOLDER", help="other data sets with these labels to score"
     )
     offer_table(parser)
     return run_command(parser, arguments, _compare)

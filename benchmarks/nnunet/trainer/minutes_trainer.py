@@ -23,12 +23,7 @@ class nnUNetTrainerMinutes(nnUNetTrainer):  # noqa: N801  # nnU-Net looks for na
 
     # nnU-Net reads the names of these arguments
     def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device,
+        self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any], device: torch.device
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_iterations_per_epoch = _STEPS_PER_EPOCH
