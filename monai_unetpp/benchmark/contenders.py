@@ -47,13 +47,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One way to segment a volume.
-
-    Attributes:
-        level: the level that a pruned ``NestedUNet`` computes; ``None`` for MONAI's route.
-        runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-    """
+    """One way to segment a volume; the attributes are those of ``InferenceCost``."""
 
     level: str | None
     runtime: str
@@ -71,11 +65,8 @@ class Contender:
 class InferenceTask(VolumeTask):
     """The task, and where it is done.
 
-    Attributes:
-        device: the device of the networks and of the volume.
-        threads: number of torch's threads.
-        folder: for converted and compiled networks, initially empty.
-        bundle: folder of the bundle with our network; ``None`` for random weights.
+    ``folder``, initially empty, is for converted and compiled networks; ``bundle`` is that of our network, or None for
+    random weights.
     """
 
     device: str

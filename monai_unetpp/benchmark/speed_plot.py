@@ -20,17 +20,9 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
     Colour shows the runtime and hatching the precision, as do the names of the bars. Whiskers are the quartiles over
     the rounds.
 
-    Args:
-        result: the benchmark.
-        path: the PNG file to write.
-
-    Raises:
-        ValueError: not a PNG file.
-        ImportError: matplotlib is not installed.
+    The path is one that :func:`check_plot_path` accepts.
     """
-    check_plot_path(path)
-    height = 1.5 + 0.3 * len(result.costs)
-    with new_figure(8.5, height) as (figure, grid):
+    with new_figure(8.5, 1.5 + 0.3 * len(result.costs)) as (figure, grid):
         axes = grid[0, 0]
         for row, cost in enumerate(result.costs):
             speed_up = cost.speed_up
@@ -66,13 +58,7 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
 
 
 def check_plot_path(path: str | PathLike[str]) -> None:
-    """Check before measuring that a plot can be drawn.
-
-    Raises:
-        ValueError: not a PNG file, or a folder.
-        ImportError: matplotlib is not installed.
-        OSError: the folder cannot be written to.
-    """
+    """Check before measuring that a plot can be drawn, with the errors of ``run_benchmark``."""
     if not str(path).lower().endswith(".png"):
         raise ValueError(f"plot must be a PNG file, got {str(path)!r}. Give it the suffix .png.")
     if os.path.isdir(path):

@@ -78,14 +78,12 @@ def _agreement(result: InferenceBenchmark) -> list[str]:
 
 
 def _target_line(target: SpeedTarget, result: InferenceBenchmark) -> str:
-    if target.at_most:
-        wanted = f"at most {percent(target.wanted)}"
-        measured = "" if target.measured is None else percent(target.measured, ".1f")
-        missed = "" if target.measured is None else f"{100 * (target.measured - target.wanted):.1f} points above"
-    else:
-        wanted = f"{target.wanted:g} times as fast as {result.reference}"
-        measured = "" if target.measured is None else f"{target.measured:.2f} times"
-        missed = "" if target.measured is None else f"{percent(1 - target.measured / target.wanted)} short"
-    if target.measured is None:
+    share, value = target.at_most, target.measured
+    wanted = f"at most {percent(target.wanted)}" if share else f"{target.wanted:g} times as fast as {result.reference}"
+    if value is None:
         return f"{target.name}: {wanted}; not measured"
+    if share:
+        measured, missed = percent(value, ".1f"), f"{100 * (value - target.wanted):.1f} points above"
+    else:
+        measured, missed = f"{value:.2f} times", f"{percent(1 - value / target.wanted)} short"
     return f"{target.name}: {wanted}; {measured} ({target.contender}): {'met' if target.met else f'missed, {missed}'}"
