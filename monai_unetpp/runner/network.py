@@ -47,7 +47,7 @@ def load_network(
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     if most_voxels is not None:
-        return _OfAnyShape(path, settings, most_voxels)
+        return _of_any_shape(path, settings, most_voxels)
     return _compiled(path, settings)
 
 
@@ -62,24 +62,22 @@ def _compiled(model: Any, settings: Mapping[str, Any]) -> Predict:
     return predict
 
 
-class _OfAnyShape:
-    """An OpenVINO model that is compiled for each window shape on first use."""
+def _of_any_shape(path: Path, settings: Mapping[str, Any], most_voxels: int) -> Predict:
+    """Compile an OpenVINO model for each window shape on first use."""
+    model = openvino_core().read_model(path)
+    compiled: dict[tuple[int, ...], Predict] = {}
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], most_voxels: int) -> None:
-        self._model = openvino_core().read_model(path)
-        self._settings = settings
-        self._most_voxels = most_voxels
-        self._compiled: dict[tuple[int, ...], Predict] = {}
-
-    def __call__(self, window: Array) -> Array:
+    def predict(window: Array) -> Array:
         shape = (1, *window.shape)
-        if shape not in self._compiled:
+        if shape not in compiled:
             # drop the oldest, as each holds the memory for its windows
-            while self._compiled and sum(math.prod(each[2:]) for each in (shape, *self._compiled)) > self._most_voxels:
-                del self._compiled[next(iter(self._compiled))]
-            self._model.reshape(shape)
-            self._compiled[shape] = _compiled(self._model, self._settings)
-        return self._compiled[shape](window)
+            while compiled and sum(math.prod(each[2:]) for each in (shape, *compiled)) > most_voxels:
+                del compiled[next(iter(compiled))]
+            model.reshape(shape)
+            compiled[shape] = _compiled(model, settings)
+        return compiled[shape](window)
+
+    return predict
 
 
 def _with_onnxruntime(path: Path, threads: int | None) -> Predict:
