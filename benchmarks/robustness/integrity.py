@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import os
 import pickle
 import pkgutil
 import shutil
@@ -103,10 +104,6 @@ def _flipped_bit(folder: Path) -> None:
     _segment(folder, bundle)
 
 
-def _touch(path: str) -> None:
-    Path(path).touch()
-
-
 class _Command:
     """What runs when it is unpickled."""
 
@@ -114,7 +111,7 @@ class _Command:
         self.path = str(path)
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return _touch, (self.path,)
+        return os.mkdir, (self.path,)
 
 
 @KIND.situation(

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from PIL import ExifTags, Image
 
 from benchmarks.robustness.inputs import read
-from benchmarks.robustness.situations import REFUSED, Kind, expect, expect_equal
+from benchmarks.robustness.situations import READ, REFUSED, Kind, expect, expect_equal
 from monai_unetpp.data import (
     ClearBackgroundd,
     LevelSurroundd,
@@ -99,59 +99,41 @@ def _tiff(folder: Path, pixels: npt.NDArray[Any], right: npt.NDArray[Any], dims:
 _PAGES = np.stack([_ROWS, _ROWS + 1, _ROWS + 2])
 _NAMED = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP", "actin"]}}
 _GREY: dict[str, Any] = {"photometric": "minisblack"}
+_STACK: dict[str, Any] = {"pixels": _PAGES, **_GREY}
+_DEEP: dict[str, Any] = {"ome": True, "metadata": {"axes": "ZYX"}}
 _TIFFS: list[tuple[str, str, str, dict[str, Any]]] = [
     (
         "OME-TIFF: three channels as pages",
         REFUSED,
         r"3 channels \(DAPI, GFP, actin\)",
-        {"pixels": _PAGES, "ome": True, "metadata": _NAMED, **_GREY},
+        {**_STACK, "ome": True, "metadata": _NAMED},
     ),
-    (
-        "OME-TIFF: depth",
-        "read correctly",
-        "",
-        {"pixels": _PAGES, "ome": True, "metadata": {"axes": "ZYX"}, "dims": 3, **_GREY},
-    ),
+    ("OME-TIFF: depth", READ, "", {**_STACK, **_DEEP, "dims": 3}),
     (
         "OME-TIFF: depth and channels",
         REFUSED,
         "channels",
         {"pixels": np.stack([_PAGES] * 2), "ome": True, "metadata": {"axes": "CZYX"}, "dims": 3, **_GREY},
     ),
-    (
-        "ImageJ: channels",
-        REFUSED,
-        "3 channels",
-        {"pixels": _PAGES, "imagej": True, "metadata": {"axes": "CYX"}, **_GREY},
-    ),
-    (
-        "ImageJ: depth",
-        "read correctly",
-        "",
-        {"pixels": _PAGES, "imagej": True, "metadata": {"axes": "ZYX"}, "dims": 3, **_GREY},
-    ),
+    ("ImageJ: channels", REFUSED, "3 channels", {**_STACK, "imagej": True, "metadata": {"axes": "CYX"}}),
+    ("ImageJ: depth", READ, "", {**_STACK, "imagej": True, "metadata": {"axes": "ZYX"}, "dims": 3}),
     (
         "ImageJ: points in time, taken for slices",
-        "read correctly",
+        READ,
         "they lie along time",
-        {"pixels": _PAGES, "imagej": True, "metadata": {"axes": "TYX"}, "dims": 3, **_GREY},
+        {**_STACK, "imagej": True, "metadata": {"axes": "TYX"}, "dims": 3},
     ),
     (
         "pages of an axis that the file does not name",
-        "read correctly",
+        READ,
         "along an unnamed axis",
-        {"pixels": _PAGES, "metadata": None, "dims": 3, **_GREY},
+        {**_STACK, "metadata": None, "dims": 3},
     ),
-    (
-        "a volume for a network in 2D",
-        REFUSED,
-        "two axes, got",
-        {"pixels": _PAGES, "ome": True, "metadata": {"axes": "ZYX"}, **_GREY},
-    ),
-    ("colours: their mean", "read correctly", "", {"pixels": np.stack([_ROWS] * 3, -1), "photometric": "rgb"}),
+    ("a volume for a network in 2D", REFUSED, "two axes, got", {**_STACK, **_DEEP}),
+    ("colours: their mean", READ, "", {"pixels": np.stack([_ROWS] * 3, -1), "photometric": "rgb"}),
     (
         "white is zero: turned, so that values grow with brightness",
-        "read correctly",
+        READ,
         "",
         {"pixels": 255 - _ROWS, "photometric": "miniswhite"},
     ),

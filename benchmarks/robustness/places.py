@@ -14,7 +14,7 @@ import SimpleITK
 from scipy.spatial.transform import Rotation
 
 from benchmarks.robustness.inputs import LABELS, STRAIGHT, VOXELS, labels_of, read, refuse_if_failed, save, segmented
-from benchmarks.robustness.situations import REFUSED, TOLD, Kind, expect, expect_equal
+from benchmarks.robustness.situations import READ, REFUSED, TOLD, Kind, expect, expect_equal
 
 KIND = Kind("Places")
 
@@ -117,7 +117,7 @@ _NIFTI: list[tuple[str, str, str, dict[str, Any]]] = [
     ("a code that the standard does not know", TOLD, "its sform_code 9 is not", {"sform_code": 9}),
     ("qform elsewhere than the sform", TOLD, "disagree", {"codes": (1, 1), "qoffset_x": 80}),
     ("lengths in micrometres", TOLD, "lengths in micron", {"xyzt_units": 3}),
-    ("NaN in numbers that are not used", "read correctly", "", {"quatern_b": np.nan, "cal_max": np.nan}),
+    ("NaN in numbers that are not used", READ, "", {"quatern_b": np.nan, "cal_max": np.nan}),
 ]
 for _title, _outcome, _says, _fields in _NIFTI:
     KIND.add(f"NIfTI: {_title}", functools.partial(_header, **_fields), _outcome, _says)
@@ -148,22 +148,14 @@ _DIRECTIONS = "space directions: (1,0,0) (0,1,0) (0,0,2)\nspace origin: (9,-12,3
 _PLACE = "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 9 -12 30\n"
 _LPS = np.diag([-1.0, -1, 1, 1]) @ np.array([[1, 0, 0, 9], [0, 1, 0, -12], [0, 0, 2, 30], [0, 0, 0, 1.0]])
 _ORIGIN_LESS = np.diag([-1.0, -1, 2, 1])
-_TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
-    ("NRRD: in LPS", "x.nrrd", "space: LPS\n" + _DIRECTIONS, "read correctly", "", _LPS),
-    (
-        "NRRD: in RAS",
-        "x.nrrd",
-        "space: right-anterior-superior\n" + _DIRECTIONS,
-        "read correctly",
-        "",
-        np.diag([-1, -1, 1, 1]) @ _LPS,
-    ),
-    ("NRRD: without a space", "x.nrrd", "spacings: 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
-    ("NRRD: in a space that says nothing", "x.nrrd", "space: scanner-xyz\n" + _DIRECTIONS, TOLD, "'scanner-xyz'", None),
-    ("NRRD: voxel size 0", "x.nrrd", "spacings: 1 0 2\n", REFUSED, "the impossible", None),
+_TEXT: list[tuple[str, str, str, str, np.ndarray[Any, Any] | None]] = [
+    ("NRRD: in LPS", "space: LPS\n" + _DIRECTIONS, READ, "", _LPS),
+    ("NRRD: in RAS", "space: right-anterior-superior\n" + _DIRECTIONS, READ, "", np.diag([-1, -1, 1, 1]) @ _LPS),
+    ("NRRD: without a space", "spacings: 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
+    ("NRRD: in a space that says nothing", "space: scanner-xyz\n" + _DIRECTIONS, TOLD, "'scanner-xyz'", None),
+    ("NRRD: voxel size 0", "spacings: 1 0 2\n", REFUSED, "the impossible", None),
     (
         "NRRD: two axes in one direction",
-        "x.nrrd",
         "space: LPS\nspace directions: (1,0,0) (2,0,0) (0,0,1)\n",
         REFUSED,
         "singular",
@@ -171,31 +163,23 @@ _TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
     ),
     (
         "NRRD: fewer voxels than its header says",
-        "x.nrrd",
         "space: LPS\nsizes: 20 24 99\n" + _DIRECTIONS,
         REFUSED,
         "damaged",
         None,
     ),
-    ("MHA: with its place", "x.mha", _PLACE + "ElementSpacing = 1 1 2\n", "read correctly", "", _LPS),
-    ("MHA: without a matrix", "x.mha", "ElementSpacing = 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
-    ("MHA: without a voxel size", "x.mha", _PLACE, TOLD, "1 mm is assumed", None),
-    ("MHA: a negative voxel size", "x.mha", _PLACE + "ElementSpacing = 1 -1 2\n", REFUSED, "the impossible", None),
-    ("MHA: -1 axes, over which ITK would crash", "x.mha", "NDims = -1\n", REFUSED, "the impossible", None),
-    (
-        "MHA: lengths in micrometres",
-        "x.mha",
-        _PLACE + "DistanceUnits = um\nElementSpacing = 1 1 2\n",
-        TOLD,
-        "in um",
-        _LPS,
-    ),
+    ("MHA: with its place", _PLACE + "ElementSpacing = 1 1 2\n", READ, "", _LPS),
+    ("MHA: without a matrix", "ElementSpacing = 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
+    ("MHA: without a voxel size", _PLACE, TOLD, "1 mm is assumed", None),
+    ("MHA: a negative voxel size", _PLACE + "ElementSpacing = 1 -1 2\n", REFUSED, "the impossible", None),
+    ("MHA: -1 axes, over which ITK would crash", "NDims = -1\n", REFUSED, "the impossible", None),
+    ("MHA: lengths in micrometres", _PLACE + "DistanceUnits = um\nElementSpacing = 1 1 2\n", TOLD, "in um", _LPS),
 ]
 
 
-def _text_header(folder: Path, name: str, fields: str, affine: np.ndarray[Any, Any] | None) -> None:
-    path = folder / name
-    header = (_NRRD if name.endswith("nrrd") else _META).format(fields)
+def _text_header(folder: Path, form: str, fields: str, affine: np.ndarray[Any, Any] | None) -> None:
+    path = folder / f"x.{form.lower()}"
+    header = (_NRRD if form == "NRRD" else _META).format(fields)
     path.write_bytes(header.encode() + VOXELS.T.astype("<i2").tobytes())
     voxels, found = read(path)
     expect_equal(voxels, VOXELS)
@@ -203,8 +187,9 @@ def _text_header(folder: Path, name: str, fields: str, affine: np.ndarray[Any, A
         expect_equal(found, affine, "numbers of the affine")
 
 
-for _title, _name, _text, _outcome, _says, _affine in _TEXT:
-    KIND.add(_title, functools.partial(_text_header, name=_name, fields=_text, affine=_affine), _outcome, _says)
+for _title, _text, _outcome, _says, _affine in _TEXT:
+    _form = _title.partition(":")[0]
+    KIND.add(_title, functools.partial(_text_header, form=_form, fields=_text, affine=_affine), _outcome, _says)
 
 
 @KIND.situation("a slice whose short axis is the first, the second or the third, for a network in 2D")
