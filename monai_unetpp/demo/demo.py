@@ -96,11 +96,7 @@ class DemoPart:
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """Files and figures of the demonstration.
-
-    Attributes:
-        parts: the parts in the requested order.
-    """
+    """Files and figures of the demonstration, whose parts are in the requested order."""
 
     parts: tuple[DemoPart, ...]
 
@@ -214,10 +210,10 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
         maps.append(labels)
 
     shown_as, structures = _without_sides(names)
-    panels = [Panel("T1-weighted MRI")]
-    panels += [Panel(_heading(each, levels[-1]), shown_as[labels]) for each, labels in zip(levels, maps, strict=True)]
+    panels: list[Panel] = [("T1-weighted MRI", None)]
+    panels += [(_heading(each, levels[-1]), shown_as[labels]) for each, labels in zip(levels, maps, strict=True)]
     if plan.reference is not None:
-        panels.append(Panel("nilearn's tissue maps\n(no ventricles)", plan.reference))
+        panels.append(("nilearn's tissue maps\n(no ventricles)", plan.reference))
     figure = draw_levels(
         plan.image,
         panels,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -28,19 +27,8 @@ _LEGEND_COLUMNS = 6
 _PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
 #: Letters at the right and at the top of the plane across each axis, with axes towards R, A and S.
 _LETTERS = ("AS", "RS", "RA")
-
-
-@dataclasses.dataclass(frozen=True)
-class Panel:
-    """One column of the picture.
-
-    Attributes:
-        heading: text above it.
-        labels: label map on the image's grid; None for the image alone.
-    """
-
-    heading: str
-    labels: npt.NDArray[Any] | None = None
+#: A column of the picture: the text above it, and a label map on the image's grid; None for the image alone.
+Panel = tuple[str, npt.NDArray[Any] | None]
 
 
 def draw_levels(
@@ -75,20 +63,20 @@ def draw_levels(
     top = total - _HEADINGS
     for axis, (plane, coordinate) in enumerate(_PLANES):
         top -= heights[axis]
-        for column, panel in enumerate(panels):
+        for column, (heading, labels) in enumerate(panels):
             left = _MARGIN + _ROW_NAMES + column * (width + _GAP)
             axes = figure.add_axes((left / _WIDTH, top / total, width / _WIDTH, heights[axis] / total))
             axes.set_axis_off()
             plane_of = functools.partial(np.take, indices=position[axis], axis=axis)
             draw_grey(axes, plane_of(voxels), window, interpolation="bicubic", aspect="auto")
             axes.set_autoscale_on(False)
-            if panel.labels is None:
+            if labels is None:
                 draw_letters(axes, *_LETTERS[axis])
                 draw_scale_bar(axes, shapes[axis], spacings[axis], "mm")
             else:
-                _draw_labels(axes, plane_of(panel.labels), dict(zip(names, colours, strict=True)), filled)
+                _draw_labels(axes, plane_of(labels), dict(zip(names, colours, strict=True)), filled)
             if axis == 0:
-                axes.set_title(panel.heading)
+                axes.set_title(heading)
         place = (_MARGIN + _ROW_NAMES / 2) / _WIDTH, (top + heights[axis] / 2) / total
         name = f"{plane}, {coordinate} = {position_mm[axis]:.0f} mm"
         figure.text(*place, name, rotation="vertical", ha="center", va="center", fontsize=12)
