@@ -27,6 +27,8 @@ from monai_unetpp.results.volumes import (
 
 #: Seconds between two writes during a run, so that not every one of thousands of images writes the whole table.
 _PAUSE_S = 5.0
+#: Least time between two writes, in times that the last one took: with thousands of results, one takes seconds.
+_WRITES_PAUSE = 20.0
 
 
 @dataclasses.dataclass
@@ -58,6 +60,7 @@ class ResultFolder:
     _listed: set[str] | None = dataclasses.field(default=None, init=False)
     _outputs: dict[str, Path] = dataclasses.field(default_factory=dict, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
+    _took: float = dataclasses.field(default=0.0, init=False)
     _begun: bool = dataclasses.field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -130,8 +133,8 @@ class ResultFolder:
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time, and what fails is tried again.
 
-        They are written at once where they tell of an earlier result, which has been replaced: a run that is killed
-        must not leave what was.
+        They are written at once where they tell of an earlier result, which has been replaced, as a run that is killed
+        must not leave what was; but writing takes no more than a twentieth of the time.
 
         Args:
             case: the case.
@@ -140,7 +143,8 @@ class ResultFolder:
         self._outputs[case.case] = output = Path(case.output)
         self.take_over(case)
         self._volumes[case.case] = volumes, case.warnings
-        if self.earlier.knows(output) or time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
+        pause = max(0.0 if self.earlier.knows(output) else _PAUSE_S, _WRITES_PAUSE * self._took)
+        if time.monotonic() - self._written > pause * self.shard[1]:
             self.write()
 
     def add_earlier(
@@ -190,6 +194,7 @@ class ResultFolder:
         Returns:
             Why files could not be written, one line each.
         """
+        began = time.monotonic()
         problems: list[str] = []
         try:
             # other processes may segment other images into the same folder, also where no shards are given
@@ -202,6 +207,7 @@ class ResultFolder:
         except OSError as e:  # there was no turn for this process
             problems.append(str(e))
         self._written = time.monotonic()
+        self._took = self._written - began
         return problems
 
     def _write_record(self) -> None:

@@ -132,7 +132,7 @@ def test_warnings_about_headers_are_those_of_every_run(tiny, tmp_path):
     assert told[0][0].startswith(f"{image}: its header gives the unusual voxel size 1 x 1 x 60 mm.")
 
 
-def test_a_result_that_replaces_another_is_recorded_at_once(tmp_path):
+def test_a_result_that_replaces_another_is_recorded_at_once_unless_writing_takes_long(tmp_path, monkeypatch):
     def run(started, voxels, **finished):
         folder = ResultFolder(tmp_path, {1: "cell"}, {"started": started, **finished})
         for name in "abc":
@@ -142,10 +142,14 @@ def test_a_result_that_replaces_another_is_recorded_at_once(tmp_path):
 
     run("first", 5, finished="first").write()
     # as where the process is killed: nothing is written at the end
+    monkeypatch.setattr(results_folder, "_WRITES_PAUSE", 1e9)
+    run("long", 6)
+    assert rows_of(tmp_path) == [("a", "1", "6"), ("b", "1", "5"), ("c", "1", "5")]
+    monkeypatch.setattr(results_folder, "_WRITES_PAUSE", 0.0)
     run("second", 7)
     assert rows_of(tmp_path) == [(name, "1", "7") for name in "abc"]
-    (record,) = json.loads((tmp_path / "run.json").read_text())["runs"]
-    assert (record["started"], len(record["cases"])) == ("second", 3)
+    runs = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert [(run["started"], len(run["cases"])) for run in runs] == [("long", 0), ("second", 3)]
 
 
 def test_results_of_the_same_name_and_another_suffix_keep_their_records(tmp_path):
