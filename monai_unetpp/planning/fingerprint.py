@@ -239,9 +239,11 @@ class Fingerprint:
 
     def without_names(self) -> Fingerprint:
         """The same, with cases and subjects numbered in their order instead of named: for a bundle that is shared."""
-        subjects = list(dict.fromkeys(case.subject for case in self.cases))
+        subjects: dict[str, int] = {}
         cases = tuple(
-            dataclasses.replace(case, name=f"case_{number}", subject=f"subject_{1 + subjects.index(case.subject)}")
+            dataclasses.replace(
+                case, name=f"case_{number}", subject=f"subject_{subjects.setdefault(case.subject, 1 + len(subjects))}"
+            )
             for number, case in enumerate(self.cases, 1)
         )
         return dataclasses.replace(self, cases=cases)
