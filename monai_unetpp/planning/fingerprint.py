@@ -239,10 +239,10 @@ class Fingerprint:
 
     def without_names(self) -> Fingerprint:
         """The same, with cases and subjects numbered in their order instead of named: for a bundle that is shared."""
-        subjects: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         cases = tuple(
             dataclasses.replace(
-                case, name=f"case_{number}", subject=f"subject_{subjects.setdefault(case.subject, 1 + len(subjects))}"
+                case, name=f"case_{number}", subject=f"subject_{numbers.setdefault(case.subject, 1 + len(numbers))}"
             )
             for number, case in enumerate(self.cases, 1)
         )
