@@ -17,7 +17,6 @@ from ignite.handlers.base_logger import BaseOutputHandler
 from ignite.metrics import Metric
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
-from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImaged, SaveImaged
 from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
@@ -261,7 +260,7 @@ class CaseEvaluator(SupervisedEvaluator):
             self._case_failed = True
             self._await_saving()
             predicted = isinstance(engine.state.output, list) or CommonKeys.PRED in (engine.state.output or ())
-            self._note_exception(case, file, "post-processing" if predicted else "inference", e)
+            self._note_failure(_failure(case, file, "post-processing" if predicted else "inference", e))
             return []
         return output
 
@@ -342,10 +341,7 @@ class CaseEvaluator(SupervisedEvaluator):
         try:
             self.completed.append(saving.result())
         except Exception as e:
-            self._note_exception(case, file, "post-processing", e)
-
-    def _note_exception(self, case: str, file: str, stage: str, error: Exception) -> None:
-        self._note_failure(_failure(case, file, stage, error))
+            self._note_failure(_failure(case, file, "post-processing", e))
 
     def _note_failure(self, failure: CaseFailure) -> None:
         self.failures.append(failure)
@@ -379,7 +375,7 @@ class CaseEvaluator(SupervisedEvaluator):
         if hasattr(inferer, "timer"):
             inferer.timer = timer
         else:
-            self.inferer = _TimedInferer(inferer, timer)
+            self.inferer = timer.stage("network")(inferer)
         self.data_loader = _timed_batches(_in_this_thread(loader), timer)
         try:
             yield
@@ -407,18 +403,6 @@ def _timed_batches(loader: Iterable[Any], timer: StageTimer) -> Iterator[Any]:
         if batch is timer:
             return
         yield batch
-
-
-class _TimedInferer(Inferer):
-    """Times an inferer that does not time itself."""
-
-    def __init__(self, inferer: Inferer, timer: StageTimer) -> None:
-        super().__init__()
-        self.inferer, self.timer = inferer, timer
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self.timer.stage("network"):
-            return self.inferer(*args, **kwargs)
 
 
 def _failure(case: str, file: str, stage: str, error: Exception) -> CaseFailure:

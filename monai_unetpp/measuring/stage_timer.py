@@ -39,7 +39,7 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time of the block for stage ``name``."""
+        """Count the time of the block, or of a function that this decorates, for stage ``name``."""
         inner: list[float] = self._open.__dict__.setdefault("inner", [])
         synchronize(self.device)
         inner.append(0.0)
