@@ -2,9 +2,8 @@
 
 from monai_unetpp.training.acceleration import accelerate
 from monai_unetpp.training.averaging import WeightAverage
-from monai_unetpp.training.budget import BudgetedCosineSchedule, TrainingBudget
+from monai_unetpp.training.budget import BudgetedCosineSchedule, LateLoss, TrainingBudget
 from monai_unetpp.training.cropping import RandCropByPresentClassesd
-from monai_unetpp.training.late_loss import LateLoss
 from monai_unetpp.training.observing import LevelCurves, draw_training, load_observed
 from monai_unetpp.training.patches import LateNumber, NumberedPatches, RemainingPatches
 from monai_unetpp.training.recording import BestModelSaver, CurveWriter, ModelSaver, TrainingCheckpoint
