@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -192,7 +193,7 @@ class TrainingCheckpoint:
         """Save and resume the trainer ``engine``."""
         everything = {**self.save_dict, "trainer": engine}
         if getattr(engine, "amp", False):
-            everything["scaler"] = _ScalerOf(engine)
+            everything["scaler"] = _scaler_of(engine)
         engine.add_event_handler(Events.STARTED, self._resume, everything)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._seed_step)
@@ -309,18 +310,12 @@ def _check_length(path: Path, before: Mapping[str, int], engine: Engine) -> None
         )
 
 
-class _ScalerOf:
-    """The gradient scaler of a MONAI trainer, which creates a new one for every run."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-
-    def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.trainer.scaler.state_dict()
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.trainer.scaler.load_state_dict(state_dict)
+def _scaler_of(trainer: Any) -> Any:
+    """The state of the gradient scaler of a MONAI trainer, which creates a new one for every run."""
+    return SimpleNamespace(
+        state_dict=lambda: trainer.scaler.state_dict(),
+        load_state_dict=lambda state: trainer.scaler.load_state_dict(state),
+    )
 
 
 @contextlib.contextmanager
