@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
-
-Runtime = Literal["auto", "torch", "compile", "openvino"]
-RUNTIMES: tuple[str, ...] = get_args(Runtime)
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+RUNTIMES = ("auto", "torch", "compile", "openvino")
 
 EXPORT_SUFFIXES = {
     "torch_export": ".pt2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -33,14 +34,9 @@ def import_openvino() -> Any:
     Raises:
         ImportError: OpenVINO is not installed, or cannot be loaded.
     """
-    with _LOADING:
-        # waits for a thread that is importing it by itself
-        return importlib.import_module("openvino") if "openvino" in sys.modules else _import()
-
-
-def _import() -> Any:
-    with without_telemetry():
+    with _LOADING, contextlib.nullcontext() if "openvino" in sys.modules else without_telemetry():
         try:
+            # waits for a thread that is importing it by itself
             return importlib.import_module("openvino")
         except ImportError as e:
             if has_openvino() and getattr(e, "name", None) != "openvino":

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Act, Dropout, Norm
@@ -15,8 +15,7 @@ from monai.utils.enums import UpsampleMode
 
 from monai_unetpp import topology
 
-Block = Literal["plain", "residual"]
-BLOCKS: tuple[str, ...] = get_args(Block)
+BLOCKS = ("plain", "residual")
 
 #: The arguments of NestedUNet in order; a test compares its signature with them.
 _REQUIRED = ("spatial_dims", "in_channels", "out_channels")
