@@ -14,10 +14,7 @@ HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str | None = None) -> torch.device:
-    """The named device; by default a GPU if there is one, else the CPU.
-
-    Args:
-        name: such as ``"cpu"``, ``"cuda"`` (or ``"gpu"``) or ``"cuda:1"``.
+    """The device named ``"cpu"``, ``"cuda"`` (or ``"gpu"``), ``"cuda:1"``, ...; by default a GPU if there is one.
 
     Raises:
         ValueError: unknown device, or no such device on this machine.

@@ -28,13 +28,10 @@ _LONGEST_STEP = datetime.timedelta(hours=6)
 
 
 def local_device(device: torch.device | str | None = None) -> torch.device:
-    """This process's own GPU, or the CPU where there are no GPUs.
-
-    Args:
-        device: the one that was asked for; under ``torchrun`` without a number, as each process has its own GPU.
+    """The ``device`` that was asked for, else this process's own GPU, or the CPU where there are no GPUs.
 
     Raises:
-        ValueError: a GPU with a number for several processes, or more processes than GPUs.
+        ValueError: under ``torchrun``, a GPU with a number for several processes, or more processes than GPUs.
     """
     asked = None if device is None else torch.device(device)
     if asked is not None and (asked.type != "cuda" or "LOCAL_RANK" not in os.environ):
@@ -160,13 +157,10 @@ def in_process_group() -> bool:
 
 @contextmanager
 def gathered(value: Any) -> Iterator[list[Any]]:
-    """Wait until all processes of ``torchrun`` arrive, and after the block until all have left it.
+    """The values of all processes of ``torchrun`` by rank, pickled, once all have arrived; after the block, all wait.
 
     For processes that work independently, one perhaps for days longer than another. If one exited with an error before
     the others are done, ``torchrun`` would end them too.
-
-    Yields:
-        The values of all processes by rank, which can be pickled; only this one's if there are no other processes.
     """
     processes = torchrun_place()[1]  # as where the cases are shared out
     if processes == 1:

@@ -99,11 +99,10 @@ def exclusively(folder: str | PathLike[str], by_file: bool = False) -> Iterator[
 
 @contextmanager
 def claimed(folder: str | PathLike[str], work: str) -> Iterator[None]:
-    """Refuse a folder in which another process does the same work; without effect on file systems without locks.
+    """Refuse a folder where another process does the same ``work``, such as ``"trains"``, if there are locks.
 
     Raises:
-        BlockingIOError: another process is at work there; ``work`` says what it does, such as ``"trains"``.
-        OSError: the folder cannot be written to.
+        BlockingIOError: another process is at work there.
     """
     lock = os.open(Path(folder) / _TURN, os.O_RDWR | os.O_CREAT, 0o666)
     until = time.monotonic() + _PATIENCE_S

@@ -24,8 +24,7 @@ _CONTROL_GROUPS = (
 def available_bytes() -> int | None:
     """Memory that this process can still get without swapping; ``None`` if the system does not report it.
 
-    On Linux, the system's available memory or what is left of the limit of the container or the job of a batch system
-    such as Slurm, whichever is least.
+    That is the system's, or what is left of the limit of the container or job (such as of Slurm), whichever is least.
     """
     with contextlib.suppress(OSError):
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))

@@ -245,15 +245,11 @@ class SparseVoxelLoss(nn.Module):
     Args:
         loss: any loss that takes ``(prediction, target)``, such as :class:`NestedDeepSupervisionLoss`, and does not
             look at neighbouring voxels.
-        step: distance between the voxels; 1 takes all.
+        step: distance between the voxels, from 1, which takes all.
 
     Shapes:
         Predictions ``(B, C, H, W[, D])``, or a list or dict of them. The target has the same spatial size, with or
         without a channel axis.
-
-    Raises:
-        TypeError: ``step`` is no whole number.
-        ValueError: ``step`` below 1.
 
     Example:
         >>> import torch

@@ -31,8 +31,7 @@ def import_openvino() -> Any:
     Its first import and its converter send events through the package ``openvino_telemetry``. Without that package
     OpenVINO uses a stub that sends nothing, so the package is hidden during the import.
 
-    Raises:
-        ImportError: OpenVINO is not installed, or cannot be loaded.
+    An ImportError says how to install it.
     """
     with _LOADING, contextlib.nullcontext() if "openvino" in sys.modules else without_telemetry():
         try:
@@ -67,9 +66,6 @@ def openvino_core() -> Any:
     Each core's CPU plugin sets the thread's alternate signal stack, and restores the previous one when it is destroyed.
     With several cores that may be the freed stack of another core; the next signal, such as SIGCHLD, would then kill
     this process.
-
-    Raises:
-        ImportError: OpenVINO is not installed.
     """
     with _LOADING:
         return _one_core()

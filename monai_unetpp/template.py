@@ -22,14 +22,10 @@ GREY_MATTER, WHITE_MATTER = 2, 3
 
 
 def load_template() -> tuple[Any, npt.NDArray[np.uint8]]:
-    """The skull-stripped T1 template at 1 mm, and its tissues from nilearn's maps, without a download.
+    """The skull-stripped T1 template at 1 mm as a float32 image, and its tissues from nilearn's maps.
 
-    Returns:
-        The template as a float32 nibabel image, and an array of its shape: 2 for grey and 3 for white matter, whichever
-        is more probable, or 0 where neither has a probability of at least 0.5.
-
-    Raises:
-        ImportError: nilearn is not installed; the message has the command that installs it.
+    They are an array of its shape: 2 for grey and 3 for white matter, whichever is more probable, or 0 where neither
+    has a probability of at least 0.5. Without nilearn, an ImportError has the command that installs it.
     """
     try:
         from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
@@ -50,10 +46,7 @@ def load_template() -> tuple[Any, npt.NDArray[np.uint8]]:
 def crop_box(image: Any, centre_mm: tuple[float, ...], size_mm: tuple[int, ...]) -> Any:
     """Cut a box out of a 3D nibabel image with a positive diagonal affine, so with axes along R, A and S.
 
-    The affine of the cropped image keeps every voxel where it was in the world.
-
-    Raises:
-        ValueError: axes with another orientation, or a box that extends beyond the image.
+    Every voxel stays where it was in the world. The box must lie in the image.
     """
     axes = "".join(nib.aff2axcodes(image.affine))
     spacing = np.diag(image.affine)[:3]

@@ -74,10 +74,7 @@ def label_dtype(channels: int) -> torch.dtype:
 def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
     """Write to ``labels`` the class of the highest logit of ``(C, *spatial)``, the first if several are equal.
 
-    A single channel is the logit of the foreground against the background: above 0 gives 1.
-
-    Raises:
-        ValueError: a highest logit is not finite.
+    A single channel is the foreground against the background: above 0 gives 1. Logits must be finite.
     """
     if logits.shape[0] == 1:
         check_finite(logits[0])

@@ -57,12 +57,7 @@ def check_sizes(roi_size: Any) -> Any:
 
 
 def check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: str) -> Any:
-    """A number, or one per axis, arrays as lists.
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it does not fit ``rule``, which describes in words what ``fits`` tests.
-    """
+    """A number, or one per axis, arrays as lists; it must fit ``rule``, which says in words what ``fits`` tests."""
     value = _without_arrays(value)
     numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not numbers or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):

@@ -14,10 +14,7 @@ _SAMPLED = 8
 
 @dataclass(frozen=True)
 class PlacedWindow:
-    """A window of an image, and where to find its prediction.
-
-    ``slot`` is the index in the batch; ``None`` for the kept prediction of an equal constant window.
-    """
+    """A window of an image; ``slot`` is its index in the batch, None where that of an equal constant window is kept."""
 
     image: int
     position: tuple[int, ...]
@@ -26,12 +23,10 @@ class PlacedWindow:
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Windows for the network.
+    """``windows`` ``(B, C, *window_size)`` on the network's device, valid until the next batch; slots may be unused.
 
-    Attributes:
-        windows: ``(B, C, *window_size)`` on the network's device, valid until the next batch. Slots may be unused.
-        placed: the windows to stitch, in the order of the grid.
-        kept_slot: slot of the prediction to keep for constant windows of later batches, if any.
+    ``placed`` are those to stitch, in the order of the grid. ``kept_slot`` is that of the prediction to keep for
+    constant windows of later batches, if any.
     """
 
     windows: torch.Tensor
@@ -40,18 +35,12 @@ class WindowBatch:
 
 
 class WindowBatches:
-    """Cuts the windows of a grid out of images, batch by batch.
+    """Cuts the windows of a grid out of images ``(N, C, *spatial)``, at most ``batch_size`` at a time.
 
-    Args:
-        inputs: the images ``(N, C, *spatial)``, on any device.
-        grid: the windows.
-        batch_size: largest number of windows in a batch.
-        device: that of the network. Windows are copied from CPU to GPU through pinned memory, while it computes.
-        padding_mode: see :meth:`WindowGrid.cut`.
-        cval: likewise.
-        fixed_size: always return ``batch_size`` windows, for networks compiled for this size.
-        skip_constant: skip windows in which every channel has a single value, if a window with the same values is in
-            the batch already, or was the last constant one before it.
+    They are copied from CPU to GPU, the ``device`` of the network, through pinned memory, while it computes; for
+    padding see :meth:`WindowGrid.cut`. With ``fixed_size``, for compiled networks, every batch is full. With
+    ``skip_constant``, windows in which every channel has a single value are skipped if a window with the same values is
+    in the batch already, or was the last constant one before it.
     """
 
     def __init__(

@@ -22,11 +22,8 @@ _KNOWS_SIZES = hasattr(torch.compiler, "is_exporting")
 class EncoderNode(nn.Module):
     """Node ``X(i, 0)``: max pooling (none in the top row), then a block of convolutions.
 
-    Args:
-        pool: the pooling, or an identity.
-        block: the convolutions.
-        predecessors: names of the input nodes.
-        releases: names of the nodes whose output no later node needs, possibly including this one.
+    ``predecessors`` are the names of the input nodes, and ``releases`` those of the nodes whose output no later node
+    needs, possibly including this one.
     """
 
     predecessors: list[str]
@@ -40,7 +37,7 @@ class EncoderNode(nn.Module):
         self.releases = releases
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Compute the node from its single input ``(B, C, *spatial)``; the list is emptied."""
+        """Compute the node from its single input; the list is emptied."""
         features: torch.Tensor = self.block(self.pool(inputs.pop()))
         return features
 
@@ -48,13 +45,9 @@ class EncoderNode(nn.Module):
 class DecoderNode(nn.Module):
     """Node ``X(i, j)``, ``j > 0``: upsample the node below, concatenate it with nodes of the row, then a block.
 
-    Args:
-        upsample: upsamples the node below to the row's resolution, or slightly beyond its end.
-        block: the convolutions.
-        ceil_mode: as in the pooling: the upsampled map is cropped to the row's size if pooling kept the end of an axis,
-            and extended by repeating its border if pooling dropped it.
-        predecessors: names of the input nodes, the node below last.
-        releases: names of the nodes whose output no later node needs, possibly including this one.
+    The upsampled map is cropped to the row's size if pooling kept the end of an axis (``ceil_mode``), and extended by
+    repeating its border if pooling dropped it. ``predecessors`` are the names of the input nodes, the node below last;
+    for ``releases`` see :class:`EncoderNode`.
     """
 
     predecessors: list[str]

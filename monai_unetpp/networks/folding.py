@@ -19,10 +19,8 @@ def fold_batch_norms(network: _Network) -> _Network:
     In eval mode a batch norm scales and shifts every channel, which the convolution's weights and bias can do: the
     results agree to rounding, with one pass less over every feature map. Other norms are kept, and so are batch norms
     that do not directly follow a convolution, have no running statistics, or follow one with hooks or parametrizations,
-    such as those of ``torch.nn.utils.prune`` and ``spectral_norm``, which would set its weights again.
-
-    Returns:
-        The network, whose parameters then no longer match its configuration.
+    such as those of ``torch.nn.utils.prune`` and ``spectral_norm``, which would set its weights again. The parameters
+    of the network, which is returned, then no longer match its configuration.
     """
     for module in network.modules():
         if not isinstance(module, Convolution) or "adn" not in module._modules:

@@ -80,12 +80,7 @@ def _advanced(
 
 
 def check_levels_to_choose(network: Any) -> NestedUNet:
-    """``network``, whose depth can be chosen.
-
-    Raises:
-        TypeError: it is not a ``NestedUNet``, or of a class that computes levels in its own way.
-        ValueError: it has one level.
-    """
+    """``network``, if its depth can be chosen: a ``NestedUNet`` of several levels, computed as this class does."""
     if not isinstance(network, NestedUNet):
         raise TypeError(
             f"network must be a NestedUNet for levels={ADAPTIVE!r}, got {type(network).__name__}. Convert "

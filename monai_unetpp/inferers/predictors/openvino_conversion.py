@@ -36,13 +36,10 @@ _MOST_BYTES = 2**31
 def convert_to_openvino(
     network: nn.Module, levels: Sequence[str] | None, windows: torch.Tensor, *, dynamic_batch: bool = False
 ) -> Any:
-    """Convert a network in eval mode to an ``openvino.Model``, with one float32 output per level.
+    """Convert a network in eval mode to an ``openvino.Model``, with one float32 output for each of ``levels`` in order.
 
-    Args:
-        network: the network.
-        levels: output levels in order; ``None`` for what the network returns.
-        windows: ``(B, C, *spatial)``; only the shape counts, for which the model is made.
-        dynamic_batch: allow any number of windows; ``B`` must then be 2 or more.
+    Without levels, the outputs are what the network returns. The model is for the shape of ``windows``
+    ``(B, C, *spatial)``; with ``dynamic_batch``, for any number of them, and ``B`` must be 2 or more.
     """
     program = trace_network(network, levels, windows, dynamic_batch=dynamic_batch)
     return _converted(program, [windows.shape], dynamic_batch=dynamic_batch)
@@ -66,10 +63,7 @@ def _converted(
 
 
 def default_cache_dir() -> Path | None:
-    """``monai-unetpp/openvino`` in the user's cache folder (``XDG_CACHE_HOME``, or ``~/.cache``).
-
-    None if neither is an absolute path: a shared folder would not be safe.
-    """
+    """The folder in ``XDG_CACHE_HOME`` or ``~/.cache``; None if neither is absolute, as a shared one is not safe."""
     caches = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(caches):
         # an empty HOME would mean the root folder
@@ -106,10 +100,7 @@ def load_or_convert(
 
 
 def _is_even(network: nn.Module, shape: Sequence[int]) -> bool:
-    """Whether a network computes windows ``(B, C, *spatial)`` by a graph that takes all such shapes.
-
-    It does where nothing is cropped, padded or shuffled to the sizes at hand.
-    """
+    """Whether the graph for windows ``(B, C, *spatial)`` crops, pads or shuffles nothing, and so takes other sizes."""
     if not is_plain_nested_unet(network):
         return False
     config = NestedUNetConfig.check(**network.config)
