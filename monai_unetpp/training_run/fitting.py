@@ -35,8 +35,7 @@ class Fitted:
 
     Attributes:
         folder: contains ``model.pt``, ``curve.csv``, ``training.png`` and, if cases were observed, ``levels.csv``.
-        steps: number of steps. A training with this number as ``steps``, not minutes, and as many processes is exactly
-            repeatable.
+        steps: with this number as ``steps``, not minutes, and as many processes a training is exactly repeatable.
         seconds: their time, over all sessions.
         loss: mean over the last steps.
         averaged: whether the weights are the moving average.
@@ -96,11 +95,6 @@ def fit(
     ``folder`` receives checkpoints, curves and weights; ``values`` are for keys of ``train.json``, such as ``minutes``.
     ``tell`` is called with lines of ``name``, step, loss and remaining time. ``cases`` are trained on instead of the
     training list, and the first of ``observed`` are observed instead of the validation list.
-
-    Raises:
-        FileNotFoundError: the weights that an unfinished training began with are gone.
-        MemoryError: memory ran out.
-        RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
     finished = read_fitted(folder)
     if finished is not None:

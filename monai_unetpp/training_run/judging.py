@@ -54,11 +54,7 @@ def _by_subject(entries: _Entries) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mapping[str, Any]]]:
-    """The cases of each fold, with all of a subject in the same one; ``seed`` is for the order of the subjects.
-
-    Raises:
-        ValueError: fewer subjects than folds.
-    """
+    """The cases of each fold, with all of a subject in the same one; ``seed`` is for the order of the subjects."""
     by_subject = _by_subject(entries)
     if len(by_subject) < count:
         raise ValueError(f"folds must not be more than subjects, got {count} for {len(by_subject)}. Use fewer, or 0.")
@@ -71,10 +67,7 @@ def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mappi
 
 
 def spread_cases(entries: _Entries, count: int) -> list[Mapping[str, Any]]:
-    """At most ``count`` cases: all of the subjects that are evenly spread over the list, as many as fit.
-
-    A single subject that has more is cut short.
-    """
+    """At most ``count`` cases: all of evenly spread subjects, as many as fit; a single larger one is cut short."""
     if len(entries) <= count:
         return list(entries)
     subjects = list(_by_subject(entries).values())
@@ -138,10 +131,9 @@ def judge_bundle(
 ) -> PruningResult:
     """Decide between the levels, and write the report to the folder ``pruning`` of the bundle.
 
-    A case that cannot be scored is left out. What is wrong with the data was told before the training.
-
     ``folds`` are scores of all cases by networks that have never seen them; without any, the validation cases are
-    scored. ``fields`` of the pruning plan say what there is time for, and ``values`` override those of configurations.
+    scored, but for those that cannot be. ``fields`` of the pruning plan say what there is time for, and ``values``
+    override those of configurations.
     """
     plan = _final_plan(bundle, values).with_fields(**fields, exclude_problems=True, progress=tell)
     if not folds:
@@ -169,11 +161,7 @@ def check_start(
     folds: int,
     tell: Callable[[str], None],
 ) -> None:
-    """Tell of cases among those that are to judge that the initial weights were trained on or selected by.
-
-    Raises:
-        ValueError: there are some, with ``folds`` for cross-fitting, none of which may have seen its cases.
-    """
+    """Tell of judging cases that the initial weights were trained on or selected by; cross-fitting refuses them."""
     try:
         start = None if init is None else find_start(init)
     except FileNotFoundError:  # no longer needed once the training has ended
@@ -201,12 +189,7 @@ def check_start(
 
 
 def check_targets(bundle: Path) -> None:
-    """Refuse a place where the pruned bundle of any level cannot be written, before the training.
-
-    Raises:
-        FileExistsError: see :func:`check_target`.
-        PermissionError: nothing can be written beside the bundle.
-    """
+    """Refuse a place where the pruned bundle of any level cannot be written, before the training."""
     levels = [level_name(number) for number in range(1, len(load_plan(bundle)["strides"]))]
     for level in levels:
         check_target(bundle, level)
@@ -219,11 +202,7 @@ def check_targets(bundle: Path) -> None:
 
 
 def check_target(bundle: Path, level: str) -> Path:
-    """Where the bundle that is pruned to a level, such as ``"L2"``, belongs.
-
-    Raises:
-        FileExistsError: something else is there than a bundle that was cut out of the weights of this one.
-    """
+    """Where the bundle that is pruned to a level belongs, unless there is another than one cut out of this one."""
     target = bundle.with_name(f"{bundle.name}_{level}")
     if not target.exists():
         return target
@@ -239,11 +218,7 @@ def check_target(bundle: Path, level: str) -> Path:
 
 
 def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -> Path | None:
-    """Write the pruned bundle beside the unpruned one, unless it is there; None if the verdict is not to prune.
-
-    Raises:
-        FileExistsError: something else is in its place; see :func:`check_target`.
-    """
+    """Write the pruned bundle beside the unpruned one, unless it is there; None if the verdict is not to prune."""
     final = verdict(result)
     if final.verdict != "prune":
         return None

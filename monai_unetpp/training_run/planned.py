@@ -30,14 +30,8 @@ _SAME_TIME = 0.1
 class Planned:
     """A planned bundle, and the limits of its training.
 
-    Attributes:
-        bundle: its folder.
-        dataset_dir: folder of the data set.
-        plan: its plan.
-        minutes: time for everything.
-        folds: trainings for cross-fitting; 0 for none.
-        init: file or bundle with the initial weights; None for random ones.
-        steps: steps of each training if set by hand; None if the time ends it.
+    There are ``minutes`` for everything, with ``folds`` trainings for cross-fitting. ``init`` has the initial weights,
+    None for random ones. ``steps`` of each training are set by hand; None if the time ends it.
     """
 
     bundle: Path
@@ -49,12 +43,7 @@ class Planned:
     steps: int | None
 
     def reread(self, options: TrainOptions) -> Planned:
-        """The same with the minutes, folds and initial weights that are settled now.
-
-        Raises:
-            BlockingIOError: the bundle was planned otherwise meanwhile.
-            ValueError: its training began with other options meanwhile.
-        """
+        """The same with the minutes, folds and initial weights that are settled now, unless others changed the plan."""
 
         def settled() -> dict[str, Any]:
             if load_plan(self.bundle) != self.plan:
@@ -110,11 +99,7 @@ def _settled(made: TrainingPlan, options: TrainOptions) -> dict[str, Any]:
 
 
 def check_kept(bundle: Path) -> None:
-    """Refuse a bundle that has lost the weights in the folder of its training: it would be trained again over those.
-
-    Raises:
-        FileExistsError: it has.
-    """
+    """Refuse a bundle that has lost the weights in the folder of its training: it would be trained again over those."""
     trained = bundle / "training" / "model.pt"
     if (bundle / WEIGHTS_FILE).is_file() and not trained.is_file():
         raise FileExistsError(

@@ -70,16 +70,11 @@ _PASSES = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class CaseTime:
-    """Seconds that a case takes, and memory.
+    """Seconds that a case takes: by the ``network`` for all levels, scoring, preparing for training, and checking.
 
-    Attributes:
-        network: one pass of the network for all levels.
-        scoring: everything else that scoring it at all levels takes: reading it, bringing the results back to its grid,
-            and comparing them with the truth.
-        preparing: preparing a training case.
-        checking: reading and checking its files before it is scored.
-        prepared_bytes: memory that this one takes once it is prepared.
-        slowdown: how many times as long as this process worked it took, at least 1, where others use the processor too.
+    ``scoring`` is reading it, bringing the results back to its grid, and comparing them with the truth; ``checking`` is
+    reading its files before. Once prepared, it takes ``prepared_bytes``. ``slowdown`` is how many times as long as this
+    process worked it took, at least 1, where others use the processor too.
     """
 
     network: float
@@ -108,12 +103,9 @@ class CaseTime:
 
 @dataclasses.dataclass(frozen=True)
 class TimeShares:
-    """Minutes by task.
+    """Minutes for the final training, for that of each fold (0 without), and for scores, costs and report.
 
     Attributes:
-        final: for the final training.
-        fold: for each fold's training; 0 without folds.
-        verdict: reserved for scores, costs and report.
         repeats: number of measured runs of each level.
         case_s: seconds of the network for one case at all levels.
         prepare_s: seconds for preparing one case for training.
@@ -232,16 +224,8 @@ def share_time(
     Where the verdict would take more than half of the time that is left, it draws and measures less, and where that is
     not enough, it scores some of the ``cases``; all are scored where steps end the trainings instead of the time.
 
-    Args:
-        path: the file for the shares; see :func:`kept_shares`.
-        minutes: for everything, from ``started`` on, by ``time.monotonic()``.
-        started: see ``minutes``.
-        case: the time that one case takes.
-        cases: how many there are to score.
-        levels: how many the network has.
-        folds: how many there are.
-        init: file or bundle with the initial weights.
-        by_steps: whether steps end the trainings.
+    The shares are written to ``path``; see :func:`kept_shares`. There are ``minutes`` for everything, from ``started``
+    on, by ``time.monotonic()``. With ``by_steps``, steps end the trainings.
     """
     total_s, used_s = 60 * minutes, time.monotonic() - started
     rest_s = max(total_s - used_s, 0.0)

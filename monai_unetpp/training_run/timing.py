@@ -41,11 +41,7 @@ def time_case(
     """The time that a case takes, measured with an untrained network, and the number of levels.
 
     ``entry`` is scored, and ``trained``, by default the same, prepared for training; ``values`` override those of the
-    bundle's configurations.
-
-    Raises:
-        ImportError: the packages that draw the report are not installed.
-        ValueError: rules that the verdict would refuse.
+    bundle's configurations. What the verdict would refuse fails here.
     """
     began, worked = time.monotonic(), time.thread_time()
     config = BundleConfig(bundle, "train.json", values=values)
