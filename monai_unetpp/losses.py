@@ -97,9 +97,7 @@ class NestedDeepSupervisionLoss(nn.Module):
         self.level_weights = level_weights
 
     def forward(
-        self,
-        input: torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor],
-        target: torch.Tensor,
+        self, input: torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor], target: torch.Tensor
     ) -> torch.Tensor:
         """The loss of ``input`` against ``target``; see the class for their forms."""
         if isinstance(input, torch.Tensor):

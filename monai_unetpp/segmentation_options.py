@@ -11,14 +11,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from monai_unetpp.choices import (
-    BUNDLE_HELP,
-    DEVICE_HELP,
-    PRECISIONS,
-    RUNTIMES,
-    SUBJECT_PATTERN_HELP,
-    SUBJECTS_HELP,
-)
+from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP, PRECISIONS, RUNTIMES, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.options import OUTPUT_FLAGS, OnOrOff, as_level, option, own_shard
 
 __all__ = ["ABOUT_FILES", "SegmentationOptions"]
@@ -204,10 +197,7 @@ class SegmentationOptions:
         help="axis of volumes along which the slices are stacked: 0, 1, 2 or -1",
     )
     suffix: str | None = option(
-        None,
-        group=_SETS,
-        metavar="SUFFIX",
-        help="suffix of the images of a BIDS data set (default: T1w)",
+        None, group=_SETS, metavar="SUFFIX", help="suffix of the images of a BIDS data set (default: T1w)"
     )
     series: str | None = option(
         None,
@@ -216,10 +206,7 @@ class SegmentationOptions:
         help="for folders with several DICOM series: number, UID or description of one, or all for every volume",
     )
     dicom_seg: bool = option(False, group=_SETS, help="write a DICOM SEG beside each label map of a DICOM series")
-    skip_existing: bool = option(
-        False,
-        help="skip images that already have a result from the same weights and options",
-    )
+    skip_existing: bool = option(False, help="skip images that already have a result from the same weights and options")
     shard: str | None = option(
         None,
         metavar="K/N",

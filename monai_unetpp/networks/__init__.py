@@ -14,10 +14,5 @@ if TYPE_CHECKING:
 __all__ = ["NestedUNet", "Transfer", "transfer_weights"]
 
 __getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        ".nested_unet": ("NestedUNet",),
-        ".transfer": ("transfer_weights",),
-        ".transferred": ("Transfer",),
-    },
+    __name__, {".nested_unet": ("NestedUNet",), ".transfer": ("transfer_weights",), ".transferred": ("Transfer",)}
 )

@@ -15,10 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainOptions", "TrainingOutcome", "train"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        ".train_options": ("TrainOptions",),
-        ".run": ("TrainingOutcome", "train"),
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, {".train_options": ("TrainOptions",), ".run": ("TrainingOutcome", "train")})

@@ -80,7 +80,7 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
         repeatable = f"It cannot be repeated exactly, as the number of processes changed: {numbers}."
     parts = [
         f"Trained on {counted(cases, 'case')} for {counted(fitted.steps, 'step')} in {fitted.seconds / 60:.1f} "
-        f"minutes. The bundle has {weights} after the last step; it used no cases for model selection. {repeatable}",
+        f"minutes. The bundle has {weights} after the last step; it used no cases for model selection. {repeatable}"
     ]
     if folds:
         parts.append(

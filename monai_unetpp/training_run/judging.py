@@ -155,12 +155,7 @@ def tell_few_subjects(training: _Entries, validation: _Entries, tell: Callable[[
         )
 
 
-def check_start(
-    init: str | PathLike[str] | None,
-    judging: _Entries,
-    folds: int,
-    tell: Callable[[str], None],
-) -> None:
+def check_start(init: str | PathLike[str] | None, judging: _Entries, folds: int, tell: Callable[[str], None]) -> None:
     """Tell of judging cases that the initial weights were trained on or selected by; cross-fitting refuses them."""
     try:
         start = None if init is None else find_start(init)
