@@ -34,15 +34,16 @@ from monai_unetpp.inferers.window_memory import (
     WindowMemory,
     choose_batch_size,
     estimate_window_memory,
+    first_channels,
     free_memory_bytes,
-    most_window_voxels,
+    usable_memory_bytes,
 )
 from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, check_axes, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer, timed
 from monai_unetpp.networks.hashing import structure_of
-from monai_unetpp.window_layout import AUTO
+from monai_unetpp.window_layout import AUTO, most_window_voxels
 
 logger = logging.getLogger(__name__)
 
@@ -298,7 +299,7 @@ class NestedSlidingWindowInferer(Inferer):
         known = self._most_voxels
         if known is None or known[0] is not network or known[1] != device:
             warn_of_window_norms(network)
-            most = most_window_voxels(network, device, self._outputs(network))
+            most = most_window_voxels(usable_memory_bytes(device), first_channels(network), self._outputs(network))
             known = self._most_voxels = network, device, most // (self.sw_batch_size or 1)
         return known[2]
 

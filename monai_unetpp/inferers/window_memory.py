@@ -15,7 +15,6 @@ from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.inferers.label_maps import are_joined, label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.window_layout import FREE_PART, bytes_per_voxel
-from monai_unetpp.window_layout import most_window_voxels as most_voxels_in
 
 #: On a CPU torch's convolutions are far slower per window for one than for two, and four are enough.
 _CPU_BATCH = (2, 4)
@@ -97,11 +96,6 @@ def estimate_window_memory(
         labels_bytes=outputs * images * padded_voxels * label_dtype(out_channels).itemsize if labels else 0,
         joined_bytes=images * padded_voxels if joined else 0,
     )
-
-
-def most_window_voxels(network: Callable[..., Any], device: torch.device, outputs: int) -> int:
-    """Voxels of the largest window that safely fits into memory, with ``outputs`` channels of all logits together."""
-    return most_voxels_in(usable_memory_bytes(device), first_channels(network), outputs)
 
 
 def choose_batch_size(

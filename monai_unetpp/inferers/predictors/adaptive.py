@@ -8,8 +8,7 @@ from typing import Any, cast
 import torch
 
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, DEPTHS, levels_agree
-from monai_unetpp.inferers.predictors.eager import TorchPredictor, computing
-from monai_unetpp.inferers.predictors.predictor import evaluating
+from monai_unetpp.inferers.predictors.eager import TorchPredictor
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.stages import NetworkStage
 
@@ -40,14 +39,8 @@ class AdaptiveTorchPredictor(TorchPredictor):
         computed = nested if self._copy is None else cast(NestedUNet, self._copy.current())
         self._stages = computed.split(FIRST_LEVELS)
 
-    def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
-        # the stages share the modules of the copy, which is updated to the network's current weights
-        network, windows = self._computed(windows)
-        with evaluating(network), computing(self.device, self.precision):
-            logits, depths = self._deepened(windows)
-        return {ADAPTIVE: logits, DEPTHS: depths}
-
-    def _deepened(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _outputs(self, network: Any, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+        # the stages share the modules of the network
         outputs, kept = self._stages[0].advance({"input": windows})
         shallower, result = (outputs[level] for level in self._stages[0].levels)
         deeper, places = result, torch.arange(len(windows))
@@ -60,7 +53,7 @@ class AdaptiveTorchPredictor(TorchPredictor):
             deeper, kept = _advanced(stage, kept, going_on)
             result[places] = deeper
             depths[places] = number
-        return result, depths
+        return {ADAPTIVE: result, DEPTHS: depths}
 
 
 def _advanced(

@@ -36,18 +36,16 @@ class TorchPredictor(Predictor):
             self._copy = copy_for_device(network, self)
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        network, windows = self._computed(windows)
-        with evaluating(network), computing(self.device, self.precision):
-            return called(network, self.levels, windows)
-
-    def _computed(self, windows: torch.Tensor) -> tuple[Any, torch.Tensor]:
-        """The network that is run, with the current weights, and the windows as it takes them."""
         windows = self._converted(windows)
-        if self._copy is None:
-            return self.network, windows
-        if self.device.type == "cuda":
+        if self._copy is not None and self.device.type == "cuda":
             windows = windows.contiguous(memory_format=channels_last(windows.dim()))
-        return self._copy.current(), windows
+        # with the current weights
+        network = self.network if self._copy is None else self._copy.current()
+        with evaluating(network), computing(self.device, self.precision):
+            return self._outputs(network, windows)
+
+    def _outputs(self, network: Any, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        return called(network, self.levels, windows)
 
 
 def _has_batch_norms(network: nn.Module) -> bool:
