@@ -164,12 +164,8 @@ class TrainingRanges:
             has_surround = extent.constant_surround
             if self.as_stored and abs(is_left_handed(affine, 3) - self.left_handed) >= _EXPECTED:
                 found.append("its axes are stored as a mirror image of those of the training images")
-            if _outside(extent.size_mm, self.size_mm, _SIZE):
-                found.append(f"its size is {_listed(extent.size_mm)} mm, not {_listed_ranges(self.size_mm)} mm")
-            if _outside(extent.spacing_mm, self.spacing_mm, _SPACING):
-                found.append(
-                    f"its voxels are {_listed(extent.spacing_mm)} mm, not {_listed_ranges(self.spacing_mm)} mm"
-                )
+            found += _outside("size is", extent.size_mm, self.size_mm, _SIZE)
+            found += _outside("voxels are", extent.spacing_mm, self.spacing_mm, _SPACING)
             if self.constant_surround >= _EXPECTED and not extent.constant_surround:
                 found.append("it has no constant surround; the background of the training images was set to one value")
         elif len(self.size_mm) == 2 and image.ndim == 3:
@@ -182,17 +178,15 @@ class TrainingRanges:
         """How the size of an image with two axes differs, which may lie either way."""
         extent = measure_extent(image, affine)
         sizes, spacings = (_range(end for each in ends for end in each) for ends in (self.size_mm, self.spacing_mm))
-        lengths, unit = extent.size_mm, "mm"
         if spacings == _UNKNOWN_MM:
-            lengths, unit = tuple(np.divide(extent.size_mm, extent.spacing_mm)), "pixels"
-        elif extent.spacing_mm == _UNKNOWN_MM:
+            lengths = tuple(np.divide(extent.size_mm, extent.spacing_mm))
+            return _outside("size is", lengths, [sizes] * 2, _PICTURE, "pixels")
+        if extent.spacing_mm == _UNKNOWN_MM:
             return []
-        found = []
-        if _outside(lengths, [sizes] * 2, _PICTURE):
-            found.append(f"its size is {_listed(lengths)} {unit}, not {_listed_ranges([sizes] * 2)} {unit}")
-        if unit == "mm" and _outside(extent.spacing_mm, [spacings] * 2, _SPACING):
-            found.append(f"its pixels are {_listed(extent.spacing_mm)} mm, not {_listed_ranges([spacings] * 2)} mm")
-        return found
+        return [
+            *_outside("size is", extent.size_mm, [sizes] * 2, _PICTURE),
+            *_outside("pixels are", extent.spacing_mm, [spacings] * 2, _SPACING),
+        ]
 
     def _other_intensities(self, image: torch.Tensor, has_surround: bool) -> list[str]:
         found = []
@@ -335,8 +329,13 @@ def _ranges_by_name(records: Sequence[Mapping[str, float]]) -> dict[str, Range]:
     return {name: _range(record[name] for record in records if name in record) for name in names}
 
 
-def _outside(values: Sequence[float], ranges: Sequence[Range], factor: float) -> bool:
-    return any(not _within(value, each, factor) for value, each in zip(values, ranges, strict=True))
+def _outside(what: str, values: Sequence[float], ranges: Sequence[Range], factor: float, unit: str = "mm") -> list[str]:
+    """What lies outside of the ranges, in words; empty if it does not."""
+    if all(_within(value, each, factor) for value, each in zip(values, ranges, strict=True)):
+        return []
+    ends = [(_short(low), _short(high)) for low, high in ranges]
+    limits = " x ".join(low if low == high else f"{low} to {high}" for low, high in ends)
+    return [f"its {what} {' x '.join(map(_short, values))} {unit}, not {limits} {unit}"]
 
 
 def _within(value: float, limits: Range, factor: float) -> bool:
@@ -347,12 +346,3 @@ def _within(value: float, limits: Range, factor: float) -> bool:
 
 def _short(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-
-def _listed(values: Sequence[float]) -> str:
-    return " x ".join(map(_short, values))
-
-
-def _listed_ranges(ranges: Sequence[Range]) -> str:
-    ends = [(_short(low), _short(high)) for low, high in ranges]
-    return " x ".join(low if low == high else f"{low} to {high}" for low, high in ends)
