@@ -41,11 +41,7 @@ def _check_gpu(name: str, number: int) -> None:
 
 
 def resolve_precision(precision: str, device: torch.device | str) -> str:
-    """The precision used on ``device``: ``"auto"`` is bf16 where the hardware supports it, else fp32.
-
-    Raises:
-        ValueError: ``precision`` is none of ``"auto"``, ``"fp32"``, ``"bf16"`` and ``"fp16"``.
-    """
+    """The precision used on ``device``: ``"auto"`` is bf16 where the hardware supports it, else fp32."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     if precision != "auto":

@@ -49,9 +49,6 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     """A temporary path with the same file name, which replaces ``path`` if the block succeeds.
 
     Missing folders are created. Leftovers of killed processes are removed the first time that a folder is written to.
-
-    Raises:
-        OSError: the folder cannot be created or written to.
     """
     target = Path(path)
     with naming_full_disk(target):
@@ -99,11 +96,7 @@ def exclusively(folder: str | PathLike[str], by_file: bool = False) -> Iterator[
 
 @contextmanager
 def claimed(folder: str | PathLike[str], work: str) -> Iterator[None]:
-    """Refuse a folder where another process does the same ``work``, such as ``"trains"``, if there are locks.
-
-    Raises:
-        BlockingIOError: another process is at work there.
-    """
+    """Refuse a folder where another process does the same ``work``, such as ``"trains"``, if there are locks."""
     lock = os.open(Path(folder) / _TURN, os.O_RDWR | os.O_CREAT, 0o666)
     until = time.monotonic() + _PATIENCE_S
     try:
@@ -178,13 +171,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def make_output_dir(folder: str | PathLike[str]) -> Path:
-    """Make the output folder with its parents, and check that it can be written to before any work is done.
-
-    Leftovers of killed runs are removed from it.
-
-    Raises:
-        OSError: it cannot be created or written to.
-    """
+    """Make the output folder, free of leftovers of killed runs, and check that it can be written to before any work."""
     path = Path(folder)
     try:
         if not os.fspath(folder):  # it would be the working directory
@@ -287,12 +274,8 @@ def _unlock(file: int) -> None:
 def read_json_object(path: str | PathLike[str], remedy: str, missing: str | None = None) -> dict[str, Any]:
     """The JSON object in a file.
 
-    ``remedy`` says in a sentence what to do about a file that holds something else, ``missing`` the same about one that
-    does not exist.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be read, or holds no JSON object.
+    ``remedy`` says in a sentence what to do about a file that holds something else (a ValueError), ``missing`` the same
+    about one that does not exist (a FileNotFoundError).
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))

@@ -13,11 +13,8 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """A ``__getattr__`` and a ``__dir__`` for a package whose names are slow to import.
 
-    No module of the package may share one of the names, as importing a module sets its name in the package.
-
-    Args:
-        package: ``__name__`` of the package.
-        homes: the names that each module defines; modules of the package begin with a dot.
+    ``homes`` are the names that each module defines; modules of the package begin with a dot. None of them may share
+    one of the names, as importing a module sets its name in the package.
     """
 
     def find(name: str) -> Any:

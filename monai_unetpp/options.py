@@ -167,9 +167,6 @@ def own_shard(shard: str | None) -> tuple[int, int]:
     """K and N of this process, which does every N-th piece of work starting from the K-th.
 
     They are those of ``shard``, ``"K/N"``; without it, rank and number of processes under ``torchrun``, else 1 and 1.
-
-    Raises:
-        ValueError: not of this form, or given under ``torchrun``.
     """
     rank, processes = torchrun_place()
     if shard is None:

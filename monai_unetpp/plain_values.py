@@ -37,13 +37,7 @@ def to_plain(value: Any) -> Any:
 def from_plain(kind: type[_Kind], value: Any, where: str) -> _Kind:
     """The inverse of :func:`to_plain`. Unknown entries are ignored.
 
-    Args:
-        kind: the dataclass.
-        value: from JSON.
-        where: name of the value in messages.
-
-    Raises:
-        ValueError: an entry is missing or of the wrong type; the message names it.
+    A ValueError names an entry that is missing or of the wrong type, by ``where`` it was read.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)

@@ -287,11 +287,7 @@ class _Run:
         )
 
     def arrange(self, inputs: RunInputs, chosen: SegmentationOptions) -> None:
-        """Name, share out and filter the cases before the first is loaded.
-
-        Raises:
-            ValueError: the bundle does not use this package's data set and saver.
-        """
+        """Name, share out and filter the cases before the first is loaded."""
         number, count = self.results.shard
         items, savers = self._listed, self.evaluator.savers
         if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):

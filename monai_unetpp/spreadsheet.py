@@ -47,10 +47,6 @@ def read_table(path: Path, columns: Sequence[str], what: str, remedy: str) -> li
     """The rows of a CSV file in UTF-8, with or without a byte-order mark, by column; missing cells are empty.
 
     ``columns`` are those that it must have, ``what`` it holds and the ``remedy`` for a missing column are for errors.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: other bytes, or a missing column.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -79,10 +79,7 @@ def spread_cases(entries: _Entries, count: int) -> list[Mapping[str, Any]]:
 
 
 def thin_folds(folds: Sequence[_Entries], entries: _Entries, count: int) -> list[list[Mapping[str, Any]]]:
-    """The cases of each fold that are scored: those of :func:`spread_cases`, at least one of each.
-
-    ``entries`` are the cases of all folds in the order of their lists, and ``count`` is how many are scored in all.
-    """
+    """The ``count`` cases of all folds, ``entries``, that are scored: evenly spread, at least one of each fold."""
     kept = {id(entry) for entry in spread_cases(entries, count)}
     return [[entry for entry in fold if id(entry) in kept] or list(fold[:1]) for fold in folds]
 

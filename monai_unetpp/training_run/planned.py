@@ -59,11 +59,7 @@ class Planned:
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
     """Plan the bundle unless it is planned. Under ``torchrun`` the first process plans, and the others wait.
 
-    Raises:
-        ValueError: the folder was planned for other data or with other values by hand, its plan was edited, its
-            training began with other options, or data with problems.
-        FileExistsError: the bundle has weights, whose training is not there.
-        FileNotFoundError: no such data set, or no such initial weights.
+    Refused are a plan for other data or values, or that was edited, and weights whose training is not there.
     """
     bundle = Path(options.output_dir)
     if not by_first(lambda: _is_planned(options, tell)):
