@@ -196,10 +196,7 @@ def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tu
         none if it failed), and the number of channels that the network takes.
 
     Raises:
-        ValueError: as for :func:`segment_files`, or the bundle finds several cases.
-        FileNotFoundError: as for :func:`segment_files`.
-        TypeError: likewise.
-        OSError: likewise.
+        ValueError: the bundle finds several cases; this and other errors as for :func:`segment_files`.
     """
     run = _prepared(chosen, (1, 1))
     count = run.evaluator.state.epoch_length or 0

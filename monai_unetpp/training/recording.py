@@ -45,14 +45,19 @@ _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_ca
 
 
 class ModelSaver:
-    """Writes weights, and records beside them the cases behind them, or tells which one cannot be read.
+    """Writes weights, and records beside them the cases behind them.
+
+    The record, ``training_record.json``, lets ``prune`` refuse training cases as judging ones. A case that cannot be
+    read again is told, and leaves the weights without a record.
 
     Args:
         network: the network whose weights to write, possibly wrapped for distributed training.
-        path: the file to write, atomically: a state dict.
-        cases: the training cases to record; None records nothing.
+        path: the file to write, atomically: a state dict that includes the network's configuration. Under ``torchrun``
+            only the first process writes it.
+        cases: the training cases, as from ``load_datalist``; None records nothing.
         rule: which weights these are, for the record.
-        started_from: the checkpoint that the training started from.
+        started_from: the bundle or checkpoint whose weights the training started from; if their cases are known, they
+            are recorded as well.
     """
 
     def __init__(
@@ -87,13 +92,8 @@ class BestModelSaver(ModelSaver):
     MONAI's ``CheckpointSaver`` forgets the best metric when training resumes, and may then overwrite the best model
     with a worse one. This handler has a state that can be saved and restored with the trainer's.
 
-    Args:
-        network: the network whose weights to keep, possibly wrapped for distributed training.
-        path: the file to write, atomically: a state dict that includes the network's configuration.
-        cases: the training cases, to record beside the weights as :class:`LastModelSaver` does; None records nothing.
-        selecting: the cases of the validation, unless there is only one.
-        rule: which weights these are, for the record.
-        started_from: see :class:`LastModelSaver`.
+    The arguments are those of :class:`ModelSaver`, and ``selecting``, the cases of the validation, unless there is only
+    one.
 
     Attach it to the evaluator; it follows the evaluator's key metric, larger is better. In distributed training, batch
     norms have statistics of each process until the next step: with ``SyncBatchNorm`` the metric is exactly that of the

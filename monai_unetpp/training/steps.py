@@ -122,17 +122,7 @@ class StepCurve:
 class LastModelSaver(ModelSaver):
     """Keep the weights after the last step, for trainings without model selection, and record their cases beside them.
 
-    The record, ``training_record.json``, lets ``prune`` refuse training cases as judging ones. A case that cannot be
-    read again is told, and leaves the weights without a record.
-
-    Args:
-        network: the network whose weights to keep.
-        path: the file to write, atomically and only when training is complete: a state dict that includes the network's
-            configuration. Under ``torchrun`` only the first process writes it.
-        cases: the training cases, as from ``load_datalist``; None records nothing.
-        rule: which weights these are, for the record.
-        started_from: the bundle or checkpoint whose weights the training started from; if their cases are known, they
-            are recorded as well.
+    They are written only when training is complete. The arguments are those of :class:`ModelSaver`.
     """
 
     def attach(self, engine: Engine) -> None:
