@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,7 @@ class WindowBatch:
     kept_slot: int | None
 
 
+@dataclass(eq=False)
 class WindowBatches:
     """Cuts the windows of a grid out of images ``(N, C, *spatial)``, at most ``batch_size`` at a time.
 
@@ -43,30 +45,21 @@ class WindowBatches:
     in the batch already, or was the last constant one before it.
     """
 
-    def __init__(
-        self,
-        inputs: torch.Tensor,
-        grid: WindowGrid,
-        batch_size: int,
-        device: torch.device,
-        padding_mode: str = "constant",
-        cval: float = 0.0,
-        fixed_size: bool = False,
-        skip_constant: bool = False,
-    ) -> None:
-        self.inputs = inputs
-        self.grid = grid
-        self.batch_size = batch_size
-        self.device = device
-        self.padding_mode = padding_mode
-        self.cval = cval
-        self.fixed_size = fixed_size
-        self.skip_constant = skip_constant
-        self._windows = ((image, position) for image in range(inputs.shape[0]) for position in grid.positions)
+    inputs: torch.Tensor
+    grid: WindowGrid
+    batch_size: int
+    device: torch.device
+    padding_mode: str = "constant"
+    cval: float = 0.0
+    fixed_size: bool = False
+    skip_constant: bool = False
+
+    def __post_init__(self) -> None:
+        self._windows = itertools.product(range(self.inputs.shape[0]), self.grid.positions)
         self._known: tuple[float, ...] | None = None
-        pinned = device.type == "cuda" and inputs.device.type == "cpu"
+        pinned = self.device.type == "cuda" and self.inputs.device.type == "cpu"
         # fill one buffer while the other is being copied to the GPU
-        self._stages = [_Stage(self._buffer(pinned), device, pinned) for _ in range(2 if pinned else 1)]
+        self._stages = [_Stage(self._buffer(pinned), self.device, pinned) for _ in range(2 if pinned else 1)]
 
     def next_batch(self) -> WindowBatch | None:
         """The next batch, or ``None`` after the last. The last one may have constant windows only, without slots."""

@@ -107,7 +107,7 @@ def _warn_of_other_results(path: Path, own: Mapping[str, Any], given: Mapping[st
         return
     ours, theirs = NestedUNetConfig.check(**own), NestedUNetConfig.check(**given)
     for name in ("act", "ceil_mode"):
-        there, here = to_plain(getattr(theirs, name)), to_plain(getattr(ours, name))
+        there, here = getattr(theirs, name), getattr(ours, name)
         if there != here:
             told = f"{name}={_as_json(there)}", _as_json(here)
             logger.warning("%s: its weights were trained with %s, and go on with %s.", path, *told)
