@@ -327,14 +327,8 @@ class NestedSlidingWindowInferer(Inferer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: all but the kept networks, which are made again at the next call."""
-        forgotten: dict[str, Any] = {
-            "_network": None,
-            "_predictors": {},
-            "_structure": (),
-            "_most_voxels": None,
-            "timer": None,
-        }
-        return self.__dict__ | forgotten
+        forgotten = dict.fromkeys(("_network", "_most_voxels", "timer"))
+        return self.__dict__ | forgotten | {"_predictors": {}, "_structure": ()}
 
     # -- memory ------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 # TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -177,26 +176,10 @@ class _GroupNorm(nn.GroupNorm):
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps, torch.backends.cudnn.enabled)
 
 
-def _accept_single_values(module: nn.Module) -> None:
-    """Replace norms that refuse inputs with one value per channel, as in deep rows of tiny images."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.modules.instancenorm._InstanceNorm):
-            norm: nn.Module = _InstanceNorm(
-                child.num_features,
-                child.eps,
-                child.momentum,  # type: ignore[arg-type]
-                child.affine,
-                child.track_running_stats,
-                **_without_bias(child),
-            )
-            setattr(module, name, norm)
-        elif isinstance(child, nn.GroupNorm):
-            norm = _GroupNorm(child.num_groups, child.num_channels, child.eps, child.affine, **_without_bias(child))
-            setattr(module, name, norm)
-        else:
-            _accept_single_values(child)
-
-
-def _without_bias(norm: nn.modules.instancenorm._InstanceNorm | nn.GroupNorm) -> dict[str, Any]:
-    """The argument that omits the bias of ``norm``, which older versions of torch lack."""
-    return {"bias": False} if norm.affine and norm.bias is None else {}
+def _accept_single_values(block: nn.Module) -> None:
+    """Change norms that refuse inputs with one value per channel, as in deep rows of tiny images."""
+    for module in block.modules():
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+            module.__class__ = _InstanceNorm
+        elif isinstance(module, nn.GroupNorm):
+            module.__class__ = _GroupNorm
