@@ -63,10 +63,7 @@ class DecoderNode(nn.Module):
         self.releases = releases
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Compute the node from the outputs of its predecessors, in order.
-
-        The list is emptied to free maps before the convolutions, where memory peaks.
-        """
+        """Compute the node from its predecessors in order; the list is emptied before convolutions, as memory peaks."""
         below = self.upsample(inputs.pop())
         inputs.append(self._fit(below, inputs[0]))
         del below

@@ -64,12 +64,7 @@ class NestedUNetConfig:
 
     @classmethod
     def check(cls, **arguments: Any) -> NestedUNetConfig:
-        """Check the arguments of ``NestedUNet``, with its defaults for missing ones.
-
-        Raises:
-            TypeError: an argument has the wrong type, or ``NestedUNet`` does not have it.
-            ValueError: an argument has an invalid value.
-        """
+        """Check the arguments of ``NestedUNet``, with its defaults for missing ones; see there for errors."""
         given = _with_defaults(arguments)
         dims = _one_of("spatial_dims", given["spatial_dims"], (2, 3))
         features = _channels("features", given["features"])

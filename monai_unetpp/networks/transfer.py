@@ -135,9 +135,6 @@ def _difference(own: Mapping[str, Any], given: Mapping[str, Any] | None, weights
 def shaping_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a network that the shapes of its weights depend on, as plain values of one form.
 
-    Raises:
-        TypeError, ValueError: ``config`` has arguments that no network can be built from.
-
     Example:
         >>> shaping_arguments(dict(spatial_dims=2, in_channels=1, out_channels=2, features=[4, 8]))["kernel_size"]
         [[3, 3], [3, 3]]
