@@ -482,13 +482,6 @@ def test_an_axis_without_a_size_keeps_its_own_as_in_monai(own):
     assert_same(ours, theirs)
 
 
-def test_lazy_resampling():
-    image = volume(OBLIQUE)
-    steps = (each("image", (1.0, 1.1, 1.3)) for each in (Spacingd, BlockwiseSpacingd))
-    theirs, ours = (Compose([step], lazy=True)({"image": image.clone()})["image"] for step in steps)
-    assert_same(ours, theirs)
-
-
 def test_the_trace_is_monais():
     (_, theirs), (_, ours) = both(volume(OBLIQUE), (1.0, 1.1, 1.3))
     for name in ("orig_size", "do_transforms", "tracing"):

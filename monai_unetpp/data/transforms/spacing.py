@@ -27,6 +27,8 @@ from monai_unetpp.data.transforms.target_grid import lead_from_to
 
 _BLOCKWISE_MODES = (GridSampleMode.BILINEAR, GridSampleMode.NEAREST)
 _BLOCKWISE_PADDING = (GridSamplePadMode.BORDER, GridSamplePadMode.ZEROS)
+#: What MONAI's lazy resampling does, whatever mode and padding mode a transform asks for.
+_LAZY = (GridSampleMode.BILINEAR, GridSamplePadMode.BORDER)
 
 _Array = npt.NDArray[np.float64]
 
@@ -57,6 +59,8 @@ class BlockwiseSpacingd(Spacingd):
         options: other arguments of ``Spacingd``.
 
     Splines, reflection, ``align_corners`` and lazy resampling need the whole volume at once and are left to MONAI.
+    As its lazy resampling is always bilinear with ``"border"``, other keys, such as label maps, are resampled at once
+    in a lazy ``Compose`` as well, after what is pending.
     With ``scale_extent`` or ``recompute_affine`` the grid is MONAI's as well.
 
     Raises:
@@ -96,6 +100,11 @@ class BlockwiseSpacingd(Spacingd):
             lazy=self.lazy,
         )
         self.spacing_transform.sp_resample = _BlockwiseResample(lazy=self.lazy)
+
+    @property
+    def requires_current_data(self) -> bool:
+        """Whether ``Compose`` has to apply pending transforms first, as a key cannot be resampled lazily."""
+        return any(how != _LAZY for how in zip(self.mode, self.padding_mode, strict=True))
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
         """Resample the images of one item, and leave its other entries alone."""
@@ -158,7 +167,7 @@ class _BlockwiseResample(SpatialResample):
         mode = self.mode if mode is None else mode
         padding_mode = padding_mode or self.padding_mode
         align_corners = self.align_corners if align_corners is None else align_corners
-        lazy = self.lazy if lazy is None else lazy
+        lazy = (self.lazy if lazy is None else lazy) and (mode, padding_mode) == _LAZY
         blockwise = mode in _BLOCKWISE_MODES and padding_mode in _BLOCKWISE_PADDING and not align_corners and not lazy
         if (
             not blockwise
