@@ -24,6 +24,7 @@ from nibabel.spatialimages import SpatialImage
 from monai_unetpp.data import VolumeReader
 from monai_unetpp.data.datasets.cases import expand_home
 from monai_unetpp.data.formats.dicom import is_dicom_file
+from monai_unetpp.data.formats.grid import check_invertible
 from monai_unetpp.data.formats.nifti import nifti_class, open_nifti
 from monai_unetpp.data.formats.pictures import read_picture
 from monai_unetpp.data.formats.suffixes import is_nifti_name, is_picture_name
@@ -56,7 +57,7 @@ class Segmentation:
 
     Attributes:
         array: label map ``(H, W[, D])`` on the grid of the image; axes are in the order of the file, as in nibabel and
-            in SimpleITK's index.
+            in SimpleITK's index. On that of a NIfTI file or an image of nibabel it keeps further axes of length 1.
         affine: ``(4, 4)``, from voxels to mm in RAS; the identity for pictures.
         labels: name of each value; empty if objects were numbered.
         volumes: value, name, voxels and millilitres of every label; empty if objects were numbered.
@@ -234,6 +235,7 @@ def _file_of(image: Any, path: Path) -> Path:
 
         target = path.with_suffix(".mha")
         plain = SimpleITK.Image(image)
+        plain.MakeUnique()  # erasing alone would erase the caller's keys
         for key in plain.GetMetaDataKeys():  # ITK warns about metadata of other formats
             plain.EraseMetaData(key)
         SimpleITK.WriteImage(plain, str(target))
@@ -274,6 +276,7 @@ def _saved_nifti(
     array: npt.NDArray[Any], affine: npt.NDArray[Any], path: Path, image: SpatialImage | None = None
 ) -> Path:
     """Write ``array`` unscaled and uncompressed, with the header of ``image`` if that is NIfTI."""
+    check_invertible(affine, _NAME)  # nibabel would raise an error of its own
     if array.dtype.kind not in "biuf":
         raise ValueError(f"image must have numbers as voxels, got {array.dtype}. Give one channel of real numbers.")
     if array.dtype.name not in _STORED:

@@ -115,6 +115,22 @@ def test_any_holder_of_an_image_gives_the_same(of_path, hippocampus_bundle, path
     np.testing.assert_allclose(found.image, of_path.image, atol=0.51 if "64" in kind else 0)
 
 
+def test_metadata_of_the_callers_image_is_kept(tiny):
+    image = SimpleITK.GetImageFromArray(np.arange(120, dtype=np.int16).reshape(4, 5, 6))
+    keys = ("0010|0020", "a", "b")
+    for key in keys:
+        image.SetMetaData(key, "kept")
+    segment(image, tiny)
+    assert image.GetMetaDataKeys() == keys
+
+
+def test_further_axes_of_nibabel_are_kept(tiny, tmp_path):
+    voxels = np.arange(120, dtype=np.int16).reshape(4, 5, 6, 1)
+    found = segment(nib.Nifti1Image(voxels, np.eye(4)), tiny)
+    assert found.array.shape == nib.load(found.save(tmp_path / "labels.nii")).shape == voxels.shape
+    assert found.image.shape == (4, 5, 6)
+
+
 def test_each_process_of_torchrun_segments_its_own_image(of_path, hippocampus_bundle, path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
@@ -182,6 +198,9 @@ def test_what_is_no_image_is_named(hippocampus_bundle, decathlon_dir, of_path, t
         segment(MetaTensor(torch.zeros(4, 4, 4, 4)), hippocampus_bundle)
     with pytest.raises(ValueError, match=r"^image: all voxels have the value 0"):
         segment(MetaTensor(torch.zeros(1, 4, 4, 4)), hippocampus_bundle, **OPTIONS)
+    for affine in (torch.zeros(4, 4), torch.eye(4) * torch.nan, torch.diag(torch.tensor([1.0, 1, 0, 1]))):
+        with pytest.raises(ValueError, match=r"^image: its affine is singular, with axes .*\. Repair its header"):
+            segment(MetaTensor(torch.ones(1, 4, 4, 4), affine=affine), hippocampus_bundle)
     with pytest.raises(ValueError, match=r"image must have numbers as voxels, got complex64"):
         segment(nib.Nifti1Image(np.ones((4, 4, 4), np.complex64), np.eye(4)), hippocampus_bundle)
     with pytest.raises(ValueError, match=r"image must have a known orientation, got an Analyze image"):

@@ -107,14 +107,9 @@ def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | P
     """
     if 0 in shape or not len(shape):
         raise ImageFileError(f"{path}: empty, its shape is {tuple(shape)}. Export it again.")
+    check_invertible(affine, path)
     axes = np.asarray(affine, dtype=np.float64)[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
-    singular = not np.isfinite(affine).all() or not spacing.all()
-    if singular or abs(np.linalg.det(axes / spacing)) < _SMALLEST_VOLUME:
-        raise ImageFileError(
-            f"{path}: its affine is singular, with axes {axes.round(6).tolist()}. "
-            "Repair its header (in NIfTI the sform or qform), or export it again."
-        )
     check_spacing([size for size, length in zip(spacing, shape, strict=False) if length > 1], path)
     cosines = np.abs((axes / spacing).T @ (axes / spacing) - np.eye(3)).max()
     if cosines > _NOTICEABLE_SHEAR:
@@ -122,6 +117,18 @@ def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | P
         warn_once(
             f"{path}: its axes are up to {degrees:.2g} degrees off right angles. If the image looks skewed, "
             "repair its header, or resample it to axes at right angles."
+        )
+
+
+def check_invertible(affine: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
+    """Refuse, by an ``ImageFileError``, an affine ``(4, 4)`` that is not finite or singular."""
+    axes = np.asarray(affine, dtype=np.float64)[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    singular = not np.isfinite(affine).all() or not spacing.all()
+    if singular or abs(np.linalg.det(axes / spacing)) < _SMALLEST_VOLUME:
+        raise ImageFileError(
+            f"{path}: its affine is singular, with axes {axes.round(6).tolist()}. "
+            "Repair its header (in NIfTI the sform or qform), or export it again."
         )
 
 
