@@ -8,12 +8,13 @@ import datetime
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Events
+from monai.data import get_track_meta, set_track_meta
 from monai.utils import CommonKeys, ensure_tuple
 
 from monai_unetpp.bundles import find_bundle, read_metadata, read_network_names
@@ -238,6 +239,17 @@ def _check_channels(bundle: Path, paths: Sequence[str]) -> None:
         check_channel_order(path / "dataset.json", found, names)
 
 
+@contextlib.contextmanager
+def _tracking_metadata() -> Iterator[None]:
+    """Have MONAI keep affines, even if the program has switched them off by ``set_track_meta``."""
+    before = get_track_meta()
+    set_track_meta(True)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
+
+
 class _Run:
     """One run of an evaluator, recorded in its output folder."""
 
@@ -443,6 +455,7 @@ class _Run:
         items = dataset.data if isinstance(dataset, CaseDataset) else None
         return items if isinstance(items, list) and self.evaluator.savers else None
 
+    @_tracking_metadata()
     def run(self, progress: Progress) -> None:
         """Segment all cases; finished ones are recorded even after an interruption."""
         self._masks_of = {first_file(item): self._masks(item) for item in self._listed or []}

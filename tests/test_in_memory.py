@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, get_track_meta, set_track_meta
 from PIL import Image
 from runner_bundle import write_bundle
 
@@ -129,6 +129,19 @@ def test_further_axes_of_nibabel_are_kept(tiny, tmp_path):
     found = segment(nib.Nifti1Image(voxels, np.eye(4)), tiny)
     assert found.array.shape == nib.load(found.save(tmp_path / "labels.nii")).shape == voxels.shape
     assert found.image.shape == (4, 5, 6)
+
+
+def test_the_switch_for_metadata_does_not_matter(tiny):
+    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(4, 5, 6), np.diag([1.0, 2, 3, 1]))
+    expected = segment(image, tiny)
+    set_track_meta(False)
+    try:
+        found = segment(image, tiny)
+        assert not get_track_meta()
+    finally:
+        set_track_meta(True)
+    np.testing.assert_array_equal(found.array, expected.array)
+    np.testing.assert_array_equal(found.affine, image.affine)
 
 
 def test_each_process_of_torchrun_segments_its_own_image(of_path, hippocampus_bundle, path, monkeypatch):
