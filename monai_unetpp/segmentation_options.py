@@ -68,7 +68,7 @@ class SegmentationOptions:
             output does not depend on the size of the window.
         flips: axes of the image to flip at test time, 0 the first; ``[]`` for none, which is fastest.
         skip_constant: whether to run the network only once on windows that hold one and the same value throughout, such
-            as empty background. The labels stay the same.
+            as empty background. The labels stay the same, but for rounding, which instance norms amplify there.
         smooth: whether to resample probabilities instead of labels to the input's grid, for smoother borders.
         instances: whether to number every object, for bundles that segment many objects of one kind.
         slice_axis: for 2D bundles: the axis of volumes along which the slices are stacked, 0 the first, -1 the last.

@@ -68,7 +68,7 @@ class NestedSlidingWindowInferer(Inferer):
             This computes fewer voxels, but is only for networks whose output does not depend on the window size, as
             with batch norm: with instance norm another window size changes every voxel, and a warning says so.
         sw_batch_size: windows per batch. ``None`` uses one with OpenVINO, else as many as suit the device's free
-            memory; results do not depend on it beyond rounding.
+            memory; results do not depend on it beyond rounding, which instance norms amplify in constant windows.
         overlap: fraction of a window that overlaps with the next one, from 0 to below 1, for all axes or each. More is
             slower and smoother.
         mode: ``"gaussian"`` gives the centre of a window more weight than its edges; ``"constant"`` does not.
@@ -90,8 +90,8 @@ class NestedSlidingWindowInferer(Inferer):
             axes take ``2 ** n`` times as long. Flip only along axes that were flipped in training.
         skip_constant: run the network only once on equal constant windows. A window is constant if every channel has
             a single value after padding. The logits of the last constant window are reused if it had the same values.
-            Results are the same for every network that treats windows independently, and images with much empty
-            background take less time.
+            Results are the same for every network that treats windows independently, but for rounding, which instance
+            norms amplify in such windows; images with much empty background take less time.
         device: device for stitching and for the result; by default that of the inputs. The network runs where its
             weights are.
         runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
@@ -523,7 +523,7 @@ class NestedSlidingWindowInferer(Inferer):
         if not levels:
             raise TypeError(
                 f"network must have levels for levels={self.levels!r}, got {type(network).__name__}. Use a "
-                "NestedUNet, or levels=None."
+                "NestedUNet (of one that is wrapped, as by DataParallel, its .module), or levels=None."
             )
         if any(name.startswith(ADAPTIVE) for name in names):
             check_several_levels(levels)

@@ -744,6 +744,9 @@ def test_networks_that_do_not_fit(net, image):
         inferer(levels="mean")(image, three_channels)
     with pytest.raises(TypeError, match="network must have forward_levels"):
         inferer(levels="L1")(image, three_channels)
+    for levels in ("L1", "mean"):
+        with pytest.raises(TypeError, match=r"got DataParallel\. Use a NestedUNet \(.*wrapped.* its \.module\)"):
+            inferer(levels=levels)(image, torch.nn.DataParallel(net))
 
 
 @pytest.mark.gpu

@@ -123,7 +123,7 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
     if not hasattr(network, "forward_levels"):
         raise TypeError(
             f"network must have forward_levels for levels {list(levels)}, got {type(network).__name__}. Use a "
-            "NestedUNet, or levels=None."
+            "NestedUNet (of one that is wrapped, as by DataParallel, its .module), or levels=None."
         )
     if isinstance(levels, str) or not levels:
         raise ValueError(f"levels must be a non-empty list such as ['L1', 'L2'], or None, got {levels!r}.")
