@@ -196,15 +196,16 @@ class NestedUNet(nn.Module):
 
         Raises:
             ValueError: this network lacks the level.
+            RuntimeError: hooks compute weights, as those of ``torch.nn.utils.prune`` do until its ``remove``.
         """
         config = self._config.pruned(level)
         nodes, heads = nn.ModuleDict(), nn.ModuleDict()
         # make copies that can be trained, even if called in inference mode
         with torch.inference_mode(False):
             for name, releases in _released_names(config).items():
-                copied: Any = copy.deepcopy(self.nodes[name])
+                copied: Any = copy_module(self.nodes[name])
                 copied.releases, nodes[name] = releases, copied
-            heads[level] = copy.deepcopy(self.heads[level])
+            heads[level] = copy_module(self.heads[level])
         pruned = NestedUNet.__new__(NestedUNet)
         nn.Module.__init__(pruned)
         pruned._assemble(config, nodes, heads)
@@ -413,6 +414,19 @@ def _make_node(node: topology.Node, config: NestedUNetConfig, releases: list[str
         mode=config.upsample,
     )
     return DecoderNode(upsample, block, config.ceil_mode, predecessors, releases)
+
+
+def copy_module(module: nn.Module) -> nn.Module:
+    """A deep copy of a module; a ``RuntimeError`` with the remedy if a hook computes its weights."""
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as e:
+        if "deepcopy" not in str(e):
+            raise
+        raise RuntimeError(
+            "network must have weights of its own to be copied, not ones that a hook computes. Call remove of "
+            "torch.nn.utils.prune, or remove_weight_norm of torch.nn.utils, first."
+        ) from e
 
 
 def _checkpointed(node: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:

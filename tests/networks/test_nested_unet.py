@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -205,6 +206,15 @@ class TestPrune:
         pruned = net.prune("L1").train()
         pruned(torch.rand(2, 1, 8, 8, requires_grad=True))[0].sum().backward()
         assert (calls, pruned.use_checkpoint) == (["backward"], True)
+
+    def test_weights_that_a_hook_computes(self):
+        net, image = build(2), torch.rand(1, 1, 9, 8)
+        convolution = next(each for each in net.modules() if isinstance(each, nn.Conv2d))
+        torch.nn.utils.prune.l1_unstructured(convolution, "weight", 0.5)
+        with pytest.raises(RuntimeError, match=r"network must have weights of its own .*torch\.nn\.utils\.prune"):
+            net.prune("L1")
+        torch.nn.utils.prune.remove(convolution, "weight")
+        assert torch.equal(net.prune("L1")(image), net.forward_levels(image)["L1"])
 
     @pytest.mark.parametrize("level", ["L0", "L3", "l1", "", 1])
     def test_unknown_levels(self, level):

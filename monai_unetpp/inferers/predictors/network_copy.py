@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from torch import nn
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.folding import fold_batch_norms
 from monai_unetpp.networks.hashing import is_altered
+from monai_unetpp.networks.nested_unet import copy_module
 
 #: Whole numbers of the size of each value, at most half as long as those that they are multiplied in.
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
@@ -71,7 +71,7 @@ def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.M
     if is_plain_nested_unet(network) and (level is not None or levels is None):
         copied: nn.Module = network.prune(network.levels[-1] if level is None else level)
     else:
-        copied = copy.deepcopy(network)
+        copied = copy_module(network)
     return copied.eval().requires_grad_(False)
 
 
