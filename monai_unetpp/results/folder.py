@@ -194,20 +194,20 @@ class ResultFolder:
         Returns:
             Why files could not be written, one line each.
         """
-        began = time.monotonic()
         problems: list[str] = []
         try:
             # other processes may segment other images into the same folder, also where no shards are given
             with exclusively(self.path, by_file=self.shard[1] > 1) if self.path.is_dir() else nullcontext():
+                began = time.monotonic()  # without what other processes take
                 for write in (self._write_record, self._write_tables, self._write_volumes):
                     try:
                         write()
                     except (OSError, ValueError) as e:
                         problems.append(str(e))
+                self._took = time.monotonic() - began
         except OSError as e:  # there was no turn for this process
             problems.append(str(e))
         self._written = time.monotonic()
-        self._took = self._written - began
         return problems
 
     def _write_record(self) -> None:

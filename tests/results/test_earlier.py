@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import time
 from contextlib import contextmanager
 
 import nibabel
@@ -150,6 +151,18 @@ def test_a_result_that_replaces_another_is_recorded_at_once_unless_writing_takes
     assert rows_of(tmp_path) == [(name, "1", "7") for name in "abc"]
     runs = json.loads((tmp_path / "run.json").read_text())["runs"]
     assert [(run["started"], len(run["cases"])) for run in runs] == [("long", 0), ("second", 3)]
+
+
+def test_waiting_for_another_process_is_not_writing(tmp_path, monkeypatch):
+    @contextmanager
+    def waiting(*_, **__):
+        time.sleep(0.5)
+        yield
+
+    monkeypatch.setattr(results_folder, "exclusively", waiting)
+    folder = ResultFolder(tmp_path, {1: "cell"}, {"started": "now"})
+    folder.write()
+    assert folder._took < 0.5
 
 
 def test_results_of_the_same_name_and_another_suffix_keep_their_records(tmp_path):
