@@ -124,7 +124,8 @@ def error_slice(truth: npt.ArrayLike, prediction: npt.ArrayLike, spacing: Sequen
     true, predicted = np.asarray(truth), np.asarray(prediction)
     if true.ndim == 2:
         return None, 0
-    axis = max(range(3), key=lambda i: (round(spacing[i], 3), i))
+    # equal but for the rounding of an affine
+    axis = max(i for i in range(3) if spacing[i] >= max(spacing) * (1 - 1e-4))
     others = tuple(i for i in range(3) if i != axis)
     for voxels in (true != predicted, true != 0):
         count = voxels.sum(axis=others)

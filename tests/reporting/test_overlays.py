@@ -41,6 +41,7 @@ class TestErrorSlice:
     def test_last_axis_where_spacing_is_equal(self, truth):
         for spacing in ((1, 1, 1), (1.0, 1.0000000115, 1.0000000029)):
             assert error_slice(truth, np.roll(truth, 1, axis=0), spacing)[0] == 2
+        assert error_slice(truth, np.roll(truth, 1, axis=0), (4e-4, 1e-4, 1e-4))[0] == 0
 
     def test_no_error_shows_the_most_of_the_structure(self, truth):
         truth[:, :, 6] = 1
