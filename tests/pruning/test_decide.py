@@ -390,6 +390,13 @@ class TestGuards:
         if broken == "poor":
             assert decide(rows, POINTS, DICE, dataset="A", min_reference=0.2, **FAST).verdict == "prune"
 
+    def test_a_broken_reference_of_many_labels_is_told_of_three(self) -> None:
+        broken = rows_of({p: [0.3] * 40 for p in ("L1", "L2", "L3")})
+        rows = [dataclasses.replace(row, label=f"label {number}") for number in range(9) for row in broken]
+        summary = decide(rows, POINTS, DICE, dataset="A", **FAST).summary
+        assert summary.count("at L3 itself is 0.300") == 3
+        assert "of label 2 at L3 itself is 0.300, below 0.5; 6 more labels likewise, so it is no reference" in summary
+
     def test_a_broken_reference_counts_every_subject_once(self) -> None:
         # one subject has twelve cases that the deepest level misses, each of 29 others a good one
         names = [f"case_{number:03d}" for number in range(41)]

@@ -27,6 +27,8 @@ Role = Literal["choose", "confirm", "choose and report"]
 
 _STRICTEST: tuple[Verdict, ...] = ("keep", "inconclusive", "prune")
 _OPTIMISTIC = "; the same cases chose the level, so its figures are optimistic"
+#: Most labels whose reference is told to be unfit in one sentence; the table has all.
+_MOST_TOLD = 3
 _JOINT_TEXTS: tuple[dict[Verdict, str], dict[Verdict, str]] = (
     {
         "prune": "Prune to {level}: the deepest level that one of {count} data sets asks for ({names})",
@@ -355,7 +357,9 @@ def _summary(
         else:
             text += f"{on_cases} do not show whether {first.point} is worse by more than the margins ({guarded})"
         if test.held:
-            text += f"; {'; '.join(dict.fromkeys(test.held.values()))}, so it is no reference"
+            told = list(dict.fromkeys(test.held.values()))
+            more = f"; {counted(len(told) - _MOST_TOLD, 'more label')} likewise" if len(told) > _MOST_TOLD else ""
+            text += f"; {'; '.join(told[:_MOST_TOLD])}{more}, so it is no reference"
         if needed is not None:
             text += f"; about {needed} subjects would be needed for all tests together at 80 % power, if {supposing}"
     if role == "choose and report" and verdict == "prune":
