@@ -281,12 +281,12 @@ def _pairs_table(study: Mapping[str, Any]) -> str:
     pairs = study["embedded_isolated"]
     if not pairs:
         return ""
-    of = {row["name"]: row for row in study["rows"]}
+    of, seeds = {row["name"]: row for row in study["rows"]}, _all_seeds(study)
     columns = ["level", "trained in UNet++, then cut (IoU)", "trained alone (IoU)", "embedded minus alone (interval)"]
     rows = [
         [
             pair["level"],
-            *(_mean_sd(of[pair[kind]]["iou"], _all_seeds(study)) for kind in ("embedded", "isolated")),
+            *(_mean_sd(of[pair[kind]]["iou"], seeds) for kind in ("embedded", "isolated")),
             _interval(pair["iou_difference"]),
         ]
         for pair in pairs
