@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.data.datasets.labelled import list_cases
-from monai_unetpp.data.datasets.voxel_hash import hash_voxels
+from monai_unetpp.data.datasets.voxel_hash import hash_voxels, split_hash
 from monai_unetpp.files import hash_file, write_json
 from monai_unetpp.plain_values import from_plain
 
@@ -84,11 +85,14 @@ class TrainingRecord:
         """The role of a case with these voxels: ``"training"``, ``"selecting"``, or None for an untouched one.
 
         Args:
-            voxels: from :func:`hash_voxels`.
+            voxels: from :func:`hash_voxels`; axes that are reversed or exchanged make no other case.
         """
-        if voxels in self.training.values():
-            return "training"
-        return "selecting" if voxels in self.selecting.values() else None
+        return next((self._roles[part] for part in split_hash(voxels) if part in self._roles), None)
+
+    @functools.cached_property
+    def _roles(self) -> dict[str, str]:
+        named = {"selecting": self.selecting, "training": self.training}
+        return {part: role for role, cases in named.items() for each in cases.values() for part in split_hash(each)}
 
 
 def write_training_record(
@@ -184,10 +188,11 @@ def _decoded(path: Path, found: Any) -> TrainingRecord:
 
 def _joined(own: Mapping[str, str], earlier: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
     """Hashes by case, with those of earlier cases that are not there yet."""
-    joined = dict(own)
+    joined, parts = dict(own), {part for voxels in (*own.values(), *known) for part in split_hash(voxels)}
     for name, voxels in earlier.items():
-        if voxels not in joined.values() and voxels not in known:
+        if parts.isdisjoint(split_hash(voxels)):
             joined[f"{name} (earlier)" if name in joined else name] = voxels
+            parts.update(split_hash(voxels))
     return joined
 
 

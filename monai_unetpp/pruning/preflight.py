@@ -117,8 +117,11 @@ def check_data_sets(
         for name, each in _check_cases(plan, listed, ignore_labels[dataset]).items()
     }
     found |= {
-        case: dataclasses.replace(found[case], problem=same_image(files[case], f"{files[first]} ({first[0]})"))
+        case: dataclasses.replace(
+            each, problem=same_image(files[case], each, f"{files[first]} ({first[0]})", found[first])
+        )
         for case, first in repeated_images(found).items()
+        for each in [found[case]]
     }
     checked = {dataset: {name: each for (of, name), each in found.items() if of == dataset} for dataset in entries}
     if len(entries) > 1 and not plan.data.exclude_problems:

@@ -20,7 +20,7 @@ from monai_unetpp.data.datasets import case_check
 from monai_unetpp.data.datasets import check as check_module
 from monai_unetpp.data.datasets.labelled import LabelledCase
 from monai_unetpp.data.datasets.network_names import NetworkNames
-from monai_unetpp.data.datasets.voxel_hash import hash_voxels
+from monai_unetpp.data.datasets.voxel_hash import hash_voxels, split_hash
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
 SHAPE = (6, 5, 4)
@@ -379,7 +379,15 @@ def test_the_hash_of_voxels_is_that_of_their_shape_and_values_whatever_their_typ
     squeezed = np.squeeze(voxels) if voxels.size > 1 else voxels.reshape(1)
     plain = np.ascontiguousarray(squeezed, "<f4")
     expected = hashlib.sha256(repr(plain.shape).encode() + plain.tobytes()).hexdigest()
-    assert hash_voxels(voxels) == hash_voxels(np.asfortranarray(voxels)) == expected
+    found = hash_voxels(voxels)
+    assert found == hash_voxels(np.asfortranarray(voxels))
+    stored, axes = split_hash(found)
+    assert stored == expected
+    for axis in range(squeezed.ndim):
+        assert split_hash(hash_voxels(np.flip(squeezed, axis).T))[-1] == axes
+    changed = squeezed.copy()
+    changed.flat[0] += 1
+    assert axes not in split_hash(hash_voxels(changed))
     assert hash_voxels(np.array([0.0, -0.0])) == hash_voxels(np.zeros(2, np.uint8))
 
 

@@ -421,3 +421,24 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path, boxes, quick, cap
             run(intensity_network(), output_dir=tmp_path / "3", **how)
     assert main(["check", str(twice)]) != 0
     assert "the same image as" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scans_that_are_stored_along_other_axes_are_the_same_subjects(tmp_path, boxes, quick, capsys) -> None:
+    turned = shutil.copytree(boxes, tmp_path / "turned")
+    for path in turned.glob("*Tr/*.nii.gz"):
+        stored = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(stored.dataobj), stored.affine).slicer[::-1, :, ::-1], path)
+    with pytest.raises(
+        ValueError, match=r"case_00\.nii\.gz: the same image, .* order of axes, as .*\(boxes\); they would"
+    ):
+        run(intensity_network(), boxes, tmp_path / "1", confirm_dir=turned)
+    trained = recorded(tmp_path / "b", None, training=load_datalist(turned, "validation")[:1])
+    final = verdict(run(dataset_dir=boxes, output_dir=tmp_path / "2", **trained))
+    assert final.summary.startswith("No verdict, keep L2 for now: 1 of 20 judging cases were used for training")
+    content = json.loads((turned / "dataset.json").read_text())
+    (turned / "dataset.json").write_text(
+        json.dumps(content | {"training": [{key: str(boxes / path) for key, path in content["training"][0].items()}]})
+    )
+    assert main(["check", str(turned)]) != 0
+    assert "the same image, with other directions or another order of axes, as" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data.datasets.labelled import LabelledCase
-from monai_unetpp.data.datasets.voxel_hash import hash_voxels
+from monai_unetpp.data.datasets.voxel_hash import describe_repeat, hash_voxels, split_hash
 from monai_unetpp.data.formats.exhaustion import describe_case_failure
 from monai_unetpp.data.formats.grid import ImageGeometry, channel_axes, check_same_grid, voxel_ml
 from monai_unetpp.data.formats.image_errors import ImageFileError, describe_failure
@@ -202,12 +202,17 @@ def _counts(data: npt.NDArray[Any]) -> dict[int, int]:
 
 
 def repeated_images(checked: Mapping[_K, CheckedCase]) -> dict[_K, _K]:
-    """Sound cases with the same image as an earlier case, mapped to that case."""
+    """Sound cases with the same image as an earlier case, mapped to that case, in whatever directions of axes."""
     first: dict[str, _K] = {}
-    sound = {case: each.voxels for case, each in checked.items() if each.problem is None and each.voxels is not None}
+    sound = {
+        case: split_hash(each.voxels)[-1]
+        for case, each in checked.items()
+        if each.problem is None and each.voxels is not None
+    }
     return {case: first[voxels] for case, voxels in sound.items() if first.setdefault(voxels, case) != case}
 
 
-def same_image(image: str, first: str) -> str:
-    """The message about a duplicate image."""
-    return f"{image}: the same image as {first}; they would count as two subjects. Leave one of them out."
+def same_image(image: str, checked: CheckedCase, first: str, earlier: CheckedCase) -> str:
+    """The message about a duplicate image; both are what was found about it and the first."""
+    alike = describe_repeat(checked.voxels or "", earlier.voxels or "")
+    return f"{image}: {alike} {first}; they would count as two subjects. Leave one of them out."

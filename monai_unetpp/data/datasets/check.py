@@ -23,7 +23,7 @@ from monai_unetpp.data.datasets.network_names import (
     read_channel_names,
     wrong_channel_names,
 )
-from monai_unetpp.data.datasets.voxel_hash import keep_hash
+from monai_unetpp.data.datasets.voxel_hash import describe_repeat, keep_hash, split_hash
 from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.suffixes import is_picture_name
 from monai_unetpp.distributed import gather, rank, share
@@ -208,18 +208,19 @@ def _once(lists: _Lists) -> dict[LabelledCase, str]:
 def _repeated_cases(path: str | PathLike[str], lists: _Lists, checked: _Checked) -> Iterator[str]:
     """Cases that are listed twice, or have the same name or voxels as another one."""
     yield from _listed_twice(path, lists)
-    first_with: dict[str, tuple[Path, str]] = {}
+    first_with: dict[str, tuple[Path, str, str]] = {}
     for case, key in _once(lists).items():
         image, voxels = case.image[0], checked[case].voxels
-        first, of = (image, key) if voxels is None else first_with.setdefault(voxels, (image, key))
+        if voxels is None:
+            continue
+        first, of, its_voxels = first_with.setdefault(split_hash(voxels)[-1], (image, key, voxels))
+        alike = f"{describe_repeat(voxels, its_voxels)} {first}"
         if first == image:
             continue
         if key == of:
-            yield f"{image}: the same image as {first}, both in {key!r}. Leave one of them out."
+            yield f"{image}: {alike}, both in {key!r}. Leave one of them out."
         else:
-            yield (
-                f"{image} ({key}): the same image as {first} ({of}), a leak between the lists. Leave it out of {key!r}."
-            )
+            yield f"{image} ({key}): {alike} ({of}), a leak between the lists. Leave it out of {key!r}."
 
 
 def _listed_twice(path: str | PathLike[str], lists: _Lists) -> Iterator[str]:

@@ -25,6 +25,9 @@ _Image = str | PathLike[str] | Sequence[str | PathLike[str]] | npt.NDArray[Any]
 def hash_voxels(image: _Image) -> str:
     """SHA-256 of an image's shape and voxels, whatever the name, format, compression and header of its files.
 
+    After a colon comes a second hash, which stays the same where axes are reversed or exchanged, as when a scan is
+    stored again with other directions of its axes: see :func:`split_hash`.
+
     The image is a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one or in several files
     give the same hash. Axes of length 1 are ignored, and values are compared as float32. Of the colours of a picture,
     only the mean counts. Files whose hash is known are not read again unless they have changed.
@@ -36,6 +39,20 @@ def hash_voxels(image: _Image) -> str:
     if identity not in _known:
         _known[identity] = _hash_files(paths)
     return _known[identity]
+
+
+def split_hash(voxels: str) -> list[str]:
+    """The parts of a hash by :func:`hash_voxels`: images are the same if they share one.
+
+    Older records have the first part alone, so that other directions of the axes hide the image.
+    """
+    return voxels.split(":")
+
+
+def describe_repeat(voxels: str, first: str) -> str:
+    """How an image is like an earlier one that is the same, for messages: before its name."""
+    turned = "" if voxels == first else ", with other directions or another order of axes,"
+    return f"the same image{turned} as"
 
 
 def keep_hash(paths: Sequence[Path], voxels: str) -> None:
@@ -62,4 +79,12 @@ def _hash(voxels: npt.NDArray[Any]) -> str:
     plain = np.atleast_1d(np.add(np.squeeze(voxels), np.float32(0), dtype="<f4", order="C"))
     digest = hashlib.sha256(repr(plain.shape).encode())
     digest.update(plain.data)
-    return digest.hexdigest()
+    return f"{digest.hexdigest()}:{_hash_of_axes(plain.view('<u4'))}"
+
+
+def _hash_of_axes(bits: npt.NDArray[np.uint32]) -> str:
+    """SHA-256 of the sums along each axis, in either direction, in any order of axes: of integers they are exact."""
+    axes = range(bits.ndim)
+    sums = [bits.sum(axis=tuple(other for other in axes if other != axis), dtype="<u8") for axis in axes]
+    directions = [min(each.tobytes(), each[::-1].tobytes()) for each in sums]
+    return hashlib.sha256(b"".join(sorted(directions, key=lambda each: (len(each), each)))).hexdigest()
