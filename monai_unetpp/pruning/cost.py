@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import io
 import logging
 import math
 import operator
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -389,9 +390,11 @@ def _over_one_window(
 
 
 def _checkpoint_bytes(network: NestedUNet) -> int:
-    buffer = io.BytesIO()
-    torch.save(network.state_dict(), buffer)
-    return buffer.tell()
+    with tempfile.TemporaryDirectory() as folder:
+        # the name of a file is in it, once for every tensor
+        path = Path(folder) / "model.pt"
+        torch.save(network.state_dict(), path)
+        return path.stat().st_size
 
 
 def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:

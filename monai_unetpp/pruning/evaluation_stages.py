@@ -58,6 +58,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import parse_budget
 from monai_unetpp.pruning.scoring.arguments import Scoring
+from monai_unetpp.pruning.scoring.case_scores import remove_other_maps
 from monai_unetpp.pruning.scoring.folds import check_complete, check_truth, join_folds
 from monai_unetpp.pruning.scoring.levels import NothingScoredError, Scores, evaluate_levels, refuse_problems
 from monai_unetpp.pruning.scoring.prediction import Pipeline
@@ -334,7 +335,10 @@ def score(
                 uncertainty_dir=folder / "uncertainty" / name if as_given and plan.outputs.save_uncertainty else None,
                 progress=count,
             )
-            return evaluate_levels(plan.pipeline.network, entries, scoring)
+            scores = evaluate_levels(plan.pipeline.network, entries, scoring)
+            if scoring.uncertainty_dir is not None and rank() == 0:
+                remove_other_maps(scoring.uncertainty_dir, {row.case for row in scores.rows})
+            return scores
     except (ValueError, RuntimeError) as e:
         if as_given:
             raise

@@ -115,8 +115,8 @@ class Rules:
         max_case_drop: the size of a large drop of a single case, for guarded labels and metrics; large drops are
             weighed against large gains. A dict holds all limits; strings such as ``"dice=0.2"`` change single limits
             and leave the others at their defaults.
-        min_reference: the lowest mean Dice of a guarded label at the deepest level; below it there is no verdict, since
-            a broken level is no reference.
+        min_reference: the lowest mean Dice of a guarded label at the deepest level; below it no level can pass, since a
+            broken level is no reference.
         alpha: one-sided error level, above 0 and below 0.5.
         bootstrap_samples: resamples of the bootstrap.
         seed: of the bootstrap, of the split by ``confirm_share`` and of the measurements. The same rules and scores
@@ -149,7 +149,7 @@ class Rules:
         0.5,
         type=float,
         metavar="DICE",
-        help="lowest mean Dice of a guarded label at the deepest level; below it there is no verdict",
+        help="lowest mean Dice of a guarded label at the deepest level; below it no level can pass",
     )
     alpha: float = option(0.05, type=float, metavar="ALPHA", help="one-sided error level")
     bootstrap_samples: int = 9999

@@ -69,6 +69,9 @@ def complete(tmp_path_factory, boxes):
     bundle = make_prunable_bundle(root / "bundle")
     alone = root / "alone.pt"
     torch.save(half_blind_network().prune("L1").state_dict(), alone)
+    stale = root / "out" / "uncertainty" / "boxes" / "removed_uncertainty.nii.gz"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     with pytest.MonkeyPatch.context() as patch:
         measure_briefly(patch)
         patch.setattr("sys.argv", ["/usr/bin/monai-unetpp", *COMMAND.split()[1:]])
@@ -128,6 +131,7 @@ def test_costs_are_of_pruned_networks(complete):
         pruned = NestedUNet.from_checkpoint(root / "bundle" / "models" / "model.pt", level)
         assert result.costs[level].parameters == sum(p.numel() for p in pruned.parameters())
         assert result.costs[level].self_check.equal
+    assert result.costs["L1"].checkpoint_bytes == (root / "written" / "pruned" / "models" / "model.pt").stat().st_size
     assert result.costs["L1"].parameters < 5000 < result.costs["L2"].parameters
 
 

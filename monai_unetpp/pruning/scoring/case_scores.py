@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 _Array = npt.NDArray[Any]
 _Scores = dict[str, dict[str, LabelScore]]
+_MAP_SUFFIX = "_uncertainty.nii.gz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +222,7 @@ class CaseEvaluation:
         return error_auroc(entropy[scored], (named != truth)[scored])
 
     def _map_path(self, case: LabelledCase) -> Path:
-        return Path(self.scoring.uncertainty_dir or "") / f"{case.name}_uncertainty.nii.gz"
+        return Path(self.scoring.uncertainty_dir or "") / f"{case.name}{_MAP_SUFFIX}"
 
     def _recall(self, case: LabelledCase, source: LevelSource, content: str) -> CaseScores | None:
         if self.memory is None:
@@ -280,6 +281,13 @@ def _failed(case: LabelledCase, source: LevelSource, error: Exception) -> str:
     if isinstance(error, ImageFileError):
         return describe_failure(error)
     return f"{case.image[0]}: {describe_case_failure(error, str(case.image[0]), 'inference')}"
+
+
+def remove_other_maps(folder: str | PathLike[str], cases: Collection[str]) -> None:
+    """Remove the maps of disagreement of cases that an earlier run scored, but not this one."""
+    for path in Path(folder).glob(f"*{_MAP_SUFFIX}"):
+        if path.name.removesuffix(_MAP_SUFFIX) not in cases:
+            path.unlink()
 
 
 def _write_map(path: Path, values: _Array, case: LabelledCase, affine: _Array) -> None:
