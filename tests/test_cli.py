@@ -789,6 +789,17 @@ def test_a_user_without_a_name(run, stub_segment, monkeypatch):
     assert os.environ["USER"] == str(os.getuid())
 
 
+@pytest.mark.parametrize(("chosen", "expected"), [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+def test_waiting_threads_sleep_unless_the_user_chose_how_they_wait(run, stub_segment, monkeypatch, chosen, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    assert run("segment", "a", "-o", "O")[0] == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
 def applying(error):
     """``error`` as MONAI wraps it where a transform of a configuration fails."""
     wrapped = RuntimeError("applying transform <LoadImaged object at 0x7f>")
