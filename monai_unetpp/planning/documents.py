@@ -389,6 +389,7 @@ def bundle_metadata(plan: TrainingPlan) -> str:
         "name": safe_name(plan.name),
         "task": safe_name(f"Segmentation of {', '.join(labels[1:])}"),
         "description": f"A nested U-Net (UNet++) with {counted(len(plan['strides']), 'level')} that can be pruned",
+        "data_type": "nifti, png, tiff" if plan.spatial_dims == 2 else "nifti",
         "image_classes": f"{counted(len(plan.channels), 'channel')}: {', '.join(map(safe_name, plan.channels))}",
         "label_classes": f"single channel data, 0 is background, {named}",
         "pred_classes": f"{plan.out_channels} channels of logits, in the order of the label values",

@@ -25,8 +25,10 @@ _SUBJECTS_TO_SPLIT = 60
 _TRAINING = LISTS[0]
 
 
-def all_doubts(plan: PruningPlan, rows: Sequence[ScoreRow], cases: Sequence[LabelledCase]) -> tuple[str, ...]:
-    """Doubts about a plan, and about the cases of the data sets that choose."""
+def all_doubts(
+    plan: PruningPlan, rows: Sequence[ScoreRow], cases: Sequence[LabelledCase], *, out_of_fold: bool
+) -> tuple[str, ...]:
+    """Doubts about a plan, and about the cases of the data sets that choose, and their scores."""
     # the smallest data set, as each has a verdict of its own
     subjects = min(Counter(dataset for dataset, _ in {(row.dataset, row.subject) for row in rows}).values())
     edge, dims = statistics.median(map(shortest_edge, cases)), plan.pipeline.network.spatial_dims
@@ -34,7 +36,7 @@ def all_doubts(plan: PruningPlan, rows: Sequence[ScoreRow], cases: Sequence[Labe
         *doubts_of_rules(plan.rules),
         *doubts_of_split(subjects, plan.data.confirm_share),
         *doubts_of_subjects(plan.data),
-        *doubts_of_shared_subjects(plan.data, rows),
+        *(() if out_of_fold else doubts_of_shared_subjects(plan.data, rows)),
         *doubts_of_names(plan.pipeline.labels, plan.data.folders),
         *filter(None, [plan.data.unscored]),
         *doubts_of_tolerances(plan.pipeline.tolerance_mm, rows, edge, dims),
@@ -95,7 +97,7 @@ def doubts_of_subjects(data: EvaluationData) -> Iterator[str]:
 
 def doubts_of_shared_subjects(data: EvaluationData, rows: Sequence[ScoreRow]) -> Iterator[str]:
     """Judging subjects that have other cases in the training list of their data set, as a second scan."""
-    if data.scores or data.list_key == _TRAINING:
+    if data.list_key == _TRAINING:
         return
     for folder, name in zip(data.folders, data.names, strict=True):
         judging = {row.subject for row in rows if row.dataset == name}

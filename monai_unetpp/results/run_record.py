@@ -97,25 +97,38 @@ def is_finished(run: Mapping[str, Any]) -> bool:
 def collecting_warnings() -> Iterator[list[str]]:
     """Collect the warnings of this package inside the block, one line each; they are still logged.
 
-    Warnings that are logged once per file are logged again, so that none is missing from the block.
+    Warnings that are logged once per file are logged again, so that none is missing from the block. They are collected
+    also where the caller has chosen to be shown errors alone.
     """
     warn_once.cache_clear()
-    handler = _Collector()
     logger = logging.getLogger("monai_unetpp")
+    level, propagates, shown = logger.level, logger.propagate, logger.getEffectiveLevel()
+    handler = _Collector(shown, logger.parent if propagates else None)
     logger.addHandler(handler)
+    if shown > logging.WARNING:
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
     try:
         yield handler.lines
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates
 
 
 class _Collector(logging.Handler):
-    """Keeps warnings; errors are recorded as failures."""
+    """Keeps warnings; errors are recorded as failures.
 
-    def __init__(self) -> None:
+    Where only records from the level ``shown``, above that of warnings, are to be seen, it passes these on itself.
+    """
+
+    def __init__(self, shown: int, parent: logging.Logger | None) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
+        self.shown, self.parent = shown, parent
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.WARNING:
             self.lines.append(record.getMessage())
+        if self.parent is not None and logging.WARNING < self.shown <= record.levelno:
+            self.parent.callHandlers(record)

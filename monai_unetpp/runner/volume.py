@@ -109,11 +109,12 @@ def _checked(
         return axes
     wanted = reading["channels"]
     needed = " or ".join(f"{count}" for count in reading["spatial_dims"])
-    remedy = (
-        "Store the part that the network needs in a separate file."
-        if wanted == 1
-        else "Join the channels on the last axis of one file, or use monai-unetpp segment."
-    )
+    if len(shape) < min(reading["spatial_dims"]):
+        remedy = "Join the slices into one volume."
+    elif wanted == 1:
+        remedy = "Store the part that the network needs in a separate file."
+    else:
+        remedy = "Join the channels on the last axis of one file, or use monai-unetpp segment."
     raise ImageFileError(
         f"{path}: must have {needed} axes and {counted(wanted, 'channel')}, got shape {tuple(shape)}. {remedy}"
     )

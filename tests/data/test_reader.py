@@ -92,6 +92,18 @@ def test_channels_that_cannot_be(tmp_path: Path) -> None:
         load(path, channels=2)
 
 
+def test_values_that_single_precision_cannot_tell_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    voxels = np.arange(210).reshape(5, 6, 7)
+    load(save(tmp_path / "fine.nii.gz", (voxels + 2**16).astype(np.int32)))
+    assert caplog.records == []
+    load(save(tmp_path / "coarse.nii.gz", (voxels + 2**28).astype(np.int32)))
+    (record,) = caplog.records
+    assert "coarse.nii.gz: the values lie between 268435456 and 268435665, where those of single" in record.getMessage()
+    nib.save(nib.Nifti1Image(voxels + 2**50, AFFINE, dtype=np.int64), tmp_path / "equal.nii.gz")
+    with pytest.raises(ImageFileError, match=r"equal\.nii\.gz: the values .* Subtract a constant and save it again\."):
+        load(tmp_path / "equal.nii.gz")
+
+
 def test_files_for_other_than_all_channels_are_refused(tmp_path: Path, voxels: np.ndarray) -> None:
     paths = [save(tmp_path / f"{name}.nii.gz", voxels) for name in "ab"]
     assert load(paths, channels=2)[0].shape == (2, 5, 6, 7)

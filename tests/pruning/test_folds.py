@@ -121,6 +121,8 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds,
     (halves / "dataset.json").write_text(json.dumps(content, default=str))
     result = prune(plan_of(halves, tmp_path / "out", scores=tables, list_key="validation"))
     assert not any("no table of scores" in doubt for doubt in result.doubts)
+    in_memory = judge(folds, plan_of(halves, tmp_path / "in_memory", list_key="validation"))
+    assert not any("have other cases in its list" in doubt for doubt in (*result.doubts, *in_memory.doubts))
     assert result.rows == join_folds(folds, "boxes").rows
     assert "do not say how images were segmented" in result.settings["scores"]
     # which networks these tables are of is not known

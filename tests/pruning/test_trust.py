@@ -231,7 +231,6 @@ class TestDoubts:
         assert told.startswith("2 of 6 subjects of twice have other cases in its list 'training' (sub-03, sub-04): if")
         assert not list(doubts_of_shared_subjects(EvaluationData(folder), rows[2:]))
         assert not list(doubts_of_shared_subjects(EvaluationData(folder, list_key="training"), rows))
-        assert not list(doubts_of_shared_subjects(EvaluationData(folder, scores=["fold.csv"]), rows))
         (folder / "dataset.json").write_text(json.dumps({"validation": content["validation"]}))
         assert not list(doubts_of_shared_subjects(EvaluationData(folder), rows))
 

@@ -184,6 +184,18 @@ def test_warnings_are_collected_and_errors_are_not():
     assert lines == ["a.dcm: odd"]
 
 
+@pytest.mark.parametrize("of", ["", "monai_unetpp"])
+def test_warnings_are_collected_where_only_errors_are_shown(of, caplog):
+    package, child = logging.getLogger("monai_unetpp"), logging.getLogger("monai_unetpp.data.formats.dicom")
+    before = package.level, package.propagate
+    with caplog.at_level(logging.ERROR, of), collecting_warnings() as lines:
+        child.warning("a.dcm: odd")
+        child.error("b.dcm: failed")
+    assert lines == ["a.dcm: odd"]
+    assert [record.getMessage() for record in caplog.records] == ["b.dcm: failed"]
+    assert (package.level, package.propagate) == before
+
+
 def test_the_hash_of_several_files_does_not_depend_on_their_order(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"1")
     (tmp_path / "b.dcm").write_bytes(b"2")

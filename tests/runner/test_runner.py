@@ -639,6 +639,9 @@ def test_channels_must_be_joined_and_none_may_be_empty(tmp_path):
     with pytest.raises(ImageFileError, match=r"2 channels, got shape .* Join the channels on the last axis"):
         read_volume(one, reading)
     voxels = np.asarray(nibabel.load(one).dataobj)
+    nibabel.save(nibabel.Nifti1Image(voxels[0], np.eye(4)), tmp_path / "slice.nii")
+    with pytest.raises(ImageFileError, match=r"got shape \(8, 7\)\. Join the slices into one volume"):
+        read_volume(tmp_path / "slice.nii", reading | {"channels": 1})
     nibabel.save(nibabel.Nifti1Image(np.stack([voxels, voxels * 0], axis=-1), np.eye(4)), tmp_path / "both.nii")
     with pytest.raises(ImageFileError, match="all voxels of channel 1 have the value 0"):
         read_volume(tmp_path / "both.nii", reading)

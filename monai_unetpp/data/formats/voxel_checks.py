@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from monai_unetpp.data.formats.grid import warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError
+
+#: Steps of single precision that are a larger part of an image's range are worth a warning.
+_COARSE = 0.01
 
 
 def make_finite(
@@ -33,12 +37,23 @@ def make_finite(
 def check_not_constant(channels: Sequence[np.ndarray[Any, Any]], path: str | PathLike[str]) -> None:
     """Refuse, by an ``ImageFileError``, an image with a channel that has the same value everywhere.
 
-    Channels that mean something only together, as colours do, are given as one.
+    Networks compute in single precision, in which values may become equal; if it is coarse for them, a warning is
+    logged. Channels that mean something only together, as colours do, are given as one.
     """
     for number, voxels in enumerate(channels):
-        if voxels.min() == voxels.max():
-            of_channel = f" of channel {number}" if len(channels) > 1 else ""
+        of_channel = f" of channel {number}" if len(channels) > 1 else ""
+        low, high = float(voxels.min()), float(voxels.max())
+        if low == high:
             raise ImageFileError(
                 f"{path}: all voxels{of_channel} have the value {voxels.flat[0]}, so there is nothing to segment. "
                 "Export it again."
             )
+        step = max(abs(low), abs(high)) * float(np.finfo(np.float32).eps)
+        if step > _COARSE * (high - low):
+            told = (
+                f"{path}: the values{of_channel} lie between {low:.10g} and {high:.10g}, where those of single "
+                f"precision, in which networks compute, are {step:.2g} apart. Subtract a constant and save it again"
+            )
+            if np.float32(low) == np.float32(high):
+                raise ImageFileError(f"{told}.")
+            warn_once(f"{told}, or expect coarse results.")
