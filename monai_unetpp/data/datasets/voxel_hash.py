@@ -86,5 +86,7 @@ def _hash_of_axes(bits: npt.NDArray[np.uint32]) -> str:
     """SHA-256 of the sums along each axis, in either direction, in any order of axes: of integers they are exact."""
     axes = range(bits.ndim)
     sums = [bits.sum(axis=tuple(other for other in axes if other != axis), dtype="<u8") for axis in axes]
-    directions: list[bytes] = [min(each.tobytes(), each[::-1].tobytes()) for each in sums]
-    return hashlib.sha256(b"".join(sorted(directions, key=lambda each: (len(each), each)))).hexdigest()
+    directions = sorted(
+        (min(each.tobytes(), each[::-1].tobytes()) for each in sums), key=lambda each: (len(each), each)
+    )
+    return hashlib.sha256(b"".join(directions)).hexdigest()
