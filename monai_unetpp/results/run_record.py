@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -101,34 +102,64 @@ def collecting_warnings() -> Iterator[list[str]]:
     also where the caller has chosen to be shown errors alone.
     """
     warn_once.cache_clear()
+    handler = _Collector()
     logger = logging.getLogger("monai_unetpp")
-    level, propagates, shown = logger.level, logger.propagate, logger.getEffectiveLevel()
-    handler = _Collector(shown, logger.parent if propagates else None)
-    logger.addHandler(handler)
-    if shown > logging.WARNING:
-        logger.setLevel(logging.WARNING)
-        logger.propagate = False
-    try:
-        yield handler.lines
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagates
+    with _passing_warnings(logger):
+        logger.addHandler(handler)
+        try:
+            yield handler.lines
+        finally:
+            logger.removeHandler(handler)
 
 
 class _Collector(logging.Handler):
-    """Keeps warnings; errors are recorded as failures.
+    """Keeps warnings; errors are recorded as failures."""
 
-    Where only records from the level ``shown``, above that of warnings, are to be seen, it passes these on itself.
-    """
-
-    def __init__(self, shown: int, parent: logging.Logger | None) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
-        self.shown, self.parent = shown, parent
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.WARNING:
             self.lines.append(record.getMessage())
-        if self.parent is not None and logging.WARNING < self.shown <= record.levelno:
-            self.parent.callHandlers(record)
+
+
+class _Above(logging.Handler):
+    """Passes on to the logger above what is of some level or higher."""
+
+    def __init__(self, level: int, parent: logging.Logger) -> None:
+        super().__init__(level)
+        self.parent = parent
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.parent.callHandlers(record)
+
+
+_lock = threading.Lock()
+#: Blocks, in threads of their own, that need warnings, and what undoes the first one's changes.
+_passing = 0
+_restoring = ExitStack()
+
+
+@contextmanager
+def _passing_warnings(logger: logging.Logger) -> Iterator[None]:
+    """Let the handlers of a logger have warnings, though its caller may be shown only what is above them."""
+    global _passing
+    with _lock:
+        level, shown = logger.level, logger.getEffectiveLevel()
+        if not _passing and shown > logging.WARNING and logger.propagate and logger.parent is not None:
+            above = _Above(shown, logger.parent)
+            logger.addHandler(above)
+            logger.setLevel(logging.WARNING)
+            logger.propagate = False
+            _restoring.callback(logger.removeHandler, above)
+            _restoring.callback(logger.setLevel, level)
+            _restoring.callback(setattr, logger, "propagate", True)
+        _passing += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _passing -= 1
+            if not _passing:
+                _restoring.close()

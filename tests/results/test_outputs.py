@@ -194,6 +194,18 @@ def test_warnings_are_collected_where_only_errors_are_shown(of, caplog):
     assert lines == ["a.dcm: odd"]
     assert [record.getMessage() for record in caplog.records] == ["b.dcm: failed"]
     assert (package.level, package.propagate) == before
+    # in two threads, the block that began first may end first
+    with caplog.at_level(logging.ERROR, of):
+        first, second = collecting_warnings(), collecting_warnings()
+        first.__enter__()
+        lines = second.__enter__()
+        first.__exit__(None, None, None)
+        child.warning("c.dcm: odd")
+        second.__exit__(None, None, None)
+        child.warning("later")
+    assert lines == ["c.dcm: odd"]
+    assert [record.getMessage() for record in caplog.records] == ["b.dcm: failed"]
+    assert (package.level, package.propagate) == before
 
 
 def test_the_hash_of_several_files_does_not_depend_on_their_order(tmp_path):
