@@ -23,7 +23,12 @@ if TYPE_CHECKING:
         read_network_names,
     )
     from monai_unetpp.bundles.overview import BundleLevel, BundleOverview, list_overviews
-    from monai_unetpp.bundles.training_record import TrainingRecord, read_training_record, write_training_record
+    from monai_unetpp.bundles.training_record import (
+        TrainingRecord,
+        read_training_record,
+        warn_of_known_cases,
+        write_training_record,
+    )
     from monai_unetpp.files import hash_file
 
 _HOMES = {
@@ -40,7 +45,12 @@ _HOMES = {
         "read_network_names",
     ),
     ".overview": ("BundleLevel", "BundleOverview", "list_overviews"),
-    ".training_record": ("TrainingRecord", "read_training_record", "write_training_record"),
+    ".training_record": (
+        "TrainingRecord",
+        "read_training_record",
+        "warn_of_known_cases",
+        "write_training_record",
+    ),
     "monai_unetpp.files": ("hash_file",),
 }
 
@@ -64,6 +74,7 @@ __all__ = [
     "read_network_def",
     "read_network_names",
     "read_training_record",
+    "warn_of_known_cases",
     "weights_entry",
     "write_training_record",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -14,8 +15,11 @@ from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.data.datasets.labelled import list_cases
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels, split_hash
+from monai_unetpp.distributed import rank
 from monai_unetpp.files import hash_file, write_json
 from monai_unetpp.plain_values import from_plain
+
+logger = logging.getLogger(__name__)
 
 #: Key of ``metadata.json``. The record is beside the SHA-256 of the weights, and a pruned bundle inherits it.
 RECORD_KEY = "training_record"
@@ -174,6 +178,33 @@ def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
     metadata = read_metadata(bundle)
     # without the SHA-256 of other weights
     return None if RECORD_KEY not in metadata or any(hash_problems(bundle, metadata)) else read_training_record(bundle)
+
+
+def warn_of_known_cases(weights: str | PathLike[str], cases: Sequence[Mapping[str, Any]]) -> None:
+    """Warn where cases to score were used for training the weights, or for choosing them, as far as is recorded.
+
+    In a process group (``torchrun``), process 0 warns.
+
+    Args:
+        weights: as for :func:`find_training_record`.
+        cases: as from ``load_datalist``, with readable images.
+
+    Raises:
+        ValueError: a malformed record.
+    """
+    record = None if rank() else find_training_record(weights)
+    if record is None:
+        return
+    roles = [record.role_of(hash_voxels(case["image"])) for case in cases]
+    for role, used in (("training", "for training"), ("selecting", "to choose the weights")):
+        if known := roles.count(role):
+            logger.warning(
+                "%s: %d of %d cases were used %s, so their scores are optimistic. Score cases that took no part.",
+                weights,
+                known,
+                len(roles),
+                used,
+            )
 
 
 def _decoded(path: Path, found: Any) -> TrainingRecord:

@@ -18,6 +18,7 @@ from monai_unetpp.bundles.training_record import (
     put_training_record,
     read_training_record,
     save_training_record,
+    warn_of_known_cases,
     write_training_record,
 )
 from monai_unetpp.data.datasets.voxel_hash import hash_voxels
@@ -133,3 +134,24 @@ def test_trainings_in_epochs_record_their_cases_and_those_that_selected(head_bun
     assert (saver.cases, saver.selecting) == (["train"], selecting)
     assert saver.rule.startswith(rule)
     assert Path(saver.started_from) == head_bundle / "models" / "model.pt"
+
+
+def test_an_evaluation_tells_which_of_its_cases_are_known(files, tmp_path, caplog):
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"weights")
+    cases = [{"image": [str(files[name])], "truth": "label"} for name in ("first", "second", "changed")]
+    warn_of_known_cases(weights, cases)
+    assert not caplog.messages
+    first, second = (hash_voxels(files[name]) for name in ("first", "second"))
+    save_training_record(weights, TrainingRecord({"a": first, "b": second}, {"c": "other"}, LAST_AVERAGED))
+    warn_of_known_cases(weights, cases)
+    assert caplog.messages == [
+        f"{weights}: 2 of 3 cases were used for training, so their scores are optimistic. "
+        "Score cases that took no part."
+    ]
+    caplog.clear()
+    save_training_record(weights, TrainingRecord({}, {"a": first}, LAST_AVERAGED))
+    warn_of_known_cases(weights, cases[1:])
+    assert not caplog.messages
+    warn_of_known_cases(weights, cases)
+    assert "1 of 3 cases were used to choose the weights" in caplog.text
