@@ -90,5 +90,5 @@ def _with_underscores(argument: str) -> str:
 
 
 def _suggestion(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.7)
     return f". Did you mean {' or '.join(close)}?" if close else ""
