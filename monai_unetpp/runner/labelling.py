@@ -37,7 +37,10 @@ def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most
     ends = (*layout.starts[axis][1:], layout.padded_size[axis])
     for (begin, slab), end in zip(slabs, ends, strict=True):
         for position, logits in slab:
-            _add(sums, _parts((*position[:axis], 0, *position[axis + 1 :]), layout), logits, weights)
+            if layout.has_one_window:
+                planes = np.moveaxis(logits, axis + 1, 0)
+            else:
+                _add(sums, _parts((*position[:axis], 0, *position[axis + 1 :]), layout), logits, weights)
         for plane, line in zip(planes[: end - begin], written[begin:end], strict=True):
             if not np.isfinite(plane.sum()):
                 raise ValueError(_BROKEN)

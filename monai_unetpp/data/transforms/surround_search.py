@@ -164,7 +164,9 @@ def _commonest_on_border(
 
 def _border(image: _Array) -> _Array:
     """All values on the sides of ``(H, W[, D])``, flattened; those on edges are repeated."""
-    return np.concatenate([image.take(end, axis).ravel() for axis in range(image.ndim) for end in (0, -1)])
+    # np.take would copy images that are stored in another order of axes
+    sides = (image[(slice(None),) * axis + (end,)] for axis in range(image.ndim) for end in (0, -1))
+    return np.concatenate([side.ravel() for side in sides])
 
 
 def _commonest(values: _Array, tolerance: float) -> tuple[float, _Array]:
