@@ -15,7 +15,7 @@ import torch
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, load_network, read_metadata_entry, read_network_def
 from monai_unetpp.bundles.json_files import default_level, read_object
-from monai_unetpp.export.formats import FORMATS, Format
+from monai_unetpp.export.formats import FORMATS, Format, Runner
 from monai_unetpp.files import atomic_path, make_output_dir, write_json
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
@@ -239,7 +239,7 @@ def _write(
         fold_batch_norms(network)
         chosen.write(network, windows[0], dynamic_batch, temporary, extra)
         # the reader of the file is released before the file moves
-        difference = _largest_difference(chosen.load(temporary), windows, expected)
+        difference = _largest_difference(_loaded(chosen, temporary, target), windows, expected)
         if not difference <= chosen.tolerance:
             raise RuntimeError(
                 f"{target}: the exported network must agree with the network to {chosen.tolerance:g} of its largest "
@@ -250,6 +250,18 @@ def _write(
         for suffix in chosen.companions:
             os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
     return expected[0], difference
+
+
+def _loaded(chosen: Format, path: Path, target: Path) -> Runner:
+    try:
+        return chosen.load(path)
+    except RuntimeError as e:
+        # OpenVINO, for one, refuses ONNX in which an axis of one voxel is halved
+        reason = str(e).strip().splitlines()[-1]
+        raise RuntimeError(
+            f"{target}: the exported network could not be loaded to check it ({reason}). The file was not kept; give a "
+            "larger window_shape, or use another format."
+        ) from e
 
 
 def _largest_difference(

@@ -19,10 +19,7 @@ def confirming_cases(
     """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, the last one, or a share."""
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()
-    people: dict[_Case, str | None] = {}
-    for dataset, listed in entries.items():
-        for case, entry in zip(list_cases(listed), listed, strict=True):
-            people[dataset, case.name] = case.subject if subject_of_entry(entry) else None
+    people = known_subjects(entries)
     if data.confirm_dir is not None:
         last = list(entries)[-1]
         confirming = frozenset(case for case in people if case[0] == last)
@@ -30,6 +27,15 @@ def confirming_cases(
         confirming = _keep_back(people, list(entries), data.confirm_share or 0.0, seed)
     _check_other_data(people, confirming)
     return confirming
+
+
+def known_subjects(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[_Case, str | None]:
+    """The subject of each case by data set and name; None where nothing tells it."""
+    return {
+        (dataset, case.name): case.subject if subject_of_entry(entry) else None
+        for dataset, listed in entries.items()
+        for case, entry in zip(list_cases(listed), listed, strict=True)
+    }
 
 
 def draw_subjects(subjects: Iterable[str], share: float, seed: int = 0) -> set[str]:

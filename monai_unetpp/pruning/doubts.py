@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_unetpp.data import load_datalist, read_geometry
 from monai_unetpp.data.datasets.datalist import LISTS
@@ -15,6 +16,7 @@ from monai_unetpp.data.datasets.label_names import find_label_names
 from monai_unetpp.data.datasets.labelled import LabelledCase, list_cases
 from monai_unetpp.errors import counted, list_values
 from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.confirmation import known_subjects
 from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Rules
@@ -26,9 +28,14 @@ _TRAINING = LISTS[0]
 
 
 def all_doubts(
-    plan: PruningPlan, rows: Sequence[ScoreRow], cases: Sequence[LabelledCase], *, out_of_fold: bool
+    plan: PruningPlan,
+    entries: Mapping[str, Sequence[Mapping[str, Any]]],
+    rows: Sequence[ScoreRow],
+    cases: Sequence[LabelledCase],
+    *,
+    out_of_fold: bool,
 ) -> tuple[str, ...]:
-    """Doubts about a plan, and about the cases of the data sets that choose, and their scores."""
+    """Doubts about a plan, the data sets, and the cases of those that choose, and their scores."""
     # the smallest data set, as each has a verdict of its own
     subjects = min(Counter(dataset for dataset, _ in {(row.dataset, row.subject) for row in rows}).values())
     edge, dims = statistics.median(map(shortest_edge, cases)), plan.pipeline.network.spatial_dims
@@ -36,6 +43,7 @@ def all_doubts(
         *doubts_of_rules(plan.rules),
         *doubts_of_split(subjects, plan.data.confirm_share),
         *doubts_of_subjects(plan.data),
+        *doubts_of_common_subjects(entries),
         *(() if out_of_fold else doubts_of_shared_subjects(plan.data, rows)),
         *doubts_of_names(plan.pipeline.labels, plan.data.folders),
         *filter(None, [plan.data.unscored]),
@@ -92,6 +100,17 @@ def doubts_of_subjects(data: EvaluationData) -> Iterator[str]:
         yield (
             f"The training found the subjects of its own data set, {data.subjects_of}, by {' and '.join(rules)}. It is "
             "not applied to other data sets: if these are the same images in another place, or named alike, give it."
+        )
+
+
+def doubts_of_common_subjects(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    """Subjects with cases in several data sets, which count as different people there."""
+    homes = {(subject, dataset) for (dataset, _), subject in known_subjects(entries).items() if subject is not None}
+    counts = Counter(subject for subject, _ in homes)
+    if common := sorted(subject for subject, count in counts.items() if count > 1):
+        yield (
+            f"{counted(len(common), 'name')} of subjects in several data sets ({list_values(common)}): they count as "
+            "different people. If they are the same, leave them out of all but one."
         )
 
 

@@ -182,7 +182,7 @@ def _evaluate(scored: Scored, tell: Callable[[str], None], *, unchecked: bool) -
         stability=stability,
         between_sets=between_sets,
         exposures=exposures,
-        doubts=all_doubts(plan, scored.rows, scored.cases, out_of_fold=prepared.given is not None),
+        doubts=all_doubts(plan, prepared.entries, scored.rows, scored.cases, out_of_fold=prepared.given is not None),
         training_gap=training_gap(
             [row for each in scored.training for row in each.rows], scored.rows, plan.pipeline.network.levels
         ),

@@ -199,6 +199,17 @@ def test_a_missing_package_is_named(network, tmp_path, monkeypatch):
         export_network(network, tmp_path / "network.onnx", "onnx", (8, 8))
 
 
+def test_a_file_that_cannot_be_read_back_is_not_kept(network, tmp_path, monkeypatch):
+    def refuse(path):
+        raise RuntimeError("Exception from core.cpp:132:\nKernel is larger than the data\n")
+
+    monkeypatch.setitem(FORMATS, "torchscript", dataclasses.replace(FORMATS["torchscript"], load=refuse))
+    told = r"network.ts: .* could not be loaded to check it \(Kernel is larger than the data\).*larger window_shape"
+    with pytest.raises(RuntimeError, match=told):
+        export_network(network, tmp_path / "network.ts", "torchscript", (8, 8))
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestCheckpoints:
     @pytest.mark.slow
     def test_checkpoint(self, network, tmp_path):

@@ -105,7 +105,7 @@ def test_two_processes_agree_with_one(tmp_path):
     # both processes stop at the problem that only one of them has seen
     for (message, passes, _), _ in found:
         assert "cases of 'boxes' must be sound, got 1 of 5" in message
-        assert "got 5. Correct the label map; where a network is to learn the value, name it" in message
+        assert "got 5. Correct the label map. For training, name the value in labels" in message
         assert passes == 0
 
     evaluate = runpy.run_path(str(program))["evaluate"]

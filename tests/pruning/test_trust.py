@@ -29,6 +29,7 @@ from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.decision.samples import GuardSample, PointSamples
 from monai_unetpp.pruning.decision.stability import differences_between
 from monai_unetpp.pruning.doubts import (
+    doubts_of_common_subjects,
     doubts_of_rules,
     doubts_of_shared_subjects,
     doubts_of_split,
@@ -233,6 +234,17 @@ class TestDoubts:
         assert not list(doubts_of_shared_subjects(EvaluationData(folder, list_key="training"), rows))
         (folder / "dataset.json").write_text(json.dumps({"validation": content["validation"]}))
         assert not list(doubts_of_shared_subjects(EvaluationData(folder), rows))
+
+    def test_people_in_several_data_sets_count_twice(self):
+        first = [{"image": f"a/{name}.nii.gz", "label": "a/label.nii.gz"} for name in ("sub-01_T1w", "case_1")]
+        second = [
+            {"image": "b/other.nii.gz", "label": "b/label.nii.gz", "subject": "sub-01"},
+            {"image": "b/case_1.nii.gz", "label": "b/label.nii.gz"},
+        ]
+        (told,) = doubts_of_common_subjects({"a": first, "b": second})
+        assert told.startswith("1 name of subjects in several data sets (sub-01): they count as different people.")
+        assert not list(doubts_of_common_subjects({"a": first, "b": second[1:]}))
+        assert not list(doubts_of_common_subjects({"a": [*first, {**second[0], "image": "a/other.nii.gz"}]}))
 
     def test_margins_and_levels_that_say_little(self) -> None:
         assert list(doubts_of_rules(Rules())) == []

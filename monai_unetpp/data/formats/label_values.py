@@ -83,5 +83,6 @@ def check_label_values(found: Collection[int], values: Collection[int], path: st
     if unknown:
         raise ImageFileError(
             f"{path}: the label must hold 0 and {list_values(sorted({*values} - {0}))} only, got "
-            f"{list_values(unknown)}. Correct the label map; where a network is to learn the value, name it in labels."
+            f"{list_values(unknown)}. Correct the label map. For training, name the value in labels; for scoring, set "
+            "what the network does not know to 0, in a copy."
         )
