@@ -158,7 +158,7 @@ def _axes(name: str, value: Any, dims: int) -> list[int]:
 
 
 def _features(name: str, value: Any, dims: int) -> list[int]:
-    entries = _entries(name, value, _whole(1), dims)
+    entries = _entries(name, value, _whole(1), dims, like="8,16,32,64")
     if not LEAST_LEVELS < len(entries) <= MOST_LEVELS + 1:
         raise ValueError(
             f"{name} must have {LEAST_LEVELS + 1} to {MOST_LEVELS + 1} entries, one more than levels, got {value!r}. "
