@@ -40,6 +40,11 @@ _NORMALIZED = {
     "unit": "Each image is scaled to 0 to 1.",
     "inside": "Each image is normalised to mean 0 and deviation 1 inside its constant surround.",
 }
+#: What a switch that was set by hand does, where its reason is only that.
+_SWITCHED_ON = {
+    "crop_background": "A constant surround is set to 0, cropped away, and background in the result.",
+    "invert_bright_background": "Images with a bright background are inverted, so that all look alike.",
+}
 #: What becomes of the colours of pictures, by the number of channels.
 _COLOURS = {
     1: "Colours of pictures, where there are any, are averaged to one channel.",
@@ -243,8 +248,9 @@ def _preprocessing_text(plan: TrainingPlan) -> str:
     spacing = plan["spacing_mm"]
     if spacing is not None:
         lines.append(f"Resampling to {_joined(tuple(spacing))} mm. {escape(plan.reasons['spacing_mm'].text)}")
-    names = ("crop_background", "invert_bright_background")
-    lines += [escape(plan.reasons[name].text) for name in names if plan[name]]
+    for name, does in _SWITCHED_ON.items():
+        if plan[name]:
+            lines.append(does if name in plan.by_hand else escape(plan.reasons[name].text))
     by_hand = "normalization" in plan.by_hand
     lines.append(_NORMALIZED[plan["normalization"]] if by_hand else escape(plan.reasons["normalization"].text))
     lower, upper = plan["clip_percentiles"]

@@ -196,6 +196,17 @@ def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     assert "network" not in inference
 
 
+def test_switches_that_were_set_by_hand_are_described(tmp_path):
+    root = write_data_set(tmp_path / "cells", save_picture, {"cell": 7}, (48, 40), 1, {"0": "microscopy"})
+    switches = {"invert_bright_background": True, "crop_background": True}
+    settings = {"features": [2, 4, 4], "normalization": "volume", **switches}
+    plan(root, tmp_path / "bundle", settings=settings, measure=machine)
+    readme = (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    assert "\n- A constant surround is set to 0, cropped away, and background in the result.\n" in readme
+    assert "\n- Images with a bright background are inverted, so that all look alike.\n" in readme
+    assert "- Set by hand" not in readme
+
+
 @pytest.mark.slow
 def test_images_can_be_scaled_bent_and_split_into_objects(tmp_path):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 7}, (48, 40), 1, {"0": "microscopy"})
@@ -246,7 +257,7 @@ def test_some_patches_are_inverted_where_images_are(tmp_path, normalization, inv
     plan(root, tmp_path / "plain", settings=plain, measure=machine)
     steps = BundleConfig(tmp_path / "plain", "train.json").parse("train#augmentation").transforms
     assert not any(isinstance(step, RandLambdad) for step in steps)
-    assert "inverted" not in (tmp_path / "plain" / "docs" / "README.md").read_text()
+    assert "patch in twenty" not in (tmp_path / "plain" / "docs" / "README.md").read_text()
 
 
 @pytest.mark.slow
