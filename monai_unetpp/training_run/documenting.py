@@ -20,7 +20,7 @@ from monai_unetpp.errors import counted
 from monai_unetpp.files import atomic_path, write_json
 from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
+from monai_unetpp.pruning.points.tradeoffs import accuracy_of_each
 from monai_unetpp.pruning.report.opening import OF_OTHER_NETWORKS, out_of_fold_sentences
 from monai_unetpp.pruning.report.result_tables import UNSCORED, accuracy_table, worst_cases_table
 from monai_unetpp.pruning.results import Exposure, PruningResult
@@ -64,7 +64,7 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
     performance = None
     if result is not None:
         performance = _performance(bundle, result)
-        means = mean_accuracy_where_labelled(result.rows, [point.name for point in result.points])
+        means = accuracy_of_each(result.rows, [point.name for point in result.points])
         if means and not _out_of_fold(result):
             metrics = {f"mean_dice_{point}": round(mean, 4) for point, mean in means.items()}
             _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})

@@ -29,8 +29,8 @@ from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning import results, summary
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.points.tradeoffs import (
+    accuracy_of_each,
     mean_accuracy,
-    mean_accuracy_where_labelled,
     pareto_front,
     resampled_accuracy,
 )
@@ -237,7 +237,7 @@ def test_figures_beside_a_verdict_are_of_its_own_cases():
     confirmed = decision(tuple(confirming), "oslo", LABELS, "L2", "confirm")
     for decisions, own in (((chose,), choosing), ((chose, confirmed), confirming)):
         result = make_result(rows=rows, confirming=held, decisions=decisions)
-        means = mean_accuracy_where_labelled(own, ["L2", "L3"])
+        means = accuracy_of_each(own, ["L2", "L3"])
         (fact,) = (fact for fact in key_facts(result, summarise(result)) if "mean Dice" in fact.meaning)
         assert fact.value == format_difference("dice", means["L2"] - means["L3"])
         # the means of all cases stand without the differences of a part

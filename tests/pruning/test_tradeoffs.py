@@ -12,6 +12,7 @@ from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import State
 from monai_unetpp.pruning.points.tradeoffs import (
     ResampledAccuracy,
+    accuracy_of_each,
     by_utility,
     cost_value,
     front_of_labels,
@@ -186,6 +187,8 @@ class TestMeanAccuracy:
         false_positive = dataclasses.replace(row("L2", "a", "2", 0.0).score, state="false_positive", truth_ml=0)
         rows.append(ScoreRow("A", "2", "2", "L2", "a", false_positive))
         assert mean_accuracy(rows, ["L1", "L2"]) == {"L1": pytest.approx(0.75), "L2": pytest.approx(0.25)}
+        # but it is no perfect case where the level stands alone
+        assert accuracy_of_each(rows, ["L1", "L2"]) == {"L1": pytest.approx(0.5), "L2": pytest.approx(0.25)}
 
     @pytest.mark.parametrize(
         ("rows", "metric", "message"),

@@ -105,12 +105,15 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
     return {point: fmean(accuracies[point] for accuracies in by_dataset) for point in points}
 
 
-def mean_accuracy_where_labelled(
-    rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice"
-) -> dict[str, float]:
-    """:func:`mean_accuracy` of these points among others, on the data sets that have labels; empty if none has."""
-    known = with_labels([row for row in rows if row.point in points])
-    return mean_accuracy(known, points, metric) if known else {}
+def accuracy_of_each(rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice") -> dict[str, float]:
+    """The :func:`mean_accuracy` of each point alone, on the data sets that have labels; empty if none has.
+
+    A case in which a point rightly finds nothing is left out for this point, whatever the others find there: it does
+    not count as perfect.
+    """
+    known = with_labels(rows)
+    alone = {point: [row for row in known if row.point == point] for point in points}
+    return {point: mean_accuracy(own, [point], metric)[point] for point, own in alone.items() if own}
 
 
 def pareto_front(
@@ -214,9 +217,10 @@ def picked_levels(
     """
     if not rules.budgets and rules.utility_weight is None:
         return []
-    accuracy, picked = mean_accuracy_where_labelled(rows, levels), []
-    if not accuracy:
+    known, picked = with_labels([row for row in rows if row.point in levels]), []
+    if not known:
         return []
+    accuracy = mean_accuracy(known, levels)
     if rules.budgets:
         limits = [parse_budget(budget) for budget in rules.budgets]
         picked.append(within_budget(accuracy, costs, limits, rows, rules))

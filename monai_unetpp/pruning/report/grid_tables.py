@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND, METRICS
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
+from monai_unetpp.pruning.points.tradeoffs import accuracy_of_each
 from monai_unetpp.pruning.results import OperatingGrid, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS
 from monai_unetpp.pruning.summary import shown_labels
@@ -38,7 +38,7 @@ def grid_table(grid: OperatingGrid, result: PruningResult) -> Table:
     labels = [label for label in shown_labels(result) if label != FOREGROUND] or [FOREGROUND]
     names = [point.name for point in grid.points]
     rows = {label: [row for row in grid.rows if row.label == label] for label in labels}
-    means = {label: mean_accuracy_where_labelled(scores, names) for label, scores in rows.items()}
+    means = {label: accuracy_of_each(scores, names) for label, scores in rows.items()}
     points = sorted(grid.points, key=lambda point: grid.time_ratios[point.name].median)
     unit, scale = time_unit(cost.volume_latency_s.median for cost in grid.costs.values())
     records: list[dict[str, TableCell | str | None]] = []

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from monai_unetpp.errors import counted
 from monai_unetpp.metrics import METRICS
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
+from monai_unetpp.pruning.points.tradeoffs import accuracy_of_each
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
 from monai_unetpp.pruning.summary import ALL, Summary, deepest_point, is_confirmed, judged_rows, shown_loser, verdict
 from monai_unetpp.pruning.wording import (
@@ -71,7 +71,7 @@ def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
     for share, what in ((cost.parameter_share, "parameters"), (cost.memory_share, "peak memory")):
         if share is not None:
             facts.append(Fact(rough_percent(share), f"of the {what} of {deepest.name}"))
-    means = mean_accuracy_where_labelled(judged_rows(result, verdict(result)), [shown.name, deepest.name])
+    means = accuracy_of_each(judged_rows(result, verdict(result)), [shown.name, deepest.name])
     if means:
         own, other = (format_metric("dice", means[point.name]) for point in (shown, deepest))
         difference = format_difference("dice", means[shown.name] - means[deepest.name])

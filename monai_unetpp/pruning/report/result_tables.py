@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from monai_unetpp.errors import counted
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
-from monai_unetpp.pruning.points.tradeoffs import mean_accuracy_where_labelled
+from monai_unetpp.pruning.points.tradeoffs import accuracy_of_each
 from monai_unetpp.pruning.report.opening import verdict_in_words
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha, unseen_rate
@@ -424,7 +424,7 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
         if point.kind == "extra" or point == deepest:
             continue
         scores = [row for row in result.rows if dataset in (row.dataset, ALL)]
-        iou = mean_accuracy_where_labelled(scores, (point.name, deepest.name), "iou")
+        iou = accuracy_of_each(scores, (point.name, deepest.name), "iou")
         records.append(
             {
                 "Network": f"{point.name} of {deepest.name}, here",
