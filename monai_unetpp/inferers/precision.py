@@ -16,7 +16,9 @@ from monai_unetpp.inferers.window_run import device_of
 class PrecisionInferer(Inferer):
     """Run another inferer with the network under autocast, and return its results in float32.
 
-    Unlike ``amp=True`` of MONAI's engines this also works on a CPU, and keeps losses and stitching in float32.
+    Unlike ``amp=True`` of MONAI's engines this also works on a CPU, and keeps losses and stitching in float32. For
+    training in bf16 on a CPU, give the network to :func:`monai_unetpp.training.accelerate`, which keeps small patches
+    from wrong gradients.
 
     Args:
         inferer: the inferer to run; ``SimpleInferer`` by default.

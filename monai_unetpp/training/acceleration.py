@@ -1,4 +1,4 @@
-"""Faster training steps: memory format and convolutions of the network, torch.compile, and memory that is kept."""
+"""Faster training steps that stay right: memory format and convolutions, torch.compile, and memory that is kept."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ _TRIM_BYTES, _MMAP_BYTES, _MMAPS = 2**26, 2**25, 65536
 def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = False) -> nn.Module:
     """Speed up the training of a network in place; names and values of its weights stay the same.
 
-    On a CPU, with the GNU C library, this process also keeps the memory that it frees for the next step. With channels
-    last, some convolutions of volumes are computed in another way there; see :func:`.pad_depth`.
+    On a CPU, with the GNU C library, this process also keeps the memory that it frees for the next step. Some
+    convolutions of volumes are computed in another way there: see :func:`.pad_depth`, with channels last, and
+    :class:`.ShortAxisConv3d`, without which autocast to bfloat16 can give wrong gradients.
 
     Args:
         network: a nested U-Net in training, possibly wrapped for distributed training.
@@ -48,6 +49,9 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
         if device.type == "cpu":
             pad_depth(inner)
     if device.type == "cpu":
+        for module in inner.modules():
+            if type(module) is nn.Conv3d:
+                module.__class__ = ShortAxisConv3d
         keep_freed_memory()
     if compile and _can_compile(device):
         # in place, as a wrapper would change the names of the weights
@@ -89,6 +93,27 @@ class DepthPaddedConv3d(nn.Conv3d):
         )
 
 
+class ShortAxisConv3d(nn.Conv3d):
+    """A convolution in float32, also under autocast, where an axis of its input is shorter than its kernel.
+
+    On processors with AVX-512, oneDNN 3.11, as in torch 2.13, reads memory that nobody wrote for such inputs in
+    bfloat16: gradients of the weights are random numbers or NaN, and so are outputs of a single channel with channels
+    last. The lowest resolution of a small patch is such an input.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Convolve ``(B, C, D, H, W)``; ``torch.jit.script`` takes it too."""
+        depth, height, width = self.kernel_size
+        if input.shape[2] < depth or input.shape[3] < height or input.shape[4] < width:
+            with torch.autocast("cpu", enabled=False):
+                # another layer may have left its output in half precision
+                widened = input.to(self.weight.dtype)
+                convolved: torch.Tensor = self._conv_forward(widened, self.weight, self.bias)
+        else:
+            convolved = self._conv_forward(input, self.weight, self.bias)
+        return convolved
+
+
 def pad_depth(network: nn.Module) -> nn.Module:
     """Let the convolutions of a network pad the first axis themselves where that makes training faster.
 
@@ -104,7 +129,8 @@ def pad_depth(network: nn.Module) -> nn.Module:
 
 def _may_gain(module: nn.Module) -> bool:
     return (
-        type(module) is nn.Conv3d
+        isinstance(module, nn.Conv3d)
+        and type(module) in (nn.Conv3d, ShortAxisConv3d)
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
         and module.padding[0] > 0
