@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -99,12 +100,12 @@ def collecting_warnings() -> Iterator[list[str]]:
     """Collect the warnings of this package inside the block, one line each; they are still logged.
 
     Warnings that are logged once per file are logged again, so that none is missing from the block. They are collected
-    also where the caller has chosen to be shown errors alone.
+    also where the caller has chosen to be shown the errors of this package alone.
     """
     warn_once.cache_clear()
-    handler = _Collector()
     logger = logging.getLogger("monai_unetpp")
     with _passing_warnings(logger):
+        handler = _Collector(None if logger.hasHandlers() else logging.lastResort)
         logger.addHandler(handler)
         try:
             yield handler.lines
@@ -113,26 +114,37 @@ def collecting_warnings() -> Iterator[list[str]]:
 
 
 class _Collector(logging.Handler):
-    """Keeps warnings; errors are recorded as failures."""
+    """Keeps warnings; errors are recorded as failures. What would reach no other handler goes to ``otherwise``."""
 
-    def __init__(self) -> None:
+    def __init__(self, otherwise: logging.Handler | None) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
+        self.otherwise = otherwise
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.WARNING:
             self.lines.append(record.getMessage())
+        if self.otherwise is not None:
+            self.otherwise.handle(record)
 
 
 class _Above(logging.Handler):
-    """Passes on to the logger above what is of some level or higher."""
+    """Passes records on to the logger above."""
 
-    def __init__(self, level: int, parent: logging.Logger) -> None:
-        super().__init__(level)
+    def __init__(self, parent: logging.Logger) -> None:
+        super().__init__()
         self.parent = parent
 
     def emit(self, record: logging.LogRecord) -> None:
         self.parent.callHandlers(record)
+
+
+def _is_shown(record: logging.LogRecord, above: logging.Logger, level: int) -> bool:
+    """Whether a logger below ``above`` would log a record if ``above`` had this level."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger is not above and not logger.level:
+        logger = logger.parent
+    return logger is not above or record.levelno >= level
 
 
 _lock = threading.Lock()
@@ -143,18 +155,23 @@ _restoring = ExitStack()
 
 @contextmanager
 def _passing_warnings(logger: logging.Logger) -> Iterator[None]:
-    """Let the handlers of a logger have warnings, though its caller may be shown only what is above them."""
+    """Let a further handler of a logger have warnings, though its caller may be shown only what is above them."""
     global _passing
     with _lock:
         level, shown = logger.level, logger.getEffectiveLevel()
-        if not _passing and shown > logging.WARNING and logger.propagate and logger.parent is not None:
-            above = _Above(shown, logger.parent)
-            logger.addHandler(above)
+        if not _passing and shown > logging.WARNING:
+            if logger.propagate and logger.parent is not None:
+                above = _Above(logger.parent)
+                logger.addHandler(above)
+                logger.propagate = False
+                _restoring.callback(logger.removeHandler, above)
+                _restoring.callback(setattr, logger, "propagate", True)
+            hiding = functools.partial(_is_shown, above=logger, level=shown)
+            for handler in logger.handlers:
+                handler.addFilter(hiding)
+                _restoring.callback(handler.removeFilter, hiding)
             logger.setLevel(logging.WARNING)
-            logger.propagate = False
-            _restoring.callback(logger.removeHandler, above)
             _restoring.callback(logger.setLevel, level)
-            _restoring.callback(setattr, logger, "propagate", True)
         _passing += 1
     try:
         yield

@@ -4,6 +4,8 @@ import csv
 import hashlib
 import json
 import logging
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import nibabel as nib
@@ -206,6 +208,39 @@ def test_warnings_are_collected_where_only_errors_are_shown(of, caplog):
     assert lines == ["c.dcm: odd"]
     assert [record.getMessage() for record in caplog.records] == ["b.dcm: failed"]
     assert (package.level, package.propagate) == before
+
+
+@pytest.mark.parametrize("propagate", [True, False])
+def test_handlers_of_the_caller_are_shown_what_they_would_be_without_collecting(propagate, monkeypatch):
+    package, child = logging.getLogger("monai_unetpp"), logging.getLogger("monai_unetpp.data.formats.dicom")
+    shown: list[str] = []
+    own = logging.Handler()
+    own.emit = lambda record: shown.append(record.getMessage())  # type: ignore[method-assign]
+    monkeypatch.setattr(package, "handlers", [own])
+    monkeypatch.setattr(package, "propagate", propagate)
+    monkeypatch.setattr(package, "level", logging.ERROR)
+    monkeypatch.setattr(logging.getLogger("monai_unetpp.engines"), "level", logging.INFO)
+    logging.Logger.manager._clear_cache()  # type: ignore[attr-defined]
+    with collecting_warnings() as lines:
+        child.warning("a.dcm: odd")
+        child.error("b.dcm: failed")
+        logging.getLogger("monai_unetpp.engines").info("of a logger with a level of its own")
+    assert lines == ["a.dcm: odd"]
+    assert shown == ["b.dcm: failed", "of a logger with a level of its own"]
+    assert own.filters == []
+    assert package.propagate is propagate
+
+
+def test_warnings_are_shown_as_always_where_nothing_is_configured():
+    script = (
+        "import logging\n"
+        "from monai_unetpp.results import collecting_warnings\n"
+        "logger = logging.getLogger('monai_unetpp.engines')\n"
+        "with collecting_warnings() as lines: logger.warning('odd'); logger.error('failed'); logger.info('fine')\n"
+        "assert lines == ['odd']"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-2:] == ["odd", "failed"]
 
 
 def test_the_hash_of_several_files_does_not_depend_on_their_order(tmp_path):
