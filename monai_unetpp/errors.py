@@ -38,6 +38,11 @@ def is_deliberate(error: BaseException) -> bool:
     return not frames or not frames[-1].line or frames[-1].line.startswith("raise")
 
 
+def last_line(error: BaseException) -> str:
+    """The last line of an error's message, where libraries put the reason, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
 def in_encoding_of(stream: Any, text: str) -> str:
     """``text`` with what the encoding of a stream lacks escaped."""
     encoding = getattr(stream, "encoding", None) or "utf-8"

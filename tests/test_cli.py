@@ -125,6 +125,7 @@ def test_the_version(run):
         ([], "required: COMMAND"),
         (["paint"], "there is no command 'paint'"),
         (["segmnt", "a.nii.gz"], "there is no command 'segmnt'. Did you mean segment?"),
+        (["seg", "a.nii.gz"], "there is no command 'seg'. Did you mean segment?"),
         (["-v", "segment", "a.nii.gz"], "segment: error: -v must be given after the command."),
         (["--verbose", "segment", "a.nii.gz"], "--verbose must be given after the command."),
         (["segment", "a.nii.gz", "--bundle", "hippo"], "output_dir must name the folder for the results"),

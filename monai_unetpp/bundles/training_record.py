@@ -14,7 +14,7 @@ from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.data.datasets.labelled import list_cases
-from monai_unetpp.data.datasets.voxel_hash import hash_voxels, split_hash
+from monai_unetpp.data.datasets.voxel_hash import has_one_value, hash_voxels, split_hash
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import hash_file, write_json
 from monai_unetpp.plain_values import from_plain
@@ -91,7 +91,17 @@ class TrainingRecord:
         Args:
             voxels: from :func:`hash_voxels`; axes that are reversed or exchanged make no other case.
         """
-        return next((self._roles[part] for part in split_hash(voxels) if part in self._roles), None)
+        roles = {self._roles.get(part) for part in split_hash(voxels)}
+        return next((role for role in ("training", "selecting") if role in roles), None)
+
+    def role_of_image(self, image: str | PathLike[str] | Sequence[str | PathLike[str]]) -> str | None:
+        """The :meth:`role_of` an image's files; None for an image of one value, as all empty fields of view are alike.
+
+        Raises:
+            ImageFileError: a file that cannot be read.
+        """
+        role = self.role_of(hash_voxels(image))
+        return None if role is None or has_one_value(image) else role
 
     @functools.cached_property
     def _roles(self) -> dict[str, str]:
@@ -195,7 +205,7 @@ def warn_of_known_cases(weights: str | PathLike[str], cases: Sequence[Mapping[st
     record = None if rank() else find_training_record(weights)
     if record is None:
         return
-    roles = [record.role_of(hash_voxels(case["image"])) for case in cases]
+    roles = [record.role_of_image(case["image"]) for case in cases]
     for role, used in (("training", "for training"), ("selecting", "to choose the weights")):
         if known := roles.count(role):
             logger.warning(

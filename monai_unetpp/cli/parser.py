@@ -90,5 +90,6 @@ def _with_underscores(argument: str) -> str:
 
 
 def _suggestion(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.7)
+    begun = [each for each in names if len(name) > 2 and each.startswith(name)]
+    close = begun[:2] or difflib.get_close_matches(name, list(names), n=2, cutoff=0.7)
     return f". Did you mean {' or '.join(close)}?" if close else ""

@@ -15,6 +15,7 @@ import torch
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, load_network, read_metadata_entry, read_network_def
 from monai_unetpp.bundles.json_files import default_level, read_object
+from monai_unetpp.errors import last_line
 from monai_unetpp.export.formats import FORMATS, Format, Runner
 from monai_unetpp.files import atomic_path, make_output_dir, write_json
 from monai_unetpp.measuring.size import count_parameters
@@ -255,9 +256,9 @@ def _write(
 def _loaded(chosen: Format, path: Path, target: Path) -> Runner:
     try:
         return chosen.load(path)
-    except RuntimeError as e:
+    except Exception as e:  # ONNX Runtime has errors of its own
         # OpenVINO, for one, refuses ONNX in which an axis of one voxel is halved
-        reason = str(e).strip().splitlines()[-1]
+        reason = last_line(e)
         raise RuntimeError(
             f"{target}: the exported network could not be loaded to check it ({reason}). The file was not kept; give a "
             "larger window_shape, or use another format."

@@ -15,6 +15,7 @@ import torch
 
 from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
 from monai_unetpp.choices import RUNNER_NETWORKS, RUNNER_PRECISIONS
+from monai_unetpp.errors import last_line
 from monai_unetpp.export.export import NetworkExport, export_network, relative_difference
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
@@ -252,7 +253,7 @@ def _check_other_shapes(file: Path, network: NestedUNet, shape: Sequence[int], m
     except RuntimeError as e:
         raise NoTranslationError(
             "the network, once written, takes windows of one size only, so that the runner cannot choose them "
-            f"({str(e).strip().splitlines()[-1]}). Give --window_shape with one size per axis."
+            f"({last_line(e)}). Give --window_shape with one size per axis."
         ) from e
     if not relative_difference(torch.from_numpy(found), expected) <= FORMATS["openvino"].tolerance:
         raise NoTranslationError(

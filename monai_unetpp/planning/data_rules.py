@@ -363,14 +363,16 @@ def choose_bias_field(fingerprint: Fingerprint) -> Choice:
     return Choice(False, "Only MR has bias fields.")
 
 
-def choose_rotate90(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None = None) -> Choice:
-    """Whether patches are rotated by multiples of 90 degrees."""
+def choose_rotate90(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None = None, square: bool = True) -> Choice:
+    """Whether patches, which may be ``square``, are rotated by multiples of 90 degrees."""
     has_sides = fingerprint.left_right or sided(fingerprint.labels)
     if fingerprint.spatial_dims == 3 or _is_upright(fingerprint) or has_sides:
         return Choice(False, "Images of patients, and volumes, have a fixed orientation.")
     width, height = spacing_mm or fingerprint.median_spacing_mm
     if not math.isclose(width, height, rel_tol=_SQUARE):
         return Choice(False, "The pixels are not square, so that rotated images would be stretched.")
+    if not square:
+        return Choice(False, "patch_size, set by hand, is not square.")
     return Choice(
         True,
         f"Images called {' and '.join(fingerprint.channels)} are taken for ones without a fixed orientation, and have "

@@ -247,7 +247,8 @@ def _preprocessing_text(plan: TrainingPlan) -> str:
         lines.append(f"Volumes are taken as they are stored: they must be stored like those of the training{along}.")
     spacing = plan["spacing_mm"]
     if spacing is not None:
-        lines.append(f"Resampling to {_joined(tuple(spacing))} mm. {escape(plan.reasons['spacing_mm'].text)}")
+        reason = "" if "spacing_mm" in plan.by_hand else f" {escape(plan.reasons['spacing_mm'].text)}"
+        lines.append(f"Resampling to {_joined(tuple(spacing))} mm.{reason}")
     for name, does in _SWITCHED_ON.items():
         if plan[name]:
             lines.append(does if name in plan.by_hand else escape(plan.reasons[name].text))

@@ -57,6 +57,8 @@ def _like(name: str, value: object) -> str:
 
 def _whole(least: int, most: float = math.inf) -> _Check:
     def check(name: str, value: Any, dims: int) -> int:
+        # such as 1e3
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name} must be a whole number, got {value!r}. {_like(name, max(least, 1))}")
         if value < least:
@@ -71,7 +73,7 @@ def _whole(least: int, most: float = math.inf) -> _Check:
 def _number(low: float, high: float = math.inf, *, open_low: bool = True, open_high: bool = True) -> _Check:
     def check(name: str, value: Any, dims: int) -> float:
         if not _is_number(value):
-            raise TypeError(f"{name} must be a number, got {value!r}. {_like(name, 0.5)}")
+            raise TypeError(f"{name} must be a number, got {value!r}. {_like(name, max(0.5, 2 * low))}")
         above = value > low if open_low else value >= low
         below = value < high if open_high else value <= high
         if not (above and below):
@@ -90,7 +92,10 @@ def _is_none(value: Any) -> bool:
 
 def _optional(check: _Check) -> _Check:
     def check_unless_none(name: str, value: Any, dims: int) -> Any:
-        return None if _is_none(value) else check(name, value, dims)
+        try:
+            return None if _is_none(value) else check(name, value, dims)
+        except TypeError as e:
+            raise TypeError(f"{str(e).rstrip('.')}, or {name}=none.") from e
 
     return check_unless_none
 
@@ -114,17 +119,18 @@ def _one_of(allowed: Sequence[Any]) -> _Check:
     return check
 
 
-def _entries(name: str, value: Any, each: _Check, dims: int, like: str = "1,2") -> list[Any]:
+def _entries(name: str, value: Any, each: _Check, dims: int, like: str) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a list, got {value!r}. {_like(name, like)}")
     return [each(f"{_EVERY_ENTRY}{name.removeprefix(_EVERY_ENTRY)}", entry, dims) for entry in value]
 
 
-def _per_axis(each: _Check) -> _Check:
-    """One number for all axes, or one per axis."""
+def _per_axis(each: _Check, like: str) -> _Check:
+    """One number for all axes, or one per axis, ``like`` which it may be."""
 
     def check(name: str, value: Any, dims: int) -> Any:
-        entries = [each(name, value, dims)] * dims if _is_number(value) else _entries(name, value, each, dims)
+        all_like = ",".join([like] * dims)
+        entries = [each(name, value, dims)] * dims if _is_number(value) else _entries(name, value, each, dims, all_like)
         if len(entries) != dims:
             raise ValueError(f"{name} must have one number per axis, {dims}, got {value!r}. Give {dims} numbers.")
         return entries
@@ -137,7 +143,8 @@ def _per_level(more: int) -> _Check:
     fewest, most = LEAST_LEVELS + more, MOST_LEVELS + more
 
     def check(name: str, value: Any, dims: int) -> list[list[int]]:
-        entries = _entries(name, value, _per_axis(_whole(1)), dims, like="[2,2]" if more == 0 else "[3,3,3]")
+        like = "[2,2]" if more == 0 else "[3,3,3]"
+        entries = _entries(name, value, _per_axis(_whole(1), like[1]), dims, like)
         if not fewest <= len(entries) <= most:
             raise ValueError(
                 f"{name} must have {fewest} to {most} entries, for {LEAST_LEVELS} to {MOST_LEVELS} levels, got "
@@ -170,7 +177,7 @@ def _features(name: str, value: Any, dims: int) -> list[int]:
 def _range(name: str, value: Any, dims: int) -> list[float] | None:
     if _is_none(value):
         return None
-    entries = _entries(name, value, _number(-math.inf), dims)
+    entries = _entries(name, value, _number(-math.inf), dims, like="[-100,300,60,40]")
     if len(entries) != 4 or entries[0] >= entries[1] or entries[3] <= 0:
         raise ValueError(
             f"{name} must be the lowest and the highest intensity, mean and standard deviation, got {value!r}. Write "
@@ -180,7 +187,7 @@ def _range(name: str, value: Any, dims: int) -> list[float] | None:
 
 
 def _percentiles(name: str, value: Any, dims: int) -> list[float]:
-    entries = _entries(name, value, _number(0, 100, open_low=False, open_high=False), dims)
+    entries = _entries(name, value, _number(0, 100, open_low=False, open_high=False), dims, like="0.5,99.5")
     if len(entries) != 2 or entries[0] >= entries[1]:
         raise ValueError(
             f"{name} must be a lower and a higher percentile, 0 to 100, got {value!r}. Write it like {name}=0.5,99.5; "
@@ -190,7 +197,7 @@ def _percentiles(name: str, value: Any, dims: int) -> list[float]:
 
 
 def _ratios(name: str, value: Any, dims: int) -> list[float]:
-    entries = _entries(name, value, _number(0, 1e6, open_low=False, open_high=False), dims)
+    entries = _entries(name, value, _number(0, 1e6, open_low=False, open_high=False), dims, like="1,2")
     if not sum(entries):
         raise ValueError(f"{name} must have a number above 0, got {value!r}. Give another list.")
     return entries
@@ -208,14 +215,14 @@ def _weights(name: str, value: Any, dims: int) -> list[float]:
 
 SETTABLE: dict[str, _Check] = {
     "orientation": _optional(_one_of(("RAS",))),
-    "spacing_mm": _optional(_per_axis(_number(0))),
+    "spacing_mm": _optional(_per_axis(_number(0), "1.5")),
     "crop_background": _flag,
     "normalization": _one_of(NORMALIZATIONS),
     "clip_percentiles": _percentiles,
     "intensity_range": _range,
     "invert_bright_background": _flag,
     "gamma": _number(0, 10, open_high=False),
-    "patch_size": _per_axis(_whole(1)),
+    "patch_size": _per_axis(_whole(1), "32"),
     "strides": _per_level(0),
     "kernel_size": _per_level(1),
     "features": _features,
@@ -236,7 +243,7 @@ SETTABLE: dict[str, _Check] = {
     "bias_field": _flag,
     "rotate90": _flag,
     "flip_axes": _axes,
-    "window_shape": _per_axis(_whole(1)),
+    "window_shape": _per_axis(_whole(1), "32"),
     "overlap": _number(0, 0.9, open_low=False, open_high=False),
     "flips": _axes,
     "tolerance_mm": _number(0),

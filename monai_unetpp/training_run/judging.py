@@ -15,9 +15,7 @@ from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, hash_file, read_met
 from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.training_record import find_training_record
 from monai_unetpp.data import find_ignore_label
-from monai_unetpp.data.datasets.case_check import check_case
 from monai_unetpp.data.datasets.labelled import list_cases
-from monai_unetpp.data.datasets.voxel_hash import hash_voxels
 from monai_unetpp.distributed import rank
 from monai_unetpp.errors import counted, list_values
 from monai_unetpp.files import write_text
@@ -162,11 +160,9 @@ def check_start(init: str | PathLike[str] | None, judging: _Entries, folds: int,
     if record is None:
         return
     cases = list_cases(judging)
-    roles = [(case, record.role_of(hash_voxels(case.image))) for case in cases]
-    # as for the verdict, images of one value are not the same case although they are alike: these have no hash here
-    known = [(case.name, role) for case, role in roles if role is not None and check_case(case).voxels is not None]
-    trained = [name for name, role in known if role == "training"]
-    seen = trained or [name for name, _ in known]
+    roles = {case.name: record.role_of_image(case.image) for case in cases}
+    trained = [name for name, role in roles.items() if role == "training"]
+    seen = trained or [name for name, role in roles.items() if role is not None]
     if not seen:
         return
     what = "were used for training" if trained else "chose the weights of"

@@ -12,6 +12,7 @@ from PIL import Image
 from monai_unetpp import training
 from monai_unetpp.bundles import BundleConfig, find_bundle
 from monai_unetpp.bundles.training_record import (
+    BEST_ON_VALIDATION,
     LAST_AVERAGED,
     TrainingRecord,
     find_training_record,
@@ -155,3 +156,27 @@ def test_an_evaluation_tells_which_of_its_cases_are_known(files, tmp_path, caplo
     assert not caplog.messages
     warn_of_known_cases(weights, cases)
     assert "1 of 3 cases were used to choose the weights" in caplog.text
+
+
+def test_images_of_one_value_are_no_known_cases(tmp_path, caplog):
+    """All empty fields of view are alike."""
+    cases = []
+    for name in "ab":
+        for kind in ("image", "label"):
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}_{kind}.png")
+        cases.append({kind: str(tmp_path / f"{name}_{kind}.png") for kind in ("image", "label")})
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"weights")
+    record = TrainingRecord.of(cases[:1], rule=LAST_AVERAGED)
+    assert record.role_of(hash_voxels(tmp_path / "b_image.png")) == "training"
+    save_training_record(weights, record)
+    warn_of_known_cases(weights, cases[1:])
+    assert not caplog.messages
+
+
+def test_a_case_that_trained_and_selected_trained():
+    """Also if it selected as it is, and trained with other directions of its axes, which have a hash of their own."""
+    record = TrainingRecord({"a": "1:axes"}, {"b": "2:axes"}, BEST_ON_VALIDATION)
+    assert record.role_of("2:axes") == "training"
+    assert record.role_of("2") == "selecting"
+    assert record.role_of("3") is None

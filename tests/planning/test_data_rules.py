@@ -298,6 +298,7 @@ def test_images_of_oblong_pixels_are_not_rotated_by_right_angles():
     assert not data_rules.choose_rotate90(oblong).value
     assert data_rules.choose_rotate90(oblong, [0.01, 0.01]).value
     assert data_rules.choose_rotate90(square).value
+    assert not data_rules.choose_rotate90(square, square=False).value
 
 
 def test_several_channels_have_no_common_range_that_is_measured():

@@ -357,7 +357,7 @@ def test_images_that_passed_are_not_read_again_for_the_record_of_the_training(da
     expected = TrainingRecord.of(entries, rule="last")
     monkeypatch.setattr(voxel_hash, "_known", {})
     data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
-    monkeypatch.setattr(voxel_hash, "_hash_files", None)
+    monkeypatch.setattr(voxel_hash, "_voxels", None)
     assert TrainingRecord.of(entries, rule="last") == expected
     # nor in another process, which finds the check passed
     monkeypatch.setattr(voxel_hash, "_known", {})

@@ -34,11 +34,17 @@ def hash_voxels(image: _Image) -> str:
     """
     if isinstance(image, np.ndarray):
         return _hash(image)
-    paths = [Path(image)] if isinstance(image, (str, PathLike)) else [Path(path) for path in image]
+    paths = _paths(image)
     identity = file_state(paths)
     if identity not in _known:
-        _known[identity] = _hash_files(paths)
+        _known[identity] = _hash(_voxels(paths))
     return _known[identity]
+
+
+def has_one_value(image: str | PathLike[str] | Sequence[str | PathLike[str]]) -> bool:
+    """Whether all voxels of an image's files are equal: all empty fields of view are alike, and yet not the same."""
+    voxels = _voxels(_paths(image))
+    return bool(voxels.min() == voxels.max())
 
 
 def split_hash(voxels: str) -> list[str]:
@@ -60,10 +66,14 @@ def keep_hash(paths: Sequence[Path], voxels: str) -> None:
     _known[file_state(paths)] = voxels
 
 
-def _hash_files(paths: Sequence[Path]) -> str:
+def _paths(image: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
+    return [Path(image)] if isinstance(image, (str, PathLike)) else [Path(path) for path in image]
+
+
+def _voxels(paths: Sequence[Path]) -> npt.NDArray[Any]:
     if len(paths) > 1 and all(path.suffix.lower() != ".dcm" for path in paths):
-        return _hash(np.stack([np.squeeze(_read([path])) for path in paths], axis=-1))
-    return _hash(_read(paths))
+        return np.stack([np.squeeze(_read([path])) for path in paths], axis=-1)
+    return _read(paths)
 
 
 def _read(paths: Sequence[Path]) -> npt.NDArray[Any]:
