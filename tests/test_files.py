@@ -180,12 +180,20 @@ def test_texts_with_names_that_are_no_text(tmp_path):
     assert (tmp_path / "a.md").read_text() == "case \\udcff"
 
 
+def _wrapped(cause):
+    """As pydicom tells what the system says."""
+    error = OSError(f"With tag (7FE0,0010) got exception: {cause}")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded", "/tmp/other"),
         RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+        _wrapped(OSError(errno.ENOSPC, "No space left on device")),
     ],
 )
 def test_a_full_disk_names_the_file(tmp_path, error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import generate_uid
 
-from monai_unetpp.data import ImageFileError
+from monai_unetpp.data import ImageFileError, find_cases
 from monai_unetpp.data.formats.dicom import find_series, read_dicom
 from monai_unetpp.results import collecting_warnings
 
@@ -427,6 +428,61 @@ class TestFolders:
         with pytest.raises(ImageFileError, match=r"005\.dcm: its pixels are damaged or cut off"):
             read_dicom([tmp_path])
         assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("suffix", [".dcm", ""])
+    @pytest.mark.parametrize("lost", [[5], [0, 5], [0, 1, 2, 3, 4, 5]])
+    def test_links_to_missing_files_are_slices(self, tmp_path: Path, suffix: str, lost: list[int]) -> None:
+        """Also at the ends, where no gap tells of them, and where nothing was fetched."""
+        folder = write_all(tmp_path / "study" / "scan", datasets())
+        for k in range(6):
+            path = (folder / f"{k:03d}.dcm").rename(folder / f"{k:03d}{suffix}")
+            if k in lost:
+                path.unlink()
+                path.symlink_to(tmp_path / ".annex" / path.name)
+        (folder / "notes.txt").symlink_to(tmp_path / "missing")
+        told = refusal(folder)
+        assert (
+            f"{len(lost)} file{'s' * (len(lost) > 1)} that may be slices cannot be read, such as {lost[0]:03d}" in told
+        )
+        assert "(a link to a missing file). Fetch or copy them again, or remove them." in told
+        # and the folder is no less a case
+        assert [case["case"] for case in find_cases(tmp_path / "study")] == ["scan"]
+
+    @pytest.mark.parametrize("length", [0, 100])
+    def test_files_without_content_are_slices_if_they_are_named_alike(self, tmp_path: Path, length: int) -> None:
+        folder = write_all(tmp_path / "scan", datasets())
+        for path in folder.glob("*.dcm"):
+            path.rename(folder / f"1.2.840.{path.stem}")
+        for name in ("_SUCCESS", "README", ".done"):
+            (folder / name).write_bytes(bytes(length))
+        assert read_dicom([folder])[0].shape[2] == 6
+        last = folder / "1.2.840.005"
+        last.write_bytes(last.read_bytes()[:length])
+        assert "1 file that may be slices cannot be read, such as 1.2.840.005 (empty, or cut off)" in refusal(folder)
+
+    def test_files_that_may_not_be_opened_are_slices(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = write_all(tmp_path / "scan", datasets())
+        for path in folder.glob("*.dcm"):
+            path.rename(folder / path.stem)
+        opened = Path.open
+
+        def refuse(path: Path, *given: Any, **named: Any) -> Any:
+            if path.name == "005":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return opened(path, *given, **named)
+
+        monkeypatch.setattr(Path, "open", refuse)
+        assert "1 file that may be slices cannot be read, such as 005 (Permission denied)" in refusal(folder)
+
+    @pytest.mark.parametrize("name", ["SamplesPerPixel", "PhotometricInterpretation", "PixelRepresentation"])
+    def test_what_pixels_need_is_named(self, tmp_path: Path, name: str) -> None:
+        folder = write_all(tmp_path / "scan", datasets())
+        for path in folder.iterdir():
+            dataset = pydicom.dcmread(path)
+            del dataset[name]
+            dataset.save_as(path)
+        with pytest.raises(ImageFileError, match=rf"000\.dcm: has no {name}, which its pixels need. Export it again"):
+            read_dicom([folder])
 
     def test_text_named_dcm(self, tmp_path: Path) -> None:
         (tmp_path / "scan.dcm").write_text("no DICOM")

@@ -254,6 +254,23 @@ def test_one_series_by_number_description_or_uid(study, wanted):
     assert len(item["image"]) == 16
 
 
+@pytest.mark.parametrize(("number", "found"), [("", True), ("1", True), ("4", False)])
+def test_a_single_series_is_the_first_only_if_it_has_no_other_number(study, number, found):
+    for path in study.iterdir():
+        if not path.name.startswith("4_"):
+            path.unlink()
+            continue
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesNumber = number or None
+        dataset.save_as(path)
+    items = find_cases(study)
+    choose_series(items, "1")
+    (item,) = items
+    assert item["case"] == "study"
+    assert ("failure" not in item) is found
+    assert found or "has no DICOM series '1' that is a volume; it has 4: 'T4'" in item["failure"]
+
+
 def test_names_of_series_do_not_depend_on_which_are_wanted(study):
     for path in study.glob("[134]_*.dcm"):
         dataset = pydicom.dcmread(path)
@@ -326,7 +343,7 @@ def test_an_image_without_series_is_told_unless_all_are_wanted(caplog):
     assert "scan.nii.gz: holds no DICOM series; series 4 is not looked for." in caplog.text
 
 
-@pytest.mark.parametrize(("wanted", "fits"), [("4", True), ("1", True), ("all", True), ("3", False)])
+@pytest.mark.parametrize(("wanted", "fits"), [("4", True), ("all", True), ("3", False)])
 def test_the_series_of_a_file_that_is_named_must_be_the_one_that_is_wanted(study, wanted, fits, caplog):
     items = find_cases(study / "4_03.dcm")
     choose_series(items, wanted)
@@ -337,7 +354,7 @@ def test_the_series_of_a_file_that_is_named_must_be_the_one_that_is_wanted(study
 
 
 @pytest.mark.parametrize(
-    ("wanted", "fits"), [("4", True), ("T4", True), ("1", True), ("all", True), ("3", False), ("T1 mprage", False)]
+    ("wanted", "fits"), [("4", True), ("T4", True), ("1", False), ("all", True), ("3", False), ("T1 mprage", False)]
 )
 def test_the_only_series_of_a_folder_must_be_the_one_that_is_wanted(study, wanted, fits):
     for path in study.glob("[13]_*.dcm"):

@@ -37,6 +37,7 @@ from scipy.spatial.transform import Rotation
 
 from monai_unetpp.data import ImageFileError, VolumeReader, find_cases
 from monai_unetpp.data.formats.dicom import find_series, is_dicom_file, read_dicom, stack_series
+from monai_unetpp.data.formats.grid import warn_once
 
 SHAPE = (7, 6, 5)  # columns, rows, slices
 
@@ -433,4 +434,10 @@ def test_a_series_in_two_folders_is_told(tmp_path, caplog):
     write_all(tmp_path / "a", datasets[:3])
     write_all(tmp_path / "b", datasets[3:])
     assert [case["case"] for case in find_cases(tmp_path)] == ["a", "b"]
-    assert "files of one DICOM series in several folders: a, b. If each has a part, join them in one." in caplog.text
+    told = "files of one DICOM series in several folders: a, b. If each has a part, join them in one."
+    assert told in caplog.text
+    # as a pattern of the shell names them
+    caplog.clear()
+    warn_once.cache_clear()
+    find_cases([tmp_path / "a", tmp_path / "b"])
+    assert told in caplog.text

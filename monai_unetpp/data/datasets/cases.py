@@ -6,6 +6,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -13,7 +14,13 @@ from typing import Any
 
 from monai_unetpp.data.datasets.datalist import read_as_written, read_content, read_datalist, read_entries, read_form
 from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, Form, is_data_set, labelled_folders
-from monai_unetpp.data.formats.dicom import dicom_files, is_dicom_file, is_dicom_image, read_series_uid
+from monai_unetpp.data.formats.dicom import (
+    dicom_files,
+    is_dicom_file,
+    is_dicom_image,
+    lost_files,
+    read_series_uid,
+)
 from monai_unetpp.data.formats.grid import channel_axes, warn_once
 from monai_unetpp.data.formats.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.formats.naming import case_name, channel_of, entry_name, image_name, with_unique_names
@@ -145,6 +152,7 @@ def _collect(
             if strict:
                 raise ImageFileError(reason) from e
             cases.append({**_case(item), "failure": printable(reason)})
+    _warn_of_divided_series(cases)
     return cases, only_results
 
 
@@ -209,10 +217,16 @@ def _is_series(path: Path, folder: Path) -> bool:
     if os.path.islink(path) and Path(os.path.realpath(path)) in (real := Path(os.path.realpath(folder)), *real.parents):
         return False
     try:
-        return any(dicom_files(path))
+        return any(dicom_files(path)) or _is_lost(path)
     except OSError as e:
         logger.warning("%s: cannot be read (%s) and is skipped.", path, e.strerror)
         return False
+
+
+def _is_lost(folder: Path) -> bool:
+    """Whether a folder holds nothing but links to missing files, of which some may be slices."""
+    content = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return not any(map(os.path.exists, content)) and bool(lost_files(folder, ()))
 
 
 def _told_of(folder: Path, content: Sequence[Path], series: Sequence[Path], suffixes: tuple[str, ...]) -> list[str]:
@@ -225,9 +239,6 @@ def _told_of(folder: Path, content: Sequence[Path], series: Sequence[Path], suff
     if below:
         names = list_values([os.path.relpath(path, folder) for path in below])
         told.append(f"images in folders below are left out: {names}. Name these folders to segment them.")
-    for places in _divided_series(series):
-        names = list_values([path.name for path in places])
-        told.append(f"files of one DICOM series in several folders: {names}. If each has a part, join them in one.")
     return told
 
 
@@ -257,14 +268,23 @@ def _is_image(path: Path, suffixes: tuple[str, ...]) -> bool:
         return False
 
 
-def _divided_series(folders: Sequence[Path]) -> list[list[Path]]:
-    """Folders that hold files of the same DICOM series, together."""
+def _warn_of_divided_series(cases: Sequence[Mapping[str, Any]]) -> None:
+    """Tell of folders that hold files of the same DICOM series."""
+    images = [case["image"] for case in cases if "failure" not in case and isinstance(case["image"], str)]
+    folders = [Path(image).absolute() for image in images if os.path.isdir(image)]
     by_uid: dict[str, list[Path]] = {}
     for folder in folders if len(folders) > 1 else ():
-        uid = read_series_uid(next(dicom_files(folder)))
+        uid = ""
+        with suppress(OSError, StopIteration):  # what is wrong is told when it is read
+            uid = read_series_uid(next(dicom_files(folder)))
         if uid:
             by_uid.setdefault(uid, []).append(folder)
-    return [places for places in by_uid.values() if len(places) > 1]
+    for places in by_uid.values():
+        if len(places) > 1:
+            where = places[0].parent
+            names = list_values([path.name if path.parent == where else str(path) for path in places])
+            told = f"files of one DICOM series in several folders: {names}. If each has a part, join them in one."
+            warn_once(f"{where}: {told}")
 
 
 def _formats(suffixes: tuple[str, ...]) -> str:

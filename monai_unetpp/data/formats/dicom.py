@@ -11,6 +11,7 @@ import dataclasses
 import filecmp
 import logging
 import os
+import re
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -33,9 +34,13 @@ if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
 logger = logging.getLogger(__name__)
 
 _PREAMBLE_LENGTH = 128
+#: Suffixes of slices, which often have none.
+_SLICE_SUFFIXES = ("", ".dcm", ".ima")
 #: How names of DICOM SEGs beside results end.
 _SEG_ENDING = "seg.dcm"
 _MOST_SERIES_TOLD = 8
+#: Elements without which stored values mean nothing.
+_OF_PIXELS = ("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation")
 _INTEGERS = (np.int16, np.uint16, np.int32, np.uint32, np.int64)
 
 
@@ -82,6 +87,42 @@ def is_dicom_file(path: str | Path) -> bool:
 def dicom_files(folder: str | Path) -> Iterator[Path]:
     """The DICOM files of ``folder`` sorted by name, without those of subfolders, and without results."""
     return (path for path in sorted(Path(folder).iterdir()) if not path.name.startswith(".") and is_dicom_image(path))
+
+
+def lost_files(folder: str | Path, slices: Sequence[Path]) -> dict[Path, str]:
+    """Files of ``folder`` that may be further slices beside these and cannot be read, each with the reason.
+
+    They are links to missing files and files that may not be opened, unless their suffix says that they are no slices;
+    and files without content whose names differ from those of slices by digits alone.
+    """
+    known, alike = set(slices), {_without_digits(path) for path in slices}
+    lost = {}
+    for path in sorted(Path(folder).iterdir()):
+        if path.name.startswith(".") or path in known or os.path.isdir(path):
+            continue
+        named_alike = _without_digits(path) in alike
+        if named_alike or path.suffix.lower() in _SLICE_SUFFIXES or path.suffix[1:].isdigit():
+            reason = _why_lost(path, named_alike)
+            if reason:
+                lost[path] = reason
+    return lost
+
+
+def _why_lost(path: Path, named_alike: bool) -> str:
+    if os.path.islink(path) and not os.path.exists(path):
+        return "a link to a missing file"
+    try:
+        if os.path.isfile(path):
+            with path.open("rb") as file:
+                short = len(file.read(_PREAMBLE_LENGTH)) < _PREAMBLE_LENGTH
+            return "empty, or cut off" if short and named_alike else ""
+    except OSError as e:
+        return e.strerror or type(e).__name__
+    return ""
+
+
+def _without_digits(path: Path) -> str:
+    return re.sub(r"\d+", "0", path.name)
 
 
 def is_dicom_image(path: str | Path) -> bool:
@@ -161,6 +202,12 @@ def find_series(paths: Sequence[Path]) -> list[DicomSeries]:
         names = list(dicom_files(folder)) if given.is_dir() else list(paths)
         if any(name.parent != folder for name in names):
             raise ImageFileError(f"{given}: files of several folders were given. Put the series into one folder.")
+        lost = lost_files(given, names) if given.is_dir() else {}
+        for path, reason in lost.items():
+            raise ImageFileError(
+                f"{given}: {counted(len(lost), 'file')} that may be slices cannot be read, such as {path.name} "
+                f"({reason}). Fetch or copy them again, or remove them."
+            )
         if not names:
             raise ImageFileError(f"{folder}: holds no DICOM files. Name a folder with one DICOM series in it.")
         images = _distinct(_images(names, given), given)
@@ -305,6 +352,10 @@ def _checked_syntax(dataset: Dataset, path: Path) -> UID:
         native = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = native
     syntax: UID = dataset.file_meta.TransferSyntaxUID
+    missing = [name for name in _OF_PIXELS if name not in dataset]
+    # of a file that was cut off, more is missing
+    if missing and "PixelData" in dataset:
+        raise ImageFileError(f"{path}: has no {missing[0]}, which its pixels need. Export it again.")
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError as e:

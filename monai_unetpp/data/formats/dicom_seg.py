@@ -44,7 +44,7 @@ _FORMS = {
 #: Functional groups that a DICOM SEG takes over if they are shared.
 _SHARED = ("PixelMeasuresSequence", "PlaneOrientationSequence")
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-_LARGEST_DESCRIPTION = 64
+_LARGEST_DESCRIPTION, _LARGEST_NUMBER = 64, 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +181,7 @@ class DicomSegSaved(MapTransform):
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=self._descriptions(),
             series_instance_uid=UID(),
-            series_number=100 + int(images[0].get("SeriesNumber") or 0),
+            series_number=_series_number(images[0]),
             sop_instance_uid=UID(),
             instance_number=1,
             manufacturer=MARK,
@@ -284,8 +284,14 @@ def _check_needed(given: Path, planes: Sequence[DicomPlane]) -> None:
         raise ImageFileError(f"{given}: is of no class of DICOM that a DICOM SEG can name. Leave --dicom_seg out.")
     if "Enhanced" in kind and len({plane.path for plane in planes}) > 1:
         raise ImageFileError(
-            f"{given}: has several files of the class {kind}, but a DICOM SEG refers to one. Leave --dicom_seg out."
+            f"{given}: has several files of the class {kind}, but a DICOM SEG refers to one. Name one file, or leave "
+            "--dicom_seg out."
         )
+
+
+def _series_number(image: Any) -> int:
+    """A number beyond those of a study's images, as far as DICOM allows."""
+    return min(100 + int(image.get("SeriesNumber") or 0), _LARGEST_NUMBER)
 
 
 def _name_of_class(uid: str) -> str:

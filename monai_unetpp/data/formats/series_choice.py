@@ -23,9 +23,9 @@ ALL_SERIES = "all"
 def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
     """Replace each folder with several series by the wanted ones; a single series, or file, must be of the wanted.
 
-    The number of the series is appended to the name of the case, except in a folder with a single one, where 1 always
-    is its number; where another case is called so already, ``series_`` stands before the number. A folder without the
-    series gets a ``failure``.
+    The number of the series is appended to the name of the case, except in a folder with a single one, where 1 is its
+    number if it has none; where another case is called so already, ``series_`` stands before the number. A folder
+    without the series gets a ``failure``.
 
     Args:
         items: cases from :func:`monai_unetpp.data.find_cases`; changed in place.
@@ -38,7 +38,8 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> None:
         # where they cannot be read, why is told when the case is loaded
         if series is not None and not series and wanted != ALL_SERIES and "failure" not in item:
             logger.warning("%s: holds no DICOM series; series %s is not looked for.", first_file(item), wanted)
-        if not series or (len(series) == 1 and wanted in (ALL_SERIES, "1")):
+        # a single series without a number is the first
+        if not series or (len(series) == 1 and (wanted == ALL_SERIES or (wanted == "1" and not series[0].number))):
             arranged.append(item)
             continue
         folder = Path(item["image"])
