@@ -176,6 +176,31 @@ def _cut(folder: Path) -> None:
     _is_known(scan)
 
 
+@KIND.situation("series: the last slice is a link to a file that was not fetched (datalad)", REFUSED, "a missing file")
+def _not_fetched(folder: Path) -> None:
+    scan = write_all(folder / "scan", _slices())
+    last = max(scan.iterdir())
+    last.unlink()
+    last.symlink_to(folder / ".git" / "annex" / last.name)
+    _is_known(scan)
+
+
+@KIND.situation("series: the last of files without suffix is empty", REFUSED, "empty, or cut off")
+def _without_content(folder: Path) -> None:
+    scan = write_all(folder / "scan", _slices())
+    for path in scan.iterdir():
+        path.rename(path.with_suffix(""))
+    max(scan.iterdir()).write_bytes(b"")
+    _is_known(scan)
+
+
+@KIND.situation("series: an empty file called `_SUCCESS` beside it")
+def _marker(folder: Path) -> None:
+    scan = write_all(folder / "scan", _slices())
+    (scan / "_SUCCESS").touch()
+    _is_known(scan)
+
+
 @KIND.situation("series: compressed without loss (RLE)")
 def _run_lengths(folder: Path) -> None:
     datasets = _slices()

@@ -72,6 +72,16 @@ def test_a_folder_is_dicom_whatever_its_name_ends_in(
     assert [case["image"] for case in find_cases(tmp_path, pictures=True)] == [str(folder), str(series)]
 
 
+@pytest.mark.parametrize("suffix", [".img", ".raw"])
+def test_slices_with_the_suffix_of_another_format(suffix, series, tmp_path, voxels, caplog):
+    for path in series.iterdir():
+        if path.suffix == ".dcm":
+            path.rename(path.with_suffix(suffix))
+    np.testing.assert_array_equal(load(series)[0], voxels)
+    assert find_cases(series) == find_cases(tmp_path) == [{"image": str(series), "case": "brain.mri"}]
+    assert not caplog.text
+
+
 def test_files_of_several_folders(series: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     moved = shutil.copy(series / "slice07.dcm", tmp_path / "other")

@@ -16,6 +16,7 @@ from monai_unetpp.data.datasets.datalist import read_as_written, read_content, r
 from monai_unetpp.data.datasets.forms import VOXEL_SUFFIXES, Form, is_data_set, labelled_folders
 from monai_unetpp.data.formats.dicom import (
     dicom_files,
+    has_dicom_prefix,
     is_dicom_file,
     is_dicom_image,
     lost_files,
@@ -190,12 +191,12 @@ def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any
     content = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     # keep pipes and broken links: the reader reports them
     files = [path for path in content if path.name.lower().endswith(suffixes) and not os.path.isdir(path)]
-    files = [path for path in files if header_beside(path) is None]
+    files = [path for path in files if header_beside(path) is None and not _is_slice(path)]
     images = [path for path in files if not is_result(path)]
     results = len(files) - len(images)
     if results:
         logger.info("%s: %d earlier results are left out.", folder, results)
-    others = (path for path in content if not path.name.lower().endswith(_KNOWN_SUFFIXES))
+    others = (path for path in content if not path.name.lower().endswith(_KNOWN_SUFFIXES) or _is_slice(path))
     series = [folder] if any(map(is_dicom_image, others)) else []
     series += [path for path in content if _is_series(path, folder)]
     if images or series:
@@ -208,6 +209,11 @@ def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any
     if below:
         raise ImageFileError(f"{folder}: holds no image, but folders below do. Name them: {list_values(below)}.")
     raise ImageFileError(f"{folder}: holds no image. Name a file, or a folder with {_formats(suffixes)} files.")
+
+
+def _is_slice(path: Path) -> bool:
+    """Whether ``path`` is a slice of DICOM with the suffix of another format."""
+    return path.suffix.lower() in (".img", ".raw") and has_dicom_prefix(path)
 
 
 def _is_series(path: Path, folder: Path) -> bool:
@@ -251,6 +257,7 @@ def _folders_below(folder: Path, segmented: Collection[Path], suffixes: tuple[st
         # of a DICOM series, dcm2niix puts the NIfTI file beside it
         ends = suffixes if here in segmented else ""
         seen = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(ends))[:_MOST_FILES]
+        seen = [name for name in seen if not (here in segmented and _is_slice(here / name))]
         if number and any(_is_image(here / name, suffixes) for name in seen):
             found.append(here)
         if number >= _MOST_FOLDERS:

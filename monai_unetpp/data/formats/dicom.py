@@ -76,12 +76,21 @@ def is_dicom_file(path: str | Path) -> bool:
         return False
     if path.suffix.lower() == ".dcm":
         return True
+    start = _start_of(path)
+    return start[_PREAMBLE_LENGTH:] == b"DICM" or _starts_with_elements(start)
+
+
+def has_dicom_prefix(path: Path) -> bool:
+    """Whether ``path`` is a DICOM file beyond doubt, such as a slice whose suffix is one of NIfTI, like ``.img``."""
+    return os.path.isfile(path) and _start_of(path)[_PREAMBLE_LENGTH:] == b"DICM"
+
+
+def _start_of(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            start = file.read(_PREAMBLE_LENGTH + 4)
+            return file.read(_PREAMBLE_LENGTH + 4)
     except OSError:
-        return False
-    return start[_PREAMBLE_LENGTH:] == b"DICM" or _starts_with_elements(start)
+        return b""
 
 
 def dicom_files(folder: str | Path) -> Iterator[Path]:
