@@ -69,9 +69,10 @@ def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as e:
         # pydicom, for one, wraps what the system says
-        said = (each.errno for each in (e, e.__cause__, e.__context__) if isinstance(each, OSError))
-        number = next((each for each in said if each is not None), None)
-        if number not in _DISK_ERRORS and (number is not None or not any(word in str(e) for word in _DISK_WORDS)):
+        said = [each.errno for each in (e, e.__cause__, e.__context__) if isinstance(each, OSError)]
+        number = next((each for each in said if each in _DISK_ERRORS), None)
+        other = isinstance(e, OSError) and e.errno is not None
+        if number is None and (other or not any(word in str(e) for word in _DISK_WORDS)):
             raise
         reason = os.strerror(number) if number is not None else "no space is left on the device, or a quota is reached"
         message = f"{path}: cannot be written ({reason}). Free space there, or choose another folder."

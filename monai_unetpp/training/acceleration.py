@@ -96,7 +96,7 @@ class DepthPaddedConv3d(nn.Conv3d):
 class ShortAxisConv3d(nn.Conv3d):
     """A convolution in float32, also under autocast, where an axis of its input is shorter than its kernel.
 
-    On processors with AVX-512, oneDNN 3.11, as in torch 2.13, reads memory that nobody wrote for such inputs in
+    On processors with AVX-512, oneDNN 3.12, as in torch 2.13, reads memory that nobody wrote for such inputs in
     bfloat16: gradients of the weights are random numbers or NaN, and so are outputs of a single channel with channels
     last. The lowest resolution of a small patch is such an input.
     """
