@@ -45,6 +45,7 @@ from monai_unetpp.pruning.report.result_tables import (
     cost_table,
     glance_table,
     stability_table,
+    trade_offs_table,
 )
 from monai_unetpp.pruning.report.worst_cases import save_overlay
 from monai_unetpp.pruning.results import (
@@ -252,6 +253,18 @@ def test_figures_beside_a_verdict_are_of_its_own_cases():
         assert glance.notes[0].endswith(f"over the cases of “oslo” that {part} the level.")
     whole = make_result(rows=rows, decisions=(decision(rows, "oslo", LABELS, "L2"),))
     assert "Dice difference" in accuracy_table(whole, summarise(whole), "oslo").columns
+
+
+def test_trade_offs_tell_where_an_empty_case_counts():
+    result = make_result()
+    assert trade_offs_table(result).notes == ()
+    empty = next(row for row in result.rows if row.score.state == "both_empty" and row.point == "L2")
+    found = LabelScore("false_positive", 0.0, 0.0, 9.0, 0.0, 1.0, 1.0, 0.0)
+    rows = tuple(dataclasses.replace(row, score=found) if row is empty else row for row in result.rows)
+    (note,) = trade_offs_table(make_result(rows=rows)).notes
+    assert note.startswith("Accuracies here count 1 for a point that rightly finds nothing")
+    points = [point.name for point in result.points]
+    assert accuracy_of_each(rows, points)["L1"] < mean_accuracy(rows, points)["L1"]
 
 
 def single(level: str = "L3", verdict: str = "keep", summary: str = "Keep L3.") -> PruningResult:

@@ -55,6 +55,10 @@ from monai_unetpp.reporting.tables import Table, TableCell, Tone
 _MEGA = 1e6
 _GIGA = 1e9
 _GLANCE_LABELS = 4
+_EMPTY_COUNTS = (
+    "Accuracies here count 1 for a point that rightly finds nothing where another finds something; tables of accuracy "
+    "leave such a case out."
+)
 
 EARLIER_RULES = "earlier rules"
 """The entry of ``result.settings`` with other rules by which the same cases were judged before."""
@@ -451,7 +455,12 @@ def trade_offs_table(result: PruningResult) -> Table:
         {"Rule": rule_in_words(t.rule), "Picks": ", ".join(t.points) or "none", "Why": t.reason}
         for t in result.trade_offs
     ]
-    return Table.of("Trade-offs", records, words=("Rule", "Picks", "Why"))
+    empty, wrong = (
+        {(row.dataset, row.case, row.label) for row in result.rows if row.score.state == state}
+        for state in ("both_empty", "false_positive")
+    )
+    notes = [_EMPTY_COUNTS] if records and empty & wrong else []
+    return Table.of("Trade-offs", records, words=("Rule", "Picks", "Why"), notes=notes)
 
 
 def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
