@@ -234,7 +234,7 @@ FRAMES_REFUSED: dict[str, tuple[list[Dataset], str]] = {
     "gap": (_frames([0, 1, 2, 6, 7, 8]), r"8 mm between frame 3 and frame 4, elsewhere 2 mm; about 3 are missing"),
     "echoes": (
         _frames([0, 1, 2] * 2, lambda k: {"MREchoSequence": {"EffectiveEchoTime": 10.0 + k // 3}}),
-        r"3 of its 6 slices lie at the position of another.*EffectiveEchoTime \(10\.0, 11\.0\)",
+        r"3 of its 6 slices lie at the position of another.*EffectiveEchoTime \(10\.0, 11\.0\)\. Export each kind",
     ),
     "b-values": (
         _frames([0, 1, 2] * 2, lambda k: {"MRDiffusionSequence": {"DiffusionBValue": 1000.0 * (k // 3)}}),

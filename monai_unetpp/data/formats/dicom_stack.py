@@ -30,7 +30,6 @@ _KINDS = ("EchoTime", "EffectiveEchoTime", "InversionTime", "DiffusionBValue")
 _ROUNDING = 0.05
 #: Entries of ImageType for magnitude, phase, real and imaginary part.
 _COMPONENTS = ("M", "P", "R", "I")
-_SPLIT = "Put each kind into a folder of its own."
 _EXPORT = f"Export the series again with the position of every slice. {CONVERT.replace('Convert', 'Or convert')}"
 
 
@@ -60,6 +59,12 @@ def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomP
     return ordered, _affine(origin, orientation, spacing, step)
 
 
+def _split(planes: Sequence[DicomPlane]) -> str:
+    """What to do with slices of several kinds."""
+    of_one_file = len({plane.path for plane in planes}) == 1
+    return "Export each kind as a file of its own." if of_one_file else "Put each kind into a folder of its own."
+
+
 def _check_common(planes: Sequence[DicomPlane], given: Path) -> None:
     localizers = [plane for plane in planes if plane.is_localizer]
     if 0 < len(localizers) < len(planes):
@@ -69,13 +74,13 @@ def _check_common(planes: Sequence[DicomPlane], given: Path) -> None:
         )
     sizes = Counter(f"{plane.size[0]} x {plane.size[1]}" for plane in planes)
     if len(sizes) > 1:
-        raise ImageFileError(f"{given}: its slices have several sizes in pixels: {_counted(sizes)}. {_SPLIT}")
+        raise ImageFileError(f"{given}: its slices have several sizes in pixels: {_counted(sizes)}. {_split(planes)}")
     for name in COMMON:
         values = Counter(plane.attributes[name] for plane in planes if plane.attributes[name])
         # ITK writes every slice as a study of its own, unless it is given one; de-identification may do alike
         if len(values) > 1 and not (name in ("StudyInstanceUID", "PatientID") and len(values) == len(planes)):
             told = "" if name == "PatientID" else f": {_counted(values)}"  # messages must not identify patients
-            raise ImageFileError(f"{given}: its slices differ in {name}{told}. {_SPLIT}")
+            raise ImageFileError(f"{given}: its slices differ in {name}{told}. {_split(planes)}")
     sources = Counter(plane.scale_source for plane in planes)
     if len(sources) > 1:
         raise ImageFileError(
@@ -101,7 +106,7 @@ def _check_complete(planes: Sequence[DicomPlane], given: Path) -> None:
         raise ImageFileError(f"{given}: its PixelSpacing is {spacings.min():g} mm. {_EXPORT}")
     if np.ptp(spacings, axis=0).max() > _LARGEST_SPACING_DIFFERENCE * spacings.min():
         texts = Counter(f"{row:g} x {column:g} mm" for row, column in spacings)
-        raise ImageFileError(f"{given}: its slices have several pixel spacings: {_counted(texts)}. {_SPLIT}")
+        raise ImageFileError(f"{given}: its slices have several pixel spacings: {_counted(texts)}. {_split(planes)}")
 
 
 def _common_orientation(planes: Sequence[DicomPlane], given: Path) -> _Array:
@@ -119,7 +124,7 @@ def _common_orientation(planes: Sequence[DicomPlane], given: Path) -> _Array:
         odd = planes[min(groups, key=len)[0]].label
         raise ImageFileError(
             f"{given}: its slices have {len(groups)} orientations, of {list_values(sizes)} slices; {odd} is not "
-            f"parallel to the others. Localizers and other mixed views do not form a volume. {_SPLIT}"
+            f"parallel to the others. Localizers and other mixed views do not form a volume. {_split(planes)}"
         )
     return _orthonormal(orientations.mean(axis=0), given)
 
@@ -174,7 +179,7 @@ def _difference(planes: Sequence[DicomPlane], places: _Array) -> str:
     if not found:
         return "no attribute tells them apart. Remove the copies, or export one scan alone."
     differences = "; ".join(f"{name} ({list_values(values)})" for name, values in found.items())
-    return f"they differ in {differences}. {_SPLIT}"
+    return f"they differ in {differences}. {_split(planes)}"
 
 
 def _fit(planes: Sequence[DicomPlane], positions: _Array, normal: _Array, given: Path) -> tuple[_Array, float]:
@@ -203,7 +208,7 @@ def _fit(planes: Sequence[DicomPlane], positions: _Array, normal: _Array, given:
             raise ImageFileError(f"{given}: {reason}. Resample it to right angles. {CONVERT}")
         raise ImageFileError(
             f"{given}: its slices are shifted sideways against each other, {planes[worst].label} by "
-            f"{shifts[worst]:.3g} mm. {_SPLIT}"
+            f"{shifts[worst]:.3g} mm. {_split(planes)}"
         )
     return origin, float(step)
 
