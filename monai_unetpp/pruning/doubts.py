@@ -18,7 +18,7 @@ from monai_unetpp.errors import counted, list_values
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.confirmation import known_subjects
 from monai_unetpp.pruning.plan import EvaluationData, PruningPlan
-from monai_unetpp.pruning.results import ScoreRow
+from monai_unetpp.pruning.results import DataProblem, ScoreRow
 from monai_unetpp.pruning.rules import Rules
 
 _WIDE_MARGIN = 0.05
@@ -32,10 +32,11 @@ def all_doubts(
     entries: Mapping[str, Sequence[Mapping[str, Any]]],
     rows: Sequence[ScoreRow],
     cases: Sequence[LabelledCase],
+    problems: Sequence[DataProblem],
     *,
     out_of_fold: bool,
 ) -> tuple[str, ...]:
-    """Doubts about a plan, the data sets, and the cases of those that choose, and their scores."""
+    """Doubts about a plan, the data sets without cases that have problems, and those that choose, and their scores."""
     # the smallest data set, as each has a verdict of its own
     subjects = min(Counter(dataset for dataset, _ in {(row.dataset, row.subject) for row in rows}).values())
     edge, dims = statistics.median(map(shortest_edge, cases)), plan.pipeline.network.spatial_dims
@@ -43,7 +44,7 @@ def all_doubts(
         *doubts_of_rules(plan.rules),
         *doubts_of_split(subjects, plan.data.confirm_share),
         *doubts_of_subjects(plan.data),
-        *doubts_of_common_subjects(entries),
+        *doubts_of_common_subjects(entries, problems),
         *(() if out_of_fold else doubts_of_shared_subjects(plan.data, rows)),
         *doubts_of_names(plan.pipeline.labels, plan.data.folders),
         *filter(None, [plan.data.unscored]),
@@ -103,9 +104,13 @@ def doubts_of_subjects(data: EvaluationData) -> Iterator[str]:
         )
 
 
-def doubts_of_common_subjects(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
-    """Subjects with cases in several data sets, which count as different people there."""
-    homes = {(subject, dataset) for (dataset, _), subject in known_subjects(entries).items() if subject is not None}
+def doubts_of_common_subjects(
+    entries: Mapping[str, Sequence[Mapping[str, Any]]], problems: Sequence[DataProblem] = ()
+) -> Iterator[str]:
+    """Subjects with cases in several data sets, which count as different people there; cases with problems do not."""
+    left_out = {(problem.dataset, problem.case) for problem in problems}
+    people = {case: subject for case, subject in known_subjects(entries).items() if case not in left_out}
+    homes = {(subject, dataset) for (dataset, _), subject in people.items() if subject is not None}
     counts = Counter(subject for subject, _ in homes)
     if common := sorted(subject for subject, count in counts.items() if count > 1):
         yield (

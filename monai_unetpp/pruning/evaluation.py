@@ -160,13 +160,14 @@ def _evaluate(scored: Scored, tell: Callable[[str], None], *, unchecked: bool) -
     if plan.costs.settings:
         tell("measuring and comparing the further settings ...")
     adaptive = without_choice(stages.compare_adaptive(scored, costs), exposures)
+    problems = stages.all_problems(scored)
     return PruningResult(
         title=plan.outputs.title,
         points=scored.points,
         labels=tuple(plan.pipeline.labels),
         tolerance_mm=dict(plan.pipeline.tolerance_mm),
         rows=scored.all_rows,
-        problems=stages.all_problems(scored),
+        problems=problems,
         costs=costs,
         environment=describe_environment(
             prepared.device, prepared.settings["precision"], prepared.own.runtime if prepared.own else "torch"
@@ -182,7 +183,9 @@ def _evaluate(scored: Scored, tell: Callable[[str], None], *, unchecked: bool) -
         stability=stability,
         between_sets=between_sets,
         exposures=exposures,
-        doubts=all_doubts(plan, prepared.entries, scored.rows, scored.cases, out_of_fold=prepared.given is not None),
+        doubts=all_doubts(
+            plan, prepared.entries, scored.rows, scored.cases, problems, out_of_fold=prepared.given is not None
+        ),
         training_gap=training_gap(
             [row for each in scored.training for row in each.rows], scored.rows, plan.pipeline.network.levels
         ),

@@ -40,7 +40,7 @@ from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.points.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.report.opening import honesty, trust_sentences
 from monai_unetpp.pruning.report.result_tables import stability_table
-from monai_unetpp.pruning.results import Exposure, ScoreRow, SetDifference, Stability, TrainingGap
+from monai_unetpp.pruning.results import DataProblem, Exposure, ScoreRow, SetDifference, Stability, TrainingGap
 from monai_unetpp.pruning.rules import Margin, Rules
 
 RULES = Rules(margins=DICE, bootstrap_samples=500)
@@ -243,6 +243,7 @@ class TestDoubts:
         ]
         (told,) = doubts_of_common_subjects({"a": first, "b": second})
         assert told.startswith("1 name of subjects in several data sets (sub-01): they count as different people.")
+        assert not list(doubts_of_common_subjects({"a": first, "b": second}, [DataProblem("b", "other", "the same")]))
         assert not list(doubts_of_common_subjects({"a": first, "b": second[1:]}))
         assert not list(doubts_of_common_subjects({"a": [*first, {**second[0], "image": "a/other.nii.gz"}]}))
 
