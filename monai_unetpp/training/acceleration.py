@@ -113,6 +113,10 @@ class ShortAxisConv3d(nn.Conv3d):
             convolved = self._conv_forward(input, self.weight, self.bias)
         return convolved
 
+    def _get_name(self) -> str:
+        # the layers of a network are recognized by how they are printed
+        return "Conv3d"
+
 
 def pad_depth(network: nn.Module) -> nn.Module:
     """Let the convolutions of a network pad the first axis themselves where that makes training faster.

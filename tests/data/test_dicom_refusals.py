@@ -439,7 +439,8 @@ class TestFolders:
             if k in lost:
                 path.unlink()
                 path.symlink_to(tmp_path / ".annex" / path.name)
-        (folder / "notes.txt").symlink_to(tmp_path / "missing")
+        for name in ("notes.txt", "DICOMDIR", "README", "latest", "scan_seg.dcm"):
+            (folder / name).symlink_to(tmp_path / "missing")
         told = refusal(folder)
         assert (
             f"{len(lost)} file{'s' * (len(lost) > 1)} that may be slices cannot be read, such as {lost[0]:03d}" in told

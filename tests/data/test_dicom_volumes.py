@@ -441,3 +441,8 @@ def test_a_series_in_two_folders_is_told(tmp_path, caplog):
     warn_once.cache_clear()
     find_cases([tmp_path / "a", tmp_path / "b"])
     assert told in caplog.text
+    # a folder that is named twice is one
+    caplog.clear()
+    warn_once.cache_clear()
+    find_cases([tmp_path / "a", tmp_path / "a"])
+    assert "one DICOM series in several folders" not in caplog.text

@@ -63,6 +63,7 @@ def test_only_convolutions_of_volumes_are_changed_and_keep_their_weights():
     accelerate(network)
     assert all(type(module) in (ShortAxisConv3d, DepthPaddedConv3d) for module in convolutions)
     assert list(network.state_dict()) == keys
+    assert "ShortAxis" not in str(network)
     assert all(torch.equal(one, other) for one, other in zip(network.parameters(), weights, strict=True))
     flat = accelerate(NestedUNet(2, 1, 2, features=(8, 16)))
     assert not any(isinstance(module, ShortAxisConv3d) for module in flat.modules())

@@ -278,7 +278,7 @@ def _is_image(path: Path, suffixes: tuple[str, ...]) -> bool:
 def _warn_of_divided_series(cases: Sequence[Mapping[str, Any]]) -> None:
     """Tell of folders that hold files of the same DICOM series."""
     images = [case["image"] for case in cases if "failure" not in case and isinstance(case["image"], str)]
-    folders = [Path(image).absolute() for image in images if os.path.isdir(image)]
+    folders = list(dict.fromkeys(Path(os.path.realpath(image)) for image in images if os.path.isdir(image)))
     by_uid: dict[str, list[Path]] = {}
     for folder in folders if len(folders) > 1 else ():
         uid = ""

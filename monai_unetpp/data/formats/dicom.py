@@ -34,8 +34,8 @@ if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
 logger = logging.getLogger(__name__)
 
 _PREAMBLE_LENGTH = 128
-#: Suffixes of slices, which often have none.
-_SLICE_SUFFIXES = ("", ".dcm", ".ima")
+#: Suffixes of slices that have one.
+_SLICE_SUFFIXES = (".dcm", ".ima")
 #: How names of DICOM SEGs beside results end.
 _SEG_ENDING = "seg.dcm"
 _MOST_SERIES_TOLD = 8
@@ -101,16 +101,18 @@ def dicom_files(folder: str | Path) -> Iterator[Path]:
 def lost_files(folder: str | Path, slices: Sequence[Path]) -> dict[Path, str]:
     """Files of ``folder`` that may be further slices beside these and cannot be read, each with the reason.
 
-    They are links to missing files and files that may not be opened, unless their suffix says that they are no slices;
-    and files without content whose names differ from those of slices by digits alone.
+    They are links to missing files and files that may not be opened, with the suffix of DICOM or a name that differs
+    from those of slices by digits alone (or ends in a digit, if there are no slices); and files without content named
+    like slices.
     """
     known, alike = set(slices), {_without_digits(path) for path in slices}
     lost = {}
     for path in sorted(Path(folder).iterdir()):
-        if path.name.startswith(".") or path in known or os.path.isdir(path):
+        ours = path.name.lower().endswith(_SEG_ENDING)
+        if path.name.startswith(".") or path in known or os.path.isdir(path) or ours:
             continue
         named_alike = _without_digits(path) in alike
-        if named_alike or path.suffix.lower() in _SLICE_SUFFIXES or path.suffix[1:].isdigit():
+        if named_alike or path.suffix.lower() in _SLICE_SUFFIXES or (not slices and path.name[-1].isdigit()):
             reason = _why_lost(path, named_alike)
             if reason:
                 lost[path] = reason
